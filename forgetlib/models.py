@@ -1,0 +1,464 @@
+"""Causal language models: loading, tuning, and the log-likelihood of a response.
+
+Shapes: B rows, T tokens, R response tokens of all rows, D hidden size, V vocabulary.
+
+The one function that everything else calls is `response_log_likelihoods`. Only the R positions
+that predict a response token meet the vocabulary, a chunk of them at a time: with Gemma's 262 144
+tokens, logits at every position would cost more than the rest of the model.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from tqdm.auto import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from forgetlib import assets, tasks
+from forgetlib.schema import DTYPES, TUNINGS, Example, ForgetlibError, InputError
+
+# Columns of logits that exist at a time: with their weights they should stay in the cache.
+VOCABULARY_CHUNK = 4096
+ROW_CHUNK = 32  # rows of full logits at a time, where the output layer is trained too
+LORA_RANK = 16
+
+
+class ModelError(ForgetlibError, RuntimeError):
+    """A model could not be loaded, or does not do what a causal language model does."""
+
+
+@dataclass
+class LM:
+    """A model in memory, with what is needed to use it.
+
+    max_length: the longest sequence in tokens, prompt and response together
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    device: torch.device
+    max_length: int
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that fine-tuning changes, by name."""
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        """A copy, on the CPU, of the parameters that fine-tuning changes."""
+        return {
+            n: p.detach().to("cpu", copy=True).contiguous() for n, p in self.trainable.items()
+        }
+
+    @torch.no_grad()
+    def set_weights(self, weights: dict[str, Tensor]) -> None:
+        parameters = self.trainable
+        if set(weights) != set(parameters):
+            odd = sorted(set(weights) ^ set(parameters))
+            raise InputError(
+                f"weights for {self.name}",
+                expected=f"the {len(parameters)} trainable parameters",
+                found=f"{len(weights)} weights, differing in {odd[:3]}",
+                do="Load weights that were saved with the same model and tuning.",
+            )
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+def pick_device() -> torch.device:
+    """CUDA where there is one, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load(
+    name: str = "embedded",
+    *,
+    tuning: str = "body",
+    dtype: str = "bfloat16",
+    device: str | torch.device | None = None,
+) -> LM:
+    """A causal language model, ready to be scored and fine-tuned.
+
+    name: "embedded" (Gemma-3-270M), "tiny" (two random layers for the synthetic tasks), the path of
+        a folder in the Hugging Face layout, or a hub id
+    tuning: what fine-tuning changes. "body": all but the token embeddings; "full": everything;
+        "lora": low-rank updates of every linear layer of the body (peft)
+    dtype: of the weights and activations. Training keeps fp32 master weights either way.
+    """
+    for what, value, allowed in (("tuning", tuning, TUNINGS), ("dtype", dtype, DTYPES)):
+        if value not in allowed:
+            raise InputError(
+                what,
+                expected=f"one of {', '.join(allowed)}",
+                found=repr(value),
+                do="Choose one of these.",
+            )
+    torch_dtype = getattr(torch, dtype)
+    chosen = pick_device() if device is None else torch.device(device)
+    if name == "tiny":
+        model, tokenizer = _tiny(torch_dtype)
+    else:
+        model, tokenizer = _pretrained(name, torch_dtype)
+    model.to(chosen)
+    # Dropout would draw from torch's global generator, and the models of the paper have next to
+    # none: it stays off in training too, so that a run depends on its spec only.
+    model.eval()
+    config = model.config
+    max_length = next(
+        int(getattr(config, key))
+        for key in ("max_position_embeddings", "n_positions", "n_ctx")
+        if getattr(config, key, None)
+    )
+    _check_head(name, model)
+    return LM(name, _tuned(model, tuning), tokenizer, chosen, max_length)
+
+
+def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    source = str(assets.model_dir(convert_gguf)) if name == "embedded" else name
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        options: dict[str, Any] = {"trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model {name!r}",
+            expected="'embedded', 'tiny', a folder or a hub id of a causal LM with safetensors",
+            found=" ".join(str(error).split())[:300],
+            do="Check the name; for a gated model accept its terms on its hub page and log in; "
+            "without a network give the path of a folder.",
+        ) from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    return model, tokenizer
+
+
+def _tiny(dtype: torch.dtype) -> tuple[Any, Any]:
+    """A two-layer Llama with random weights, the same at every call, and a tokenizer of words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ("<unk>", "<s>", *tasks.SYNTHETIC_WORDS)
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>"
+    )
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    return model.to(dtype), tokenizer
+
+
+def _tuned(model: Any, tuning: str) -> nn.Module:
+    if tuning == "full":
+        return model
+    if tuning == "body":
+        for part in (model.get_input_embeddings(), model.get_output_embeddings()):
+            part.requires_grad_(False)
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the initial update is zero; only its direction is drawn
+        config = LoraConfig(
+            r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear", lora_dropout=0.0
+        )
+        return get_peft_model(model, config)
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Dequantise a GGUF file fully, once, into bf16 safetensors in the Hugging Face layout."""
+    with tqdm(total=3, desc="convert the embedded model", unit="step") as bar:
+        options: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+        tokenizer.save_pretrained(folder)
+        # The file has the whole tokenizer. Its model's own class would build the tokenizer anew
+        # from the vocabulary at every start: 3.1 s, against 1.4 s for reading it.
+        settings = folder / "tokenizer_config.json"
+        values = json.loads(settings.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        settings.write_text(json.dumps(values, indent=2))
+        bar.update()
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+            **options,
+        )
+        bar.update()
+        model.save_pretrained(folder)
+        bar.update()
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """A prompt and a response as the model sees them.
+
+    tokens: prompt and response
+    n_response: how many tokens at the end are the response
+    """
+
+    tokens: tuple[int, ...]
+    n_response: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of equal length, padded on the right, and where each response token is predicted.
+
+    input_ids: (B, T). No mask is needed: in a causal model what stands right of a token does not
+        matter to it, and no padding position is read.
+    rows, positions: (R,) where in (B, T) the hidden state predicts a response token: one before
+        the token itself. This is the one place with that shift.
+    targets: (R,) the response tokens
+    owners: (R,) which sequence each belongs to
+    n_sequences: sequences can share a row, where one row's tokens predict both
+    """
+
+    input_ids: Tensor
+    rows: Tensor
+    positions: Tensor
+    targets: Tensor
+    owners: Tensor
+    n_sequences: int
+
+
+def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
+    """Prompt and response as the lm-evaluation-harness splits them.
+
+    Both are tokenised together, because a tokenizer may merge across the boundary; white space at
+    the end of the prompt counts with the response. Raises InputError for what does not fit the
+    model, rather than cutting it.
+    """
+    prompt, response = example.prompts[choice], " " + example.choices[choice]
+    stripped = prompt.rstrip()
+    response = prompt[len(stripped) :] + response
+    context = lm.tokenizer(stripped).input_ids
+    whole = lm.tokenizer(stripped + response).input_ids
+    if not context:
+        raise InputError(
+            f"example {example.uid!r}",
+            expected="a prompt of at least one token",
+            found=repr(prompt),
+            do="Give the model something to condition on.",
+        )
+    continuation = whole[len(context) :]
+    if not continuation:
+        raise InputError(
+            f"example {example.uid!r}",
+            expected="a response of at least one token",
+            found=f"none for {response!r} after the prompt",
+            do="The tokenizer joins it to the prompt: change the choice or the tokenizer.",
+        )
+    # As in the harness, the context keeps its own tokens even where the joint encoding merges.
+    tokens = (*context, *continuation)
+    if len(tokens) - 1 > lm.max_length:
+        raise InputError(
+            f"example {example.uid!r}",
+            expected=f"at most {lm.max_length} tokens, the context of {lm.name}",
+            found=f"{len(tokens) - 1}",
+            do="Shorten the prompt, drop the example, or use a model with a longer context.",
+        )
+    return TokenSequence(tokens, len(continuation))
+
+
+def collate(sequences: Sequence[TokenSequence], device: torch.device) -> Batch:
+    """Put sequences in a batch; those with the same inputs share a row.
+
+    Two one-token responses to one prompt (yes, no) have the same inputs and cost one row.
+    """
+    row_of: dict[tuple[int, ...], int] = {}
+    where: list[tuple[int, int, int, int]] = []
+    for owner, sequence in enumerate(sequences):
+        inputs = sequence.tokens[:-1]
+        row = row_of.setdefault(inputs, len(row_of))
+        start = len(sequence.tokens) - sequence.n_response
+        for index in range(start, len(sequence.tokens)):
+            where.append((row, index - 1, sequence.tokens[index], owner))
+    length = max(len(inputs) for inputs in row_of)
+    padded = [inputs + (0,) * (length - len(inputs)) for inputs in row_of]
+    indices = torch.tensor(where, dtype=torch.long).T.contiguous().to(device)
+    rows, positions, targets, owners = indices.unbind(0)
+    input_ids = torch.tensor(padded, dtype=torch.long, device=device)
+    return Batch(input_ids, rows, positions, targets, owners, len(sequences))
+
+
+def by_token_budget(lengths: Sequence[int], order: Sequence[int], budget: int) -> Iterator[list]:
+    """Consecutive groups of `order` whose padded size, rows x longest, stays within the budget."""
+    group: list[int] = []
+    longest = 0
+    for index in order:
+        longest_with = max(longest, lengths[index])
+        if group and longest_with * (len(group) + 1) > budget:
+            yield group
+            group, longest_with = [], lengths[index]
+        group.append(index)
+        longest = longest_with
+    if group:
+        yield group
+
+
+# --- likelihoods ---------------------------------------------------------------------------------
+
+
+def response_log_likelihoods(lm: LM, batch: Batch) -> Tensor:
+    """(n_sequences,) log-likelihood of every response given its prompt, in nats, fp32.
+
+    Differentiable in the model's trainable parameters.
+    """
+    model = _causal_lm(lm.model)
+    hidden = _decoder(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    picked = hidden[batch.rows, batch.positions]  # (R, D)
+    token_log_probs = _token_log_probs(model, picked, batch.targets)  # (R,)
+    total = torch.zeros(batch.n_sequences, dtype=torch.float32, device=picked.device)
+    return total.index_add(0, batch.owners, token_log_probs)
+
+
+def _causal_lm(model: Any) -> Any:
+    """The causal LM itself where peft has wrapped it; its adapters live in its layers."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _decoder(model: Any) -> nn.Module:
+    return getattr(model, model.base_model_prefix)
+
+
+def _token_log_probs(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """(R,) log-probability of each target after its hidden state (R, D), fp32."""
+    head = model.get_output_embeddings()
+    softcap = getattr(model.config, "final_logit_softcapping", None) or 0.0
+    if not any(p.requires_grad for p in head.parameters()):
+        return _FrozenHead.apply(hidden, head.weight, head.bias, softcap, targets)
+
+    def log_probs(h: Tensor, t: Tensor) -> Tensor:
+        logits = head(h).float()
+        if softcap:
+            logits = torch.tanh(logits / softcap) * softcap
+        return -F.cross_entropy(logits, t, reduction="none")
+
+    # The head is trained too, so that its own gradient is needed. A chunk's logits are computed
+    # again in the backward pass rather than kept.
+    pieces = zip(hidden.split(ROW_CHUNK), targets.split(ROW_CHUNK), strict=True)
+    return torch.cat([checkpoint(log_probs, h, t, use_reentrant=False) for h, t in pieces])
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Log-probabilities under a frozen output layer W, and their gradient, in one pass over W.
+
+    log p(target) = l[target] - logsumexp(l) with l = W h, and its gradient for h is one vector,
+    W[target] - softmax(l) W. That is attention of the query h over keys and values W, so it is
+    computed as flash attention does: a chunk of the vocabulary at a time, with a running maximum,
+    normaliser and weighted sum. W is read once, and no (R, V) tensor ever exists. On 2 CPU cores
+    256 rows of Gemma's vocabulary take 0.20 s; row by row chunks of full logits took 0.55 s.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        softcap: float,
+        targets: Tensor,
+    ) -> Tensor:
+        needs_gradient = ctx.needs_input_grad[0]
+        peak = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
+        norm = torch.zeros_like(peak)
+        mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(weight), VOCABULARY_CHUNK):
+            part = slice(start, start + VOCABULARY_CHUNK)
+            logits = F.linear(hidden, weight[part], None if bias is None else bias[part]).float()
+            if softcap:
+                logits = torch.tanh(logits.div_(softcap)).mul_(softcap)
+            new_peak = torch.maximum(peak, logits.amax(1, keepdim=True))
+            shrink = (peak - new_peak).exp()
+            slope = 1 - (logits / softcap) ** 2 if softcap and needs_gradient else None
+            p = logits.sub_(new_peak).exp_()  # (R, chunk)
+            norm = norm * shrink + p.sum(1, keepdim=True)
+            if needs_gradient:
+                p = p if slope is None else p.mul_(slope)
+                mean = mean.mul_(shrink).add_(p.to(weight.dtype) @ weight[part])
+            peak = new_peak
+        towards = weight[targets].float()  # (R, D)
+        at_target = (hidden.float() * towards).sum(1)
+        if bias is not None:
+            at_target = at_target + bias[targets].float()
+        if softcap:
+            at_target = torch.tanh(at_target / softcap) * softcap
+            towards = towards * (1 - (at_target[:, None] / softcap) ** 2)
+        if needs_gradient:
+            ctx.save_for_backward((towards - mean / norm).to(hidden.dtype))
+        return at_target - (peak + norm.log()).squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outputs[0][:, None].to(gradient.dtype), None, None, None, None
+
+
+@torch.inference_mode()
+def _check_head(name: str, model: Any) -> None:
+    """Compare our way to the logits with the model's own, on a few tokens.
+
+    Some architectures scale, cap or shift their logits after the output layer. One that does so
+    in a way that `_token_log_probs` does not know must not give numbers that look right.
+    """
+    tokens = torch.arange(4, 9, device=next(model.parameters()).device)[None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logits = model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+        theirs = -F.cross_entropy(logits, tokens[0, 1:], reduction="none")
+        hidden = _decoder(model)(input_ids=tokens, use_cache=False).last_hidden_state
+    ours = _token_log_probs(model, hidden[0, :-1], tokens[0, 1:])
+    if not torch.isfinite(theirs).all() or not torch.allclose(ours, theirs, rtol=0.01, atol=0.05):
+        raise ModelError(
+            f"model {name!r}",
+            expected="finite log-probabilities, equal on both ways to compute them",
+            found=f"{theirs.tolist()} and {ours.tolist()}",
+            do="Its weights are broken, or its output layer does something that forgetlib does "
+            "not know: report the architecture.",
+        )
+
+
+
+def vocabulary_size(lm: LM) -> int:
+    return int(_causal_lm(lm.model).get_output_embeddings().weight.shape[0])

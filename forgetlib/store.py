@@ -1,0 +1,246 @@
+"""Results on disk: one Parquet row a run, in one file a run while working, in one file to share.
+
+    figures/<study>/results.parquet   packed, committed, read-only
+    .work/<study>/runs/<run_id>.parquet   as runs finish; ignored by git
+    .work/<study>/weights/<run_id>.safetensors   while another run still starts from them
+
+A record is complete or absent: it is written beside its place and renamed into it. Pages carry
+checksums, and the run's id is computed again from its spec, so that a damaged record is an error
+that names the file, never a number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forgetlib.schema import Dynamics, ForgetlibError, RunResult, RunSpec, Scores
+
+FORMAT = 1  # raise when a column changes its meaning
+
+_SCHEMA = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("spec", pa.string()),
+        ("provenance", pa.string()),
+        ("train_loss", pa.list_(pa.float32())),
+        (
+            "scores",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("where", pa.string()),
+                        ("uids", pa.list_(pa.string())),
+                        ("labels", pa.list_(pa.int8())),
+                        ("log_likelihoods", pa.list_(pa.list_(pa.float32()))),
+                        ("n_tokens", pa.list_(pa.list_(pa.int32()))),
+                    ]
+                )
+            ),
+        ),
+        (
+            "dynamics",
+            pa.struct(
+                [
+                    ("steps", pa.list_(pa.int32())),
+                    ("uids", pa.list_(pa.string())),
+                    ("confidence", pa.list_(pa.list_(pa.float32()))),
+                ]
+            ),
+        ),
+    ],
+    metadata={"forgetlib_format": str(FORMAT)},
+)
+
+
+class StoreError(ForgetlibError, RuntimeError):
+    """A record cannot be read or written."""
+
+
+# --- one record ----------------------------------------------------------------------------------
+
+
+def _to_row(result: RunResult) -> dict[str, Any]:
+    dynamics = result.dynamics
+    return {
+        "run_id": result.spec.run_id,
+        "spec": json.dumps(result.spec.to_dict(), sort_keys=True),
+        "provenance": json.dumps(dict(result.provenance), sort_keys=True),
+        "train_loss": result.train_loss.tolist(),
+        "scores": [
+            {
+                "where": where,
+                "uids": list(scores.uids),
+                "labels": scores.labels.tolist(),
+                "log_likelihoods": scores.log_likelihoods.tolist(),
+                "n_tokens": scores.n_tokens.tolist(),
+            }
+            for where, scores in sorted(result.scores.items())
+        ],
+        "dynamics": None
+        if dynamics is None
+        else {
+            "steps": dynamics.steps.tolist(),
+            "uids": list(dynamics.uids),
+            "confidence": dynamics.confidence.tolist(),
+        },
+    }
+
+
+def _from_row(row: dict[str, Any]) -> RunResult:
+    spec = RunSpec.from_dict(json.loads(row["spec"]))
+    if spec.run_id != row["run_id"]:
+        raise ValueError(f"run_id {row['run_id']} of a spec that hashes to {spec.run_id}")
+    dynamics = row["dynamics"]
+    return RunResult(
+        spec,
+        {
+            s["where"]: Scores(
+                tuple(s["uids"]),
+                np.array(s["log_likelihoods"], np.float32),
+                np.array(s["n_tokens"], np.int32),
+                np.array(s["labels"], np.int64),
+            )
+            for s in row["scores"]
+        },
+        np.array(row["train_loss"], np.float32),
+        None
+        if dynamics is None
+        else Dynamics(
+            np.array(dynamics["steps"], np.int32),
+            tuple(dynamics["uids"]),
+            np.array(dynamics["confidence"], np.float32),
+        ),
+        json.loads(row["provenance"]),
+    )
+
+
+def write_records(results: Iterable[RunResult], path: Path) -> None:
+    """Write results to one Parquet file, which appears complete or not at all."""
+    rows = [_to_row(r) for r in sorted(results, key=lambda r: r.spec.run_id)]
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    with replacing(path) as partial:
+        pq.write_table(
+            table, partial, compression="zstd", compression_level=9, write_page_checksum=True
+        )
+
+
+def read_records(path: Path) -> list[RunResult]:
+    """Read what `write_records` wrote. Raises StoreError for a damaged or foreign file."""
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        found = (file.schema_arrow.metadata or {}).get(b"forgetlib_format", b"none").decode()
+        if found != str(FORMAT):
+            raise ValueError(f"format {found}")
+        return [_from_row(row) for row in file.read().to_pylist()]
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise StoreError(
+            f"results file {path}",
+            expected=f"a complete record of format {FORMAT}",
+            found=" ".join(str(error).split())[:300],
+            do="It was damaged or written by another version: delete it, and what it held is "
+            "computed again.",
+        ) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"writing {path}",
+            expected="a folder that can be written, with space left",
+            found=str(error),
+            do="Free space or change the permissions, and start again: finished runs are kept.",
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place if the block succeeds."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        os.close(handle)
+        partial = Path(name)
+        try:
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())  # renamed only when its content is on the disk
+            partial.chmod(0o644)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+# --- one study -----------------------------------------------------------------------------------
+
+
+class Store:
+    """The results of one study: those that were packed, and those in the work folder."""
+
+    def __init__(self, packed: Path, work: Path) -> None:
+        self.packed = packed
+        self.work = work
+        self._packed_results: dict[str, RunResult] | None = None
+
+    def _record(self, run_id: str) -> Path:
+        return self.work / "runs" / f"{run_id}.parquet"
+
+    def weights_path(self, run_id: str) -> Path:
+        return self.work / "weights" / f"{run_id}.safetensors"
+
+    def lock_path(self, run_id: str) -> Path:
+        path = self.work / "locks" / f"{run_id}.lock"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _from_pack(self) -> dict[str, RunResult]:
+        if self._packed_results is None:
+            records = read_records(self.packed) if self.packed.exists() else []
+            self._packed_results = {r.spec.run_id: r for r in records}
+        return self._packed_results
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._from_pack() or self._record(run_id).exists()
+
+    def read(self, run_id: str) -> RunResult:
+        if run_id in self._from_pack():
+            return self._from_pack()[run_id]
+        (result,) = read_records(self._record(run_id))
+        return result
+
+    def write(self, result: RunResult) -> None:
+        write_records([result], self._record(result.spec.run_id))
+
+    def others(self, run_ids: Iterable[str]) -> set[str]:
+        """Ids of stored runs that are not among `run_ids`: left by a study that has changed."""
+        stored = {p.stem for p in (self.work / "runs").glob("*.parquet")} | set(self._from_pack())
+        return stored - set(run_ids)
+
+    def pack(self, run_ids: Iterable[str]) -> Path:
+        """Write these runs to the packed file, from the work folder or the pack itself."""
+        write_records([self.read(i) for i in sorted(run_ids)], self.packed)
+        self._packed_results = None
+        return self.packed
+
+    def save_weights(self, run_id: str, save: Callable[[Path], None]) -> None:
+        """save(path) writes weights, to be kept until `drop_weights`."""
+        with replacing(self.weights_path(run_id)) as partial:
+            save(partial)
+
+    def drop_weights(self, run_id: str) -> None:
+        self.weights_path(run_id).unlink(missing_ok=True)
+
