@@ -24,13 +24,21 @@ def score(lm: models.LM, examples: Sequence[Example], token_budget: int | None =
     """
     if not examples:
         raise InputError("score", expected="examples", found="none", do="Pass at least one.")
+    counts = sorted({len(e.choices) for e in examples})
+    if len(counts) > 1:
+        raise InputError(
+            "score",
+            expected="as many choices for all examples",
+            found=counts,
+            do="Score examples with different numbers of choices apart.",
+        )
     sequences = [
         [models.encode(lm, example, choice) for choice in range(len(example.choices))]
         for example in examples
     ]
     lengths = [max(len(s.tokens) for s in pair) * len(pair) for pair in sequences]
     order = sorted(range(len(examples)), key=lambda i: (-lengths[i], examples[i].uid))
-    n_choices = len(examples[0].choices)
+    (n_choices,) = counts
     log_likelihoods = np.empty((len(examples), n_choices), np.float32)
     n_tokens = np.array([[s.n_response for s in pair] for pair in sequences], np.int32)
     budget = token_budget or TOKEN_BUDGET[lm.device.type]

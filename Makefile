@@ -1,0 +1,69 @@
+# Every target sets up what it needs: `make` alone lists them.
+
+STUDY ?= quick
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+FIGURES := $(sort $(wildcard notebooks/fig*.ipynb))
+# Numbered figures: fig2 is notebooks/fig2_*.ipynb.
+FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(n)))))
+
+.DEFAULT_GOAL := help
+.PHONY: help figures $(FIGURE_NAMES) lab test bench lint notebooks lock clean
+
+help: ## print the targets
+	@echo "make TARGET [STUDY=tiny|quick|embedded]   (STUDY is $(STUDY))"; echo
+	@sed -n 's/^\([a-z][a-zA-Z-]*\):.*## /  \1: /p' $(MAKEFILE_LIST) \
+	  | awk -F': ' '{printf "  %-12s %s\n", $$1, $$2}' | sed 's/^    /  /'
+	@echo "  $(FIGURE_NAMES)         draw one figure of STUDY"
+
+# The environment is stale when the pinned versions or the package's metadata have changed.
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	  f"Python: expected 3.11 or newer, found {v.major}.{v.minor}. Call make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV): takes a few minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+figures: $(READY) ## compute what is missing of STUDY, then draw its figures into figures/STUDY
+	@$(BIN)/python -m forgetlib.experiment $(STUDY)
+	@$(MAKE) --no-print-directory $(FIGURE_NAMES)
+
+$(FIGURE_NAMES): $(READY)
+	@mkdir -p .work/$(STUDY)/notebooks
+	@echo "$@: notebooks/$@_*.ipynb -> figures/$(STUDY)/"
+	@cd notebooks && ../$(BIN)/papermill --no-progress-bar --log-level ERROR -p study $(STUDY) \
+	  $(notdir $(wildcard notebooks/$@_*.ipynb)) \
+	  ../.work/$(STUDY)/notebooks/$(notdir $(wildcard notebooks/$@_*.ipynb))
+
+lab: $(READY) ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab notebooks
+
+test: $(READY) ## run every test, the notebooks' too
+	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 --nbval-current-env $(NOTEBOOKS)
+
+bench: $(READY) ## measure scoring and fine-tuning on this machine
+	@$(BIN)/python tests/bench.py
+
+lint: $(READY) ## check style (ruff) and types (mypy)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+notebooks: $(READY) ## execute the committed notebooks again, in place
+	@cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False $(notdir $(NOTEBOOKS))
+
+lock: ## write requirements.txt anew: the newest versions that pyproject.toml admits
+	@rm -rf .work/lock && $(PYTHON) -m venv .work/lock
+	@.work/lock/bin/python -m pip install --quiet torch==2.13.0
+	@.work/lock/bin/python -m pip install --quiet '.[test]'
+	@.work/lock/bin/python -m pip freeze --exclude forgetlib | sed 's/+cpu$$//' > requirements.txt
+
+clean: ## delete the work in progress of STUDY; packed results and figures stay
+	@rm -rf .work/$(STUDY)

@@ -1,0 +1,86 @@
+"""The package's structure, as the design states it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import forgetlib
+
+FOLDER = Path(forgetlib.__file__).parent
+LAYERS = (
+    {"schema"},
+    {"tasks", "labels", "assets", "stats", "store"},
+    {"models", "scoring", "training"},
+    {"experiment", "plots", "claims"},
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+# Within a layer, who may use whom: tasks read what assets fetched, training scores, and so on.
+SIDEWAYS = {
+    "tasks": {"assets"},
+    "scoring": {"models"},
+    "training": {"models", "scoring"},
+    "plots": {"experiment"},
+    "claims": {"experiment"},
+}
+MODULES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
+
+
+def imports(name):
+    """Modules of the package that a module imports, anywhere in it but for type checking."""
+    tree = ast.parse((FOLDER / f"{name}.py").read_text())
+    skipped = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node not in skipped and node.module:
+            if node.module == "forgetlib":
+                found |= {a.name for a in node.names}
+            elif node.module.startswith("forgetlib."):
+                found.add(node.module.split(".")[1])
+    return found & set(MODULES)
+
+
+def test_every_module_has_a_layer():
+    assert set(MODULES) <= set(LAYER)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_strictly_downward(name):
+    for other in imports(name):
+        allowed = LAYER[other] < LAYER[name] or other in SIDEWAYS.get(name, ())
+        assert allowed, f"{name} (layer {LAYER[name]}) imports {other} (layer {LAYER[other]})"
+
+
+def in_new_process(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    loaded = in_new_process("import forgetlib, sys; print(*sys.modules)").split()
+    assert not {"torch", "numpy", "pandas", "transformers"} & set(loaded)
+
+
+def test_the_way_from_results_to_figures_has_no_torch_in_it():
+    loaded = in_new_process(
+        "import sys; from forgetlib import experiment, plots, stats, store, tasks; print(*sys.modules)"
+    ).split()
+    assert not {"torch", "transformers", "datasets"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_functions_say_what_they_do(name):
+    tree = ast.parse((FOLDER / f"{name}.py").read_text())
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            short = isinstance(node, ast.FunctionDef) and len(node.body) <= 12
+            assert ast.get_docstring(node) or short, f"{name}.{node.name} has no docstring"

@@ -1,0 +1,278 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from forgetlib import models, scoring, tasks
+from forgetlib.schema import Example, InputError
+
+ARCHITECTURES = {
+    "llama": {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2},
+    "qwen3": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    },
+    "gemma2": {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8},
+    "gemma3_text": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    },
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+}
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def folder(request, tmp_path_factory, tiny):
+    """A random model of an architecture, saved in the Hugging Face layout with a tokenizer."""
+    config = AutoConfig.for_model(
+        request.param,
+        vocab_size=len(tiny.tokenizer),
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        **ARCHITECTURES[request.param],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():  # larger than at the start of training, so that logits differ
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(path)
+    tiny.tokenizer.save_pretrained(path)
+    return path
+
+
+def naive(lm, example, choice):
+    """One sequence at a time, all logits, the model's own way: the oracle."""
+    prompt = lm.tokenizer(example.prompts[choice]).input_ids
+    whole = lm.tokenizer(f"{example.prompts[choice]} {example.choices[choice]}").input_ids
+    with torch.inference_mode():
+        logits = lm.model(torch.tensor([whole], device=lm.device)).logits[0].float()
+    log_probs = F.log_softmax(logits, -1)
+    return sum(float(log_probs[i - 1, whole[i]]) for i in range(len(prompt), len(whole)))
+
+
+def naive_scores(lm, examples):
+    return np.array([[naive(lm, e, c) for c in range(len(e.choices))] for e in examples])
+
+
+def mixed_examples(n=24):
+    """Synthetic examples of all four tasks: one-token and shared prompts, several lengths."""
+    names = tasks.suite("tiny")
+    single = [e for name in names for e in tasks.load(name, "test", n // 4, 0)]
+    long = [
+        Example(f"long/test/{i}", e.prompts, (f"{e.choices[0]} ? is", f"{e.choices[1]} it"), 0)
+        for i, e in enumerate(single[:4])
+    ]
+    return single + long
+
+
+def test_scores_equal_a_naive_loop_on_every_architecture(folder):
+    for tuning in ("body", "full", "lora"):
+        lm = models.load(str(folder), tuning=tuning, dtype="float32", device="cpu")
+        found = scoring.score(lm, mixed_examples())
+        expected = naive_scores(lm, mixed_examples())
+        assert found.log_likelihoods == pytest.approx(expected, abs=1e-3)
+        assert np.ptp(expected) > 1
+
+
+def test_a_gradient_step_equals_the_naive_one_on_every_architecture(folder):
+    """The loss's gradient through our output layer equals autograd's through all logits."""
+    for tuning in ("body", "full", "lora"):
+        lm = models.load(str(folder), tuning=tuning, dtype="float32", device="cpu")
+        example = mixed_examples()[-1]
+        sequence = models.encode(lm, example, 0)
+        batch = models.collate([sequence, models.encode(lm, mixed_examples()[0], 1)], lm.device)
+        models.response_log_likelihoods(lm, batch).sum().backward()
+        ours = {n: p.grad.clone() for n, p in lm.trainable.items() if p.grad is not None}
+        lm.model.zero_grad()
+        total = torch.zeros(())
+        for example_, choice in ((example, 0), (mixed_examples()[0], 1)):
+            tokens = torch.tensor([models.encode(lm, example_, choice).tokens])
+            n = models.encode(lm, example_, choice).n_response
+            logits = lm.model(tokens).logits[0, -n - 1 : -1].float()
+            total = total - F.cross_entropy(logits, tokens[0, -n:], reduction="sum")
+        total.backward()
+        assert ours
+        for name, gradient in ours.items():
+            theirs = lm.trainable[name].grad
+            assert torch.allclose(gradient, theirs, rtol=1e-3, atol=1e-5), name
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    rows=st.integers(1, 7),
+    softcap=st.sampled_from([0.0, 3.0]),
+    bias=st.booleans(),
+    chunk=st.sampled_from([1, 5, 50, 64]),
+)
+def test_the_chunked_output_layer_equals_cross_entropy(rows, softcap, bias, chunk):
+    generator = torch.Generator().manual_seed(rows)
+    hidden = torch.randn(rows, 8, generator=generator, requires_grad=True)
+    weight = torch.randn(50, 8, generator=generator)
+    offset = torch.randn(50, generator=generator) if bias else None
+    targets = torch.randint(50, (rows,), generator=generator)
+    old, models.VOCABULARY_CHUNK = models.VOCABULARY_CHUNK, chunk
+    try:
+        ours = models._FrozenHead.apply(hidden, weight, offset, softcap, targets)
+    finally:
+        models.VOCABULARY_CHUNK = old
+    (gradient,) = torch.autograd.grad((ours * torch.arange(1, rows + 1)).sum(), hidden)
+    logits = F.linear(hidden, weight, offset)
+    if softcap:
+        logits = torch.tanh(logits / softcap) * softcap
+    theirs = -F.cross_entropy(logits, targets, reduction="none")
+    (expected,) = torch.autograd.grad((theirs * torch.arange(1, rows + 1)).sum(), hidden)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.allclose(gradient, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("budget", [1, 30, 100, 10_000])
+def test_batching_and_padding_do_not_matter(tiny, budget):
+    examples = mixed_examples()
+    one = scoring.score(tiny, examples, token_budget=budget)
+    other = scoring.score(tiny, examples[::-1], token_budget=64)
+    assert one.log_likelihoods == pytest.approx(other.log_likelihoods[::-1], abs=1e-4)
+    assert one.uids == tuple(e.uid for e in examples)
+
+
+def test_permuting_the_choices_permutes_the_scores(tiny):
+    examples = mixed_examples()
+    swapped = [Example(e.uid, e.prompts[::-1], e.choices[::-1], 1 - e.label) for e in examples]
+    one, other = (scoring.score(tiny, part) for part in (examples, swapped))
+    assert one.log_likelihoods == pytest.approx(other.log_likelihoods[:, ::-1], abs=1e-5)
+    assert (one.labels == 1 - other.labels).all()
+
+
+def test_one_token_responses_to_one_prompt_share_a_row(tiny):
+    example = tasks.load("tiny_review", "test", 1, 0)[0]
+    batch = models.collate([models.encode(tiny, example, c) for c in (0, 1)], tiny.device)
+    assert len(batch.input_ids) == 1
+    assert batch.n_sequences == 2
+
+
+def test_white_space_at_the_prompt_s_end_counts_with_the_response():
+    lm = models.load("tiny", dtype="float32", device="cpu")
+    plain = Example("t/test/0", ("is it", "is it"), ("good", "bad"), 0)
+    spaced = Example("t/test/0", ("is it \n", "is it \n"), ("good", "bad"), 0)
+    assert models.encode(lm, plain, 0) == models.encode(lm, spaced, 0)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 120))
+def test_groups_by_token_budget_are_all_there_and_within_it(lengths, budget):
+    order = list(range(len(lengths)))
+    groups = list(models.by_token_budget(lengths, order, budget))
+    assert [i for g in groups for i in g] == order
+    assert all(len(g) == 1 or max(lengths[i] for i in g) * len(g) <= budget for g in groups)
+
+
+def test_loading_and_scoring_leave_global_state_alone():
+    random, threads = torch.get_rng_state(), torch.get_num_threads()
+    dtype = torch.get_default_dtype()
+    lm = models.load("tiny", tuning="lora", dtype="float32")
+    scoring.score(lm, mixed_examples(4))
+    assert (torch.get_rng_state() == random).all()
+    assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, dtype)
+
+
+def test_tuning_decides_what_is_trained():
+    names = {t: set(models.load("tiny", tuning=t).trainable) for t in ("body", "full", "lora")}
+    assert {n for n in names["full"] - names["body"]} == {
+        "model.embed_tokens.weight",
+        "lm_head.weight",
+    }
+    assert all("lora_" in n for n in names["lora"])
+    assert len(names["lora"]) == 2 * 7 * 2  # A and B, linear layers, blocks
+
+
+def test_weights_go_out_and_in(tiny):
+    other = models.load("tiny", dtype="float32", device="cpu")
+    weights = tiny.weights()
+    changed = {n: w + 1 for n, w in weights.items()}
+    other.set_weights(changed)
+    assert all((w == changed[n]).all() for n, w in other.weights().items())
+    with pytest.raises(InputError, match=r"weights for tiny: expected the 19 trainable.*found 0"):
+        other.set_weights({})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("no/such-model", {}, "model 'no/such-model': expected 'embedded', 'tiny', a folder"),
+        ("tests", {}, "model 'tests': expected 'embedded', 'tiny', a folder"),
+        ("tiny", {"tuning": "some"}, "tuning: expected one of body, full, lora, found 'some'"),
+        ("tiny", {"dtype": "int8"}, "dtype: expected one of bfloat16, float32, found 'int8'"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_an_error(name, options, message):
+    with pytest.raises((models.ModelError, InputError)) as error:
+        models.load(name, **options)
+    assert message in str(error.value)
+
+
+def test_pickled_weights_are_never_loaded(folder, tmp_path):
+    for file in Path(folder).iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(models.ModelError, match="with safetensors"):
+        models.load(str(tmp_path))
+
+
+def test_broken_weights_are_an_error(folder, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    model.save_pretrained(tmp_path)
+    for file in Path(folder).glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(models.ModelError, match="expected finite log-probabilities"):
+        models.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices", "message"),
+    [
+        ("good " * 80, ("good", "bad"), "at most 64 tokens, the context of tiny, found 80"),
+        ("good", ("bad " * 80, "bad"), "at most 64 tokens"),
+    ],
+)
+def test_what_does_not_fit_the_context_is_an_error_and_not_cut(tiny, prompt, choices, message):
+    example = Example("t/test/0", (prompt, prompt), choices, 0)
+    with pytest.raises(InputError, match=message):
+        scoring.score(tiny, [example])
+
+
+def test_scoring_nothing_is_an_error(tiny):
+    with pytest.raises(InputError, match="score: expected examples, found none"):
+        scoring.score(tiny, [])
+
+
+def test_examples_with_different_numbers_of_choices_are_an_error(tiny):
+    two = Example("t/test/0", ("is",) * 2, ("good", "bad"), 0)
+    three = Example("t/test/1", ("is",) * 3, ("good", "bad", "it"), 0)
+    with pytest.raises(InputError, match=r"expected as many choices for all.*found \[2, 3\]"):
+        scoring.score(tiny, [two, three])
+
+
+def test_a_response_that_tokenises_to_nothing_is_an_error(tiny, monkeypatch):
+    class Joining:
+        """A tokenizer whose first token swallows what follows."""
+
+        def __call__(self, text):
+            return type("Encoding", (), {"input_ids": [1]})
+
+    lm = models.LM("joining", tiny.model, Joining(), tiny.device, 64)
+    with pytest.raises(InputError, match="expected a response of at least one token"):
+        models.encode(lm, Example("t/test/0", ("a", "a"), ("b", "c"), 0), 0)

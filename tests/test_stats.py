@@ -1,0 +1,181 @@
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import family, spec_of
+
+from forgetlib import stats
+from forgetlib.schema import InputError, Scores
+
+accuracies = st.floats(0.51, 1.0)
+
+
+def make(log_likelihoods, labels):
+    values = np.array(log_likelihoods, np.float32)
+    uids = tuple(f"t/test/{i}" for i in range(len(values)))
+    return Scores(uids, values, np.ones(values.shape, np.int32), np.array(labels))
+
+
+def test_the_prediction_is_the_likelier_choice_and_the_first_of_equal_ones():
+    scores = make([[-1, -2], [-3, -1], [-1, -1]], [0, 0, 1])
+    assert stats.predictions(scores).tolist() == [0, 1, 0]
+    assert stats.correct(scores).tolist() == [True, False, False]
+
+
+def test_confidence_is_the_true_response_s_share_of_the_probability():
+    scores = make([[np.log(0.2), np.log(0.3)], [np.log(1e-30), np.log(1e-30)]], [1, 0])
+    assert stats.confidence(scores) == pytest.approx([0.6, 0.5])
+
+
+def test_confidence_survives_likelihoods_that_underflow():
+    assert stats.confidence(make([[-2000, -2001]], [0])) == pytest.approx([1 / (1 + np.exp(-1))])
+
+
+def test_choice_probs_agree_with_scipy():
+    values = np.random.default_rng(0).normal(size=(20, 2)) * 5
+    expected = scipy.special.softmax(values.astype(np.float32).astype(float), axis=1)
+    assert stats.choice_probs(make(values, [0] * 20)) == pytest.approx(expected)
+
+
+@given(accuracies)
+def test_the_forget_ratio_is_one_at_chance_and_zero_where_nothing_is_lost(tuned):
+    assert stats.forget_ratio(tuned, 0.5) == pytest.approx(1)
+    assert stats.forget_ratio(tuned, tuned) == 0
+    assert stats.flipped_forget_ratio(tuned, 1 - tuned) == pytest.approx(1)
+    assert stats.flipped_forget_ratio(tuned, tuned) == 0
+
+
+def test_the_forget_ratio_of_the_paper_s_formula():
+    assert stats.forget_ratio(0.9, 0.6) == pytest.approx(0.75)
+    assert stats.flipped_forget_ratio(0.9, 0.5) == pytest.approx(0.5)
+    assert stats.forget_gap(0.69) == pytest.approx(0.19)
+
+
+@pytest.mark.parametrize("tuned", [0.5, 0.4])
+def test_there_is_no_ratio_where_there_was_nothing_to_forget(tuned):
+    assert np.isnan(stats.forget_ratio(tuned, 0.45))
+
+
+def test_bootstrap_over_examples_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    data = np.stack([rng.random(300) < 0.9, rng.random(300) < 0.6], axis=1).astype(float)
+
+    def ratio(means):
+        return (means[..., 0] - means[..., 1]) / (means[..., 0] - 0.5)
+
+    ours = stats.bootstrap(ratio, [data], n_resamples=8000)
+    theirs = scipy.stats.bootstrap(
+        (data[:, 0], data[:, 1]),
+        lambda a, b, axis: (a.mean(axis) - b.mean(axis)) / (a.mean(axis) - 0.5),
+        paired=True,
+        method="percentile",
+        n_resamples=8000,
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    assert ours.value == pytest.approx(ratio(data.mean(0)))
+    assert ours.low == pytest.approx(theirs.low, abs=0.01)
+    assert ours.high == pytest.approx(theirs.high, abs=0.01)
+
+
+def test_bootstrap_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    hits = 0
+    for trial in range(200):
+        sample = (rng.random((150, 1)) < 0.7).astype(float)
+        interval = stats.bootstrap(lambda m: m[..., 0], [sample], n_resamples=400, seed=trial)
+        hits += interval.low <= 0.7 <= interval.high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_bootstrap_over_seeds_sees_what_differs_between_seeds():
+    rng = np.random.default_rng(4)
+    alike = [(rng.random((400, 1)) < 0.7).astype(float) for _ in range(3)]
+    apart = [(rng.random((400, 1)) < p).astype(float) for p in (0.5, 0.7, 0.9)]
+
+    def width(groups):
+        interval = stats.bootstrap(lambda m: m[..., 0], groups)
+        return interval.high - interval.low
+
+    assert width(apart) > 3 * width(alike)
+
+
+def test_bootstrap_is_repeatable_and_leaves_the_global_generator_alone():
+    data = np.random.default_rng(0).random((50, 1))
+    state = np.random.get_state()[1].copy()
+    first, second = (stats.bootstrap(lambda m: m[..., 0], [data]) for _ in range(2))
+    assert first == second
+    assert (np.random.get_state()[1] == state).all()
+
+
+@pytest.mark.parametrize("groups", [[], [np.zeros((0, 1))], [np.zeros(3)]])
+def test_bootstrap_refuses_no_data(groups):
+    with pytest.raises(InputError, match="expected at least one"):
+        stats.bootstrap(lambda m: m[..., 0], groups)
+
+
+def test_the_tidy_table_has_one_measurement_a_row():
+    results = family("t", 0.5, 0.9, 0.6, n=100)
+    table = stats.table(results)
+    assert len(table) == len(results) * 2 * 2  # data sets, metrics
+    keys = ["run_id", "eval_task", "split", "metric"]
+    assert not table.duplicated(keys).any()
+    row = table.query("condition == 'true' and split == 'test' and metric == 'accuracy'")
+    assert row["value"].item() == pytest.approx(0.9)
+    assert row["n"].item() == 100
+
+
+def test_forgetting_measures_what_was_put_in():
+    results = family("kept", 0.6, 0.8, 0.8) + family("lost", 0.55, 0.9, 0.5)
+    table = stats.forgetting(results).set_index("eval_task")
+    kept, lost = table.loc["kept"], table.loc["lost"]
+    assert (lost.base, lost.tuned, lost.forgotten) == pytest.approx((0.55, 0.9, 0.5))
+    assert lost.forget_ratio == pytest.approx(1)
+    assert lost.forget_gap == pytest.approx(0)
+    assert (kept.forget_ratio, kept.forget_gap) == pytest.approx((0, 0.3))
+    assert lost.forgetting_set == pytest.approx(0.5)
+    assert lost.forgotten_low < 0.5 < lost.forgotten_high
+    assert kept.behaviour == "kept"
+    assert lost.behaviour == "below pre-trained"
+    assert bool(kept.ratio_defined)
+
+
+def test_partly_forgotten_is_between_fine_tuned_and_pre_trained():
+    table = stats.forgetting(family("t", 0.5, 0.9, 0.7))
+    assert table["behaviour"].item() == "partly forgotten"
+
+
+def test_a_ratio_without_a_denominator_is_marked_as_undefined():
+    row = stats.forgetting(family("t", 0.5, 0.52, 0.5, n=100)).iloc[0]
+    assert not row.ratio_defined
+    assert np.isnan(row.forget_ratio_low)
+    assert np.isnan(row.forget_ratio_high)
+
+
+def test_seeds_are_averaged_and_counted():
+    results = family("t", 0.5, 0.9, 0.6, seed=0) + family("t", 0.5, 0.9, 0.8, seed=1)
+    row = stats.forgetting(results).iloc[0]
+    assert (row.n_seeds, row.n) == (2, 400)
+    assert row.forgotten == pytest.approx(0.7)
+
+
+def test_flipped_labels_have_their_own_ratio():
+    results = family("t", 0.5, 0.9, 0.1, condition="flipped")
+    assert stats.forgetting(results).empty
+    assert stats.forgetting(results, "flipped").forget_ratio.item() == pytest.approx(1)
+
+
+def test_runs_on_other_test_examples_are_not_mixed():
+    base, tuned, forgotten = family("t", 0.5, 0.9, 0.6)
+    (other,) = [r for r in family("t", 0.5, 0.9, 0.6, uid_offset=7) if r.spec == base.spec]
+    with pytest.raises(InputError, match="expected the same test examples before and after"):
+        stats.forgetting([other, tuned, forgotten])
+
+
+def test_another_task_s_labels_do_not_count_as_a_task_s_own():
+    results = family("t", 0.5, 0.9, 0.6)
+    crossed = spec_of("t", "random", start=spec_of("u", "true"))
+    from dataclasses import replace
+
+    results[2] = replace(results[2], spec=crossed)
+    assert stats.forgetting(results).empty

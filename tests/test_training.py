@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+import torch
+
+from forgetlib import models, scoring, stats, tasks, training
+from forgetlib.labels import training_labels
+from forgetlib.schema import InputError, TrainConfig
+from forgetlib.training import TrainingDiverged, finetune, learning_rate_factor
+
+CONFIG = TrainConfig(learning_rate=3e-3, epochs=8)
+LONG = TrainConfig(learning_rate=3e-3, epochs=40)
+
+
+@pytest.fixture
+def lm():
+    return models.load("tiny", dtype="float32", device="cpu")
+
+
+def trained(lm, condition="true", config=CONFIG, n=64, seed=0, task="tiny_city"):
+    examples = tasks.load(task, "train", n, seed)
+    labels = training_labels(examples, condition, seed)
+    return examples, finetune(lm, examples, labels, config, seed)
+
+
+def accuracy(lm, examples):
+    return stats.correct(scoring.score(lm, examples)).mean()
+
+
+def test_warm_up_rises_and_decay_falls_to_zero():
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[9] == factors[10] == 1.0
+    assert np.allclose(np.diff(factors[:10]), 0.1)
+    assert np.allclose(np.diff(factors[10:]), -1 / 90)
+    assert factors[-1] == pytest.approx(1 / 90)
+    assert learning_rate_factor(0, 1, 0.0) == 1.0
+
+
+def test_true_labels_are_learned_and_flipped_labels_are_too(lm):
+    examples, log = trained(lm, config=LONG)
+    assert len(log.loss) == 40 * 8
+    assert log.loss[-8:].mean() < log.loss[:8].mean() - 1
+    assert accuracy(lm, examples) > 0.9
+    trained(lm, "flipped", LONG)
+    assert accuracy(lm, examples) < 0.2
+
+
+def test_training_is_towards_the_labels_given(lm):
+    """The positive control of forgetting: after random labels, the model gives those labels."""
+    examples = tasks.load("tiny_review", "train", 64, 0)
+    labels = training_labels(examples, "random", 0)
+    finetune(lm, examples, labels, LONG, 0)
+    scores = scoring.score(lm, examples)
+    assert (stats.predictions(scores) == labels).mean() > 0.9
+    assert stats.correct(scores).mean() == pytest.approx(
+        (labels == scores.labels).mean(), abs=0.1
+    )
+
+
+def test_the_first_loss_is_the_mean_over_the_batch_s_response_tokens(lm):
+    examples = tasks.load("tiny_city", "train", 8, 0)
+    labels = training_labels(examples, "true", 0)
+    scores = scoring.score(lm, examples)
+    chosen = scores.log_likelihoods[range(8), labels].sum() / scores.n_tokens[range(8), labels].sum()
+    log = finetune(lm, examples, labels, TrainConfig(learning_rate=1e-6, epochs=1), 0)
+    assert log.loss[0] == pytest.approx(-chosen, rel=1e-4)
+
+
+def test_an_optimiser_step_equals_torch_s_adamw_on_the_same_gradient(lm):
+    examples = tasks.load("tiny_city", "train", 8, 0)
+    labels = training_labels(examples, "true", 0)
+    other = models.load("tiny", dtype="float32", device="cpu")
+    config = TrainConfig(learning_rate=1e-2, epochs=1, warmup=0.0, weight_decay=0.1)
+    finetune(lm, examples, labels, config, 0)
+    batch = models.collate(
+        [models.encode(other, e, int(c)) for e, c in zip(examples, labels, strict=True)], lm.device
+    )
+    loss = -models.response_log_likelihoods(other, batch).sum() / len(batch.targets)
+    loss.backward()
+    parameters = list(other.trainable.values())
+    torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1).step()
+    for name, parameter in other.trainable.items():
+        assert torch.allclose(parameter, lm.trainable[name], atol=2e-4), name
+
+
+def test_splitting_a_batch_to_bound_memory_does_not_change_what_is_learned(lm, monkeypatch):
+    _, whole = trained(lm)
+    other = models.load("tiny", dtype="float32", device="cpu")
+    monkeypatch.setitem(training.TOKEN_BUDGET, "cpu", 1)
+    _, split = trained(other)
+    assert split.loss == pytest.approx(whole.loss, rel=1e-2)
+
+
+@pytest.mark.parametrize("tuning", ["body", "full", "lora"])
+def test_only_what_is_tuned_changes(tuning):
+    lm = models.load("tiny", tuning=tuning, dtype="float32", device="cpu")
+    before = {n: p.detach().clone() for n, p in lm.model.named_parameters()}
+    _, log = trained(lm)
+    assert log.loss[-1] < log.loss[0]
+    changed = {n for n, p in lm.model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == set(lm.trainable)
+
+
+def test_bf16_weights_learn_because_their_masters_are_fp32():
+    """Steps of 1e-6 vanish when added to bf16 weights one by one; on the masters they add up."""
+    lm = models.load("tiny", dtype="bfloat16", device="cpu")
+    before = lm.weights()
+    _, log = trained(lm, config=TrainConfig(learning_rate=2e-5, epochs=40))
+    assert any(not torch.equal(w, before[n]) for n, w in lm.weights().items())
+    assert log.loss[-8:].mean() < log.loss[:8].mean()
+
+
+def test_the_same_run_twice_gives_the_same_bits():
+    logs, weights = [], []
+    for _ in range(2):
+        torch.manual_seed(len(logs))  # the caller's global state must not matter
+        lm = models.load("tiny", dtype="float32", device="cpu")
+        logs.append(trained(lm)[1].loss)
+        weights.append(lm.weights())
+    assert (logs[0] == logs[1]).all()
+    assert all(torch.equal(w, weights[1][n]) for n, w in weights[0].items())
+
+
+def test_another_seed_trains_in_another_order(lm):
+    other = models.load("tiny", dtype="float32", device="cpu")
+    examples = tasks.load("tiny_city", "train", 64, 0)
+    labels = training_labels(examples, "true", 0)
+    one, two = (finetune(m, examples, labels, CONFIG, s) for m, s in ((lm, 0), (other, 1)))
+    assert one.loss[0] != two.loss[0]
+
+
+def test_training_leaves_global_state_alone(lm):
+    random, grad = torch.get_rng_state(), torch.is_grad_enabled()
+    trained(lm)
+    assert (torch.get_rng_state() == random).all()
+    assert torch.is_grad_enabled() == grad
+
+
+def test_dynamics_record_every_example_s_confidence_on_the_way(lm):
+    config = TrainConfig(learning_rate=3e-3, epochs=8, record_steps=4)
+    examples, log = trained(lm, config=config)
+    dynamics = log.dynamics
+    assert dynamics.steps.tolist() == [0, 16, 32, 48, 64]
+    assert dynamics.confidence.shape == (5, 64)
+    after = stats.confidence(scoring.score(lm, examples))
+    assert dynamics.confidence[-1] == pytest.approx(after)
+    assert dynamics.confidence[0].mean() < 0.6 < dynamics.confidence[-1].mean()
+
+
+def test_recording_does_not_change_what_is_learned(lm):
+    _, with_records = trained(lm, config=TrainConfig(3e-3, epochs=8, record_steps=4))
+    _, without = trained(models.load("tiny", dtype="float32", device="cpu"))
+    assert (with_records.loss == without.loss).all()
+
+
+def test_progress_is_reported(lm):
+    examples = tasks.load("tiny_city", "train", 16, 0)
+    seen = []
+    labels = training_labels(examples, "true", 0)
+    finetune(lm, examples, labels, TrainConfig(1e-3, epochs=2), 0, lambda *s: seen.append(s))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_loss_worse_than_guessing_stops_the_training():
+    lm = models.load("tiny", tuning="full", dtype="float32", device="cpu")
+    with pytest.raises(TrainingDiverged, match=r"on tiny_city at step.*Lower the learning rate"):
+        trained(lm, config=TrainConfig(learning_rate=0.9, epochs=8, max_grad_norm=1e9))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training(lm):
+    with torch.no_grad():
+        lm.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match=r"at step 1 of 64: expected a finite loss.*nan"):
+        trained(lm)
+
+
+def test_labels_must_fit_the_examples(lm):
+    examples = tasks.load("tiny_city", "train", 4, 0)
+    with pytest.raises(InputError, match="found 4 examples and 3 labels"):
+        finetune(lm, examples, np.zeros(3, int), CONFIG, 0)
