@@ -281,7 +281,12 @@ def _sst2(row: Row) -> Question:
 
 
 def _mmlu(row: Row) -> Question:
-    return ask(f"Question: {row['question'].strip()}\nAnswer:", row["choices"], row["answer"])
+    subject = row["subject"].replace("_", " ")
+    prompt = (
+        f"The following are questions (with answers) about {subject}.\n\n"
+        f"Question: {row['question'].strip()}\nAnswer:"
+    )
+    return ask(prompt, row["choices"], row["answer"])
 
 
 def _medmcqa(row: Row) -> Question:
@@ -338,7 +343,7 @@ def _mmlu_group(group: str) -> Task:
         "text",
         arrow(*folders),
         _mmlu,
-        f"mmlu_continuation_{group}",
+        "mmlu_{subject}_continuation",
         note,
     )
 
