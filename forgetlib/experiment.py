@@ -94,10 +94,8 @@ class Study:
 
 
 # Learning rates of the embedded model: see README, "What is assumed".
-_EMBEDDED = {
-    "tuned": TrainConfig(learning_rate=2e-5),
-    "forgetting": TrainConfig(learning_rate=5e-5),
-}
+_TUNED = TrainConfig(learning_rate=2e-5)
+_FORGETTING = TrainConfig(learning_rate=5e-5)
 STUDIES = {
     s.name: s
     for s in (
@@ -120,7 +118,8 @@ STUDIES = {
             seeds=(0,),
             n_train=200,
             n_eval=200,
-            **_EMBEDDED,
+            tuned=_TUNED,
+            forgetting=_FORGETTING,
         ),
         Study(
             "embedded",
@@ -129,7 +128,8 @@ STUDIES = {
             seeds=(0, 1, 2),
             n_train=1000,
             n_eval=500,
-            **_EMBEDDED,
+            tuned=_TUNED,
+            forgetting=_FORGETTING,
         ),
     )
 }
@@ -149,7 +149,9 @@ def study(name: str, **changes: Any) -> Study:
             do="Correct the name, or vary one: study('quick', tasks=(...)).",
         )
     named = STUDIES[name]
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None}
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
+    }
     if unknown := set(given) - set(Study.__dataclass_fields__):
         raise InputError(
             f"change of study {name!r}",
@@ -334,7 +336,9 @@ def run(
     bench = bench or Bench()
     log = bench.train(spec, report)
     lm = bench.at(spec, None if spec.train is None else spec, report)
-    data = {f"{spec.train_task}/train": tasks.load(spec.train_task, "train", spec.n_train, spec.seed)}
+    data = {
+        f"{spec.train_task}/train": tasks.load(spec.train_task, "train", spec.n_train, spec.seed)
+    }
     for task in spec.eval_tasks:
         data[f"{task}/test"] = tasks.load(task, "test", spec.n_eval, spec.seed)
     scores = {}
@@ -402,7 +406,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     seconds = sum(r.provenance.get("seconds", 0) for r in found)
-    print(f"{chosen.name}: {len(found)} runs in {open_store(chosen).packed}, {seconds:.0f} s of work")
+    print(
+        f"{chosen.name}: {len(found)} runs in {open_store(chosen).packed}, {seconds:.0f} s of work"
+    )
     return 0
 
 

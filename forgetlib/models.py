@@ -65,9 +65,7 @@ class LM:
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
         """A copy, on the CPU, of the parameters that fine-tuning changes."""
-        return {
-            n: p.detach().to("cpu", copy=True).contiguous() for n, p in self.trainable.items()
-        }
+        return {n: p.detach().to("cpu", copy=True).contiguous() for n, p in self.trainable.items()}
 
     @torch.no_grad()
     def set_weights(self, weights: dict[str, Tensor]) -> None:
@@ -183,7 +181,7 @@ def _tiny(dtype: torch.dtype) -> tuple[Any, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
-    return model.to(dtype), tokenizer
+    return nn.Module.to(model, dtype), tokenizer
 
 
 def _tuned(model: Any, tuning: str) -> nn.Module:
@@ -457,7 +455,6 @@ def _check_head(name: str, model: Any) -> None:
             do="Its weights are broken, or its output layer does something that forgetlib does "
             "not know: report the architecture.",
         )
-
 
 
 def vocabulary_size(lm: LM) -> int:

@@ -82,7 +82,9 @@ def forget_gap(table: pd.DataFrame) -> Figure:
                 )
         left.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
         right.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
-        left.set_yticks(y, [f"{t} ({n})" for t, n in zip(rows["eval_task"], rows["n"], strict=True)])
+        left.set_yticks(
+            y, [f"{t} ({n})" for t, n in zip(rows["eval_task"], rows["n"], strict=True)]
+        )
         left.set_ylim(-0.6, len(rows) - 0.4)
         left.set_xlabel("accuracy (dashed: chance)")
         right.set_xlabel("forget gap: accuracy − 0.5")
@@ -154,10 +156,10 @@ def _require_columns(table: pd.DataFrame, columns: list[str]) -> None:
             found=f"{len(table)} rows, without {missing}",
             do="Pass the table that stats makes for this figure.",
         )
-    if "model" in table and table["model"].nunique() > 1:
+    if "model" in table and len(set(table["model"])) > 1:
         raise InputError(
             "table",
             expected="one model",
-            found=sorted(table["model"].unique()),
+            found=sorted(set(table["model"])),
             do="Draw one figure a model: table[table['model'] == ...].",
         )

@@ -18,6 +18,7 @@ from forgetlib.schema import CHANCE, InputError, RunResult, RunSpec, Scores
 
 CONFIDENCE_LEVEL = 0.95
 N_RESAMPLES = 2000
+Numbers = float | np.ndarray
 
 # --- one example, one data set -------------------------------------------------------------------
 
@@ -44,27 +45,31 @@ def confidence(scores: Scores) -> np.ndarray:
     return choice_probs(scores)[np.arange(len(scores)), scores.labels]
 
 
-def forget_gap(forget_accuracy: float) -> float:
-    """Forget accuracy above chance: 0 is fully forgotten (paper, Fig. 2)."""
+def forget_gap(forget_accuracy: Numbers) -> Numbers:
+    """Forget accuracy above chance: 0 is fully forgotten (paper, Fig. 2). Any shape."""
     return forget_accuracy - CHANCE
 
 
-def forget_ratio(tuned: float, forgotten: float, floor: float = CHANCE) -> float:
+def forget_ratio(tuned: Numbers, forgotten: Numbers, floor: Numbers = CHANCE) -> Numbers:
     """Share of the fine-tuned accuracy's height above `floor` that was lost (paper, Fig. 3).
 
     (tuned - forgotten) / (tuned - floor): 1 is fully forgotten, 0 nothing. Not-a-number where the
-    model was not above the floor to begin with, because there was nothing to lose.
+    model was not above the floor to begin with, because there was nothing to lose. Any shape.
     """
-    above = tuned - floor
-    return (tuned - forgotten) / above if above > 0 else float("nan")
+    above = np.subtract(tuned, floor)
+    defined = np.where(above > 0, above, np.nan)
+    return (np.subtract(tuned, forgotten) / defined)[()]
 
 
-def flipped_forget_ratio(tuned: float, forgotten: float) -> float:
+def flipped_forget_ratio(tuned: Numbers, forgotten: Numbers) -> Numbers:
     """The forget ratio for flipped labels, whose full effect is 1 - tuned (paper, Fig. 8)."""
-    return forget_ratio(tuned, forgotten, floor=1 - tuned)
+    return forget_ratio(tuned, forgotten, floor=np.subtract(1, tuned))
 
 
 # --- intervals -----------------------------------------------------------------------------------
+
+
+Statistic = Callable[[np.ndarray], Numbers]  # (..., K) means -> (...) values
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Interval:
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Statistic,
     groups: Sequence[np.ndarray],
     *,
     n_resamples: int = N_RESAMPLES,
@@ -89,7 +94,7 @@ def bootstrap(
     groups: one (N_g, K) array a seed, a row an example, so that K measurements of an example stay
         together. Each group is reduced to its (K,) column means, the groups' means are averaged,
         and the statistic maps that (K,) to a number: a statistic of accuracies, not of examples.
-    statistic: (..., K) -> (...), vectorised over leading axes
+    statistic: vectorised over leading axes
     """
     if not groups or any(g.ndim != 2 or len(g) == 0 for g in groups):
         raise InputError(
@@ -114,14 +119,18 @@ def bootstrap(
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = np.asarray(statistic(resampled), float)
     tail = (1 - level) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail]) if np.isfinite(replicates).all() else (
-        np.nan,
-        np.nan,
+    low, high = (
+        np.quantile(replicates, [tail, 1 - tail])
+        if np.isfinite(replicates).all()
+        else (
+            np.nan,
+            np.nan,
+        )
     )
     return Interval(value, float(low), float(high))
 
 
-def _column(index: int) -> Callable[[np.ndarray], np.ndarray]:
+def _column(index: int) -> Statistic:
     return lambda means: means[..., index]
 
 
@@ -197,17 +206,18 @@ def forgetting(
             groups.append(np.stack(columns, axis=1))  # (N, 4)
             own = runs["forgotten"].scores[f"{task}/train"]
             train_groups.append(correct(own).astype(float)[:, None])
-        ratio = flipped_forget_ratio if condition == "flipped" else forget_ratio
-        vector_ratio = np.vectorize(ratio, otypes=[float])
-        measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        measures: dict[str, Statistic] = {
             "base": _column(0),
             "tuned": _column(1),
             "forgotten": _column(2),
             "confidence": _column(3),
             "forget_gap": lambda m: forget_gap(m[..., 2]),
             "lost": lambda m: m[..., 1] - m[..., 2],
-            "forget_ratio": lambda m, r=vector_ratio: r(m[..., 1], m[..., 2]),
         }
+        if condition == "flipped":
+            measures["forget_ratio"] = lambda m: flipped_forget_ratio(m[..., 1], m[..., 2])
+        else:
+            measures["forget_ratio"] = lambda m: forget_ratio(m[..., 1], m[..., 2])
         found = {k: bootstrap(f, groups, n_resamples=n_resamples) for k, f in measures.items()}
         found["forgetting_set"] = bootstrap(_column(0), train_groups, n_resamples=n_resamples)
         row: dict[str, object] = {

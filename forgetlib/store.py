@@ -243,4 +243,3 @@ class Store:
 
     def drop_weights(self, run_id: str) -> None:
         self.weights_path(run_id).unlink(missing_ok=True)
-

@@ -261,9 +261,7 @@ def _rte(row: Row) -> Question:
 
 
 def _cb(row: Row) -> Question:
-    prompt = (
-        f"{row['premise']}\nQuestion: {row['hypothesis']}. True, False, or Neither?\nAnswer:"
-    )
+    prompt = f"{row['premise']}\nQuestion: {row['hypothesis']}. True, False, or Neither?\nAnswer:"
     return ask(prompt, ["True", "False", "Neither"], row["label"])
 
 
@@ -456,9 +454,7 @@ for _task in (
         "openbookqa",
         COMMONSENSE,
         "text",
-        chain(
-            arrow("openbookqa/main/validation"), requests("openbookqa/test_rc_5shot", "test")
-        ),
+        chain(arrow("openbookqa/main/validation"), requests("openbookqa/test_rc_5shot", "test")),
         _openbookqa,
         "openbookqa",
     ),

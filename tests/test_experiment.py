@@ -154,7 +154,9 @@ def test_a_study_changed_under_its_records_is_an_error(project, monkeypatch):
     monkeypatch.setitem(STUDIES, "tiny", replace(small(), name="tiny", modified=False))
     results(study("tiny"), progress=False)
     monkeypatch.setitem(STUDIES, "tiny", replace(study("tiny"), n_train=23))
-    with pytest.raises(StudyError, match=r"study 'tiny': expected stored runs among the 6.*found 6"):
+    with pytest.raises(
+        StudyError, match=r"study 'tiny': expected stored runs among the 6.*found 6"
+    ):
         results(study("tiny"), progress=False)
 
 
@@ -203,8 +205,10 @@ def test_the_command_line_says_what_is_wrong_without_a_traceback(capsys):
 def test_every_named_study_has_distinct_runs_in_an_order_that_can_be_run():
     for chosen in STUDIES.values():
         specs = chosen.specs()
-        assert len({s.run_id for s in specs}) == len(specs) == 3 * len(chosen.tasks) * len(
-            chosen.seeds
+        assert (
+            len({s.run_id for s in specs})
+            == len(specs)
+            == 3 * len(chosen.tasks) * len(chosen.seeds)
         )
         place = {s.run_id: i for i, s in enumerate(specs)}
         assert all(place[s.start.run_id] < place[s.run_id] for s in specs if s.start)

@@ -102,10 +102,10 @@ def test_bootstrap_over_seeds_sees_what_differs_between_seeds():
 
 def test_bootstrap_is_repeatable_and_leaves_the_global_generator_alone():
     data = np.random.default_rng(0).random((50, 1))
-    state = np.random.get_state()[1].copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
     first, second = (stats.bootstrap(lambda m: m[..., 0], [data]) for _ in range(2))
     assert first == second
-    assert (np.random.get_state()[1] == state).all()
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
 
 
 @pytest.mark.parametrize("groups", [[], [np.zeros((0, 1))], [np.zeros(3)]])

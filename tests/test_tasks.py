@@ -80,7 +80,9 @@ def test_seeds_differ_in_split_distractor_and_order(counting):
 
 
 def test_an_example_depends_on_its_uid_only(counting):
-    whole = {e.uid: e for e in (*tasks.split("counting", 0).train, *tasks.split("counting", 0).test)}
+    whole = {
+        e.uid: e for e in (*tasks.split("counting", 0).train, *tasks.split("counting", 0).test)
+    }
     for uid, question in list(tasks.questions("counting"))[::37]:
         if uid in whole:
             assert binarise(question, uid, 0) == whole[uid]

@@ -51,16 +51,16 @@ def test_training_is_towards_the_labels_given(lm):
     finetune(lm, examples, labels, LONG, 0)
     scores = scoring.score(lm, examples)
     assert (stats.predictions(scores) == labels).mean() > 0.9
-    assert stats.correct(scores).mean() == pytest.approx(
-        (labels == scores.labels).mean(), abs=0.1
-    )
+    assert stats.correct(scores).mean() == pytest.approx((labels == scores.labels).mean(), abs=0.1)
 
 
 def test_the_first_loss_is_the_mean_over_the_batch_s_response_tokens(lm):
     examples = tasks.load("tiny_city", "train", 8, 0)
     labels = training_labels(examples, "true", 0)
     scores = scoring.score(lm, examples)
-    chosen = scores.log_likelihoods[range(8), labels].sum() / scores.n_tokens[range(8), labels].sum()
+    chosen = (
+        scores.log_likelihoods[range(8), labels].sum() / scores.n_tokens[range(8), labels].sum()
+    )
     log = finetune(lm, examples, labels, TrainConfig(learning_rate=1e-6, epochs=1), 0)
     assert log.loss[0] == pytest.approx(-chosen, rel=1e-4)
 

@@ -1,0 +1,65 @@
+"""What the README says is what there is."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import forgetlib
+
+ROOT = Path(forgetlib.__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_make_target_it_names_exists():
+    shown = subprocess.run(["make", "-pn"], cwd=ROOT, capture_output=True, text=True).stdout
+    targets = set(re.findall(r"^([a-z][\w-]*):", shown, re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]\w+)", README))
+    assert {"figures", "test", "lab"} <= named <= targets
+
+
+def test_make_alone_prints_the_targets():
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("figures", "fig2", "lab", "test", "bench", "lint", "clean"):
+        assert target in shown
+
+
+def test_every_file_it_links_to_exists():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_the_table_lists_every_notebook():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"notebooks/{path.name}" in README
+
+
+@pytest.mark.embedded
+@pytest.mark.slow
+def test_the_python_examples_run():
+    examples = blocks("python")
+    assert examples
+    for code in examples:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    first = examples[0].strip().splitlines()
+    assert len(first) <= 8
+
+
+def test_the_numbers_of_the_figure_s_table_are_the_stored_ones():
+    import pandas as pd
+
+    table = pd.read_csv(ROOT / "figures" / "quick" / "fig2_forget_gap.csv").set_index("eval_task")
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", README, re.M)
+    assert {r[0] for r in rows} == set(table.index)
+    for task, *values in rows:
+        stored = table.loc[task, ["base", "tuned", "forgotten", "forgetting_set"]]
+        assert values == [f"{v:.2f}" for v in stored], task
