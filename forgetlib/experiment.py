@@ -95,7 +95,7 @@ class Study:
 
 # Learning rates of the embedded model: see README, "What is assumed".
 _TUNED = TrainConfig(learning_rate=2e-5)
-_FORGETTING = TrainConfig(learning_rate=5e-5)
+_FORGETTING = TrainConfig(learning_rate=5e-5, epochs=3)
 STUDIES = {
     s.name: s
     for s in (
@@ -116,7 +116,7 @@ STUDIES = {
             "Gemma-3-270M, 6 real tasks; about 15 minutes on 2 CPU cores",
             tasks.suite("quick"),
             seeds=(0,),
-            n_train=200,
+            n_train=160,
             n_eval=200,
             tuned=_TUNED,
             forgetting=_FORGETTING,

@@ -170,7 +170,7 @@ def test_a_variation_reuses_the_named_study_s_runs(tiny_results, monkeypatch):
 
 
 def test_a_change_of_nothing_is_the_named_study():
-    assert study("quick", tasks=None, n_train=200) is STUDIES["quick"]
+    assert study("quick", tasks=None, n_train=160) is STUDIES["quick"]
 
 
 @pytest.mark.parametrize(
