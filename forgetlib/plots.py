@@ -23,7 +23,7 @@ from forgetlib.store import replacing
 
 TEXT_WIDTH = 5.5  # inches, the width of a COLM page's text
 BLACK, GREY = "#000000", "#8c8c8c"
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
 
 ACCURACY_MARKS = {  # column: (legend, marker, colour, filled)
     "base": ("pre-trained", "o", GREY, False),
@@ -35,6 +35,7 @@ BEHAVIOUR_MARKS = {
     BEHAVIOURS[0]: ("o", BLUE),
     BEHAVIOURS[1]: ("s", ORANGE),
     BEHAVIOURS[2]: ("D", VERMILION),
+    BEHAVIOURS[3]: ("x", GREY),
 }
 
 

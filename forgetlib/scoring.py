@@ -14,6 +14,11 @@ from forgetlib.schema import Example, InputError, Scores
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192}
 
 
+def encode_all(lm: models.LM, examples: Sequence[Example]) -> list[list[models.TokenSequence]]:
+    """Every choice of every example as tokens; InputError for what does not fit the model."""
+    return [[models.encode(lm, e, choice) for choice in range(len(e.choices))] for e in examples]
+
+
 @torch.inference_mode()
 def score(lm: models.LM, examples: Sequence[Example], token_budget: int | None = None) -> Scores:
     """Log-likelihood, in nats, of each choice given its prompt, summed over its tokens.
@@ -32,10 +37,7 @@ def score(lm: models.LM, examples: Sequence[Example], token_budget: int | None =
             found=counts,
             do="Score examples with different numbers of choices apart.",
         )
-    sequences = [
-        [models.encode(lm, example, choice) for choice in range(len(example.choices))]
-        for example in examples
-    ]
+    sequences = encode_all(lm, examples)
     lengths = [max(len(s.tokens) for s in pair) * len(pair) for pair in sequences]
     order = sorted(range(len(examples)), key=lambda i: (-lengths[i], examples[i].uid))
     (n_choices,) = counts

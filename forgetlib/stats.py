@@ -9,7 +9,7 @@ Shapes: N examples, C = 2 choices, G groups (seeds).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -105,28 +105,20 @@ def bootstrap(
         )
     rng = np.random.default_rng(seed)
     value = float(statistic(np.mean([g.mean(0) for g in groups], axis=0)))
-    # Means of resampled examples, drawn once for every group: (G, n_resamples, K).
-    means = np.stack(
-        [
-            np.stack([g[rng.integers(len(g), size=len(g))].mean(0) for _ in range(n_resamples)])
-            for g in groups
-        ]
-    )
     picks = np.zeros((n_resamples, len(groups)), np.intp)
     if len(groups) > 1:  # resample the seeds too
         picks = rng.integers(len(groups), size=picks.shape)
-    resampled = means[picks, np.arange(n_resamples)[:, None]].mean(1)  # (n_resamples, K)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        replicates = np.asarray(statistic(resampled), float)
+    # A seed that is picked twice brings two resamples of its examples, not one of them twice.
+    resampled = np.zeros((n_resamples, groups[0].shape[1]))
+    for replicate, row in enumerate(picks):
+        for pick in row:
+            group = groups[pick]
+            resampled[replicate] += group[rng.integers(len(group), size=len(group))].mean(0)
+    replicates = np.asarray(statistic(resampled / len(groups)), float)
+    if not np.isfinite(replicates).all():
+        return Interval(value, float("nan"), float("nan"))
     tail = (1 - level) / 2
-    low, high = (
-        np.quantile(replicates, [tail, 1 - tail])
-        if np.isfinite(replicates).all()
-        else (
-            np.nan,
-            np.nan,
-        )
-    )
+    low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 
@@ -174,7 +166,7 @@ def table(results: Iterable[RunResult]) -> pd.DataFrame:
 # --- Figure 2 ------------------------------------------------------------------------------------
 
 PHASES = ("base", "tuned", "forgotten")
-BEHAVIOURS = ("kept", "partly forgotten", "below pre-trained")
+BEHAVIOURS = ("kept", "partly forgotten", "below pre-trained", "nothing to forget")
 
 
 def forgetting(
@@ -190,10 +182,11 @@ def forgetting(
     forgetting_set: accuracy on the forgetting set after forgetting, true labels
     forget_gap, forget_ratio: as defined above
     confidence: mean confidence on the test set after fine-tuning
+    ratio_defined: whether the fine-tuned accuracy is above chance in every bootstrap resample;
+        where it is not, the ratio's denominator may be zero: it has no interval and says nothing
     behaviour: the paper's three kinds. "kept": the interval of the accuracy lost includes 0;
-        "below pre-trained": the forget accuracy is below the pre-trained; else "partly forgotten"
-    ratio_defined: whether the fine-tuned accuracy is above chance by its interval; where it is not
-        the ratio's denominator may be zero and the ratio says nothing
+        "below pre-trained": the forget accuracy is below the pre-trained; else "partly forgotten".
+        "nothing to forget" where the ratio is undefined
     """
     families = _families(results, condition)
     rows = []
@@ -233,8 +226,8 @@ def forgetting(
                 f"{name}_low": interval.low,
                 f"{name}_high": interval.high,
             }
-        row["ratio_defined"] = found["tuned"].low > CHANCE
-        row["behaviour"] = _behaviour(found)
+        row["ratio_defined"] = bool(np.isfinite(found["forget_ratio"].low))
+        row["behaviour"] = _behaviour(found) if row["ratio_defined"] else BEHAVIOURS[3]
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -250,18 +243,18 @@ def _families(
 ) -> dict[tuple[str, str], list[dict[str, RunResult]]]:
     """Base, tuned and forgotten run of each (model, task), one dictionary a seed.
 
-    They are matched by what they started from and by the data that they share, so that a table
-    never mixes settings. Checks that the three measured the same test examples.
+    The three are found by the specs themselves. Raises InputError where runs of one model and
+    task differ in more than the seed, as their average would mean nothing, and where the three
+    did not measure the same test examples.
     """
     by_id = {r.spec.run_id: r for r in results}
-    bases = {_data_key(r.spec): r for r in by_id.values() if r.spec.condition == "base"}
     families: dict[tuple[str, str], list[dict[str, RunResult]]] = {}
     for result in by_id.values():
         spec = result.spec
         start = spec.start
         if spec.condition != condition or start is None or spec.start_task != spec.train_task:
             continue
-        base = bases.get(_data_key(spec))
+        base = by_id.get(replace(start, condition="base", train=None).run_id)
         tuned = by_id.get(start.run_id)
         if base is None or tuned is None:
             continue  # the study is not complete: experiment.results says so
@@ -274,9 +267,18 @@ def _families(
                 found="different ones",
                 do="They were made by different versions of the data: recompute the study.",
             )
-        families.setdefault((spec.model, spec.train_task), []).append(runs)
+        seeds = families.setdefault((spec.model, spec.train_task), [])
+        if seeds and _but_seed(seeds[0]["forgotten"].spec) != _but_seed(spec):
+            raise InputError(
+                f"runs of {spec.model} on {spec.train_task}",
+                expected="settings that differ in the seed only",
+                found=f"{_but_seed(seeds[0]['forgotten'].spec)} and {_but_seed(spec)}",
+                do="Pass the results of one study.",
+            )
+        seeds.append(runs)
     return families
 
 
-def _data_key(spec: RunSpec) -> tuple[object, ...]:
-    return (spec.model, spec.train_task, spec.n_train, spec.n_eval, spec.seed, spec.dtype)
+def _but_seed(spec: RunSpec) -> RunSpec:
+    start = None if spec.start is None else replace(spec.start, seed=0)
+    return replace(spec, start=start, seed=0)

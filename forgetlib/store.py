@@ -216,6 +216,9 @@ class Store:
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._from_pack() or self._record(run_id).exists()
 
+    def is_packed(self, run_ids: Iterable[str]) -> bool:
+        return set(run_ids) <= set(self._from_pack())
+
     def read(self, run_id: str) -> RunResult:
         if run_id in self._from_pack():
             return self._from_pack()[run_id]

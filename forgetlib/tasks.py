@@ -413,22 +413,29 @@ COMMONSENSE, SCIENCE, KNOWLEDGE = "commonsense", "science", "knowledge"
 READING, MATH, LANGUAGE = "reading", "math", "language understanding"
 
 _TASKS: dict[str, Task] = {}
+_BUILT_IN: frozenset[str] = frozenset()  # filled below, once they are all there
 
 
 def add(task: Task) -> Task:
-    """Make a task known by its name, so that a RunSpec can use it."""
-    if task.name in _TASKS:
+    """Make a task known by its name, so that a RunSpec can use it.
+
+    A name can be given again, to correct one's own task; results are kept by name, so delete
+    those of the old one.
+    """
+    if task.name in _BUILT_IN:
         raise InputError(
             "task name",
             expected="a new name",
             found=repr(task.name),
-            do="Results are kept by task name: choose another.",
+            do="The package has a task of this name: choose another.",
         )
     if not re.fullmatch(r"\w+", task.name):
         raise InputError(
             "task name", expected="letters, digits, _", found=repr(task.name), do="Rename it."
         )
     _TASKS[task.name] = task
+    questions.cache_clear()
+    split.cache_clear()
     return task
 
 
@@ -495,7 +502,15 @@ for _task in (
         "arc_challenge",
     ),
     Task("sciq", SCIENCE, "text", arrow("sciq/none/validation"), _sciq, "sciq"),
-    Task("boolq", READING, "verbaliser", arrow("boolq/none/validation"), _boolq, "boolq"),
+    Task(
+        "boolq",
+        READING,
+        "verbaliser",
+        arrow("boolq/none/validation"),
+        _boolq,
+        "boolq",
+        "the original's passages, without the title that SuperGLUE puts before them",
+    ),
     Task(
         "sciriff_yesno",
         READING,
@@ -539,6 +554,7 @@ for _task in (
     _synthetic_task("tiny_praise", "verbaliser"),
 ):
     add(_task)
+_BUILT_IN = frozenset(_TASKS)
 
 SUITES: Mapping[str, tuple[str, ...]] = {
     # copa (100 rows) and cb (56) are known tasks, but too small for this suite.

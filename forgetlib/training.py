@@ -118,7 +118,8 @@ def finetune(
 
 def _record_steps(n_steps: int, n_records: int) -> set[int]:
     """Evenly spaced steps before which confidence is recorded; the end is recorded in any case."""
-    return {round(i * n_steps / n_records) for i in range(min(n_records, n_steps))}
+    n = min(n_records, n_steps)
+    return {round(i * n_steps / n) for i in range(n)}
 
 
 def _accumulate(lm: models.LM, batch: Sequence[models.TokenSequence]) -> float:

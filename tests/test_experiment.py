@@ -160,6 +160,37 @@ def test_a_study_changed_under_its_records_is_an_error(project, monkeypatch):
         results(study("tiny"), progress=False)
 
 
+def test_results_that_were_not_packed_before_a_kill_are_packed_by_the_next_call(
+    project, monkeypatch
+):
+    monkeypatch.setitem(STUDIES, "tiny", replace(small(), name="tiny", modified=False))
+    results(study("tiny"), progress=False)
+    store = open_store(study("tiny"))
+    store.packed.unlink()
+    results(study("tiny"), progress=False)
+    assert store.packed.exists()
+
+
+def test_a_disk_that_is_full_when_weights_are_kept_is_an_error_that_says_so(project, monkeypatch):
+    import safetensors.torch
+
+    def full(weights, path):
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(StoreError, match=r"No space left.*finished runs are kept"):
+        results(small(), progress=False)
+
+
+def test_what_does_not_fit_the_model_is_found_before_the_training(project, monkeypatch):
+    from forgetlib import training
+
+    monkeypatch.setattr(training, "finetune", lambda *a: pytest.fail("trained already"))
+    spec = replace(small().specs()[1], eval_tasks=("sciq",), model="tiny")
+    with pytest.raises(InputError, match="at most 64 tokens"):
+        experiment.run(spec)
+
+
 def test_a_variation_reuses_the_named_study_s_runs(tiny_results, monkeypatch):
     root, named = tiny_results
     monkeypatch.setenv("FORGETLIB_ROOT", str(root))
@@ -179,6 +210,11 @@ def test_a_change_of_nothing_is_the_named_study():
         (lambda: study("big"), "study: expected one of tiny, quick, embedded, found 'big'"),
         (lambda: study("tiny", colour=1), r"change of study 'tiny'.*found \['colour'\]"),
         (lambda: study("tiny", tasks=["sst-2"]).specs(), "task: expected one of.*'sst-2'"),
+        (lambda: study("tiny", tasks="tiny_city"), r"expected tasks to be a list.*tasks=\['tiny"),
+        (
+            lambda: study("tiny", seeds=0),
+            r"expected seeds to be a list, found 0. Write seeds=\[0\]",
+        ),
         (lambda: study("tiny", n_train=0).specs(), "RunSpec.n_train: expected a whole number"),
         (lambda: results(study("tiny", model="no/model")), "model 'no/model': expected"),
     ],

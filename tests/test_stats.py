@@ -148,6 +148,7 @@ def test_partly_forgotten_is_between_fine_tuned_and_pre_trained():
 def test_a_ratio_without_a_denominator_is_marked_as_undefined():
     row = stats.forgetting(family("t", 0.5, 0.52, 0.5, n=100)).iloc[0]
     assert not row.ratio_defined
+    assert row.behaviour == "nothing to forget"
     assert np.isnan(row.forget_ratio_low)
     assert np.isnan(row.forget_ratio_high)
 
@@ -170,6 +171,20 @@ def test_runs_on_other_test_examples_are_not_mixed():
     (other,) = [r for r in family("t", 0.5, 0.9, 0.6, uid_offset=7) if r.spec == base.spec]
     with pytest.raises(InputError, match="expected the same test examples before and after"):
         stats.forgetting([other, tuned, forgotten])
+
+
+def test_runs_with_other_settings_are_not_averaged():
+    results = family("t", 0.5, 0.9, 0.6, n=100) + family("t", 0.5, 0.9, 0.8, n=200)
+    with pytest.raises(InputError, match="settings that differ in the seed only"):
+        stats.forgetting(results)
+
+
+def test_alike_seeds_are_as_good_as_more_examples():
+    """Three seeds without differences between them: a standard error of n = 3 x 200."""
+    group = np.repeat([[0.0], [1.0]], 100, axis=0)
+    interval = stats.bootstrap(lambda m: m[..., 0], [group] * 3, n_resamples=4000)
+    expected = 2 * 1.96 * np.sqrt(0.25 / 600)
+    assert interval.high - interval.low == pytest.approx(expected, rel=0.06)
 
 
 def test_another_task_s_labels_do_not_count_as_a_task_s_own():

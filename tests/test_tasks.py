@@ -51,9 +51,6 @@ def counting():
         lambda: ((f"all/{i}", {"q": q}) for i, q in enumerate(asked)),
         lambda row: ask(row["q"], ["yes", "no", "perhaps"], 0),
     )
-    tasks._TASKS.pop("counting", None)
-    tasks.questions.cache_clear()
-    tasks.split.cache_clear()
     yield tasks.add(task)
     tasks._TASKS.pop("counting")
 
@@ -105,6 +102,15 @@ def test_an_example_depends_on_its_uid_only(counting):
 def test_a_bad_name_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_one_s_own_task_can_be_corrected(counting):
+    assert tasks.load("counting", "test", 1, 0)[0].prompts[0].lower().startswith("question")
+    changed = Task(
+        "counting", "synthetic", "text", counting.rows, lambda row: ask("other", ["a", "b"], 0)
+    )
+    tasks.add(changed)
+    assert {e.prompts[0] for e in tasks.load("counting", "test", 5, 0)} == {"other"}
 
 
 def test_a_task_without_usable_questions_is_an_error():

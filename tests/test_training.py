@@ -147,6 +147,14 @@ def test_dynamics_record_every_example_s_confidence_on_the_way(lm):
     assert dynamics.confidence[0].mean() < 0.6 < dynamics.confidence[-1].mean()
 
 
+@pytest.mark.parametrize(("n_steps", "n"), [(10, 100), (40, 60), (64, 4), (5, 5), (7, 1)])
+def test_records_are_spread_over_the_whole_training(n_steps, n):
+    steps = sorted(training._record_steps(n_steps, n))
+    assert len(steps) == min(n, n_steps)
+    assert steps[0] == 0
+    assert n_steps - steps[-1] <= np.ceil(n_steps / n)
+
+
 def test_recording_does_not_change_what_is_learned(lm):
     _, with_records = trained(lm, config=TrainConfig(3e-3, epochs=8, record_steps=4))
     _, without = trained(models.load("tiny", dtype="float32", device="cpu"))
