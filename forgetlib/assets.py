@@ -28,7 +28,7 @@ from typing import NoReturn
 
 from filelock import FileLock
 from platformdirs import user_cache_path
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from forgetlib.schema import ForgetlibError
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import forgetlib
 from forgetlib import labels, tasks
@@ -113,7 +113,7 @@ STUDIES = {
         ),
         Study(
             "quick",
-            "Gemma-3-270M, 6 real tasks; about 15 minutes on 2 CPU cores",
+            "Gemma-3-270M, 6 real tasks; about 17 minutes on 2 CPU cores",
             tasks.suite("quick"),
             seeds=(0,),
             n_train=160,

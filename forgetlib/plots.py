@@ -88,7 +88,7 @@ def forget_gap(table: pd.DataFrame) -> Figure:
         )
         left.set_ylim(-0.6, len(rows) - 0.4)
         left.set_xlabel("accuracy (dashed: chance)")
-        right.set_xlabel("forget gap: accuracy − 0.5")
+        right.set_xlabel("forget gap (dashed: chance)")
         left.set_ylabel("task (test examples)")
         for axes, columns in ((left, 2), (right, 1)):
             axes.legend(

@@ -166,7 +166,7 @@ def table(results: Iterable[RunResult]) -> pd.DataFrame:
 # --- Figure 2 ------------------------------------------------------------------------------------
 
 PHASES = ("base", "tuned", "forgotten")
-BEHAVIOURS = ("kept", "partly forgotten", "below pre-trained", "nothing to forget")
+BEHAVIOURS = ("kept", "below fine-tuned", "below pre-trained", "nothing to forget")
 
 
 def forgetting(
@@ -184,9 +184,9 @@ def forgetting(
     confidence: mean confidence on the test set after fine-tuning
     ratio_defined: whether the fine-tuned accuracy is above chance in every bootstrap resample;
         where it is not, the ratio's denominator may be zero: it has no interval and says nothing
-    behaviour: the paper's three kinds. "kept": the interval of the accuracy lost includes 0;
-        "below pre-trained": the forget accuracy is below the pre-trained; else "partly forgotten".
-        "nothing to forget" where the ratio is undefined
+    behaviour: the paper's three kinds, each by the interval of the accuracies' difference.
+        "kept": not below the fine-tuned accuracy; "below fine-tuned": below it, but not below the
+        pre-trained; "below pre-trained". "nothing to forget" where the ratio is undefined
     """
     families = _families(results, condition)
     rows = []
@@ -206,6 +206,7 @@ def forgetting(
             "confidence": _column(3),
             "forget_gap": lambda m: forget_gap(m[..., 2]),
             "lost": lambda m: m[..., 1] - m[..., 2],
+            "below_base": lambda m: m[..., 0] - m[..., 2],
         }
         if condition == "flipped":
             measures["forget_ratio"] = lambda m: flipped_forget_ratio(m[..., 1], m[..., 2])
@@ -235,7 +236,7 @@ def forgetting(
 def _behaviour(found: dict[str, Interval]) -> str:
     if found["lost"].low <= 0:
         return BEHAVIOURS[0]
-    return BEHAVIOURS[2 if found["forgotten"].value < found["base"].value else 1]
+    return BEHAVIOURS[1 if found["below_base"].low <= 0 else 2]
 
 
 def _families(

@@ -48,7 +48,8 @@ class TestEveryNotebook:
 
     def test_holds_no_science(self, path):
         for cell in cells(path):
-            tree = ast.parse(cell.source)
+            lines = [x for x in cell.source.splitlines() if not x.startswith("%")]
+            tree = ast.parse("\n".join(lines))
             kinds = {type(n) for n in ast.walk(tree)}
             assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.Lambda}
             called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}

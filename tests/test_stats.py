@@ -140,9 +140,10 @@ def test_forgetting_measures_what_was_put_in():
     assert bool(kept.ratio_defined)
 
 
-def test_partly_forgotten_is_between_fine_tuned_and_pre_trained():
-    table = stats.forgetting(family("t", 0.5, 0.9, 0.7))
-    assert table["behaviour"].item() == "partly forgotten"
+@pytest.mark.parametrize("forgotten", [0.7, 0.52, 0.5])
+def test_what_is_lost_down_to_the_pre_trained_accuracy_is_below_fine_tuned(forgotten):
+    table = stats.forgetting(family("t", 0.5, 0.9, forgotten))
+    assert table["behaviour"].item() == "below fine-tuned"
 
 
 def test_a_ratio_without_a_denominator_is_marked_as_undefined():
