@@ -70,7 +70,7 @@ def forget_gap(table: pd.DataFrame) -> Figure:
     y = np.arange(len(rows))
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, 1.35 + 0.27 * len(rows)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.6, 1])
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.5, 1])
         offsets = np.linspace(0.27, -0.27, len(ACCURACY_MARKS))
         for (column, mark), offset in zip(ACCURACY_MARKS.items(), offsets, strict=True):
             label, marker, colour, filled = mark
@@ -88,7 +88,7 @@ def forget_gap(table: pd.DataFrame) -> Figure:
         )
         left.set_ylim(-0.6, len(rows) - 0.4)
         left.set_xlabel("accuracy (dashed: chance)")
-        right.set_xlabel("forget gap (dashed: chance)")
+        right.set_xlabel("forget gap")
         left.set_ylabel("task (test examples)")
         for axes, columns in ((left, 2), (right, 1)):
             axes.legend(
