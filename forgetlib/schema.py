@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -249,7 +250,7 @@ class RunSpec:
             train=None if train is None else TrainConfig(**train),
         )
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """16 hexadecimal digits of a hash over every field, ancestors included."""
         text = json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
