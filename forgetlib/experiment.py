@@ -149,6 +149,14 @@ def study(name: str, **changes: Any) -> Study:
             do="Correct the name, or vary one: study('quick', tasks=(...)).",
         )
     named = STUDIES[name]
+    for key in ("tasks", "seeds"):
+        if not isinstance(changes.get(key), list | tuple | None):
+            raise InputError(
+                f"change of study {name!r}",
+                expected=f"{key} to be a list",
+                found=repr(changes[key]),
+                do=f"Write {key}=[{changes[key]!r}].",
+            )
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
     }
