@@ -26,7 +26,14 @@ from tqdm import tqdm
 
 import forgetlib
 from forgetlib import labels, tasks
-from forgetlib.schema import ForgetlibError, InputError, RunResult, RunSpec, TrainConfig
+from forgetlib.schema import (
+    Example,
+    ForgetlibError,
+    InputError,
+    RunResult,
+    RunSpec,
+    TrainConfig,
+)
 from forgetlib.store import Store
 
 if TYPE_CHECKING:
@@ -49,12 +56,22 @@ def root() -> Path:
 # --- studies -------------------------------------------------------------------------------------
 
 
+PARTS = ("own", "cross", "flipped", "sizes", "models")  # see Study.specs
+STARTS = ("pairwise", "shared")
+
+
 @dataclass(frozen=True)
 class Study:
-    """A named grid of runs: every task by itself, for every seed.
+    """A named grid of runs, in parts that the figures ask for one by one.
 
     tuned, forgetting: training settings of the two phases (paper, section 3), the same for all
         tasks
+    sizes: smaller forgetting sets (paper, Fig. 7)
+    start: what cross-task forgetting starts from (paper, Fig. 3). "pairwise": the model fine-tuned
+        on the evaluated task. "shared": one model fine-tuned on all tasks, which costs a run a
+        task instead of a run a pair
+    cross_seeds: seeds of the cross-task runs; None: all of the study's
+    models: the first is the study's own; the others appear in Fig. 9
     modified: whether it is a named study's variation, whose folder may hold other variations too
     """
 
@@ -66,49 +83,133 @@ class Study:
     n_eval: int
     tuned: TrainConfig
     forgetting: TrainConfig
-    model: str = "embedded"
+    sizes: tuple[int, ...] = ()
+    start: str = "pairwise"
+    cross_seeds: tuple[int, ...] | None = None
+    models: tuple[str, ...] = ("embedded",)
     tuning: str = "body"
     dtype: str = "bfloat16"
     modified: bool = False
 
-    def specs(self) -> tuple[RunSpec, ...]:
-        """Every run, ancestors before their descendants, and close to them."""
-        return tuple(s for seed in self.seeds for t in self.tasks for s in self.own_task(t, seed))
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise InputError(
+                f"start of study {self.name!r}",
+                expected=f"one of {', '.join(STARTS)}",
+                found=repr(self.start),
+                do="Choose one of these.",
+            )
+        if too_large := [n for n in self.sizes if not 0 < n < self.n_train]:
+            raise InputError(
+                f"sizes of study {self.name!r}",
+                expected=f"from 1 to below n_train, {self.n_train}",
+                found=too_large,
+                do="Drop them: the full size is always there.",
+            )
+        for task in self.tasks:
+            tasks.get(task)
 
-    def own_task(self, task: str, seed: int) -> tuple[RunSpec, RunSpec, RunSpec]:
+    def specs(self, part: str | None = None) -> tuple[RunSpec, ...]:
+        """Every run of a part or of the whole study, each after the run that it starts from.
+
+        own: base, fine-tuned and forgotten model of each task (Fig. 1, 2, 4, 5, 6)
+        cross, flipped: each task's labels randomised, each other evaluated (Fig. 3, 8)
+        sizes: own, and smaller forgetting sets (Fig. 7)
+        models: cross for every model (Fig. 9)
+        """
+        cross_seeds = self.seeds if self.cross_seeds is None else self.cross_seeds
+        main = self.models[0]
+        briefly = replace(self.forgetting, record_steps=0)
+        own = [s for seed in self.seeds for t in self.tasks for s in self.own_task(t, seed, main)]
+        parts = {
+            "own": own,
+            "cross": [s for seed in cross_seeds for s in self.cross_task("random", seed, main)],
+            "flipped": [s for seed in cross_seeds for s in self.cross_task("flipped", seed, main)],
+            "sizes": own
+            + [
+                replace(self.own_task(t, seed, main)[2], n_train=n, train=briefly, probe=False)
+                for seed in self.seeds
+                for t in self.tasks
+                for n in self.sizes
+            ],
+            "models": [
+                s
+                for model in self.models
+                for seed in cross_seeds
+                for s in self.cross_task("random", seed, model)
+            ],
+        }
+        if part is not None and part not in parts:
+            raise InputError(
+                "part of a study",
+                expected=f"one of {', '.join(parts)}",
+                found=repr(part),
+                do="Correct the name; None is the whole study.",
+            )
+        wanted = [s for name in parts if part in (None, name) for s in parts[name]]
+        unique = {a.run_id: a for s in wanted for a in s.lineage}
+        # What starts from the same model stands together, so that its weights are kept briefly.
+        roots = {run_id: s.lineage[0].run_id for run_id, s in unique.items()}
+        first_seen = {root: place for place, root in enumerate(dict.fromkeys(roots.values()))}
+        return tuple(sorted(unique.values(), key=lambda s: first_seen[roots[s.run_id]]))
+
+    def own_task(self, task: str, seed: int, model: str) -> tuple[RunSpec, RunSpec, RunSpec]:
         """Base, fine-tuned and forgotten model of one task (paper, Fig. 2)."""
-        tasks.get(task)
         base = RunSpec(
-            train_task=task,
+            train_tasks=(task,),
             condition="base",
             n_train=self.n_train,
             n_eval=self.n_eval,
             seed=seed,
             eval_tasks=(task,),
-            model=self.model,
+            model=model,
             tuning=self.tuning,
             dtype=self.dtype,
+            probe=True,
         )
         tuned = replace(base, condition="true", train=self.tuned)
         return base, tuned, replace(tuned, condition="random", start=tuned, train=self.forgetting)
 
+    def cross_task(self, condition: str, seed: int, model: str) -> list[RunSpec]:
+        """Each task's labels randomised or flipped, each task evaluated (paper, Fig. 3 and 8)."""
+        forgetting = replace(self.forgetting, record_steps=0)
+        if self.start == "shared":
+            tuned = replace(
+                self.own_task(self.tasks[0], seed, model)[1],
+                train_tasks=self.tasks,
+                eval_tasks=self.tasks,
+                train=replace(self.tuned, record_steps=0),
+                probe=False,
+            )
+            forgotten = replace(tuned, condition=condition, start=tuned, train=forgetting)
+            return [replace(forgotten, train_tasks=(task,)) for task in self.tasks]
+        found = []
+        for evaluated in self.tasks:
+            _, tuned, own = self.own_task(evaluated, seed, model)
+            other = replace(own, condition=condition, train=forgetting, probe=False)
+            for forgotten_task in self.tasks:
+                is_own = forgotten_task == evaluated and condition == "random"
+                found.append(own if is_own else replace(other, train_tasks=(forgotten_task,)))
+        return found
+
 
 # Learning rates of the embedded model: see README, "What is assumed".
-_TUNED = TrainConfig(learning_rate=2e-5)
-_FORGETTING = TrainConfig(learning_rate=5e-5, epochs=3)
+_TUNED = TrainConfig(learning_rate=2e-5, record_steps=8)
+_FORGETTING = TrainConfig(learning_rate=5e-5, epochs=3, record_steps=8)
 STUDIES = {
     s.name: s
     for s in (
         Study(
             "tiny",
-            "two random layers, synthetic tasks; seconds",
+            "two random layers, synthetic tasks; a minute",
             tasks.suite("tiny"),
             seeds=(0,),
             n_train=120,
             n_eval=120,
-            tuned=TrainConfig(learning_rate=3e-3, epochs=12),
-            forgetting=TrainConfig(learning_rate=3e-3, epochs=30),
-            model="tiny",
+            tuned=TrainConfig(5e-3, epochs=15, batch_size=40, record_steps=15),
+            forgetting=TrainConfig(5e-3, epochs=30, batch_size=40, record_steps=15),
+            sizes=(30,),
+            models=("tiny", "tiny-wide"),
             dtype="float32",
         ),
         Study(
@@ -120,6 +221,8 @@ STUDIES = {
             n_eval=200,
             tuned=_TUNED,
             forgetting=_FORGETTING,
+            sizes=(50,),
+            start="shared",
         ),
         Study(
             "embedded",
@@ -130,6 +233,8 @@ STUDIES = {
             n_eval=500,
             tuned=_TUNED,
             forgetting=_FORGETTING,
+            sizes=(100,),
+            cross_seeds=(0,),
         ),
     )
 }
@@ -149,7 +254,7 @@ def study(name: str, **changes: Any) -> Study:
             do="Correct the name, or vary one: study('quick', tasks=(...)).",
         )
     named = STUDIES[name]
-    for key in ("tasks", "seeds"):
+    for key in ("tasks", "seeds", "sizes", "models", "cross_seeds"):
         if not isinstance(changes.get(key), list | tuple | None):
             raise InputError(
                 f"change of study {name!r}",
@@ -185,28 +290,33 @@ def open_store(study: Study) -> Store:
 # --- results -------------------------------------------------------------------------------------
 
 
-def results(study: Study, *, progress: bool = True) -> list[RunResult]:
-    """All results of a study, in the order of its specs; missing runs are computed first.
+def results(study: Study, part: str | None = None, *, progress: bool = True) -> list[RunResult]:
+    """All results of a study or of one part of it, in the order of its specs.
 
-    Several processes may call this for one study at the same time: each run is done by one of
-    them. After a kill, finished runs are there, and the run in progress starts again.
+    Missing runs are computed first. Several processes may call this for one study at the same
+    time: each run is done by one of them. After a kill, finished runs are there, and the run in
+    progress starts again.
     """
     store = open_store(study)
-    specs = study.specs()
-    ids = [s.run_id for s in specs]
-    if not study.modified and (others := store.others(ids)):
+    specs = study.specs(part)
+    all_ids = [s.run_id for s in study.specs()]
+    if not study.modified and (others := store.others(all_ids)):
         raise StudyError(
             f"study {study.name!r}",
-            expected=f"stored runs among the {len(ids)} that it defines",
+            expected=f"stored runs among the {len(all_ids)} that it defines",
             found=f"{len(others)} others, as {sorted(others)[0]}",
             do=f"It was changed since: undo the change, or delete {store.packed} and "
             f"{store.work} to compute it again.",
         )
-    if any(i not in store for i in ids):
-        compute(specs, store, progress=progress)
-    if not study.modified and not store.is_packed(ids):
-        store.pack(ids)
-    return [store.read(i) for i in ids]
+    try:
+        if any(s.run_id not in store for s in specs):
+            compute(specs, store, progress=progress)
+    finally:
+        # What there is, so that a long study can be handed on while it is under way.
+        done = [i for i in all_ids if i in store]
+        if not study.modified and not store.is_packed(done):
+            store.pack(done)
+    return [store.read(s.run_id) for s in specs]
 
 
 def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) -> None:
@@ -258,8 +368,12 @@ def _run_and_keep(
 
 def _cost(spec: RunSpec) -> int:
     """Roughly, in scored examples."""
-    trained = 0 if spec.train is None else spec.train.epochs * TRAINING_COST
-    return spec.n_train * (1 + trained) + spec.n_eval * len(spec.eval_tasks)
+    n_train, n_eval = spec.n_train * len(spec.train_tasks), spec.n_eval * len(spec.eval_tasks)
+    probed = n_train + n_eval if spec.probe else 0
+    if spec.train is None:
+        return n_train + n_eval + probed
+    trained = spec.train.epochs * TRAINING_COST + spec.train.record_steps
+    return n_train * (1 + trained) + n_eval + probed
 
 
 # --- one run -------------------------------------------------------------------------------------
@@ -298,6 +412,8 @@ class Bench:
                 self._state = start.run_id
             else:
                 self.train(start, lambda what, n: report(f"{what} (its start, again)", 0))
+                if self._store is not None:  # others may start from it too
+                    self._store.save_weights(start.run_id, self.save)
         return self._lm
 
     def train(self, spec: RunSpec, report: Progress) -> Any:
@@ -307,12 +423,14 @@ class Bench:
         lm = self.at(spec, spec.start, report)
         if spec.train is None:
             return None
-        train = tasks.load(spec.train_task, "train", spec.n_train, spec.seed)
+        train = [e for part in _training_sets(spec).values() for e in part]
         targets = labels.training_labels(train, spec.condition, spec.seed)
         self._state = "in training"  # until it is done, the weights are nobody's
 
+        cost = len(train) * (TRAINING_COST * spec.train.epochs + spec.train.record_steps)
+
         def on_step(step: int, n_steps: int) -> None:
-            n = TRAINING_COST * len(train) * spec.train.epochs // n_steps if spec.train else 0
+            n = cost * step // n_steps - cost * (step - 1) // n_steps
             report(f"training, step {step} of {n_steps}", n)
 
         log = training.finetune(lm, train, targets, spec.train, spec.seed, on_step)
@@ -333,6 +451,14 @@ def _ignore_progress(what: str, n_examples: int) -> None:
     pass
 
 
+def _training_sets(spec: RunSpec) -> dict[str, list[Example]]:
+    """By "<task>/train"."""
+    return {
+        f"{task}/train": tasks.load(task, "train", spec.n_train, spec.seed)
+        for task in spec.train_tasks
+    }
+
+
 def run(
     spec: RunSpec, bench: Bench | None = None, report: Progress = _ignore_progress
 ) -> RunResult:
@@ -340,12 +466,11 @@ def run(
 
     On its own it trains the ancestors too; with a study's bench it takes their weights from there.
     """
-    from forgetlib import scoring
+    from forgetlib import probing, scoring
 
     started = time.time()
     bench = bench or Bench()
-    train = tasks.load(spec.train_task, "train", spec.n_train, spec.seed)
-    data = {f"{spec.train_task}/train": train}
+    data = _training_sets(spec)
     for task in spec.eval_tasks:
         data[f"{task}/test"] = tasks.load(task, "test", spec.n_eval, spec.seed)
     lm = bench.at(spec, spec.start, report)
@@ -357,7 +482,14 @@ def run(
         report(f"scoring {where}", 0)
         scores[where] = scoring.score(lm, examples)
         report(f"scored {where}", len(examples))
-    extra = {} if log is None else {"train_loss": log.loss, "dynamics": log.dynamics}
+    extra: dict[str, Any] = (
+        {} if log is None else {"train_loss": log.loss, "dynamics": log.dynamics}
+    )
+    if spec.probe:
+        report("probing", 0)
+        train, test = (data[f"{spec.train_task}/{part}"] for part in ("train", "test"))
+        extra["probe"] = probing.probe(lm, train, test, spec.seed)
+        report("probed", len(train) + len(test))
     return RunResult(spec, scores, provenance=provenance(lm, time.time() - started), **extra)
 
 
@@ -410,9 +542,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
         epilog="; ".join(f"{s.name}: {s.description}" for s in STUDIES.values()),
     )
     parser.add_argument("study", help=f"one of {', '.join(STUDIES)}")
+    parser.add_argument("part", nargs="?", help=f"one of {', '.join(PARTS)}; all where left out")
+    given = parser.parse_args(None if arguments is None else list(arguments))
     try:
-        chosen = study(parser.parse_args(None if arguments is None else list(arguments)).study)
-        found = results(chosen)
+        chosen = study(given.study)
+        found = results(chosen, given.part)
     except ForgetlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -40,7 +41,10 @@ from forgetlib.schema import DTYPES, TUNINGS, Example, ForgetlibError, InputErro
 # Columns of logits that exist at a time: with their weights they should stay in the cache.
 VOCABULARY_CHUNK = 4096
 ROW_CHUNK = 32  # rows of full logits at a time, where the output layer is trained too
+# Tokens in a row of several sequences: attention costs their square, short rows cost padding.
+ROW_TOKENS = {"cpu": 384, "cuda": 1024, "mps": 512}
 LORA_RANK = 16
+TINY_WIDTHS = {"tiny": 64, "tiny-wide": 96}
 
 
 class ModelError(ForgetlibError, RuntimeError):
@@ -52,6 +56,8 @@ class LM:
     """A model in memory, with what is needed to use it.
 
     max_length: the longest sequence in tokens, prompt and response together
+    window: the longest sequence of which every layer sees the whole
+    packs: whether several sequences can stand in one row, kept apart by a mask
     """
 
     name: str
@@ -59,6 +65,8 @@ class LM:
     tokenizer: Any
     device: torch.device
     max_length: int
+    window: int = sys.maxsize
+    packs: bool = False
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -104,8 +112,8 @@ def load(
 ) -> LM:
     """A causal language model, ready to be scored and fine-tuned.
 
-    name: "embedded" (Gemma-3-270M), "tiny" (two random layers for the synthetic tasks), the path of
-        a folder in the Hugging Face layout, or a hub id
+    name: "embedded" (Gemma-3-270M), "tiny" or "tiny-wide" (two random layers for the synthetic
+        tasks), the path of a folder in the Hugging Face layout, or a hub id
     tuning: what fine-tuning changes. "body": all but the token embeddings; "full": everything;
         "lora": low-rank updates of every linear layer of the body (peft)
     dtype: of the weights and activations. Training keeps fp32 master weights either way.
@@ -120,8 +128,8 @@ def load(
             )
     torch_dtype = getattr(torch, dtype)
     chosen = pick_device() if device is None else torch.device(device)
-    if name == "tiny":
-        model, tokenizer = _tiny(torch_dtype)
+    if name in TINY_WIDTHS:
+        model, tokenizer = _tiny(TINY_WIDTHS[name], torch_dtype)
     else:
         model, tokenizer = _pretrained(name, torch_dtype)
     model.to(chosen)
@@ -132,9 +140,12 @@ def load(
     lengths = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     # A model without positions (recurrent, or with relative ones) takes any length.
     max_length = next((int(n) for n in lengths if n), sys.maxsize)
+    window = getattr(config, "sliding_window", None) or max_length
     tuned = _tuned(model, tuning)
     _check_head(name, _causal_lm(tuned))
-    return LM(name, tuned, tokenizer, chosen, max_length)
+    lm = LM(name, tuned, tokenizer, chosen, max_length, window, packs=True)
+    lm.packs = _can_pack(lm)
+    return lm
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -161,7 +172,7 @@ def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _tiny(dtype: torch.dtype) -> tuple[Any, Any]:
+def _tiny(width: int, dtype: torch.dtype) -> tuple[Any, Any]:
     """A two-layer Llama with random weights, the same at every call, and a tokenizer of words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -173,8 +184,8 @@ def _tiny(dtype: torch.dtype) -> tuple[Any, Any]:
     )
     config = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=64,
@@ -252,21 +263,35 @@ class TokenSequence:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows of equal length, padded on the right, and where each response token is predicted.
+class Packed:
+    """Token sequences laid out in B rows of T columns, without repeating shared prompts.
 
-    input_ids: (B, T). No mask is needed: in a causal model what stands right of a token does not
-        matter to it, and no padding position is read.
-    rows, positions: (R,) where in (B, T) the hidden state predicts a response token: one before
-        the token itself. This is the one place with that shift.
-    targets: (R,) the response tokens
-    owners: (R,) which sequence each belongs to
-    n_sequences: sequences can share a row, where one row's tokens predict both
+    input_ids: (B, T), padded on the right
+    position_ids: (B, T) place of each token in its own sequence
+    mask: (B, 1, T, T) to add to attention scores: 0 where a token may look, hugely negative
+        elsewhere; None where every row is one sequence and the causal order is all it needs
+    places: of each sequence, the row and, for each of its tokens, the column
     """
 
     input_ids: Tensor
+    position_ids: Tensor
+    mask: Tensor | None
+    places: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed inputs, and where each response token is predicted.
+
+    rows, columns: (R,) where in (B, T) the hidden state predicts a response token: at the token
+        before it. This is the one place with that shift.
+    targets: (R,) the response tokens
+    owners: (R,) which sequence each belongs to
+    """
+
+    packed: Packed
     rows: Tensor
-    positions: Tensor
+    columns: Tensor
     targets: Tensor
     owners: Tensor
     n_sequences: int
@@ -311,25 +336,115 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
     return TokenSequence(tokens, len(continuation))
 
 
-def collate(sequences: Sequence[TokenSequence], device: torch.device) -> Batch:
-    """Put sequences in a batch; those with the same inputs share a row.
+def pack(lm: LM, families: Sequence[Sequence[Sequence[int]]]) -> Packed:
+    """Lay out families of token sequences: those of one family share their common beginning.
 
-    Two one-token responses to one prompt (yes, no) have the same inputs and cost one row.
+    A family is a tree: the shared prompt, then a branch for each of its sequences. Trees stand
+    side by side in a row until it is full, and the mask keeps them apart. So a prompt is computed
+    once for both choices, and little is padding: measured in README, "How fast it is". Models
+    that cannot do that (`LM.packs`) get a row for each different sequence.
     """
-    row_of: dict[tuple[int, ...], int] = {}
-    where: list[tuple[int, int, int, int]] = []
+    longest = max(len(tokens) for family in families for tokens in family)
+    if not lm.packs or longest > lm.window:
+        places_of: dict[tuple[int, ...], list[int]] = {}
+        sequences = [tuple(tokens) for family in families for tokens in family]
+        for index, tokens in enumerate(sequences):
+            places_of.setdefault(tokens, []).append(index)
+        trees = [_Tree([tokens], owners) for tokens, owners in places_of.items()]
+        capacity = 0
+    else:
+        first = np.cumsum([0, *map(len, families)])
+        trees = [
+            _Tree(family, list(range(start, start + len(family))))
+            for start, family in zip(first, families, strict=False)
+        ]
+        capacity = ROW_TOKENS[lm.device.type]
+    rows: list[list[_Tree]] = []
+    free: list[int] = []
+    for tree in sorted(trees, key=lambda t: -len(t.tokens)):
+        row = next((r for r, n in enumerate(free) if n >= len(tree.tokens)), len(rows))
+        if row == len(rows):
+            rows.append([])
+            free.append(max(capacity, len(tree.tokens)))
+        rows[row].append(tree)
+        free[row] -= len(tree.tokens)
+    return _lay_out(lm, rows)
+
+
+class _Tree:
+    """One family: its tokens in a line, each token's position and branch (0: the shared prompt).
+
+    columns: of each sequence, where its tokens are in the line
+    owners: the number of each sequence in the batch; one sequence can have several
+    """
+
+    def __init__(self, family: Sequence[Sequence[int]], owners: list[int]) -> None:
+        n_shared = _n_shared(family)
+        shared = range(n_shared)
+        self.tokens = [*family[0][:n_shared]]
+        self.positions, self.branches = [*shared], [0] * n_shared
+        self.columns: list[tuple[int, ...]] = []
+        for branch, tokens in enumerate(family, start=1):
+            own = range(len(self.tokens), len(self.tokens) + len(tokens) - n_shared)
+            self.columns.append((*shared, *own))
+            self.tokens += tokens[n_shared:]
+            self.positions += range(n_shared, len(tokens))
+            self.branches += [branch] * len(own)
+        if len(family) < len(owners):  # the same sequence, wanted several times
+            self.columns *= len(owners)
+        self.owners = owners
+
+
+def _n_shared(family: Sequence[Sequence[int]]) -> int:
+    """How many tokens all sequences begin with."""
+    for place, tokens in enumerate(zip(*family, strict=False)):
+        if len(set(tokens)) > 1:
+            return place
+    return min(map(len, family))
+
+
+def _lay_out(lm: LM, rows: Sequence[Sequence[_Tree]]) -> Packed:
+    length = max(sum(len(tree.tokens) for tree in row) for row in rows)
+    # Input, position, tree and branch of every token; padding is a tree of its own.
+    layout = np.zeros((4, len(rows), length), np.int64)
+    places: dict[int, tuple[int, tuple[int, ...]]] = {}
+    for number, row in enumerate(rows):
+        start = 0
+        for index, tree in enumerate(row, start=1):
+            end = start + len(tree.tokens)
+            layout[:3, number, start:end] = tree.tokens, tree.positions, [index] * (end - start)
+            layout[3, number, start:end] = tree.branches
+            for owner, columns in zip(tree.owners, tree.columns, strict=True):
+                places[owner] = (number, tuple(start + c for c in columns))
+            start = end
+    input_ids, position_ids, trees, branches = torch.from_numpy(layout).to(lm.device)
+    mask = None
+    if any(len(row) > 1 or max(row[0].branches) > 1 for row in rows):
+        same_tree = trees[:, :, None] == trees[:, None, :]
+        same_branch = branches[:, :, None] == branches[:, None, :]
+        in_prompt = branches[:, None, :] == 0
+        allowed = (same_tree & (same_branch | in_prompt)).tril()
+        dtype = next(lm.model.parameters()).dtype
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=lm.device)
+        mask = mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+    ordered = tuple(places[owner] for owner in range(len(places)))
+    return Packed(input_ids, position_ids, mask, ordered)
+
+
+def collate(lm: LM, families: Sequence[Sequence[TokenSequence]]) -> Batch:
+    """Pack families of sequences (the choices of a question) for `response_log_likelihoods`."""
+    # The last token predicts nothing that is asked for.
+    packed = pack(lm, [[s.tokens[:-1] for s in family] for family in families])
+    sequences = [s for family in families for s in family]
+    where = []
     for owner, sequence in enumerate(sequences):
-        inputs = sequence.tokens[:-1]
-        row = row_of.setdefault(inputs, len(row_of))
+        row, columns = packed.places[owner]
         start = len(sequence.tokens) - sequence.n_response
         for index in range(start, len(sequence.tokens)):
-            where.append((row, index - 1, sequence.tokens[index], owner))
-    length = max(len(inputs) for inputs in row_of)
-    padded = [inputs + (0,) * (length - len(inputs)) for inputs in row_of]
-    indices = torch.tensor(where, dtype=torch.long).T.contiguous().to(device)
-    rows, positions, targets, owners = indices.unbind(0)
-    input_ids = torch.tensor(padded, dtype=torch.long, device=device)
-    return Batch(input_ids, rows, positions, targets, owners, len(sequences))
+            where.append((row, columns[index - 1], sequence.tokens[index], owner))
+    indices = torch.tensor(where, dtype=torch.long).T.contiguous().to(lm.device)
+    rows, predicting, targets, owners = indices.unbind(0)
+    return Batch(packed, rows, predicting, targets, owners, len(sequences))
 
 
 def by_token_budget(lengths: Sequence[int], order: Sequence[int], budget: int) -> Iterator[list]:
@@ -356,11 +471,30 @@ def response_log_likelihoods(lm: LM, batch: Batch) -> Tensor:
     Differentiable in the model's trainable parameters.
     """
     model = _causal_lm(lm.model)
-    hidden = _decoder(model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    picked = hidden[batch.rows, batch.positions]  # (R, D)
+    hidden = _run_decoder(model, batch.packed).last_hidden_state
+    picked = hidden[batch.rows, batch.columns]  # (R, D)
     token_log_probs = _token_log_probs(model, picked, batch.targets)  # (R,)
     total = torch.zeros(batch.n_sequences, dtype=torch.float32, device=picked.device)
     return total.index_add(0, batch.owners, token_log_probs)
+
+
+def layer_outputs(lm: LM, packed: Packed) -> Tensor:
+    """(L + 1, B, T, D) hidden states of packed sequences.
+
+    0 is the token embeddings, l the output of block l; the last has passed the final norm.
+    """
+    outputs = _run_decoder(_causal_lm(lm.model), packed, output_hidden_states=True)
+    return torch.stack(outputs.hidden_states)
+
+
+def _run_decoder(model: Any, packed: Packed, **options: Any) -> Any:
+    if packed.mask is not None:
+        mask: Any = packed.mask
+        if getattr(model.config.get_text_config(), "layer_types", None):
+            # One for each kind of layer. No sequence here is longer than the sliding window.
+            mask = {"full_attention": mask, "sliding_attention": mask}
+        options |= {"attention_mask": mask, "position_ids": packed.position_ids}
+    return _decoder(model)(input_ids=packed.input_ids, use_cache=False, **options)
 
 
 def _causal_lm(model: Any) -> Any:
@@ -467,6 +601,23 @@ def _check_head(name: str, model: Any) -> None:
             do="Its weights are broken, or its output layer does something that forgetlib does "
             "not know: report the architecture.",
         )
+
+
+@torch.inference_mode()
+def _can_pack(lm: LM) -> bool:
+    """Whether the model gives packed sequences the likelihoods that it gives them alone.
+
+    Not so where it takes no mask or no positions (recurrent layers, or positions in the attention).
+    """
+    prompt = tuple(range(4, 9))
+    family = [TokenSequence((*prompt, 3, 5), 2), TokenSequence((*prompt, 7, 2, 4), 3)]
+    other = [TokenSequence((5, 3, 9, 6), 2)]
+    alone = [response_log_likelihoods(lm, collate(lm, [[s]])) for s in (*family, *other)]
+    try:
+        packed = response_log_likelihoods(lm, collate(lm, [family, other]))
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError):
+        return False
+    return torch.allclose(packed, torch.cat(alone), rtol=0.01, atol=0.1)
 
 
 def vocabulary_size(lm: LM) -> int:

@@ -150,17 +150,21 @@ class TrainConfig:
 class RunSpec:
     """Everything that decides a run's result, and nothing else (device and batching do not).
 
-    A run takes a model, fine-tunes it on one task's training set under a condition, and scores it
-    on that training set (true labels) and on the test sets of `eval_tasks`.
+    A run takes a model, fine-tunes it on the training sets of `train_tasks` (mostly one) under a
+    condition, and scores it on these training sets (true labels) and on the test sets of
+    `eval_tasks`.
 
     condition: base (no training), true, random or flipped labels
     start: the run whose weights this one starts from; None is the pre-trained model. Forgetting
         (paper, section 3) is condition "random" with a "true" run as its start.
-    n_train, n_eval: upper bounds; a smaller task gives what it has, and the scores tell
+    n_train, n_eval: upper bounds for each task; a smaller task gives what it has, and the scores
+        tell
     seed: decides split, distractors, random labels and the order of training
+    probe: whether the trained model's hidden states are probed (paper, Fig. 4 and 6), on the one
+        task of `train_tasks`
     """
 
-    train_task: str
+    train_tasks: tuple[str, ...]
     condition: str
     n_train: int
     n_eval: int
@@ -171,8 +175,36 @@ class RunSpec:
     model: str = "embedded"
     tuning: str = "body"
     dtype: str = "bfloat16"
+    probe: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("train_tasks", "eval_tasks"):
+            names = getattr(self, name)
+            if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names):
+                raise InputError(
+                    f"RunSpec.{name}",
+                    expected="a tuple of task names",
+                    found=repr(names),
+                    do="Write ('sst2',) for a single task.",
+                )
+            if len(set(names)) < len(names):
+                raise InputError(
+                    f"RunSpec.{name}",
+                    expected="every task once",
+                    found=repr(names),
+                    do="Remove the duplicates.",
+                )
+        if not self.train_tasks:
+            raise InputError(
+                "RunSpec.train_tasks", expected="at least one task", found="()", do="Name a task."
+            )
+        if self.probe and self.train_tasks != self.eval_tasks:
+            raise InputError(
+                "RunSpec with probe=True",
+                expected="one task, trained on and evaluated",
+                found=f"train_tasks {self.train_tasks} and eval_tasks {self.eval_tasks}",
+                do="A probe is fitted on a task's training set and scored on its test set.",
+            )
         for name, allowed in (
             ("condition", CONDITIONS),
             ("tuning", TUNINGS),
@@ -219,6 +251,11 @@ class RunSpec:
                     )
 
     @property
+    def train_task(self) -> str:
+        """The task trained on; "a+b+c" where there are several."""
+        return "+".join(self.train_tasks)
+
+    @property
     def start_task(self) -> str:
         """The task fine-tuned on before this run, or "" for the pre-trained model."""
         return "" if self.start is None else self.start.train_task
@@ -243,7 +280,8 @@ class RunSpec:
             )
         rest = dict(values)
         start, train = rest.pop("start", None), rest.pop("train", None)
-        rest["eval_tasks"] = tuple(rest.get("eval_tasks", ()))
+        for name in ("train_tasks", "eval_tasks"):
+            rest[name] = tuple(rest.get(name, ()))
         return cls(
             **rest,
             start=None if start is None else cls.from_dict(start),
@@ -343,11 +381,55 @@ class Dynamics:
 
 
 @dataclass(frozen=True)
+class ProbeResult:
+    """What a linear probe of the hidden states says of the test examples (paper, Fig. 4 and 6).
+
+    Shapes: P probed layers, N test examples in the order of the run's test scores, C choices.
+
+    layers: (P,) 0 is the token embeddings, l the output of block l
+    correct: (P, N, C) whether the probe is right about each (question, answer) pair
+    control: (P, N, C) the same for a probe that was fitted to shuffled labels
+    variance_layer: the layer of `deviation`: the fifth-to-last
+    deviation: (N,) squared distance of the hidden state at the question's last token from its mean
+        over the N examples; their sum over N - 1 is the trace of the covariance matrix
+    """
+
+    layers: np.ndarray
+    correct: np.ndarray
+    control: np.ndarray
+    variance_layer: int
+    deviation: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = self.correct.shape
+        if (
+            len(shape) != 3
+            or shape[:2] != (len(self.layers), len(self.deviation))
+            or self.control.shape != shape
+        ):
+            raise InputError(
+                "ProbeResult",
+                expected="correct and control (P, N, C), layers (P,), deviation (N,)",
+                found=f"{shape}, {self.control.shape}, {self.layers.shape}, {self.deviation.shape}",
+                do="Probe every test example at every layer.",
+            )
+        if not np.isfinite(self.deviation).all():
+            raise InputError(
+                "ProbeResult.deviation",
+                expected="finite numbers",
+                found="not-a-number or infinity",
+                do="The model's hidden states are broken: check its weights and dtype.",
+            )
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What one run measured.
 
     scores: by "<task>/<split>"; "<train_task>/train" is the forgetting set, with true labels
     train_loss: (steps,) nats a response token, empty for "base"
+    dynamics: where TrainConfig.record_steps asks for it
+    probe: where RunSpec.probe asks for it
     provenance: versions, device, seconds and date; it never changes what is measured
     """
 
@@ -355,14 +437,23 @@ class RunResult:
     scores: Mapping[str, Scores]
     train_loss: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     dynamics: Dynamics | None = None
+    probe: ProbeResult | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = {f"{t}/test" for t in self.spec.eval_tasks} | {f"{self.spec.train_task}/train"}
+        wanted = {f"{t}/test" for t in self.spec.eval_tasks}
+        wanted |= {f"{t}/train" for t in self.spec.train_tasks}
         if set(self.scores) != wanted:
             raise InputError(
                 f"RunResult of {self.spec.run_id}",
                 expected=f"scores for {sorted(wanted)}",
                 found=f"{sorted(self.scores)}",
                 do="Score every data set that the spec names.",
+            )
+        if self.spec.probe != (self.probe is not None):
+            raise InputError(
+                f"RunResult of {self.spec.run_id}",
+                expected=f"a probe: {self.spec.probe}, as its spec says",
+                found=f"{self.probe is not None}",
+                do="Probe where the spec asks for it, and only there.",
             )

@@ -45,7 +45,7 @@ def score(lm: models.LM, examples: Sequence[Example], token_budget: int | None =
     n_tokens = np.array([[s.n_response for s in pair] for pair in sequences], np.int32)
     budget = token_budget or TOKEN_BUDGET[lm.device.type]
     for group in models.by_token_budget(lengths, order, budget):
-        batch = models.collate([s for i in group for s in sequences[i]], lm.device)
+        batch = models.collate(lm, [sequences[i] for i in group])
         values = models.response_log_likelihoods(lm, batch)
         log_likelihoods[group] = values.view(len(group), n_choices).cpu().numpy()
     labels = np.array([e.label for e in examples], np.int64)

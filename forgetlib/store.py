@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forgetlib.schema import Dynamics, ForgetlibError, RunResult, RunSpec, Scores
+from forgetlib.schema import Dynamics, ForgetlibError, ProbeResult, RunResult, RunSpec, Scores
 
-FORMAT = 1  # raise when a column changes its meaning
+FORMAT = 2  # raise when a column changes its meaning
 
 _SCHEMA = pa.schema(
     [
@@ -57,6 +57,18 @@ _SCHEMA = pa.schema(
                 ]
             ),
         ),
+        (
+            "probe",
+            pa.struct(
+                [
+                    ("layers", pa.list_(pa.int16())),
+                    ("correct", pa.list_(pa.list_(pa.list_(pa.bool_())))),
+                    ("control", pa.list_(pa.list_(pa.list_(pa.bool_())))),
+                    ("variance_layer", pa.int16()),
+                    ("deviation", pa.list_(pa.float32())),
+                ]
+            ),
+        ),
     ],
     metadata={"forgetlib_format": str(FORMAT)},
 )
@@ -70,7 +82,7 @@ class StoreError(ForgetlibError, RuntimeError):
 
 
 def _to_row(result: RunResult) -> dict[str, Any]:
-    dynamics = result.dynamics
+    dynamics, probe = result.dynamics, result.probe
     return {
         "run_id": result.spec.run_id,
         "spec": json.dumps(result.spec.to_dict(), sort_keys=True),
@@ -93,6 +105,15 @@ def _to_row(result: RunResult) -> dict[str, Any]:
             "uids": list(dynamics.uids),
             "confidence": dynamics.confidence.tolist(),
         },
+        "probe": None
+        if probe is None
+        else {
+            "layers": probe.layers.tolist(),
+            "correct": probe.correct.tolist(),
+            "control": probe.control.tolist(),
+            "variance_layer": probe.variance_layer,
+            "deviation": probe.deviation.tolist(),
+        },
     }
 
 
@@ -100,7 +121,7 @@ def _from_row(row: dict[str, Any]) -> RunResult:
     spec = RunSpec.from_dict(json.loads(row["spec"]))
     if spec.run_id != row["run_id"]:
         raise ValueError(f"run_id {row['run_id']} of a spec that hashes to {spec.run_id}")
-    dynamics = row["dynamics"]
+    dynamics, probe = row["dynamics"], row["probe"]
     return RunResult(
         spec,
         {
@@ -119,6 +140,15 @@ def _from_row(row: dict[str, Any]) -> RunResult:
             np.array(dynamics["steps"], np.int32),
             tuple(dynamics["uids"]),
             np.array(dynamics["confidence"], np.float32),
+        ),
+        None
+        if probe is None
+        else ProbeResult(
+            np.array(probe["layers"], np.int16),
+            np.array(probe["correct"], bool),
+            np.array(probe["control"], bool),
+            probe["variance_layer"],
+            np.array(probe["deviation"], np.float32),
         ),
         json.loads(row["provenance"]),
     )

@@ -17,6 +17,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from forgetlib import assets
 from forgetlib.schema import Example, InputError, hash_uniform
@@ -588,3 +589,13 @@ def suite(name: str) -> tuple[str, ...]:
             do="Correct the name.",
         )
     return SUITES[name]
+
+
+def describe(names: Iterable[str]) -> pd.DataFrame:
+    """What the analyses know of each task: eval_task, family and answer_format."""
+    return pd.DataFrame(
+        [
+            {"eval_task": t.name, "family": t.family, "answer_format": t.answer_format}
+            for t in map(get, names)
+        ]
+    )

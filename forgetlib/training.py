@@ -91,7 +91,7 @@ def finetune(
     worst = math.log(models.vocabulary_size(lm))
     for step, batch in enumerate(batches):
         if step in record_at:
-            recorded.append(confidence(scoring.score(lm, examples)))
+            recorded.append(confidence(scoring.score(lm, examples)).astype(np.float32))
         losses[step] = loss = _accumulate(lm, [sequences[i] for i in batch])
         recent = float(losses[max(0, step + 1 - DIVERGENCE_WINDOW) : step + 1].mean())
         # Judged on a full window: a single batch may be hard, and a new model may start badly.
@@ -110,7 +110,7 @@ def finetune(
             on_step(step + 1, n_steps)
     dynamics = None
     if record_at:
-        recorded.append(confidence(scoring.score(lm, examples)))
+        recorded.append(confidence(scoring.score(lm, examples)).astype(np.float32))
         steps = np.array([*sorted(record_at), n_steps], np.int32)
         dynamics = Dynamics(steps, tuple(e.uid for e in examples), np.stack(recorded))
     return TrainLog(losses, dynamics)
@@ -129,7 +129,7 @@ def _accumulate(lm: models.LM, batch: Sequence[models.TokenSequence]) -> float:
     order = sorted(range(len(batch)), key=lambda i: -lengths[i])
     total = 0.0
     for group in models.by_token_budget(lengths, order, TOKEN_BUDGET[lm.device.type]):
-        collated = models.collate([batch[i] for i in group], lm.device)
+        collated = models.collate(lm, [[batch[i]] for i in group])
         loss = -models.response_log_likelihoods(lm, collated).sum() / n_tokens
         loss.backward()
         total += float(loss.detach())

@@ -12,16 +12,18 @@ import forgetlib
 FOLDER = Path(forgetlib.__file__).parent
 LAYERS = (
     {"schema"},
-    {"tasks", "labels", "assets", "stats", "store"},
-    {"models", "scoring", "training"},
+    {"tasks", "labels", "assets", "stats", "store", "regression"},
+    {"models", "scoring", "training", "probing"},
     {"experiment", "plots", "claims"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # Within a layer, who may use whom: tasks read what assets fetched, training scores, and so on.
 SIDEWAYS = {
     "tasks": {"assets"},
+    "regression": {"stats"},
     "scoring": {"models"},
     "training": {"models", "scoring"},
+    "probing": {"models", "scoring"},
     "plots": {"experiment"},
     "claims": {"experiment"},
 }

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from test_store import same
 
 from forgetlib import experiment, stats, tasks
-from forgetlib.experiment import STUDIES, StudyError, main, open_store, results, study
+from forgetlib.experiment import PARTS, STUDIES, StudyError, main, open_store, results, study
 from forgetlib.schema import InputError, TrainConfig
 from forgetlib.store import StoreError
 
@@ -23,6 +24,8 @@ def small(**changes):
         "n_eval": 24,
         "tuned": TrainConfig(3e-3, epochs=3),
         "forgetting": TrainConfig(3e-3, epochs=3, record_steps=2),
+        "sizes": (8,),
+        "models": ("tiny",),
     }
     return study("tiny", **(settings | changes))
 
@@ -38,7 +41,8 @@ def tiny_results(tmp_path_factory):
 
 def test_the_tiny_study_shows_both_kinds_of_forgetting(tiny_results):
     """The positive control of the package: what is built in by construction is measured."""
-    table = stats.forgetting(tiny_results[1]).set_index("eval_task")
+    own = [r for r in tiny_results[1] if r.spec.model == "tiny"]
+    table = stats.forgetting(own).query("size == 120").set_index("eval_task")
     assert (table["tuned"] > 0.75).all()
     assert ((table["forgetting_set"] - 0.5).abs() < 0.12).all()
     formats = {t: tasks.get(t).answer_format for t in table.index}
@@ -58,7 +62,7 @@ def test_a_second_call_computes_nothing_and_needs_no_torch(tiny_results):
     )
     environment = os.environ | {"FORGETLIB_ROOT": str(root)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert done.stdout.decode().split() == ["12", "False"], done.stderr.decode()
+    assert done.stdout.decode().split() == ["64", "False"], done.stderr.decode()
 
 
 def test_results_say_where_they_came_from(tiny_results):
@@ -75,9 +79,10 @@ def test_weights_are_dropped_when_nothing_starts_from_them_any_more(tiny_results
 
 def test_a_run_on_its_own_equals_the_study_s(tiny_results):
     """Nothing leaks from one run of a study into the next: order and company do not matter."""
-    forgotten = next(r for r in tiny_results[1] if r.spec.start is not None)
-    alone = experiment.run(forgotten.spec)
-    assert same(replace(alone, provenance={}), replace(forgotten, provenance={}))
+    last = {r.spec.condition: r for r in tiny_results[1]}
+    for condition in ("random", "flipped"):
+        alone = experiment.run(last[condition].spec)
+        assert same(replace(alone, provenance={}), replace(last[condition], provenance={}))
 
 
 def same_results(one, other):
@@ -136,18 +141,18 @@ def test_a_run_that_another_process_is_doing_is_waited_for(project, monkeypatch)
         lock.release()
 
     monkeypatch.setattr(experiment.time, "sleep", release_at_the_second_look)
-    assert len(results(chosen, progress=False)) == 3
+    assert len(results(chosen, "own", progress=False)) == 3
 
 
 def test_a_corrupt_record_stops_with_its_name(project):
     chosen = small(tasks=("tiny_city",))
-    results(chosen, progress=False)
+    results(chosen, "own", progress=False)
     path = next((project / ".work" / "tiny-modified" / "runs").iterdir())
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(StoreError, match=f"{path.name}: expected a complete record"):
-        results(chosen, progress=False)
+        results(chosen, "own", progress=False)
     path.unlink()
-    assert len(results(chosen, progress=False)) == 3
+    assert len(results(chosen, "own", progress=False)) == 3
 
 
 def test_a_study_changed_under_its_records_is_an_error(project, monkeypatch):
@@ -155,7 +160,7 @@ def test_a_study_changed_under_its_records_is_an_error(project, monkeypatch):
     results(study("tiny"), progress=False)
     monkeypatch.setitem(STUDIES, "tiny", replace(study("tiny"), n_train=23))
     with pytest.raises(
-        StudyError, match=r"study 'tiny': expected stored runs among the 6.*found 6"
+        StudyError, match=r"study 'tiny': expected stored runs among the 14.*found 14"
     ):
         results(study("tiny"), progress=False)
 
@@ -186,7 +191,7 @@ def test_what_does_not_fit_the_model_is_found_before_the_training(project, monke
     from forgetlib import training
 
     monkeypatch.setattr(training, "finetune", lambda *a: pytest.fail("trained already"))
-    spec = replace(small().specs()[1], eval_tasks=("sciq",), model="tiny")
+    spec = replace(small().specs()[1], eval_tasks=("sciq",), model="tiny", probe=False)
     with pytest.raises(InputError, match="at most 64 tokens"):
         experiment.run(spec)
 
@@ -197,7 +202,8 @@ def test_a_variation_reuses_the_named_study_s_runs(tiny_results, monkeypatch):
     part = study("tiny", tasks=["tiny_city"])
     assert (part.name, part.modified) == ("tiny-modified", True)
     monkeypatch.setattr(experiment, "compute", lambda *a, **k: pytest.fail("computed again"))
-    assert same_results(results(part), named[:3])
+    own = [r for r in named if r.spec.model == "tiny" and r.spec.probe]
+    assert same_results(results(part, "own"), own[:3])
 
 
 def test_a_change_of_nothing_is_the_named_study():
@@ -215,8 +221,14 @@ def test_a_change_of_nothing_is_the_named_study():
             lambda: study("tiny", seeds=0),
             r"expected seeds to be a list, found 0. Write seeds=\[0\]",
         ),
-        (lambda: study("tiny", n_train=0).specs(), "RunSpec.n_train: expected a whole number"),
-        (lambda: results(study("tiny", model="no/model")), "model 'no/model': expected"),
+        (lambda: study("tiny", start="all"), "start of study 'tiny.*expected one of pairwise"),
+        (lambda: study("tiny", sizes=[200]), r"from 1 to below n_train, 120, found \[200\]"),
+        (lambda: study("tiny").specs("fig3"), "part of a study: expected one of own, cross"),
+        (
+            lambda: study("tiny", n_train=0, sizes=[]).specs(),
+            "RunSpec.n_train: expected a whole number",
+        ),
+        (lambda: results(study("tiny", models=["no/model"])), "model 'no/model': expected"),
     ],
 )
 def test_bad_input_is_refused(project, call, message):
@@ -227,7 +239,7 @@ def test_bad_input_is_refused(project, call, message):
 def test_the_command_line_computes_and_reports(project, capsys, monkeypatch):
     monkeypatch.setitem(STUDIES, "tiny", replace(small(), name="tiny", modified=False))
     assert main(["tiny"]) == 0
-    assert "tiny: 6 runs in" in capsys.readouterr().out
+    assert "tiny: 14 runs in" in capsys.readouterr().out
     assert (project / "figures" / "tiny" / "results.parquet").exists()
 
 
@@ -238,13 +250,114 @@ def test_the_command_line_says_what_is_wrong_without_a_traceback(capsys):
     assert "Traceback" not in error
 
 
-def test_every_named_study_has_distinct_runs_in_an_order_that_can_be_run():
-    for chosen in STUDIES.values():
-        specs = chosen.specs()
-        assert (
-            len({s.run_id for s in specs})
-            == len(specs)
-            == 3 * len(chosen.tasks) * len(chosen.seeds)
-        )
-        place = {s.run_id: i for i, s in enumerate(specs)}
-        assert all(place[s.start.run_id] < place[s.run_id] for s in specs if s.start)
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("part", (None, *PARTS))
+def test_every_part_has_distinct_runs_in_an_order_that_can_be_run(name, part):
+    specs = STUDIES[name].specs(part)
+    place = {s.run_id: i for i, s in enumerate(specs)}
+    assert len(place) == len(specs)
+    assert all(place[s.start.run_id] < place[s.run_id] for s in specs if s.start)
+    assert place.keys() <= {s.run_id for s in STUDIES[name].specs()}
+
+
+def test_what_starts_from_one_model_stands_together_so_that_few_weights_are_kept():
+    specs = STUDIES["embedded"].specs()
+    last_child = {s.start.run_id: i for i, s in enumerate(specs) if s.start}
+    place = {s.run_id: i for i, s in enumerate(specs)}
+    kept = [sum(place[r] <= i <= last for r, last in last_child.items()) for i in place.values()]
+    assert max(kept) == 1
+
+
+def pairs(chosen, condition):
+    return {
+        (evaluated, forgotten.train_task)
+        for forgotten in chosen.specs({"random": "cross"}.get(condition, condition))
+        if forgotten.condition == condition
+        for evaluated in forgotten.eval_tasks
+    }
+
+
+@pytest.mark.parametrize("start", ["pairwise", "shared"])
+@pytest.mark.parametrize("condition", ["random", "flipped"])
+def test_cross_task_runs_cover_every_pair(start, condition):
+    chosen = study("tiny", start=start)
+    assert pairs(chosen, condition) == set(product(chosen.tasks, repeat=2))
+    for spec in chosen.specs("cross"):
+        if spec.condition == "random" and start == "shared":
+            assert spec.start.train_tasks == chosen.tasks
+        elif spec.condition == "random":
+            assert spec.start.train_tasks == spec.eval_tasks
+
+
+def test_a_task_s_own_run_is_the_diagonal_and_is_not_done_twice():
+    chosen = study("tiny")
+    cross = [s for s in chosen.specs("cross") if s.condition == "random"]
+    own = {s.run_id for s in chosen.specs("own")}
+    assert {s.run_id for s in cross if s.train_tasks == s.eval_tasks} <= own
+    n = len(chosen.tasks)
+    assert len(chosen.specs("cross")) == n + n * n  # fine-tuned, forgotten
+
+
+def test_a_smaller_forgetting_set_starts_from_the_same_model_and_is_a_part_of_the_larger():
+    chosen = study("tiny")
+    smaller = [s for s in chosen.specs("sizes") if s.n_train == 30]
+    assert [s.train_task for s in smaller] == list(chosen.tasks)
+    for spec in smaller:
+        full = next(s for s in chosen.specs("own") if s.start == spec.start and s.start)
+        one, other = (tasks.load(s.train_task, "train", s.n_train, 0) for s in (spec, full))
+        assert other[:30] == one
+
+
+def test_recording_and_probing_do_not_change_the_run(project):
+    """What is measured on the way leaves no trace in the weights: figures never train twice."""
+    forgotten = small(tasks=("tiny_city",)).specs("own")[2]
+    bare = replace(forgotten, probe=False, train=replace(forgotten.train, record_steps=0))
+    one, other = experiment.run(forgotten), experiment.run(bare)
+    for where, scores in one.scores.items():
+        assert (scores.log_likelihoods == other.scores[where].log_likelihoods).all()
+    assert one.probe is not None
+    assert other.dynamics is None
+    assert one.dynamics.steps.tolist() == [0, 4, 9]
+    # The last record is the trained model's, as scored for the forgetting set.
+    expected = stats.confidence(one.scores["tiny_city/train"])
+    assert one.dynamics.confidence[-1] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_run_on_several_tasks_trains_and_scores_them_all(project):
+    chosen = small(start="shared")
+    shared = next(s for s in chosen.specs("cross") if s.start is None)
+    result = experiment.run(shared)
+    assert {k: len(v) for k, v in result.scores.items()} == {
+        f"{task}/{part}": 24 for task in chosen.tasks for part in ("train", "test")
+    }
+    assert len(result.train_loss) == 3 * 48 / 8
+
+
+def test_a_part_computes_no_other_part_and_the_rest_takes_it_up(project, monkeypatch):
+    chosen = small()
+    own = results(chosen, "own", progress=False)
+    assert len(own) == 6
+    calls = []
+    run = experiment.run
+    monkeypatch.setattr(experiment, "run", lambda spec, *a: calls.append(spec) or run(spec, *a))
+    cross = results(chosen, "cross", progress=False)
+    assert [s.condition for s in calls] == ["random", "random"]
+    assert len(cross) == 6
+    assert not list((project / ".work/tiny-modified/weights").glob("*"))
+
+
+def test_a_long_study_packs_what_it_has_when_it_is_interrupted(project, monkeypatch):
+    monkeypatch.setitem(STUDIES, "tiny", replace(small(), name="tiny", modified=False))
+    run, done = experiment.run, []
+
+    def interrupted(spec, *rest):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(spec.run_id)
+        return run(spec, *rest)
+
+    monkeypatch.setattr(experiment, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        results(study("tiny"), progress=False)
+    store = open_store(study("tiny"))
+    assert store.is_packed(done)

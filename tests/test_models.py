@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +82,12 @@ def mixed_examples(n=24):
 def test_scores_equal_a_naive_loop_on_every_architecture(folder):
     for tuning in ("body", "full", "lora"):
         lm = models.load(str(folder), tuning=tuning, dtype="float32", device="cpu")
-        found = scoring.score(lm, mixed_examples())
         expected = naive_scores(lm, mixed_examples())
-        assert found.log_likelihoods == pytest.approx(expected, abs=1e-3)
+        for packs in (True, False):
+            lm.packs &= packs
+            assert lm.packs == packs  # each of these architectures can
+            found = scoring.score(lm, mixed_examples())
+            assert found.log_likelihoods == pytest.approx(expected, abs=1e-3)
         assert np.ptp(expected) > 1
 
 
@@ -93,7 +97,7 @@ def test_a_gradient_step_equals_the_naive_one_on_every_architecture(folder):
         lm = models.load(str(folder), tuning=tuning, dtype="float32", device="cpu")
         example = mixed_examples()[-1]
         sequence = models.encode(lm, example, 0)
-        batch = models.collate([sequence, models.encode(lm, mixed_examples()[0], 1)], lm.device)
+        batch = models.collate(lm, [[sequence], [models.encode(lm, mixed_examples()[0], 1)]])
         models.response_log_likelihoods(lm, batch).sum().backward()
         ours = {n: p.grad.clone() for n, p in lm.trainable.items() if p.grad is not None}
         lm.model.zero_grad()
@@ -155,10 +159,40 @@ def test_permuting_the_choices_permutes_the_scores(tiny):
     assert (one.labels == 1 - other.labels).all()
 
 
+def test_packing_holds_every_token_once_and_pads_little(tiny):
+    """Trees of 1 to 3 branches: each token's column holds it, prompts are not repeated."""
+    rng = np.random.default_rng(0)
+    families = []
+    for _ in range(40):
+        prompt = rng.integers(1, 9, rng.integers(1, 30)).tolist()
+        branches = [[b, *rng.integers(1, 9, rng.integers(0, 6))] for b in range(rng.integers(1, 4))]
+        families.append([[*prompt, *branch] for branch in branches])
+    packed = models.pack(tiny, families)
+    sequences = [tokens for family in families for tokens in family]
+    for (row, columns), tokens in zip(packed.places, sequences, strict=True):
+        assert packed.input_ids[row, list(columns)].tolist() == tokens
+        assert packed.position_ids[row, list(columns)].tolist() == list(range(len(tokens)))
+        for i, column in enumerate(columns):  # a token sees its own past, and nothing else
+            seen = (packed.mask[row, 0, column] == 0).nonzero().flatten().tolist()
+            assert seen == list(columns[: i + 1])
+    unshared = sum(map(len, sequences))
+    assert packed.input_ids.numel() < 0.7 * unshared
+
+
+def test_a_sequence_beyond_the_sliding_window_is_not_packed(tiny):
+    sequences = [[models.encode(tiny, e, c) for c in (0, 1)] for e in mixed_examples(8)]
+    expected = models.response_log_likelihoods(tiny, models.collate(tiny, sequences))
+    narrow = replace(tiny, window=3)
+    batch = models.collate(narrow, sequences)
+    assert batch.packed.mask is None
+    found = models.response_log_likelihoods(narrow, batch)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
 def test_one_token_responses_to_one_prompt_share_a_row(tiny):
     example = tasks.load("tiny_review", "test", 1, 0)[0]
-    batch = models.collate([models.encode(tiny, example, c) for c in (0, 1)], tiny.device)
-    assert len(batch.input_ids) == 1
+    batch = models.collate(tiny, [[models.encode(tiny, example, c) for c in (0, 1)]])
+    assert batch.packed.input_ids.numel() == len(models.encode(tiny, example, 0).tokens) - 1
     assert batch.n_sequences == 2
 
 

@@ -9,6 +9,7 @@ from forgetlib.schema import (
     Dynamics,
     Example,
     InputError,
+    ProbeResult,
     RunResult,
     RunSpec,
     Scores,
@@ -17,7 +18,7 @@ from forgetlib.schema import (
 )
 
 TRAIN = TrainConfig(learning_rate=1e-4)
-TUNED = RunSpec("sst2", "true", n_train=8, n_eval=8, eval_tasks=("sst2",), train=TRAIN)
+TUNED = RunSpec(("sst2",), "true", n_train=8, n_eval=8, eval_tasks=("sst2",), train=TRAIN)
 FORGOTTEN = replace(TUNED, condition="random", start=TUNED)
 
 
@@ -57,6 +58,11 @@ def test_equal_continuations_of_different_prompts_are_an_example():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"train_tasks": "sst2"}, "expected a tuple of task names, found 'sst2'"),
+        ({"train_tasks": ()}, "RunSpec.train_tasks: expected at least one task"),
+        ({"train_tasks": ("sst2", "sst2")}, "expected every task once"),
+        ({"eval_tasks": ["sst2"]}, "RunSpec.eval_tasks: expected a tuple"),
+        ({"train_tasks": ("sst2", "rte"), "probe": True}, "one task, trained on and evaluated"),
         ({"condition": "shuffled"}, "expected one of base, true, random, flipped"),
         ({"tuning": "half"}, "expected one of body, full, lora, found 'half'"),
         ({"dtype": "float16"}, "expected one of bfloat16, float32"),
@@ -97,7 +103,7 @@ def test_a_bad_training_setting_is_refused(changes):
 
 def test_the_run_id_hashes_every_field_of_the_run_and_of_its_ancestors():
     other = {
-        "train_task": "rte",
+        "train_tasks": ("rte",),
         "condition": "flipped",
         "n_train": 9,
         "n_eval": 9,
@@ -108,6 +114,7 @@ def test_the_run_id_hashes_every_field_of_the_run_and_of_its_ancestors():
         "model": "tiny",
         "tuning": "lora",
         "dtype": "float32",
+        "probe": True,
     }
     assert set(other) == {f.name for f in fields(RunSpec)}
     shared = ("seed", "model", "tuning", "dtype")  # a run shares these with its start
@@ -180,6 +187,42 @@ def test_bad_scores_are_refused(changes, message):
 def test_a_result_must_have_the_scores_its_spec_names():
     with pytest.raises(InputError, match=r"expected scores for \['sst2/test', 'sst2/train'\]"):
         RunResult(TUNED, {"sst2/test": scores()})
+
+
+def a_probe(**changes):
+    right = np.ones((3, 2, 2), bool)
+    values = {"layers": np.arange(3), "correct": right, "control": right, "variance_layer": 1}
+    return ProbeResult(**(values | {"deviation": np.ones(2)} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": np.arange(2)}, r"found \(3, 2, 2\), \(3, 2, 2\), \(2,\)"),
+        ({"control": np.ones((3, 2), bool)}, r"\(3, 2\)"),
+        ({"deviation": np.ones(3)}, "expected correct and control"),
+        ({"deviation": np.array([1, np.nan])}, "hidden states are broken"),
+    ],
+)
+def test_a_bad_probe_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        a_probe(**changes)
+
+
+def test_a_result_has_a_probe_if_its_spec_says_so():
+    found = {"sst2/test": scores(), "sst2/train": scores()}
+    with pytest.raises(InputError, match="a probe: True, as its spec says, found False"):
+        RunResult(replace(TUNED, probe=True), found)
+    with pytest.raises(InputError, match="a probe: False, as its spec says, found True"):
+        RunResult(TUNED, found, probe=a_probe())
+    assert RunResult(replace(TUNED, probe=True), found, probe=a_probe()).probe is not None
+
+
+def test_a_run_on_several_tasks_is_scored_on_all_of_them():
+    spec = replace(TUNED, train_tasks=("sst2", "rte"), eval_tasks=("sst2", "rte"))
+    assert spec.train_task == "sst2+rte"
+    with pytest.raises(InputError, match=r"\['rte/test', 'rte/train', 'sst2/test', 'sst2/train'\]"):
+        RunResult(spec, {"sst2/test": scores(), "sst2/train": scores()})
 
 
 def test_dynamics_must_have_every_example_at_every_step():

@@ -10,17 +10,23 @@ from hypothesis import strategies as st
 from synthetic import family
 
 from forgetlib import store
-from forgetlib.schema import Dynamics
+from forgetlib.schema import Dynamics, ProbeResult
 from forgetlib.store import Store, StoreError, read_records, write_records
 
 
 def a_result():
     result = family("t", 0.5, 0.9, 0.6, n=20)[2]
+    right = np.random.default_rng(0).random((2, 3, 20, 2)) < 0.7
+    probe = ProbeResult(
+        np.arange(3, dtype=np.int16), right[0], right[1], 1, np.linspace(0, 1 / 3, 20, dtype="f")
+    )
     uids = result.scores["t/train"].uids
     dynamics = Dynamics(np.array([0, 5], np.int32), uids, np.full((2, 20), 0.25, np.float32))
     return replace(
         result,
+        spec=replace(result.spec, probe=True),
         dynamics=dynamics,
+        probe=probe,
         train_loss=np.array([2.5, 1 / 3], np.float32),
         provenance={"device": "test", "seconds": 1.5},
     )
@@ -41,6 +47,13 @@ def same(a, b):
     if a.dynamics is not None:
         assert (a.dynamics.confidence == b.dynamics.confidence).all()
         assert a.dynamics.uids == b.dynamics.uids
+    assert (a.probe is None) == (b.probe is None)
+    if a.probe is not None:
+        assert a.probe.variance_layer == b.probe.variance_layer
+        for name in ("layers", "correct", "control", "deviation"):
+            x, y = getattr(a.probe, name), getattr(b.probe, name)
+            assert x.dtype == y.dtype
+            assert (x == y).all()
     return True
 
 
@@ -119,7 +132,7 @@ def test_a_record_of_another_format_is_an_error(tmp_path):
     path = tmp_path / "run.parquet"
     write_records([a_result()], path)
     pq.write_table(pq.read_table(path).replace_schema_metadata({"forgetlib_format": "0"}), path)
-    with pytest.raises(StoreError, match="expected a complete record of format 1, found format 0"):
+    with pytest.raises(StoreError, match="expected a complete record of format 2, found format 0"):
         read_records(path)
 
 

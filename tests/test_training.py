@@ -71,9 +71,8 @@ def test_an_optimiser_step_equals_torch_s_adamw_on_the_same_gradient(lm):
     other = models.load("tiny", dtype="float32", device="cpu")
     config = TrainConfig(learning_rate=1e-2, epochs=1, warmup=0.0, weight_decay=0.1)
     finetune(lm, examples, labels, config, 0)
-    batch = models.collate(
-        [models.encode(other, e, int(c)) for e, c in zip(examples, labels, strict=True)], lm.device
-    )
+    sequences = [models.encode(other, e, int(c)) for e, c in zip(examples, labels, strict=True)]
+    batch = models.collate(other, [[s] for s in sequences])
     loss = -models.response_log_likelihoods(other, batch).sum() / len(batch.targets)
     loss.backward()
     parameters = list(other.trainable.values())

@@ -1,0 +1,201 @@
+"""What a model's hidden states still hold: their variance, and linear probes (paper, Fig. 4 and 6).
+
+Shapes: N examples, C choices, P probed layers, D hidden size, M rows (a row is a question with one
+of its answers).
+
+Layer 0 is the token embeddings and layer l the output of block l, as in transformers'
+`hidden_states`; the last one has passed the final normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from forgetlib import models, scoring
+from forgetlib.schema import Example, InputError, ProbeResult, hash_uniform
+
+FIFTH_TO_LAST = 5
+L2 = 1e-2  # weight of half the squared norm, beside the mean loss of a row
+LEARNING_RATE = 1e-3
+MAX_STEPS = 1000
+PATIENCE = 50  # steps without a lower held-out loss at any layer before stopping
+HELD_OUT = 0.2  # of the training questions, for early stopping
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """Hidden states at every layer, in the model's dtype, on the CPU.
+
+    question: (N, P, D) at the question's last token; where prompts differ (partial scoring), of
+        the first one
+    answer: (N, C, P, D) at the last token of the question with each answer
+    """
+
+    question: Tensor
+    answer: Tensor
+
+
+def paper_layer(n_layers: int) -> int:
+    """The fifth-to-last of the hidden states 0 to n_layers; in a shallow model the first block."""
+    return max(1, n_layers + 1 - FIFTH_TO_LAST)
+
+
+@torch.inference_mode()
+def hidden_states(
+    lm: models.LM, examples: Sequence[Example], token_budget: int | None = None
+) -> HiddenStates:
+    """Hidden states of every question, alone and with each of its answers."""
+    if not examples:
+        raise InputError("hidden_states", expected="examples", found="none", do="Pass some.")
+    sequences = scoring.encode_all(lm, examples)
+    lengths = [max(len(s.tokens) for s in pair) * len(pair) for pair in sequences]
+    order = sorted(range(len(examples)), key=lambda i: (-lengths[i], examples[i].uid))
+    budget = token_budget or scoring.TOKEN_BUDGET[lm.device.type]
+    questions: list[Tensor] = [torch.empty(0)] * len(examples)
+    answers: list[Tensor] = [torch.empty(0)] * len(examples)
+    for group in models.by_token_budget(lengths, order, budget):
+        packed = models.pack(lm, [[s.tokens for s in sequences[i]] for i in group])
+        states = models.layer_outputs(lm, packed)  # (P, B, T, D)
+        places = iter(packed.places)
+        for i in group:
+            found = [next(places) for _ in sequences[i]]
+            first = sequences[i][0]
+            row, columns = found[0]
+            end = len(first.tokens) - first.n_response
+            questions[i] = states[:, row, columns[end - 1]].cpu()
+            answers[i] = torch.stack([states[:, row, cols[-1]].cpu() for row, cols in found])
+    return HiddenStates(torch.stack(questions), torch.stack(answers))
+
+
+def deviation(states: Tensor) -> np.ndarray:
+    """(N,) squared distance of each hidden state (N, D) from their mean.
+
+    Their sum over N - 1 is the trace of the covariance matrix, the paper's hidden-state variance.
+    """
+    centred = states.float() - states.float().mean(0)
+    return (centred**2).sum(1).numpy()
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """Logistic regressions on standardised hidden states: at each layer, one for each of K targets.
+
+    mean, scale: (P, 1, D) of the training rows
+    weight, bias: (P, D, K), (P, 1, K)
+    """
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(P, M, K) from features (P, M, D); positive: the answer is judged to be right."""
+        standardised = (features.float() - self.mean) / self.scale
+        return torch.baddbmm(self.bias, standardised, self.weight)
+
+
+def fit(
+    features: Tensor,
+    targets: Tensor,
+    held_out: Tensor | None = None,
+    *,
+    l2: float = L2,
+    learning_rate: float = LEARNING_RATE,
+    max_steps: int = MAX_STEPS,
+) -> LinearProbe:
+    """Fit L2-regularised logistic regressions by full-batch Adam, with early stopping.
+
+    All layers and targets are fitted at once, each with an early stop of its own: the weights with
+    the lowest loss on the held-out rows are kept. The minimum without early stopping is
+    scikit-learn's LogisticRegression with C = 1 / (l2 * M).
+
+    features: (P, M, D); targets: (M, K) in {0, 1}
+    held_out: (M,) bool; None: no early stopping, all rows are fitted
+    """
+    device = features.device
+    n_layers, n_rows, width = features.shape
+    n_targets = targets.shape[1]
+    fitted = torch.ones(n_rows, dtype=torch.bool, device=device) if held_out is None else ~held_out
+    # Statistics of the fitted rows only. A constant column carries nothing and stays zero.
+    mean = features[:, fitted].float().mean(1, keepdim=True)
+    scale = features[:, fitted].float().std(1, keepdim=True).clamp_min(1e-6)
+    x = (features.float() - mean) / scale
+    y = targets.float().expand(n_layers, -1, -1)
+    weight = torch.zeros(n_layers, width, n_targets, device=device, requires_grad=True)
+    bias = torch.zeros(n_layers, 1, n_targets, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([weight, bias], lr=learning_rate)
+    lowest = torch.full((n_layers, 1, n_targets), torch.inf, device=device)
+    best = LinearProbe(mean, scale, weight.detach().clone(), bias.detach().clone())
+    last_improved = 0
+    for step in range(max_steps):
+        z = torch.baddbmm(bias, x, weight)
+        losses = F.binary_cross_entropy_with_logits(z, y, reduction="none")  # (P, M, K)
+        if held_out is not None:
+            judged = losses.detach()[:, held_out].mean(1, keepdim=True)
+            better = judged < lowest
+            lowest = torch.where(better, judged, lowest)
+            best.weight.copy_(torch.where(better, weight.detach(), best.weight))
+            best.bias.copy_(torch.where(better, bias.detach(), best.bias))
+            last_improved = step if better.any() else last_improved
+            if step - last_improved >= PATIENCE:
+                break
+        penalty = l2 / 2 * (weight**2).sum(1)  # (P, K)
+        optimizer.zero_grad()
+        # The fits share no parameter, so that minimising the sum minimises each.
+        (losses[:, fitted].mean(1) + penalty).sum().backward()
+        optimizer.step()
+    if held_out is None:
+        return LinearProbe(mean, scale, weight.detach(), bias.detach())
+    return best
+
+
+def probe(
+    lm: models.LM, train: Sequence[Example], test: Sequence[Example], seed: int
+) -> ProbeResult:
+    """Fit probes on the training questions and judge the test questions, at every layer.
+
+    A row is a question with one of its answers; its target is whether the answer is right. The
+    control is fitted to the same rows with one answer of each question, drawn at random, called
+    right: what it scores on the true targets is what a probe invents.
+    """
+    fitted, judged = hidden_states(lm, train), hidden_states(lm, test)
+    n_choices = fitted.answer.shape[1]
+    choices = np.arange(n_choices)
+    true = np.array([e.label for e in train])
+    drawn = np.array([hash_uniform("probe-control", seed, e.uid) for e in train])
+    targets = [  # (M,) each
+        (called_right[:, None] == choices).reshape(-1)
+        for called_right in (true, (drawn * n_choices).astype(np.int64))
+    ]
+    apart = np.array([hash_uniform("probe-held-out", seed, e.uid) < HELD_OUT for e in train])
+    # Whole questions are held out. Of a handful, all or none may be: then all are fitted.
+    held_out = None if apart.all() or not apart.any() else apart.repeat(n_choices)
+    linear = fit(
+        _by_layer(fitted.answer).to(lm.device),
+        torch.tensor(np.stack(targets, axis=1), device=lm.device),
+        None if held_out is None else torch.tensor(held_out, device=lm.device),
+    )
+    verdicts = (linear.logits(_by_layer(judged.answer).to(lm.device)) > 0).cpu()  # (P, M, 2)
+    is_right = torch.tensor([[e.label == c for c in choices] for e in test])  # (N, C)
+    correct = [verdicts[..., k].unflatten(1, is_right.shape) == is_right for k in (0, 1)]
+    n_layers = fitted.question.shape[1] - 1
+    layer = paper_layer(n_layers)
+    return ProbeResult(
+        layers=np.arange(n_layers + 1, dtype=np.int16),
+        correct=correct[0].numpy(),
+        control=correct[1].numpy(),
+        variance_layer=layer,
+        deviation=deviation(judged.question[:, layer]),
+    )
+
+
+def _by_layer(answers: Tensor) -> Tensor:
+    """(P, M, D) rows from (N, C, P, D)."""
+    return answers.flatten(0, 1).transpose(0, 1).contiguous()

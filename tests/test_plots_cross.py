@@ -1,0 +1,451 @@
+"""Figures 1, 3, 8 and 9: what is drawn is the table, and it can be read."""
+
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+
+import matplotlib.patches
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from test_plots_measures import drawn_texts, overlapping, points_of
+
+from forgetlib import plots, stats, tasks
+from forgetlib.schema import Example, InputError
+
+SUITES = {4: "tiny", 6: "quick", 21: "embedded"}
+
+
+@cache
+def cross(k, *, condition="random", model="embedded", seed=0, n_undefined=1):
+    """A matrix in which tasks differ much and their labels little; the last were never learned."""
+    rng = np.random.default_rng(seed)
+    names = sorted(tasks.suite(SUITES[k]))
+    tuned = np.linspace(0.75, 0.95, k)
+    span = (tuned - 0.5) * (1 if condition == "random" else 2)
+    ratio = np.linspace(-0.1, 1.2, k)[:, None] + rng.normal(0, 0.1, (k, k))
+    forgotten = np.clip(tuned[:, None] - ratio * span[:, None], 0, 1)
+    if n_undefined:
+        tuned[-n_undefined:] = 0.5
+    results = synthetic.cross(names, tuned, forgotten, condition=condition, model=model, rng=rng)
+    return stats.cross_task(results, condition, n_resamples=200)
+
+
+def described(k):
+    return tasks.describe(tasks.suite(SUITES[k]))
+
+
+def models(k, n):
+    names = ("embedded", "EleutherAI/gpt-j-6b", "folder/a-model-with-a-long-name", "gpt2")
+    crosses = [
+        cross(k, model=name, seed=i, n_undefined=i)
+        for i, name in zip(range(n), names, strict=False)
+    ]
+    return crosses, stats.model_agreement(crosses, n_resamples=100), described(k)
+
+
+def questions(long):
+    prompt = "Question: what is it?\nAnswer:"
+    if long:
+        prompt = "A passage that goes on and on about many unrelated things. " * 9 + prompt
+    choices = ("it is a $3 star" + long * " that shines" * 20, "a planet")
+    return [Example(f"t/x/{i}", (prompt, prompt), choices, i % 2) for i in range(4)]
+
+
+def confidences(n=9):
+    rng = np.random.default_rng(0)
+    names = {"mmlu_social_sciences": "train", "sst2": "test"}
+    table = pd.DataFrame(rng.uniform(size=(4 * n, 3)), columns=["base", "tuned", "forgotten"])
+    table["model"], table["uid"] = "embedded", [f"t/x/{i}" for i in range(4 * n)]
+    table["eval_task"] = np.repeat([*names], 2 * n)
+    table["split"] = ["train", "test"] * (2 * n)
+    return table
+
+
+def summary(k, seed=0):
+    found = cross(k, seed=seed)
+    return found, stats.variance_shares(found), stats.own_against_others(found)
+
+
+def comparison(k):
+    pair = cross(k), cross(k, condition="flipped", seed=1)
+    return *pair, stats.model_agreement(pair, n_resamples=100), described(k)
+
+
+FIGURES = {
+    "cross_task": lambda k: plots.cross_task(cross(k), described(k)),
+    "flipped": lambda k: plots.cross_task(cross(k, condition="flipped"), described(k)),
+    "summary": lambda k: plots.cross_task_summary(*summary(k)),
+    "compare": lambda k: plots.compare(*comparison(k)),
+    "models, 1": lambda k: plots.models(*models(k, 1)),
+    "models, 2": lambda k: plots.models(*models(k, 2)),
+    "models, 3": lambda k: plots.models(*models(k, 3)),
+    "models, 4": lambda k: plots.models(*models(k, 4)),
+    "example": lambda k: plots.example(confidences(), questions(long=k > 4)),
+}
+
+
+@pytest.mark.parametrize("k", SUITES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_all_text_is_on_the_page_large_enough_and_over_no_other_text(name, k, monkeypatch):
+    """(That this test sees what is wrong is tested in test_plots_measures.)"""
+    figure = FIGURES[name](k)
+    assert figure.get_figwidth() == plots.TEXT_WIDTH
+    assert figure.get_figheight() <= 9.5  # a page
+    texts = drawn_texts(figure, monkeypatch)
+    width, height = figure.get_size_inches() * figure.dpi
+    outside = [
+        t for t, e, _ in texts if e[0] < -1 or e[1] < -1 or e[2] > width + 1 or e[3] > height + 1
+    ]
+    assert len(texts) > 5
+    assert outside == []
+    assert overlapping(texts) == []
+    assert min(size for *_, size in texts) >= 6
+
+
+def heat_of(figure):
+    (axes,) = (a for a in figure.axes if a.images)
+    return axes
+
+
+def strips_of(figure, k):
+    """The two axes that name the tasks: of the rows, of the columns."""
+    rows = next(a for a in figure.axes if a.get_ylabel().startswith("evaluated task"))
+    columns = next(a for a in figure.axes if a.get_xlabel().startswith("task trained on"))
+    return rows, columns
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+@pytest.mark.parametrize("k", [6])
+class TestMatrix:
+    def test_cells_are_the_ratios_of_the_tasks_named_beside_them(self, k):
+        found = cross(k)
+        figure = plots.cross_task(found, described(k))
+        rows, columns = strips_of(figure, k)
+        rows = [name.split(" (")[0] for name in ticks(rows.yaxis)]
+        columns = ticks(columns.xaxis)
+        assert sorted(rows) == sorted(columns) == list(found.tasks)
+        drawn = heat_of(figure).images[0].get_array().filled(np.nan)
+        table = stats.cross_table(found).set_index(["eval_task", "forget_task"])["forget_ratio"]
+        expected = [[table[row, column] for column in columns] for row in rows]
+        assert drawn == pytest.approx(np.array(expected), nan_ok=True)
+
+    def test_rows_and_columns_are_in_the_order_of_their_trees_the_undefined_last(self, k):
+        found = cross(k)
+        figure = plots.cross_task(found, described(k))
+        rows, columns = strips_of(figure, k)
+        order, _ = stats.upgma(found.forget_ratio)
+        assert [t.split(" (")[0] for t in ticks(rows.yaxis)] == [found.tasks[i] for i in order]
+        assert ticks(rows.yaxis)[-1].split(" (")[0] == found.tasks[-1]
+        order, _ = stats.upgma(found.forget_ratio.T)
+        assert ticks(columns.xaxis) == [found.tasks[i] for i in order]
+
+    def test_every_leaf_of_a_tree_stands_at_its_row_or_column(self, k):
+        figure = plots.cross_task(cross(k), described(k))
+        above = next(a for a in figure.axes if a.lines and a.get_ylim()[0] == 0)
+        beside = next(a for a in figure.axes if a.lines and a.get_xlim()[0] == 0)
+        for axes, along, n in ((above, 0, k), (beside, 1, k - 1)):
+            points = np.concatenate([line.get_xydata() for line in axes.lines])
+            leaves = points[points[:, 1 - along] == 0][:, along]
+            assert sorted(leaves) == list(range(n))  # the undefined row has no leaf
+
+    def test_frames_stand_round_a_tasks_own_labels(self, k):
+        found = cross(k)
+        figure = plots.cross_task(found, described(k))
+        rows, columns = (
+            np.array(stats.upgma(m)[0]) for m in (found.forget_ratio, found.forget_ratio.T)
+        )
+        frames = [p for p in heat_of(figure).patches if not p.get_fill()]
+        at = {(p.get_y() + 0.5, p.get_x() + 0.5) for p in frames}
+        assert at == {(i, j) for i in range(k) for j in range(k) if rows[i] == columns[j]}
+
+    def test_an_undefined_task_is_hatched_and_says_why(self, k):
+        axes = heat_of(plots.cross_task(cross(k), described(k)))
+        (hatched,) = (p for p in axes.patches if p.get_hatch())
+        assert hatched.get_y() + 0.5 == k - 1
+        assert hatched.get_width() == k
+        assert [t.get_position()[1] for t in axes.texts if t.get_text() == "nothing to forget"] == [
+            k - 1
+        ]
+        assert (
+            not plots.cross_task(cross(k, n_undefined=0), described(k))
+            .axes[0]
+            .patches[0]
+            .get_hatch()
+        )
+
+    def test_italics_are_ratios_whose_interval_includes_0(self, k):
+        found = cross(k)
+        axes = heat_of(plots.cross_task(found, described(k)))
+        values = [t for t in axes.texts if "," not in t.get_text() and " " not in t.get_text()]
+        table = stats.cross_table(found)
+        table = table[table["ratio_defined"]]
+        includes = (table["forget_ratio_low"] <= 0) & (table["forget_ratio_high"] >= 0)
+        styles = Counter(t.get_style() for t in values)
+        assert styles == Counter(np.where(includes, "italic", "normal").tolist())
+        assert 0 < styles["italic"] < len(values)  # both are there
+
+    def test_the_strips_have_the_families_colours(self, k):
+        figure = plots.cross_task(cross(k), described(k))
+        family = described(k).set_index("eval_task")["family"]
+        rows, columns = strips_of(figure, k)
+        for axes, names in ((rows, ticks(rows.yaxis)), (columns, ticks(columns.xaxis))):
+            expected = [family[name.split(" (")[0]] for name in names]
+            assert [to_hex(p.get_facecolor()) for p in axes.patches] == [
+                plots.FAMILY_COLOURS[f].lower() for f in expected
+            ]
+            assert [t.get_text() for t in axes.texts] == [f[0].upper() for f in expected]
+
+
+class TestMatrixText:
+    def test_with_few_tasks_each_cell_has_its_value_and_interval(self):
+        found = cross(4)
+        axes = heat_of(plots.cross_task(found, described(4)))
+        order, columns = stats.upgma(found.forget_ratio)[0], stats.upgma(found.forget_ratio.T)[0]
+        table = stats.cross_table(found).set_index(["eval_task", "forget_task"])
+        for y, x in ((0, 0), (2, 3)):
+            row = table.loc[(found.tasks[order[y]], found.tasks[columns[x]])]
+            texts = [t for t in axes.texts if np.allclose(t.get_position(), (x, y), atol=0.3)]
+            numbers = [float(v) for t in texts for v in t.get_text().split(",")]
+            wanted = row[["forget_ratio", "forget_ratio_low", "forget_ratio_high"]].tolist()
+            assert numbers == pytest.approx(wanted, abs=0.051)
+
+    @given(st.floats(-9, 9))
+    def test_two_digits_are_short_and_near_the_value(self, value):
+        text = plots._two_digits(value)
+        assert len(text.lstrip("-")) == 3
+        assert float(text) == pytest.approx(value, abs=0.0051 if abs(value) < 0.99 else 0.051)
+        assert float(text) != 0 or not text.startswith("-")
+
+    @pytest.mark.parametrize("ratio", np.linspace(-1, 2, 13))
+    def test_values_can_be_read_on_their_colour(self, ratio):
+        """Contrast of 4.5 at least, as WCAG asks of small text; less where the text is faint."""
+        ratios = {"forget_ratio": np.full((4, 4), ratio), "replicates": np.full((10, 4, 4), ratio)}
+        found = replace(cross(4, n_undefined=0), **ratios)
+        axes = heat_of(plots.cross_task(found, described(4)))
+        text = next(t for t in axes.texts if "," not in t.get_text())
+        colours = (
+            axes.images[0].cmap(axes.images[0].norm(ratio)),
+            matplotlib.colors.to_rgba(text.get_color()),
+        )
+        light, dark = sorted((luminance(c) for c in colours), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 4.5
+
+
+def luminance(colour):
+    """WCAG 2.1's relative luminance."""
+    c = np.array(colour[:3])
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def test_colours_of_more_forgetting_are_darker_also_without_colour():
+    shades = plots.RATIO_COLOURS(np.linspace(0.25, 1, 50))  # from a ratio of 0
+    assert (np.diff([luminance(c) for c in shades]) < 0).all()
+
+
+def test_a_family_that_the_package_does_not_know_is_grey():
+    table = described(4).assign(family="astrology")
+    figure = plots.cross_task(cross(4), table)
+    rows, _ = strips_of(figure, 4)
+    assert {to_hex(p.get_facecolor()) for p in rows.patches} == {plots.GREY}
+    assert "A: astrology" in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+class TestSummary:
+    def test_draws_shares_ratios_and_differences_of_the_tables(self):
+        found, shares, own = summary(6)
+        above, left, right = plots.cross_task_summary(found, shares, own).axes
+        assert points_of(above)[:, 0] == pytest.approx(shares["share"])
+        assert ticks(above.yaxis) == list(shares["source"])
+        rows = own[own["ratio_defined"]].sort_values("difference")
+        n = len(rows)
+        assert points_of(left)[:n, 0] == pytest.approx(rows["own"])
+        assert points_of(left)[n:, 0] == pytest.approx(rows["best_other_ratio"])
+        drawn = points_of(right)[:, 0]
+        assert drawn[np.isfinite(drawn)] == pytest.approx(rows["difference"])
+
+    def test_names_every_task_and_the_one_that_beats_it(self):
+        found, shares, own = summary(6)
+        figure = plots.cross_task_summary(found, shares, own)
+        _, left, right = figure.axes
+        rows = own.set_index("eval_task").fillna({"best_other": ""})
+        assert [t.get_text() for t in left.texts] == ["nothing to forget"]
+        named = ticks(left.yaxis), ticks(right.child_axes[0].yaxis)
+        for task, other in zip(*named, strict=True):
+            assert other == (rows.loc[task.split(" (")[0], "best_other"])
+
+    def test_with_nothing_to_forget_anywhere_it_says_so(self):
+        found = cross(4, n_undefined=4)
+        tables = stats.variance_shares(found), stats.own_against_others(found)
+        _, left, _ = plots.cross_task_summary(found, *tables).axes
+        assert [t.get_text() for t in left.texts] == ["nothing to forget"] * 4
+        assert heat_of(plots.cross_task(found, described(4)))
+
+
+class TestCompare:
+    def test_draws_a_point_for_each_task_and_each_pair_that_is_defined(self):
+        first, second, agreement, families = comparison(6)
+        figure = plots.compare(first, second, agreement, families)
+        left, right = figure.axes
+        means = [c.forget_ratio[:-1].mean(1) for c in (first, second)]
+        assert points_of(left) == pytest.approx(np.stack(means, axis=1))
+        marks = [line for line in right.lines if line.get_marker() in ("o", "s")]
+        pairs = np.concatenate([line.get_xydata() for line in marks])
+        assert len(pairs) == 5 * 6
+        expected = np.stack([c.forget_ratio[:-1].ravel() for c in (first, second)], axis=1)
+        assert sorted(map(tuple, pairs)) == sorted(map(tuple, expected))
+        own = np.concatenate([x.get_xydata() for x in marks if x.get_marker() == "s"])
+        assert own[:, 0] == pytest.approx(first.forget_ratio.diagonal()[:-1])
+        assert first.tasks[-1] in figure.get_supxlabel()
+
+    def test_tells_the_rank_correlations(self):
+        *crosses, agreement, families = comparison(6)
+        axes = plots.compare(*crosses, agreement, families).axes
+        for panel, (_, row) in zip(axes, agreement.iterrows(), strict=True):
+            title = panel.get_title(loc="left")
+            assert f"{row['rank_correlation']:.2f}".replace("-", "−") in title
+            assert f"n = {row['n']}" in title
+
+    def test_with_nothing_to_forget_anywhere_it_says_so(self):
+        pair = [cross(4, n_undefined=4), cross(4, condition="flipped", n_undefined=4)]
+        agreement = stats.model_agreement(pair)
+        figure = plots.compare(*pair, agreement, described(4))
+        assert all(task in figure.get_supxlabel() for task in pair[0].tasks)
+        assert "rank correlation\nundefined" in figure.axes[0].get_title(loc="left")
+        assert plots.models(pair[:1], agreement.iloc[:0], described(4))
+
+    def test_matrices_of_other_tasks_are_refused(self):
+        first, _, agreement, families = comparison(6)
+        with pytest.raises(InputError, match="two matrices of the tasks"):
+            plots.compare(first, cross(4), agreement, families)
+
+
+class TestModels:
+    @pytest.mark.parametrize("n", [1, 2, 3, 4])
+    def test_every_model_has_the_same_tasks_in_the_same_order_and_the_same_colours(self, n):
+        crosses, agreement, families = models(6, n)
+        figure = plots.models(crosses, agreement, families)
+        panels = [a for a in figure.axes if a.images]
+        assert len(panels) == n
+        order = [crosses[0].tasks.index(t) for t in ticks(panels[-1].xaxis)]
+        for panel, found in zip(panels, crosses, strict=True):
+            drawn = panel.images[0].get_array().filled(np.nan)
+            expected = found.forget_ratio[np.ix_(order, order)]
+            assert drawn == pytest.approx(expected, nan_ok=True)
+            assert panel.images[0].get_clim() == plots.RATIO_LIMITS
+
+    def test_agreement_of_each_two_models_is_drawn_and_of_one_there_is_none(self):
+        crosses, agreement, families = models(6, 3)
+        axes = plots.models(crosses, agreement, families).axes[-1]
+        assert len(ticks(axes.yaxis)) == 3
+        drawn = points_of(axes)
+        for number, what in enumerate(stats.AGREEMENTS):
+            rows = agreement[agreement["what"] == what]
+            part = drawn[3 * number : 3 * number + 3]
+            assert part[:, 0] == pytest.approx(rows["rank_correlation"])
+        assert ticks(axes.yaxis)[0] == "embedded\ngpt-j-6b"
+        alone = plots.models(*models(6, 1))
+        assert not [a for a in alone.axes if "rank correlation" in a.get_xlabel()]
+
+    def test_models_with_other_tasks_are_refused(self):
+        with pytest.raises(InputError, match="the same tasks in all"):
+            plots.models([cross(4), cross(6)], pd.DataFrame(), described(6))
+
+
+class TestExample:
+    def test_lines_are_the_questions_probabilities_before_those_of_all(self):
+        table = confidences()
+        figure = plots.example(table, questions(long=False)[:2])
+        for number, axes in enumerate(figure.axes[2:4]):
+            row = table.iloc[number]
+            lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+            expected = row[["base", "tuned", "forgotten"]].tolist()
+            assert lines["true response"] == pytest.approx(expected)
+            assert lines["distractor"] == pytest.approx([1 - p for p in expected])
+            alike = table[(table.eval_task == row.eval_task) & (table.split == row.split)]
+            medians = [np.median(alike[phase]) for phase in ("base", "tuned", "forgotten")]
+            assert lines["true, median of all n"] == pytest.approx(medians)
+
+    def test_text_tells_inside_from_outside_and_the_label_trained_towards(self):
+        figure = plots.example(confidences(), questions(long=False)[:2])
+        inside, outside = ("\n".join(t.get_text() for t in a.texts) for a in figure.axes[:2])
+        assert "inside the forgetting set (n = 9)" in inside
+        assert "distractor (trained towards): a planet" in inside
+        assert "outside the forgetting set (n = 9)" in outside
+        assert "distractor: it is a $3 star" in outside  # its true response is the second
+        assert "trained towards" not in outside
+
+    def test_a_long_prompt_keeps_its_end_and_says_that_there_was_more(self):
+        figure = plots.example(confidences(), questions(long=True)[:1])
+        text = [t.get_text() for t in figure.axes[0].texts]
+        assert text[2].startswith("… ")
+        assert text[5].endswith("Answer:")
+
+    @given(
+        st.lists(st.text("abcde", min_size=1, max_size=15), min_size=1, max_size=60),
+        st.sampled_from(["beginning", "end"]),
+    )
+    def test_wrapping_keeps_words_whole_and_says_what_it_leaves_out(self, words, keep):
+        lines = plots._wrapped(" ".join(words), 4, keep=keep)
+        assert len(lines) <= 4
+        assert max(map(len, lines)) <= 44
+        kept = " ".join(lines).split()
+        if "…" not in kept:
+            assert kept == words
+        elif keep == "end":
+            assert kept[0] == "…"
+            assert kept[1:] == words[len(words) - len(kept) + 1 :]
+        else:
+            assert kept[-1] == "…"
+            assert kept[:-1] == words[: len(kept) - 1]
+
+    def test_a_question_that_the_table_does_not_have_is_refused(self):
+        other = Example("t/x/999", ("p", "p"), ("a", "b"), 0)
+        with pytest.raises(InputError, match=r"t/x/999.*expected one row"):
+            plots.example(confidences(), [other])
+        with pytest.raises(InputError, match="expected one row"):
+            plots.example(pd.concat([confidences()] * 2), questions(long=False)[:1])
+
+
+# --- the tables of these figures -----------------------------------------------------------------
+
+
+def test_question_confidences_has_every_question_of_both_data_sets_in_all_phases():
+    results = synthetic.family("t", 0.6, 0.9, 0.7, n=50)
+    results += synthetic.family("u", 0.5, 0.8, 0.5, n=50, seed=1)
+    table = stats.question_confidences(results)
+    assert len(table) == 2 * 2 * 50
+    for result, phase in zip(results[:3], ("base", "tuned", "forgotten"), strict=True):
+        for split in ("train", "test"):
+            scores = result.scores[f"t/{split}"]
+            rows = table[(table["eval_task"] == "t") & (table["split"] == split)].set_index("uid")
+            for uid, found in zip(scores.uids, stats.confidence(scores), strict=True):
+                assert rows.loc[uid, phase] == found
+    assert set(table.loc[table["eval_task"] == "u", "seed"]) == {1}
+    assert stats.question_confidences([]).empty
+
+
+def test_evaluated_means_are_the_rows_means_with_an_interval_that_covers_the_truth():
+    """100 studies with a known mean: about 95 of their intervals include it."""
+    tuned, forgotten = np.array([0.9, 0.8]), np.array([[0.7, 0.6], [0.75, 0.65]])
+    truth = ((tuned[:, None] - forgotten) / (tuned[:, None] - 0.5)).mean(1)
+    covered = np.zeros(2)
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        results = synthetic.cross(("t", "u"), tuned, forgotten, n=300, rng=rng)
+        found = stats.cross_task(results, n_resamples=200)
+        table = stats.evaluated_means(found)
+        assert table["mean_ratio"].tolist() == pytest.approx(found.forget_ratio.mean(1).tolist())
+        covered += (table["mean_ratio_low"] <= truth) & (truth <= table["mean_ratio_high"])
+    assert (covered >= 87).all()
+    undefined = stats.evaluated_means(cross(4))
+    assert undefined["ratio_defined"].tolist() == [True] * 3 + [False]
+    assert undefined.iloc[-1][["mean_ratio", "mean_ratio_low"]].isna().all()
