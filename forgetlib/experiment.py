@@ -194,8 +194,8 @@ class Study:
 
 
 # See README, "What is assumed". The second learning rate is the paper's.
-_TUNED = TrainConfig(learning_rate=2e-5, record_steps=6)
-_FORGETTING = TrainConfig(learning_rate=1e-4, record_steps=6)
+_TUNED = TrainConfig(learning_rate=2e-5, record_steps=4)
+_FORGETTING = TrainConfig(learning_rate=1e-4, record_steps=4)
 STUDIES = {
     s.name: s
     for s in (
@@ -217,11 +217,11 @@ STUDIES = {
             "Gemma-3-270M, 6 real tasks; about 25 minutes on 2 CPU cores",
             tasks.suite("quick"),
             seeds=(0,),
-            n_train=96,
-            n_eval=120,
+            n_train=80,
+            n_eval=100,
             tuned=_TUNED,
             forgetting=_FORGETTING,
-            sizes=(24,),
+            sizes=(20,),
             start="shared",
         ),
         Study(

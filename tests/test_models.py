@@ -127,11 +127,10 @@ def test_the_chunked_output_layer_equals_cross_entropy(rows, softcap, bias, chun
     weight = torch.randn(50, 8, generator=generator)
     offset = torch.randn(50, generator=generator) if bias else None
     targets = torch.randint(50, (rows,), generator=generator)
-    old, models.VOCABULARY_CHUNK = models.VOCABULARY_CHUNK, chunk
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "LOGITS_CHUNK", chunk * rows)
+        patch.setattr(models, "FEWEST_COLUMNS", 1)
         ours = models._FrozenHead.apply(hidden, weight, offset, softcap, targets)
-    finally:
-        models.VOCABULARY_CHUNK = old
     (gradient,) = torch.autograd.grad((ours * torch.arange(1, rows + 1)).sum(), hidden)
     logits = F.linear(hidden, weight, offset)
     if softcap:
