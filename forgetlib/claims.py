@@ -10,9 +10,9 @@ Most statistics count tasks, and their intervals are over tasks: would other tas
 the same? A study has 4 to 21 of them, and a percentile bootstrap of so few is too narrow: four
 tasks in the same order twice have a rank correlation of 1 in every resample. Used instead, as about
 right from four tasks on: Student's t for means, Welch's t for differences, Clopper and Pearson's
-interval for shares, Fisher's z with Bonett and Wright's standard error for rank correlations. So a
-rank correlation has another interval here than beside its figure. Where the figure's interval is
-over examples (Fig. 3's shares of variance, section 5's single examples), it is used here too.
+interval for shares, Bonett and Wright's for rank correlations (`stats.rank_correlation`, which the
+figures show too). Where the figure's interval is over examples (Fig. 3's shares of variance,
+section 5's single examples), it is used here too.
 
 A rank correlation over the paper's own 21 tasks has an interval of about plus or minus 0.4: a
 claim that there is none can be refuted with so few, but hardly be shown.
@@ -20,16 +20,18 @@ claim that there is none can be refuted with so few, but hardly be shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
-from forgetlib import regression, stats
+from forgetlib import crosstask, regression, stats
+from forgetlib.crosstask import CrossTask
 from forgetlib.schema import CHANCE, InputError
-from forgetlib.stats import CrossTask, Interval
+from forgetlib.stats import MIN_TASKS, Interval
 from forgetlib.tasks import COMMONSENSE, LANGUAGE, READING, SCIENCE
 
 # --- what the paper reports ----------------------------------------------------------------------
@@ -158,7 +160,6 @@ HOLDS, DOES_NOT_HOLD, NOT_DECIDED = "holds", "does not hold", "not decided by th
 ABOVE, BELOW, WITHIN = "above", "below", "within +-"
 
 # Thresholds. The paper gives none: these are ours.
-MIN_TASKS = 4  # of three tasks, even a perfect rank correlation is a one-in-six accident
 LARGE_GAP = 0.1  # a fifth of the way from chance to perfect: not the noise of a test set
 OFTEN = 0.25  # "often", "many": more than one task in four
 NO_CORRELATION = 0.3  # over tasks: less than a tenth of the ranks' variance
@@ -238,29 +239,6 @@ def share_interval(
     return Interval(share, exact(surely)[0], exact(possibly)[1])
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation of two (N,) arrays; NaN where one of them does not vary."""
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return NAN
-    return float(scipy.stats.spearmanr(x, y).statistic)
-
-
-def rank_interval(value: float, n: int) -> Interval:
-    """A rank correlation of n tasks, with the interval of Bonett and Wright (2000).
-
-    Fisher's z with standard error sqrt((1 + value^2 / 2) / (n - 3)). z is infinite at a perfect
-    correlation, so that the interval is taken half a step of the n ranks inside of it. In
-    simulations it covers at least 93 % of the time with 4 to 21 tasks, up to a correlation of 0.9.
-    """
-    if n < MIN_TASKS or np.isnan(value):
-        return Interval(value, NAN, NAN)
-    most = 1 - 6 / (n * (n**2 - 1))  # with two neighbours swapped it is twice as far from 1
-    inside = float(np.clip(value, -most, most))
-    half = scipy.stats.norm.ppf(1 - TAIL) * np.sqrt((1 + inside**2 / 2) / (n - 3))
-    low, high = np.tanh(np.arctanh(inside) + np.array([-half, half]))
-    return Interval(value, min(float(low), value), max(float(high), value))
-
-
 # --- the claims ----------------------------------------------------------------------------------
 # Each takes the tables it needs, None where there is none, and gives one row a statistic: claim,
 # says, statistic (in words), value, low, high, n and what it counts (unit), statement and
@@ -309,6 +287,10 @@ def _given(table: pd.DataFrame | None, *key: str) -> pd.DataFrame | None:
             do="Pass the rows of one model, of one study.",
         )
     return table
+
+
+def _interval(row: Mapping[str, Any] | pd.Series, measure: str) -> Interval:
+    return Interval(*(float(row[f"{measure}{end}"]) for end in ("", "_low", "_high")))
 
 
 def _numbers(table: pd.DataFrame | None, *columns: str) -> list[np.ndarray]:
@@ -374,13 +356,12 @@ def task_family_split(own: pd.DataFrame | None, described: pd.DataFrame | None) 
 def eval_task_determines(cross: CrossTask | None) -> pd.DataFrame:
     """The evaluated task's share of the forget ratio's variance minus the forgotten task's.
 
-    cross: from `stats.cross_task`. The interval is over examples (`stats.variance_shares`).
+    cross: from `crosstask.cross_task`. The interval is over examples (`crosstask.variance_shares`).
     """
     found, n = Interval(NAN, NAN, NAN), 0
     if cross is not None:
-        shares = stats.variance_shares(cross).set_index("source")
-        columns = ["share", "share_low", "share_high"]
-        found = Interval(*shares.loc["evaluated - forgotten", columns].astype(float))
+        shares = crosstask.variance_shares(cross).set_index("source")
+        found = _interval(shares.loc["evaluated - forgotten"], "share")
         if cross.defined.sum() < MIN_TASKS:
             found = Interval(found.value, NAN, NAN)
         n = int(cross.defined.sum()) * len(cross.tasks)
@@ -419,17 +400,17 @@ def trigger_strength(cross: CrossTask) -> pd.DataFrame:
 def other_tasks_better(cross: CrossTask | None, described: pd.DataFrame | None) -> pd.DataFrame:
     """Share of tasks forgotten more by another's labels; strength of commonsense as a trigger.
 
-    cross: from `stats.cross_task`
+    cross: from `crosstask.cross_task`
     described: from `tasks.describe`
 
-    The differences behind the first row are cross-fitted (`stats.own_against_others`): the best of
-    many other tasks would beat a task's own labels by chance alone. For the second row see
+    The differences behind the first row are cross-fitted (`crosstask.own_against_others`): the best
+    of many other tasks would beat a task's own labels by chance alone. For the second row see
     `trigger_strength`.
     """
     better = low = high = commonsense = others = np.zeros(0)
     if cross is not None:
         columns = ("difference", "difference_low", "difference_high")
-        better, low, high = _numbers(stats.own_against_others(cross), *columns)
+        better, low, high = _numbers(crosstask.own_against_others(cross), *columns)
         triggers = _with_families(trigger_strength(cross), described).dropna()
         is_commonsense = triggers["family"] == COMMONSENSE
         (commonsense,) = _numbers(triggers[is_commonsense], "strength")
@@ -458,15 +439,14 @@ def _with_forget_ratio(predictors: pd.DataFrame | None, predictor: str) -> tuple
     table = _given(predictors, "eval_task", "seed")
     if table is None:
         return Interval(NAN, NAN, NAN), 0
-    found = regression.correlations(table, [predictor]).iloc[0]
-    n = int(found["n_tasks"])
-    return rank_interval(float(found["rank_correlation"]), n), n
+    (found,) = regression.correlations(table, [predictor]).to_dict("records")
+    return _interval(found, "rank_correlation"), found["n_tasks"]
 
 
 def difficulty_not_predictive(predictors: pd.DataFrame | None) -> pd.DataFrame:
     """Rank correlation over tasks of fine-tuned accuracy with the forget ratio: none.
 
-    predictors: from `stats.predictors`. The fine-tuned accuracy is in the ratio too, so that its
+    predictors: from `measures.predictors`. The fine-tuned accuracy is in the ratio too, so that its
     sampling error alone correlates the two a little where the test set is small.
     """
     found, n = _with_forget_ratio(predictors, "tuned")
@@ -477,7 +457,7 @@ def difficulty_not_predictive(predictors: pd.DataFrame | None) -> pd.DataFrame:
 def confidence_and_variance(predictors: pd.DataFrame | None) -> pd.DataFrame:
     """Rank correlation over tasks of confidence, and of variance, with the forget ratio: below 0.
 
-    predictors: from `stats.predictors`
+    predictors: from `measures.predictors`
     """
     rows = []
     for predictor, words in (
@@ -493,7 +473,7 @@ def confidence_and_variance(predictors: pd.DataFrame | None) -> pd.DataFrame:
 def no_example_level_prediction(examples: pd.DataFrame | None) -> pd.DataFrame:
     """Rank correlation, within tasks, of both predictors with being forgotten: none.
 
-    examples: from `stats.example_level`. Correlation and interval are those of
+    examples: from `measures.example_level`. Correlation and interval are those of
     `regression.example_level`, pooled over tasks, over the examples of these tasks.
     """
     table = _given(examples, "seed", "uid")
@@ -506,8 +486,7 @@ def no_example_level_prediction(examples: pd.DataFrame | None) -> pd.DataFrame:
         interval, n = Interval(NAN, NAN, NAN), 0
         if found is not None:
             of = found[found["predictor"] == predictor]
-            columns = ["rank_correlation", "rank_correlation_low", "rank_correlation_high"]
-            interval = Interval(*of.loc[regression.POOLED, columns].astype(float))
+            interval = _interval(of.loc[regression.POOLED], "rank_correlation")
             if of["rank_correlation"].drop(regression.POOLED).count() < MIN_TASKS:
                 interval = Interval(interval.value, NAN, NAN)
             n = int(of.loc[regression.POOLED, "n"])
@@ -522,7 +501,7 @@ def no_example_level_prediction(examples: pd.DataFrame | None) -> pd.DataFrame:
 def learn_forget_anticorrelated(order: pd.DataFrame | None) -> pd.DataFrame:
     """Mean over tasks of the rank correlation of learning step and forgetting step: below 0.
 
-    order: from `stats.order`; tasks with too few qualifying examples are left out (`enough`).
+    order: from `measures.order`; tasks with too few qualifying examples are left out (`enough`).
     Learned first is a small step and forgotten last a large one, hence the sign.
     """
     table = _given(order, "eval_task")
@@ -536,7 +515,7 @@ def learn_forget_anticorrelated(order: pd.DataFrame | None) -> pd.DataFrame:
 def probes_recover(probes: pd.DataFrame | None) -> pd.DataFrame:
     """Mean over tasks of the probe's accuracy after forgetting minus after fine-tuning.
 
-    probes: from `stats.probe_recovery`. A task counts where the interval of the probe's accuracy
+    probes: from `measures.probe_recovery`. A task counts where the interval of the probe's accuracy
     after fine-tuning is above chance: else there is nothing that it could lose.
     """
     table = _given(probes, "eval_task")
@@ -570,9 +549,9 @@ def not_sample_size(sizes: pd.DataFrame | None) -> pd.DataFrame:
         statistic,
         ABOVE,
         SAME_PATTERN,
-        rank_interval(rank_correlation(small, large), len(small)),
+        stats.rank_correlation(small, large),
         len(small),
-        paper=rank_correlation(*theirs),
+        paper=stats.rank_correlation(*theirs).value,
     )
 
 
@@ -583,7 +562,7 @@ def robust_to_method_and_model(
 ) -> pd.DataFrame:
     """Rank correlation over evaluated tasks of the mean ratio: two conditions, then two models.
 
-    cross, flipped: from `stats.cross_task`, random and flipped labels of the same model
+    cross, flipped: from `crosstask.cross_task`, random and flipped labels of the same model
     crosses_of_models: one a model; every pair of them has its row
     """
     rows = []
@@ -591,14 +570,14 @@ def robust_to_method_and_model(
         ([c for c in (cross, flipped) if c is not None], "random and flipped labels"),
         (list(crosses_of_models), "two models"),
     ):
-        agreement = stats.model_agreement(crosses)
-        found = [(what, NAN, 0)] if agreement.empty else []
-        for row in agreement[agreement["what"] == "evaluated-task means"].to_dict("records"):
-            found.append((f"{row['a']}; {row['b']}", row["rank_correlation"], row["n"]))
-        for pair, value, n in found:
+        agreement = crosstask.model_agreement(crosses).to_dict("records")
+        found = [
+            (f"{row['a']}; {row['b']}", _interval(row, "rank_correlation"), row["n"])
+            for row in agreement
+        ]
+        for pair, interval, n in found or [(what, Interval(NAN, NAN, NAN), 0)]:
             statistic = f"rank correlation of the evaluated tasks' mean forget ratios ({pair})"
             limits = (ABOVE, SAME_PATTERN)
-            interval = rank_interval(value, n)
             rows.append(_row("robust-to-method-and-model", statistic, *limits, interval, n))
     return pd.concat(rows, ignore_index=True)
 
@@ -619,8 +598,8 @@ def verdicts(
     """Every claim, one row a statistic; what is not given leaves its claims undecided.
 
     described: from `tasks.describe`; own, sizes: `stats.forgetting`; cross, flipped and
-    crosses_of_models: `stats.cross_task`; predictors: `stats.predictors`; examples:
-    `stats.example_level`; order: `stats.order`; probes: `stats.probe_recovery`
+    crosses_of_models: `crosstask.cross_task`; predictors: `measures.predictors`; examples:
+    `measures.example_level`; order: `measures.order`; probes: `measures.probe_recovery`
     """
     found = (
         generalization_varies(own),

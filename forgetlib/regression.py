@@ -3,7 +3,7 @@
 Across tasks: rank correlations, least squares, a mixed model. Across the examples of a task: rank
 correlations. Tables in, tables out, with 95 % intervals; NaN where a number is undefined.
 
-The table across tasks is `stats.predictors`, one row a (model, eval_task, seed), joined by
+The table across tasks is `measures.predictors`, one row a (model, eval_task, seed), joined by
 eval_task with `tasks.describe`. Seeds are averaged first: they repeat a task, they do not add one.
 
 A caution about fine-tuned accuracy ("tuned"): it is also the denominator of the forget ratio, so
@@ -24,19 +24,38 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from forgetlib.schema import InputError
-from forgetlib.stats import CONFIDENCE_LEVEL, N_RESAMPLES, Interval
+from forgetlib.stats import (
+    CONFIDENCE_LEVEL,
+    N_RESAMPLES,
+    Interval,
+    as_columns,
+    percentiles,
+    rank_correlation,
+    rank_correlations,
+    resample_counts,
+)
 
 OUTCOME = "forget_ratio"
 NUMERIC = ("confidence", "log_variance", "tuned")
 TERMS = (*NUMERIC, "family", "answer_format")
 EXAMPLE_PREDICTORS = ("confidence", "log_deviation")
 
-MIN_TASKS = 6  # with 5 tasks, a percentile interval of a rank correlation covers 83 %, not 95 %
+FEWEST_RESAMPLED = 6  # of 5 tasks, a percentile interval of a rank correlation covers 83 %
 MAX_UNDEFINED = 0.05  # share of resamples without a value, above which there is no interval
 TASKS_A_COEFFICIENT = 2
 OTHER = "other"
 POOLED = "pooled"
 INTERCEPT = "intercept"
+CORRELATION_COLUMNS = (
+    "model",
+    "predictor",
+    "rank_correlation",
+    "rank_correlation_low",
+    "rank_correlation_high",
+    "bootstrap_low",
+    "bootstrap_high",
+    "n_tasks",
+)
 COEFFICIENT_COLUMNS = (
     "term",
     "against",
@@ -53,7 +72,7 @@ def _require(table: pd.DataFrame, columns: Iterable[str]) -> None:
             "the regression's table",
             expected=f"columns {', '.join(missing)}",
             found=", ".join(map(str, table.columns)),
-            do="Pass stats.predictors(...) merged with tasks.describe(...), or name other terms.",
+            do="Pass measures.predictors(...) merged with tasks.describe(...), or other terms.",
         )
 
 
@@ -89,37 +108,25 @@ def _percentiles(value: float, replicates: np.ndarray) -> Interval:
     """
     good = replicates[np.isfinite(replicates)]
     if np.isfinite(value) and len(good) >= (1 - MAX_UNDEFINED) * len(replicates):
-        tail = (1 - CONFIDENCE_LEVEL) / 2
-        low, high = np.quantile(good, [tail, 1 - tail])
-        if high - low > 1e-12:
-            return Interval(value, float(low), float(high))
+        found = percentiles(value, good)
+        if found.high - found.low > 1e-12:
+            return found
     return Interval(value, float("nan"), float("nan"))
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(R, N) and (R, N) -> (R,) rank correlations; NaN where x or y is constant."""
-    ranks_x, ranks_y = scipy.stats.rankdata(x, axis=1), scipy.stats.rankdata(y, axis=1)
-    ranks_x -= ranks_x.mean(1, keepdims=True)
-    ranks_y -= ranks_y.mean(1, keepdims=True)
-    scale = np.sqrt((ranks_x**2).sum(1) * (ranks_y**2).sum(1))
-    return (ranks_x * ranks_y).sum(1) / np.where(scale > 0, scale, np.nan)
-
-
-def rank_correlation(
+def bootstrap_over_tasks(
     x: np.ndarray, y: np.ndarray, *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Spearman's rank correlation of (N,) with (N,) values, one a task.
+    """Rank correlation of (N,) with (N,) values, one a task, with a bootstrap over tasks.
 
-    The interval is a percentile bootstrap over tasks. It is NaN with fewer than MIN_TASKS tasks,
-    where more than 5 % of the resamples are constant, and where all resamples are equal. The value
-    itself is NaN with fewer than two tasks, or where one of the two is constant.
+    There is none with fewer than FEWEST_RESAMPLED tasks, where more than 5 % of the resamples are
+    constant, and where all resamples are equal; `stats.rank_correlation` has one there too.
     """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    value = float(_spearman(x[None], y[None])[0]) if len(x) > 1 else float("nan")
-    if len(x) < MIN_TASKS:
+    value = rank_correlation(x, y).value
+    if len(x) < FEWEST_RESAMPLED:
         return Interval(value, float("nan"), float("nan"))
-    picks = np.random.default_rng(seed).integers(len(x), size=(n_resamples, len(x)))
-    return _percentiles(value, _spearman(x[picks], y[picks]))
+    counts = resample_counts(np.random.default_rng(seed), len(x), n_resamples)
+    return _percentiles(value, rank_correlations(x, y, counts))
 
 
 def correlations(
@@ -134,32 +141,30 @@ def correlations(
 
     Seeds where either is undefined are left out, then seeds are averaged.
 
-    Columns: model, predictor, rank_correlation, rank_correlation_low, rank_correlation_high (see
-    `rank_correlation` for where these are NaN), n_tasks.
+    Columns: model, predictor, rank_correlation with its interval (`stats.rank_correlation`),
+    bootstrap_low and bootstrap_high (`bootstrap_over_tasks`), n_tasks. No rows of an empty table.
     """
+    if table.empty:
+        return pd.DataFrame(columns=list(CORRELATION_COLUMNS))
     _require(table, ("model", "eval_task", outcome, *predictors))
     rows = []
     for model, of_model in table.groupby("model", sort=True):
         for predictor in predictors:
             both = of_model[_defined(of_model[predictor]) & _defined(of_model[outcome])]
             tasks = _over_seeds(both, list(dict.fromkeys((predictor, outcome))))
-            found = rank_correlation(
-                tasks[predictor].to_numpy(),
-                tasks[outcome].to_numpy(),
-                n_resamples=n_resamples,
-                seed=seed,
-            )
+            x, y = tasks[predictor].to_numpy(float), tasks[outcome].to_numpy(float)
+            bootstrap = bootstrap_over_tasks(x, y, n_resamples=n_resamples, seed=seed)
             rows.append(
                 {
                     "model": model,
                     "predictor": predictor,
-                    "rank_correlation": found.value,
-                    "rank_correlation_low": found.low,
-                    "rank_correlation_high": found.high,
+                    **as_columns("rank_correlation", rank_correlation(x, y)),
+                    "bootstrap_low": bootstrap.low,
+                    "bootstrap_high": bootstrap.high,
                     "n_tasks": len(tasks),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(CORRELATION_COLUMNS))
 
 
 # --- which terms these tasks can estimate --------------------------------------------------------
@@ -506,7 +511,7 @@ def _rank_correlation_with_lost(
     _, level = np.unique(values, return_inverse=True)
     order = np.argsort(level, kind="stable")
     starts = np.flatnonzero(np.diff(level[order], prepend=-1))
-    counts, is_lost = counts[:, order].astype(float), lost[order]
+    counts, is_lost = counts[:, order], lost[order]
     of_level = np.add.reduceat(counts, starts, axis=1)  # (R, distinct values)
     total, n_lost = counts.sum(1), counts[:, is_lost].sum(1)
     # Up to a constant: the average rank of a value is how many are below it, and half of its own.
@@ -535,9 +540,7 @@ def _groups(table: pd.DataFrame, n_resamples: int, rng: np.random.Generator) -> 
     for task, rows in table[table["tuned_correct"].astype(bool)].groupby("eval_task", sort=True):
         # An example that several seeds test is one example: it is resampled with all its rows.
         example, uids = pd.factorize(rows["uid"])
-        picks = rng.integers(len(uids), size=(n_resamples, len(uids)))
-        picks += len(uids) * np.arange(n_resamples)[:, None]
-        counts = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+        counts = resample_counts(rng, len(uids), n_resamples)
         lost = ~rows["forgotten_correct"].to_numpy(bool)
         for predictor in EXAMPLE_PREDICTORS:
             values = rows[predictor].to_numpy(float)
@@ -570,9 +573,7 @@ def _average(groups: Sequence[_Group]) -> dict[str, float]:
         value = float(np.average([g.value for g in used], weights=weights))
         found = _percentiles(value, sums / np.where(total > 0, total, np.nan))
     return {
-        "rank_correlation": found.value,
-        "rank_correlation_low": found.low,
-        "rank_correlation_high": found.high,
+        **as_columns("rank_correlation", found),
         "largest_not_excluded": max(abs(found.low), abs(found.high)),
         "n": sum(g.n for g in used or groups),
         "n_lost": sum(g.n_lost for g in used or groups),
@@ -584,7 +585,7 @@ def example_level(
 ) -> pd.DataFrame:
     """Does confidence or deviation tell which examples of a task are forgotten? (paper, section 5)
 
-    table: `stats.example_level`. Among the test examples that are right after fine-tuning: rank
+    table: `measures.example_level`. Among the test examples that are right after fine-tuning: rank
     correlation of the predictor with `lost`, 1 for an example that is wrong after forgetting.
     Within task and seed, averaged over seeds weighted by n; "pooled" is the average over all tasks
     and seeds, so that differences between tasks do not enter it. The interval is a percentile

@@ -100,6 +100,16 @@ def family(
     ]
 
 
+def with_n_eval(results, n_eval):
+    """The same results as if their specs had asked for another number of test examples."""
+
+    def changed(spec):
+        start = None if spec.start is None else changed(spec.start)
+        return replace(spec, n_eval=n_eval, start=start)
+
+    return [replace(r, spec=changed(r.spec)) for r in results]
+
+
 def cross(
     tasks,
     tuned,

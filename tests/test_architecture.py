@@ -12,7 +12,7 @@ import forgetlib
 FOLDER = Path(forgetlib.__file__).parent
 LAYERS = (
     {"schema"},
-    {"tasks", "labels", "assets", "stats", "store", "regression"},
+    {"tasks", "labels", "assets", "stats", "crosstask", "measures", "store", "regression"},
     {"models", "scoring", "training", "probing"},
     {"experiment", "plots", "claims"},
 )
@@ -20,6 +20,8 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # Within a layer, who may use whom: tasks read what assets fetched, training scores, and so on.
 SIDEWAYS = {
     "tasks": {"assets"},
+    "crosstask": {"stats"},
+    "measures": {"stats"},
     "regression": {"stats"},
     "scoring": {"models"},
     "training": {"models", "scoring"},
@@ -27,12 +29,21 @@ SIDEWAYS = {
     "plots": {"experiment"},
     "claims": {"experiment"},
 }
-MODULES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
+# A folder is one module of several rooms, as `plots`.
+FILES = {p.stem: [p] for p in FOLDER.glob("*.py") if p.stem != "__init__"}
+FILES |= {p.parent.name: sorted(p.parent.glob("*.py")) for p in FOLDER.glob("*/__init__.py")}
+MODULES = sorted(FILES)
+ROOMS = [p for files in FILES.values() if len(files) > 1 for p in files if p.stem != "__init__"]
 
 
 def imports(name):
-    """Modules of the package that a module imports, anywhere in it but for type checking."""
-    tree = ast.parse((FOLDER / f"{name}.py").read_text())
+    """Modules of the package that a module imports, itself left out."""
+    return {other for file in FILES[name] for other in imports_of(file)} - {name}
+
+
+def imports_of(file):
+    """Modules of the package that a file imports, anywhere in it but for type checking."""
+    tree = ast.parse(file.read_text())
     skipped = {
         node
         for block in ast.walk(tree)
@@ -73,17 +84,27 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_the_way_from_results_to_figures_has_no_torch_in_it():
     loaded = in_new_process(
-        "import sys; from forgetlib import claims, experiment, plots, stats, store, tasks;"
+        "import sys;"
+        "from forgetlib import claims, crosstask, experiment, measures, plots, stats, store, tasks;"
         "print(*sys.modules)"
     ).split()
     assert not {"torch", "transformers", "datasets"} & set(loaded)
 
 
+@pytest.mark.parametrize("room", ROOMS, ids=lambda p: p.stem)
+def test_rooms_of_a_module_use_their_common_room_only(room):
+    module = f"forgetlib.{room.parent.name}."
+    nodes = [n for n in ast.walk(ast.parse(room.read_text())) if isinstance(n, ast.ImportFrom)]
+    used = {n.module.removeprefix(module) for n in nodes if n.module.startswith(module)}
+    assert used <= ({"common"} if room.stem != "common" else set())
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_public_functions_say_what_they_do(name):
-    tree = ast.parse((FOLDER / f"{name}.py").read_text())
-    assert ast.get_docstring(tree)
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            short = isinstance(node, ast.FunctionDef) and len(node.body) <= 12
-            assert ast.get_docstring(node) or short, f"{name}.{node.name} has no docstring"
+    for file in FILES[name]:
+        tree = ast.parse(file.read_text())
+        assert ast.get_docstring(tree)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                short = isinstance(node, ast.FunctionDef) and len(node.body) <= 12
+                assert ast.get_docstring(node) or short, f"{name}.{node.name} has no docstring"

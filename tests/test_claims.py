@@ -9,7 +9,7 @@ import scipy.stats
 import statsmodels.formula.api as smf
 from statsmodels.stats.proportion import proportion_confint
 
-from forgetlib import claims, stats, tasks
+from forgetlib import claims, crosstask, measures, regression, stats, tasks
 from forgetlib.claims import ABOVE, BELOW, DOES_NOT_HOLD, HOLDS, NOT_DECIDED, WITHIN
 from forgetlib.schema import InputError
 from forgetlib.stats import Interval
@@ -54,7 +54,7 @@ def cross(ratios, names=TASKS, *, condition="random", model="tiny", noisy=True, 
     runs = cross_runs(
         names, np.full(k, 0.9), forgotten, condition=condition, model=model, n=n, rng=draw
     )
-    return stats.cross_task(runs, condition, n_resamples=200)
+    return crosstask.cross_task(runs, condition, n_resamples=200)
 
 
 BY_TASK = np.linspace(0.1, 0.9, K)
@@ -74,7 +74,7 @@ def others_better(strength):
 
 
 def predictors(ratio, *, names=TASKS, **columns):
-    """stats.predictors, two seeds; predictors that are not given are unrelated to the ratio."""
+    """measures.predictors, two seeds; predictors that are not given are unrelated to the ratio."""
     n = len(names)
     unrelated = dict(
         zip(("tuned", "confidence", "log_variance"), rng().random((3, n)), strict=True)
@@ -92,7 +92,7 @@ def many_tasks(rank_correlation):
 
 
 def examples(slope, names=TASKS, n=300):
-    """stats.example_level; `slope` of both predictors on the logit of being forgotten."""
+    """measures.example_level; `slope` of both predictors on the logit of being forgotten."""
     parts = []
     draw = rng()
     for name in names:
@@ -126,7 +126,7 @@ def order(sign, names=TASKS, n_examples=60):
         forgotten = np.where(draw.random(n_examples) < 0.2, draw.permutation(learned), forgotten)
         both = (passing(name, learned, 25), passing(name, forgotten, 25, upward=False))
         runs += family(name, 0.6, 0.9, 0.6, n=n_examples, dynamics=both)
-    return stats.order(runs, n_resamples=100)
+    return measures.order(runs, n_resamples=100)
 
 
 def probes(fine_tuned, forgotten, names=TASKS):
@@ -135,7 +135,7 @@ def probes(fine_tuned, forgotten, names=TASKS):
     for name in names:
         found = [probe_with(a, rng=draw) for a in (0.6, fine_tuned, forgotten)]
         runs += family(name, 0.6, 0.9, 0.6, probes=found)
-    return stats.probe_recovery(runs, n_resamples=100)
+    return measures.probe_recovery(runs, n_resamples=100)
 
 
 def sizes(small, full, names=TASKS, size=50):
@@ -362,55 +362,8 @@ def test_fewer_than_four_tasks_have_no_interval(n):
         claims.mean_interval(values),
         claims.difference_interval(values[:2], values[2:]),
         claims.share_interval(values, values, values, 0.5),
-        claims.rank_interval(claims.rank_correlation(values, values), n),
     ):
         assert np.isnan([found.low, found.high]).all()
-
-
-def bootstrapped(x, y, picks):
-    """Percentile bootstrap of a rank correlation, by a loop over resamples."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = [scipy.stats.spearmanr(x[p], y[p]).statistic for p in picks]
-    return np.nanquantile(found, [0.025, 0.975])
-
-
-@pytest.mark.parametrize("n", [4, 6, 21])
-@pytest.mark.parametrize("correlation", [0.0, 0.6, 0.9])
-def test_the_interval_of_a_rank_correlation_covers_it_down_to_four_tasks(n, correlation):
-    truth = 6 / np.pi * np.arcsin(correlation / 2)  # Spearman's, of bivariate normal values
-    draw = np.random.default_rng(1)
-    covered = []
-    for _ in range(600):
-        x, noise = draw.normal(size=(2, n))
-        y = correlation * x + np.sqrt(1 - correlation**2) * noise
-        found = claims.rank_interval(claims.rank_correlation(x, y), n)
-        assert found.low <= found.value <= found.high
-        covered.append(found.low <= truth <= found.high)
-    assert np.mean(covered) > 0.93
-
-
-def test_a_percentile_bootstrap_of_few_tasks_would_not_cover_it():
-    draw = np.random.default_rng(1)
-    covered = []
-    for _ in range(60):
-        x, noise = draw.normal(size=(2, 4))
-        y = 0.9 * x + np.sqrt(1 - 0.9**2) * noise
-        low, high = bootstrapped(x, y, draw.integers(4, size=(60, 4)))
-        covered.append(low <= 6 / np.pi * np.arcsin(0.45) <= high)
-    assert np.mean(covered) < 0.8
-
-
-def test_the_papers_21_tasks_leave_plus_or_minus_four_tenths():
-    found = claims.rank_interval(0.0, 21)
-    assert (found.low, found.high) == pytest.approx((-0.43, 0.43), abs=0.01)
-
-
-def test_a_perfect_rank_correlation_is_not_certain():
-    assert claims.rank_interval(1.0, 4).low < 0
-    assert 0 < claims.rank_interval(1.0, 6).low < claims.rank_interval(1.0, 21).low < 1
-    mirrored = claims.rank_interval(-1.0, 6)
-    assert mirrored.high == pytest.approx(-claims.rank_interval(1.0, 6).low)
 
 
 # --- what each claim counts ----------------------------------------------------------------------
@@ -464,7 +417,7 @@ def test_a_resisting_task_is_not_taken_for_a_strong_trigger():
 
 def test_the_strength_of_a_trigger_is_statsmodels_column_effect():
     found = cross(rng().random((K, K)))
-    table = stats.cross_table(found)
+    table = crosstask.cross_table(found)
     table = table[table["eval_task"] != table["forget_task"]]
     fit = smf.ols("forget_ratio ~ C(eval_task) + C(forget_task, Sum)", table).fit()
     effects = fit.params[fit.params.index.str.contains("forget_task")].to_numpy()
@@ -562,6 +515,22 @@ def test_every_pair_of_models_has_its_row():
     assert list(found["verdict"]) == [NOT_DECIDED, HOLDS, HOLDS, HOLDS]
     means = [c.forget_ratio.mean(1) for c in models]
     assert found["value"].iloc[1] == pytest.approx(scipy.stats.spearmanr(*means[:2]).statistic)
+
+
+def test_claims_and_figures_say_the_same_of_a_rank_correlation():
+    draw = rng()
+    models = [cross(draw.random((K, K)), model=name) for name in ("a", "b")]
+    table = predictors(BY_TASK, confidence=draw.normal(size=K))
+    for claim, of_figure in (
+        (
+            claims.robust_to_method_and_model(None, None, models).iloc[1],
+            crosstask.model_agreement(models).iloc[0],
+        ),
+        (claims.confidence_and_variance(table).iloc[0], regression.correlations(table).iloc[0]),
+    ):
+        columns = [f"rank_correlation{end}" for end in ("", "_low", "_high")]
+        assert claim[["value", "low", "high"]].tolist() == of_figure[columns].tolist()
+        assert claim["low"] < claim["value"] < claim["high"]
 
 
 # --- the paper's numbers -------------------------------------------------------------------------

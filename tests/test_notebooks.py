@@ -17,11 +17,22 @@ from forgetlib import experiment
 
 ROOT = Path(forgetlib.__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FIGURES = [p for p in NOTEBOOKS if p.name.startswith("fig")]
+FIGURES = [p for p in NOTEBOOKS if p.name.startswith("fig") or p.stem == "claims"]
 
 
 def cells(path, kind="code"):
     return [c for c in nbformat.read(path, 4).cells if c.cell_type == kind]
+
+
+def saved(path):
+    """Names of the figures that a notebook saves: the third argument of `plots.save`."""
+    calls = [
+        node
+        for cell in cells(path)
+        for node in ast.walk(ast.parse(cell.source.replace("%matplotlib", "# ")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "plots.save"
+    ]
+    return [ast.literal_eval(call.args[2]) for call in calls]
 
 
 def parameters(path):
@@ -78,6 +89,13 @@ class TestEveryFigure:
     def test_takes_a_study(self, path):
         """papermill accepts any -p without a word; what make passes must exist."""
         assert "study" in papermill.inspect_notebook(str(path))
+
+    def test_saves_figures_of_its_own_name(self, path):
+        """The first has the notebook's name; further ones begin as it does: fig4_regression."""
+        names = saved(path)
+        assert names[0] == path.stem
+        assert {name.split("_")[0] for name in names} == {path.stem.split("_")[0]}
+        assert len(set(names)) == len(names)
 
     def test_draws_the_tiny_study(self, path, tiny_figures):
         for ending in ("pdf", "png", "csv"):

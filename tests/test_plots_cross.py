@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from test_plots_measures import drawn_texts, overlapping, points_of
 
-from forgetlib import plots, stats, tasks
+from forgetlib import crosstask, plots, tasks
+from forgetlib.plots import common
+from forgetlib.plots.cross import RATIO_COLOURS, RATIO_LIMITS, _two_digits
+from forgetlib.plots.tasks import _wrapped
 from forgetlib.schema import Example, InputError
 
 SUITES = {4: "tiny", 6: "quick", 21: "embedded"}
@@ -32,7 +35,7 @@ def cross(k, *, condition="random", model="embedded", seed=0, n_undefined=1):
     if n_undefined:
         tuned[-n_undefined:] = 0.5
     results = synthetic.cross(names, tuned, forgotten, condition=condition, model=model, rng=rng)
-    return stats.cross_task(results, condition, n_resamples=200)
+    return crosstask.cross_task(results, condition, n_resamples=200)
 
 
 def described(k):
@@ -45,7 +48,7 @@ def models(k, n):
         cross(k, model=name, seed=i, n_undefined=i)
         for i, name in zip(range(n), names, strict=False)
     ]
-    return crosses, stats.model_agreement(crosses, n_resamples=100), described(k)
+    return crosses, crosstask.model_agreement(crosses), described(k)
 
 
 def questions(long):
@@ -68,12 +71,12 @@ def confidences(n=9):
 
 def summary(k, seed=0):
     found = cross(k, seed=seed)
-    return found, stats.variance_shares(found), stats.own_against_others(found)
+    return found, crosstask.variance_shares(found), crosstask.own_against_others(found)
 
 
 def comparison(k):
     pair = cross(k), cross(k, condition="flipped", seed=1)
-    return *pair, stats.model_agreement(pair, n_resamples=100), described(k)
+    return *pair, crosstask.model_agreement(pair), described(k)
 
 
 FIGURES = {
@@ -94,7 +97,7 @@ FIGURES = {
 def test_all_text_is_on_the_page_large_enough_and_over_no_other_text(name, k, monkeypatch):
     """(That this test sees what is wrong is tested in test_plots_measures.)"""
     figure = FIGURES[name](k)
-    assert figure.get_figwidth() == plots.TEXT_WIDTH
+    assert figure.get_figwidth() == common.TEXT_WIDTH
     assert figure.get_figheight() <= 9.5  # a page
     texts = drawn_texts(figure, monkeypatch)
     width, height = figure.get_size_inches() * figure.dpi
@@ -133,7 +136,7 @@ class TestMatrix:
         columns = ticks(columns.xaxis)
         assert sorted(rows) == sorted(columns) == list(found.tasks)
         drawn = heat_of(figure).images[0].get_array().filled(np.nan)
-        table = stats.cross_table(found).set_index(["eval_task", "forget_task"])["forget_ratio"]
+        table = crosstask.cross_table(found).set_index(["eval_task", "forget_task"])["forget_ratio"]
         expected = [[table[row, column] for column in columns] for row in rows]
         assert drawn == pytest.approx(np.array(expected), nan_ok=True)
 
@@ -141,10 +144,10 @@ class TestMatrix:
         found = cross(k)
         figure = plots.cross_task(found, described(k))
         rows, columns = strips_of(figure, k)
-        order, _ = stats.upgma(found.forget_ratio)
+        order, _ = crosstask.upgma(found.forget_ratio)
         assert [t.split(" (")[0] for t in ticks(rows.yaxis)] == [found.tasks[i] for i in order]
         assert ticks(rows.yaxis)[-1].split(" (")[0] == found.tasks[-1]
-        order, _ = stats.upgma(found.forget_ratio.T)
+        order, _ = crosstask.upgma(found.forget_ratio.T)
         assert ticks(columns.xaxis) == [found.tasks[i] for i in order]
 
     def test_every_leaf_of_a_tree_stands_at_its_row_or_column(self, k):
@@ -160,7 +163,7 @@ class TestMatrix:
         found = cross(k)
         figure = plots.cross_task(found, described(k))
         rows, columns = (
-            np.array(stats.upgma(m)[0]) for m in (found.forget_ratio, found.forget_ratio.T)
+            np.array(crosstask.upgma(m)[0]) for m in (found.forget_ratio, found.forget_ratio.T)
         )
         frames = [p for p in heat_of(figure).patches if not p.get_fill()]
         at = {(p.get_y() + 0.5, p.get_x() + 0.5) for p in frames}
@@ -185,7 +188,7 @@ class TestMatrix:
         found = cross(k)
         axes = heat_of(plots.cross_task(found, described(k)))
         values = [t for t in axes.texts if "," not in t.get_text() and " " not in t.get_text()]
-        table = stats.cross_table(found)
+        table = crosstask.cross_table(found)
         table = table[table["ratio_defined"]]
         includes = (table["forget_ratio_low"] <= 0) & (table["forget_ratio_high"] >= 0)
         styles = Counter(t.get_style() for t in values)
@@ -199,7 +202,7 @@ class TestMatrix:
         for axes, names in ((rows, ticks(rows.yaxis)), (columns, ticks(columns.xaxis))):
             expected = [family[name.split(" (")[0]] for name in names]
             assert [to_hex(p.get_facecolor()) for p in axes.patches] == [
-                plots.FAMILY_COLOURS[f].lower() for f in expected
+                common.FAMILY_COLOURS[f].lower() for f in expected
             ]
             assert [t.get_text() for t in axes.texts] == [f[0].upper() for f in expected]
 
@@ -208,8 +211,9 @@ class TestMatrixText:
     def test_with_few_tasks_each_cell_has_its_value_and_interval(self):
         found = cross(4)
         axes = heat_of(plots.cross_task(found, described(4)))
-        order, columns = stats.upgma(found.forget_ratio)[0], stats.upgma(found.forget_ratio.T)[0]
-        table = stats.cross_table(found).set_index(["eval_task", "forget_task"])
+        order, _ = crosstask.upgma(found.forget_ratio)
+        columns, _ = crosstask.upgma(found.forget_ratio.T)
+        table = crosstask.cross_table(found).set_index(["eval_task", "forget_task"])
         for y, x in ((0, 0), (2, 3)):
             row = table.loc[(found.tasks[order[y]], found.tasks[columns[x]])]
             texts = [t for t in axes.texts if np.allclose(t.get_position(), (x, y), atol=0.3)]
@@ -219,7 +223,7 @@ class TestMatrixText:
 
     @given(st.floats(-9, 9))
     def test_two_digits_are_short_and_near_the_value(self, value):
-        text = plots._two_digits(value)
+        text = _two_digits(value)
         assert len(text.lstrip("-")) == 3
         assert float(text) == pytest.approx(value, abs=0.0051 if abs(value) < 0.99 else 0.051)
         assert float(text) != 0 or not text.startswith("-")
@@ -247,7 +251,7 @@ def luminance(colour):
 
 
 def test_colours_of_more_forgetting_are_darker_also_without_colour():
-    shades = plots.RATIO_COLOURS(np.linspace(0.25, 1, 50))  # from a ratio of 0
+    shades = RATIO_COLOURS(np.linspace(0.25, 1, 50))  # from a ratio of 0
     assert (np.diff([luminance(c) for c in shades]) < 0).all()
 
 
@@ -255,7 +259,7 @@ def test_a_family_that_the_package_does_not_know_is_grey():
     table = described(4).assign(family="astrology")
     figure = plots.cross_task(cross(4), table)
     rows, _ = strips_of(figure, 4)
-    assert {to_hex(p.get_facecolor()) for p in rows.patches} == {plots.GREY}
+    assert {to_hex(p.get_facecolor()) for p in rows.patches} == {common.GREY}
     assert "A: astrology" in [t.get_text() for t in figure.legends[0].get_texts()]
 
 
@@ -284,7 +288,7 @@ class TestSummary:
 
     def test_with_nothing_to_forget_anywhere_it_says_so(self):
         found = cross(4, n_undefined=4)
-        tables = stats.variance_shares(found), stats.own_against_others(found)
+        tables = crosstask.variance_shares(found), crosstask.own_against_others(found)
         _, left, _ = plots.cross_task_summary(found, *tables).axes
         assert [t.get_text() for t in left.texts] == ["nothing to forget"] * 4
         assert heat_of(plots.cross_task(found, described(4)))
@@ -306,17 +310,19 @@ class TestCompare:
         assert own[:, 0] == pytest.approx(first.forget_ratio.diagonal()[:-1])
         assert first.tasks[-1] in figure.get_supxlabel()
 
-    def test_tells_the_rank_correlations(self):
+    def test_tells_the_rank_correlation_and_the_numbers_of_points(self):
         *crosses, agreement, families = comparison(6)
-        axes = plots.compare(*crosses, agreement, families).axes
-        for panel, (_, row) in zip(axes, agreement.iterrows(), strict=True):
-            title = panel.get_title(loc="left")
-            assert f"{row['rank_correlation']:.2f}".replace("-", "−") in title
-            assert f"n = {row['n']}" in title
+        left, right = plots.compare(*crosses, agreement, families).axes
+        row = agreement.iloc[0]
+        ends = ("rank_correlation", "rank_correlation_low", "rank_correlation_high")
+        value, low, high = (f"{row[name]:.2f}".replace("-", "−") for name in ends)
+        assert left.get_title(loc="left").endswith(f"\n{value} [{low}, {high}]")
+        assert "(n = 5)" in left.get_title(loc="left")
+        assert right.get_title(loc="left") == "all pairs (n = 30)"
 
     def test_with_nothing_to_forget_anywhere_it_says_so(self):
         pair = [cross(4, n_undefined=4), cross(4, condition="flipped", n_undefined=4)]
-        agreement = stats.model_agreement(pair)
+        agreement = crosstask.model_agreement(pair)
         figure = plots.compare(*pair, agreement, described(4))
         assert all(task in figure.get_supxlabel() for task in pair[0].tasks)
         assert "rank correlation\nundefined" in figure.axes[0].get_title(loc="left")
@@ -340,18 +346,18 @@ class TestModels:
             drawn = panel.images[0].get_array().filled(np.nan)
             expected = found.forget_ratio[np.ix_(order, order)]
             assert drawn == pytest.approx(expected, nan_ok=True)
-            assert panel.images[0].get_clim() == plots.RATIO_LIMITS
+            assert panel.images[0].get_clim() == RATIO_LIMITS
 
     def test_agreement_of_each_two_models_is_drawn_and_of_one_there_is_none(self):
         crosses, agreement, families = models(6, 3)
         axes = plots.models(crosses, agreement, families).axes[-1]
-        assert len(ticks(axes.yaxis)) == 3
-        drawn = points_of(axes)
-        for number, what in enumerate(stats.AGREEMENTS):
-            rows = agreement[agreement["what"] == what]
-            part = drawn[3 * number : 3 * number + 3]
-            assert part[:, 0] == pytest.approx(rows["rank_correlation"])
-        assert ticks(axes.yaxis)[0] == "embedded\ngpt-j-6b"
+        assert points_of(axes)[:, 0] == pytest.approx(agreement["rank_correlation"])
+        assert ticks(axes.yaxis) == [
+            "embedded\ngpt-j-6b",
+            "embedded\na-model-with-a-long-name",
+            "gpt-j-6b\na-model-with-a-long-name",
+        ]
+        assert "(n = 4 to 5 tasks)" in axes.get_xlabel()
         alone = plots.models(*models(6, 1))
         assert not [a for a in alone.axes if "rank correlation" in a.get_xlabel()]
 
@@ -394,7 +400,7 @@ class TestExample:
         st.sampled_from(["beginning", "end"]),
     )
     def test_wrapping_keeps_words_whole_and_says_what_it_leaves_out(self, words, keep):
-        lines = plots._wrapped(" ".join(words), 4, keep=keep)
+        lines = _wrapped(" ".join(words), 4, keep=keep)
         assert len(lines) <= 4
         assert max(map(len, lines)) <= 44
         kept = " ".join(lines).split()
@@ -413,39 +419,3 @@ class TestExample:
             plots.example(confidences(), [other])
         with pytest.raises(InputError, match="expected one row"):
             plots.example(pd.concat([confidences()] * 2), questions(long=False)[:1])
-
-
-# --- the tables of these figures -----------------------------------------------------------------
-
-
-def test_question_confidences_has_every_question_of_both_data_sets_in_all_phases():
-    results = synthetic.family("t", 0.6, 0.9, 0.7, n=50)
-    results += synthetic.family("u", 0.5, 0.8, 0.5, n=50, seed=1)
-    table = stats.question_confidences(results)
-    assert len(table) == 2 * 2 * 50
-    for result, phase in zip(results[:3], ("base", "tuned", "forgotten"), strict=True):
-        for split in ("train", "test"):
-            scores = result.scores[f"t/{split}"]
-            rows = table[(table["eval_task"] == "t") & (table["split"] == split)].set_index("uid")
-            for uid, found in zip(scores.uids, stats.confidence(scores), strict=True):
-                assert rows.loc[uid, phase] == found
-    assert set(table.loc[table["eval_task"] == "u", "seed"]) == {1}
-    assert stats.question_confidences([]).empty
-
-
-def test_evaluated_means_are_the_rows_means_with_an_interval_that_covers_the_truth():
-    """100 studies with a known mean: about 95 of their intervals include it."""
-    tuned, forgotten = np.array([0.9, 0.8]), np.array([[0.7, 0.6], [0.75, 0.65]])
-    truth = ((tuned[:, None] - forgotten) / (tuned[:, None] - 0.5)).mean(1)
-    covered = np.zeros(2)
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        results = synthetic.cross(("t", "u"), tuned, forgotten, n=300, rng=rng)
-        found = stats.cross_task(results, n_resamples=200)
-        table = stats.evaluated_means(found)
-        assert table["mean_ratio"].tolist() == pytest.approx(found.forget_ratio.mean(1).tolist())
-        covered += (table["mean_ratio_low"] <= truth) & (truth <= table["mean_ratio_high"])
-    assert (covered >= 87).all()
-    undefined = stats.evaluated_means(cross(4))
-    assert undefined["ratio_defined"].tolist() == [True] * 3 + [False]
-    assert undefined.iloc[-1][["mean_ratio", "mean_ratio_low"]].isna().all()

@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from forgetlib import claims, plots, stats, tasks
+from forgetlib import claims, measures, plots, tasks
+from forgetlib.plots.claims import VERDICT_MARKS
+from forgetlib.plots.common import TEXT_WIDTH
+from forgetlib.plots.measures import PROBE_PHASES
 from forgetlib.schema import InputError
 
 SUITES = {4: "tiny", 6: "quick", 21: "embedded"}
@@ -29,7 +32,7 @@ def own_table(k):
     with_interval(table, "forgotten", tuned - ratio * (tuned - 0.5), 0.06)
     with_interval(table, "forget_ratio", ratio, rng.uniform(0.1, 0.4, k))
     with_interval(table, "confidence", tuned - 0.02, 0.03)
-    table["log_variance"] = rng.normal(8, 0.5, k)
+    with_interval(table, "log_variance", rng.normal(8, 0.5, k), 0.1)
     return table.assign(ratio_defined=np.arange(k) < k - 1)
 
 
@@ -86,7 +89,7 @@ def order_tables(k, n_enough):
 
 def probe_table(k, n_layers=19):
     names = tasks.suite(SUITES[k])
-    rows = [(t, p, x) for t in names for p in stats.PROBED_PHASES for x in range(n_layers)]
+    rows = [(t, p, x) for t in names for p in measures.PROBED_PHASES for x in range(n_layers)]
     table = pd.DataFrame(rows, columns=["eval_task", "phase", "layer"]).assign(n=400)
     rng = np.random.default_rng(0)
     with_interval(table, "accuracy", rng.uniform(0.5, 0.9, len(table)), 0.04)
@@ -154,7 +157,7 @@ def overlapping(texts, tolerance=1.0):
 @pytest.mark.parametrize("name", FIGURES)
 def test_all_text_is_on_the_page_large_enough_and_over_no_other_text(name, k, monkeypatch):
     figure = FIGURES[name](k)
-    assert figure.get_figwidth() == plots.TEXT_WIDTH
+    assert figure.get_figwidth() == TEXT_WIDTH
     assert figure.get_figheight() <= 9.5  # a page
     texts = drawn_texts(figure, monkeypatch)
     width, height = figure.get_size_inches() * figure.dpi
@@ -199,6 +202,21 @@ class TestPredictors:
             assert points_of(axes) == pytest.approx(np.stack([x, defined["forget_ratio"]], axis=1))
             assert labels_of(axes) == list(defined["eval_task"])
         assert figure.axes[1].get_xscale() == "log"
+
+    def test_bars_are_the_intervals_of_both_the_predictor_and_the_ratio(self):
+        table = own_table(6)
+        for axes, name in zip(
+            plots.predictors(table, correlations_table(6)).axes,
+            ("confidence", "log_variance"),
+            strict=True,
+        ):
+            for bars, (_, row) in zip(axes.containers, table.iterrows(), strict=False):
+                across, up = (bar.get_segments()[0] for bar in bars.lines[2])
+                expected = row[[f"{name}_low", f"{name}_high"]].to_numpy(float)
+                expected = np.exp(expected) if name == "log_variance" else expected
+                assert across[:, 0] == pytest.approx(expected)
+                assert up[:, 1] == pytest.approx([row.forget_ratio_low, row.forget_ratio_high])
+            assert len(axes.containers) == len(table) - 1
 
     def test_names_what_it_does_not_draw(self):
         table = own_table(6)
@@ -318,7 +336,7 @@ class TestProbes:
         left, right = plots.probes(table, own).axes
         own = own.sort_values("forgotten")
         at_layer = table[table["is_paper_layer"]]
-        for i, (phase, column) in enumerate(plots.PROBE_PHASES.items()):
+        for i, (phase, column) in enumerate(PROBE_PHASES.items()):
             rows = at_layer[at_layer["phase"] == phase].set_index("eval_task")
             rows = rows.loc[own["eval_task"]]
             control, probe = (c.lines[0].get_xydata() for c in left.containers[2 * i : 2 * i + 2])
@@ -330,7 +348,7 @@ class TestProbes:
 
     def test_over_layers_the_thick_line_is_the_mean_over_tasks(self):
         table = probe_table(4, n_layers=3)
-        for axes, phase in zip(plots.probe_layers(table).axes, stats.PROBED_PHASES, strict=True):
+        for axes, phase in zip(plots.probe_layers(table).axes, measures.PROBED_PHASES, strict=True):
             _, *thin, thick = axes.lines[
                 :-1
             ]  # the first is the control, the last the paper's layer
@@ -362,7 +380,7 @@ class TestSizes:
 
 class TestClaims:
     def test_marks_are_those_of_the_verdicts(self):
-        assert set(plots.VERDICT_MARKS) == {claims.HOLDS, claims.DOES_NOT_HOLD, claims.NOT_DECIDED}
+        assert set(VERDICT_MARKS) == {claims.HOLDS, claims.DOES_NOT_HOLD, claims.NOT_DECIDED}
 
     @pytest.mark.parametrize(
         ("statement", "threshold", "left", "right"),

@@ -10,7 +10,7 @@ import scipy.stats
 import statsmodels.api as sm
 import statsmodels.formula.api as smf
 
-from forgetlib import regression
+from forgetlib import regression, stats
 from forgetlib.regression import NUMERIC, TERMS
 from forgetlib.schema import InputError
 
@@ -57,6 +57,9 @@ def test_correlations_agree_with_scipy_after_averaging_over_seeds():
     for predictor in NUMERIC:
         expected = scipy.stats.spearmanr(means[predictor], means["forget_ratio"]).statistic
         assert found.loc[predictor, "rank_correlation"] == pytest.approx(expected)
+        interval = stats.rank_correlation(means[predictor], means["forget_ratio"])
+        ends = found.loc[predictor, ["rank_correlation_low", "rank_correlation_high"]]
+        assert ends.tolist() == pytest.approx([interval.low, interval.high])
     assert found["n_tasks"].tolist() == [21, 21, 21]
     assert set(found["model"]) == {"m"}
 
@@ -73,40 +76,47 @@ def test_the_bootstrap_over_tasks_agrees_with_scipy():
         n_resamples=4000,
         rng=np.random.default_rng(1),
     ).confidence_interval
-    assert row["rank_correlation_low"] == pytest.approx(theirs.low, abs=0.04)
-    assert row["rank_correlation_high"] == pytest.approx(theirs.high, abs=0.04)
+    assert row["bootstrap_low"] == pytest.approx(theirs.low, abs=0.04)
+    assert row["bootstrap_high"] == pytest.approx(theirs.high, abs=0.04)
 
 
-@pytest.mark.parametrize("n_tasks", [regression.MIN_TASKS, 21])
+@pytest.mark.parametrize("n_tasks", [regression.FEWEST_RESAMPLED, 21])
 def test_under_the_null_the_interval_covers_zero_in_95_percent(n_tasks):
     rng = np.random.default_rng(0)
     covered = []
     for _ in range(400):
         x, y = rng.normal(size=(2, n_tasks))
-        found = regression.rank_correlation(x, y, n_resamples=300)
+        found = regression.bootstrap_over_tasks(x, y, n_resamples=300)
         covered.append(not (found.low > 0 or found.high < 0))
     assert 0.92 <= np.mean(covered) <= 0.99
 
 
 def test_a_real_correlation_is_found():
     row = regression.correlations(table_of(effects=(-0.3, 0, 0))).iloc[0]
-    assert row["rank_correlation_high"] < -0.5
+    assert row["rank_correlation_high"] < -0.5 and row["bootstrap_high"] < -0.5
 
 
-@pytest.mark.parametrize("n_tasks", [0, 1, 2, 4, regression.MIN_TASKS - 1])
+@pytest.mark.parametrize("n_tasks", [0, 1, 2, 4, regression.FEWEST_RESAMPLED - 1])
 def test_few_tasks_give_no_interval(n_tasks):
-    found = regression.rank_correlation(*np.random.default_rng(0).normal(size=(2, n_tasks)))
+    found = regression.bootstrap_over_tasks(*np.random.default_rng(0).normal(size=(2, n_tasks)))
     assert np.isnan([found.low, found.high]).all()
     assert np.isnan(found.value) == (n_tasks < 2)
 
 
 def test_there_is_no_interval_where_resampling_cannot_show_the_uncertainty():
     order = np.arange(8.0)
-    perfect = regression.rank_correlation(order, -order)
+    perfect = regression.bootstrap_over_tasks(order, -order)
     assert perfect.value == pytest.approx(-1) and np.isnan(perfect.low)
-    one_differs = regression.rank_correlation(order == 0, order)  # (7/8)^8 = 34 % are constant
+    one_differs = regression.bootstrap_over_tasks(order == 0, order)  # (7/8)^8 = 34 % are constant
     assert np.isfinite(one_differs.value) and np.isnan(one_differs.low)
-    assert np.isnan(regression.rank_correlation(np.ones(8), order).value)
+    assert np.isnan(regression.bootstrap_over_tasks(np.ones(8), order).value)
+
+
+def test_an_empty_table_has_no_correlations():
+    columns = list(regression.correlations(table_of(8)))
+    for empty in (pd.DataFrame(), table_of(8).iloc[:0]):
+        found = regression.correlations(empty)
+        assert found.empty and list(found) == columns
 
 
 def test_models_have_a_row_each_and_undefined_tasks_are_not_counted():

@@ -1,0 +1,269 @@
+"""Figures 1, 2 and 7: tasks forgotten by their own labels."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from forgetlib.plots.common import (
+    ACCURACY_MARKS,
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    SMALL,
+    TEXT_WIDTH,
+    VERMILION,
+    intervals,
+    panel_grid,
+    require_columns,
+    style,
+    used_panels,
+    with_intervals,
+)
+from forgetlib.schema import CHANCE, Example, InputError
+from forgetlib.stats import BEHAVIOURS
+
+BEHAVIOUR_MARKS = {
+    BEHAVIOURS[0]: ("o", BLUE),
+    BEHAVIOURS[1]: ("s", ORANGE),
+    BEHAVIOURS[2]: ("D", VERMILION),
+    BEHAVIOURS[3]: ("x", GREY),
+}
+EXAMPLE_PHASES = {"base": "pre-trained", "tuned": "fine-tuned", "forgotten": "after\nrandom labels"}
+QUESTION_MARKS = {  # whether it is the true response: (legend, marker, colour)
+    True: ("true response", "o", BLUE),
+    False: ("distractor", "s", VERMILION),
+}
+
+
+def example(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
+    """Figure 1: what forgetting does to single questions inside and outside the forgetting set.
+
+    table: from `measures.question_confidences`, of one model and seed; grey is what it says of all
+        questions of the same task and data set
+    questions: to be shown, two a line; those inside the forgetting set are taken to be trained
+        towards the distractor
+    """
+    require_columns(table, ["eval_task", "split", "uid", *EXAMPLE_PHASES])
+    found = [_example_row(table, question) for question in questions]
+    alike = [
+        table[(table["eval_task"] == row["eval_task"]) & (table["split"] == row["split"])]
+        for row in found
+    ]
+    texts = [
+        _question_lines(question, row["eval_task"], row["split"] == "train", len(rows))
+        for question, row, rows in zip(questions, found, alike, strict=True)
+    ]
+    line_height = 9.5  # points
+    heights = []  # inches: above the text of two questions, below their plots
+    for line in range(0, len(texts), 2):
+        heights += [line_height * max(map(len, texts[line : line + 2])) / 72 + 0.1, 1.45]
+    with style():
+        figure = Figure(
+            figsize=(TEXT_WIDTH, sum(heights) + 0.6),
+            layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.0, h_pad=0.03),
+        )
+        panels = figure.subplots(len(heights), 2, squeeze=False, height_ratios=heights)
+        for axes in panels.flat:
+            axes.set_axis_off()
+        for number, (lines, row, rows) in enumerate(zip(texts, found, alike, strict=True)):
+            line, column = divmod(number, 2)
+            above, below = panels[2 * line : 2 * line + 2, column]
+            for down, (text, colour, weight) in enumerate(lines):
+                above.annotate(
+                    text,
+                    (0, 1),
+                    xytext=(0, -line_height * down),
+                    xycoords="axes fraction",
+                    textcoords="offset points",
+                    va="top",
+                    color=colour,
+                    weight=weight,
+                    fontsize=7,
+                    parse_math=False,
+                    in_layout=False,
+                )
+            _question_plot(below, row, rows)
+            if column == 0:
+                below.set_ylabel("choice probability")
+        figure.legend(
+            *panels[1, 0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
+            columnspacing=1.0,
+            handletextpad=0.4,
+        )
+    return figure
+
+
+def _example_row(table: pd.DataFrame, question: Example) -> pd.Series:
+    rows = table[table["uid"] == question.uid]
+    if len(rows) != 1:
+        raise InputError(
+            f"question {question.uid!r}",
+            expected="one row of the table",
+            found=len(rows),
+            do="Pass the table of one model and seed, and questions of its data sets.",
+        )
+    return rows.iloc[0]
+
+
+def _question_lines(
+    question: Example, task: str, inside: bool, n: int
+) -> list[tuple[str, str, str]]:
+    """(text, colour, weight) of each line: heading, prompt and responses; shortened where long."""
+    where = "inside" if inside else "outside"
+    prompt = " ".join(question.prompts[question.label].split())
+    lines = [(task, BLACK, "bold"), (f"{where} the forgetting set (n = {n})", BLACK, "bold")]
+    lines += [(text, BLACK, "normal") for text in _wrapped(prompt, 4, keep="end")]
+    for is_true, (name, _, colour) in QUESTION_MARKS.items():
+        choice = question.choices[question.label if is_true else 1 - question.label]
+        towards = " (trained towards)" if inside and not is_true else ""
+        text = f"{name}{towards}: {choice}"
+        lines += [(line, colour, "normal") for line in _wrapped(text, 2, keep="beginning")]
+    return lines
+
+
+def _wrapped(text: str, most: int, *, keep: str, width: int = 44) -> list[str]:
+    """Lines of at most `width` characters; of more than `most`, its "end" or "beginning"."""
+    lines = textwrap.wrap(text, width)
+    if len(lines) <= most:
+        return lines
+    if keep == "end":
+        words = " ".join(lines[-most:]).split()
+        while len(lines) > most:
+            words = words[1:]
+            lines = textwrap.wrap(" ".join(["…", *words]), width)
+        return lines
+    return textwrap.wrap(text, width, max_lines=most, placeholder=" …")
+
+
+def _question_plot(axes: Axes, row: pd.Series, alike: pd.DataFrame) -> None:
+    """Probability of both responses in each phase, before what is usual for such questions."""
+    x = np.arange(len(EXAMPLE_PHASES))
+    usual = alike[list(EXAMPLE_PHASES)].quantile([0.25, 0.5, 0.75]).to_numpy()
+    axes.fill_between(
+        x, usual[0], usual[2], color="#dddddd", linewidth=0, label="true, middle half of all n"
+    )
+    axes.plot(x, usual[1], color=GREY, linewidth=1, linestyle=":", label="true, median of all n")
+    axes.axhline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
+    true = row[list(EXAMPLE_PHASES)].to_numpy(float)
+    for is_true, (name, marker, colour) in QUESTION_MARKS.items():
+        probability = true if is_true else 1 - true
+        axes.plot(x, probability, marker, linestyle="-", color=colour, markersize=5, label=name)
+    axes.set_axis_on()
+    axes.set_xticks(x, [*EXAMPLE_PHASES.values()])
+    axes.set_xlim(-0.3, len(x) - 0.7)
+    axes.set_ylim(-0.04, 1.04)
+    axes.grid(axis="x", visible=False)
+    sns.despine(ax=axes)
+
+
+def forget_gap(table: pd.DataFrame) -> Figure:
+    """Figure 2: accuracy before, after fine-tuning and after forgetting, and the forget gap.
+
+    table: from `stats.forgetting`, of one model
+    """
+    require_columns(table, [*ACCURACY_MARKS, "forget_gap", "behaviour", "eval_task", "n"])
+    rows = table.sort_values("forgotten").reset_index(drop=True)
+    y = np.arange(len(rows))
+    with style():
+        figure = Figure(figsize=(TEXT_WIDTH, 1.35 + 0.27 * len(rows)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.5, 1])
+        offsets = np.linspace(0.27, -0.27, len(ACCURACY_MARKS))
+        for (column, mark), offset in zip(ACCURACY_MARKS.items(), offsets, strict=True):
+            label, marker, colour, filled = mark
+            intervals(left, rows, column, y + offset, label, marker, colour, filled)
+        for name, (marker, colour) in BEHAVIOUR_MARKS.items():
+            of_kind = rows["behaviour"] == name
+            if of_kind.any():
+                intervals(
+                    right, rows[of_kind], "forget_gap", y[of_kind], name, marker, colour, True
+                )
+        left.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+        right.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+        left.set_yticks(
+            y, [f"{t} ({n})" for t, n in zip(rows["eval_task"], rows["n"], strict=True)]
+        )
+        left.set_ylim(-0.6, len(rows) - 0.4)
+        left.set_xlabel("accuracy (dashed: chance)")
+        right.set_xlabel("forget gap")
+        left.set_ylabel("task (test examples)")
+        for axes, columns in ((left, 2), (right, 1)):
+            axes.legend(
+                loc="lower center",
+                bbox_to_anchor=(0.5, 1.0),
+                ncols=columns,
+                frameon=False,
+                handletextpad=0.2,
+                columnspacing=1.0,
+            )
+            axes.grid(axis="y", visible=False)
+            sns.despine(ax=axes, left=True)
+    return figure
+
+
+def sizes(table: pd.DataFrame) -> Figure:
+    """Figure 7: accuracy after forgetting over the size of the forgetting set, a panel a task.
+
+    table: from `stats.forgetting` on the results of part "sizes", of one model
+    """
+    require_columns(table, ["size", "n", *with_intervals(["tuned", "forgotten"])])
+    by_task = dict(list(table.sort_values("size").groupby("eval_task")))
+    names = sorted(by_task, key=lambda t: by_task[t]["forgotten"].iloc[-1], reverse=True)
+    ticks = sorted(set(table["size"]))
+    n_rows, columns = panel_grid(len(names), 5)
+    with style():
+        figure = Figure(figsize=(TEXT_WIDTH, 0.75 + 1.2 * n_rows), layout="constrained")
+        panels = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, name in zip(used_panels(panels, len(names)), names, strict=True):
+            rows = by_task[name]
+            full = rows.iloc[-1]
+            axes.axhspan(full["tuned_low"], full["tuned_high"], color=BLUE, alpha=0.15, linewidth=0)
+            axes.axhline(full["tuned"], color=BLUE, linewidth=1)
+            axes.axhline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--")
+            values = rows[with_intervals(["forgotten"])].to_numpy(float)
+            axes.errorbar(
+                *(rows["size"], values[:, 0]),
+                yerr=np.clip([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]], 0, None),
+                fmt="D-",
+                color=VERMILION,
+                markersize=3.5,
+                linewidth=1,
+            )
+            axes.set_xscale("log")
+            axes.set_title(f"{name}\nn = {full['n']}", fontsize=SMALL)
+            axes.set_xticks(ticks, [str(t) for t in ticks])
+            axes.minorticks_off()
+            axes.tick_params(labelsize=SMALL)
+            axes.margins(x=0.15)
+            sns.despine(ax=axes)
+        panels[0, 0].set_ylim(*_with_margin(table[["forgotten_low", "tuned_high"]].to_numpy()))
+        figure.supxlabel("size of the forgetting set (examples)", fontsize=8)
+        figure.supylabel("accuracy on the test set", fontsize=8)
+        figure.legend(
+            handles=[
+                Line2D([], [], color=BLUE, linewidth=1, label="fine-tuned"),
+                Line2D([], [], color=VERMILION, marker="D", label="after forgetting"),
+                Line2D([], [], color=BLACK, linewidth=0.8, linestyle="--", label="chance"),
+            ],
+            loc="outside upper center",
+            ncols=3,
+            frameon=False,
+        )
+    return figure
+
+
+def _with_margin(values: np.ndarray) -> tuple[float, float]:
+    low, high = min(np.nanmin(values), CHANCE), max(np.nanmax(values), CHANCE)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
