@@ -35,9 +35,14 @@ figures: results ## compute what is missing of STUDY, then draw its figures into
 
 	@$(MAKE) --no-print-directory --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
 
-# Computed before the notebooks, which have no progress bar.
+# Computed before the notebooks, which have no progress bar: all of the study, or what a figure needs.
 results: $(READY)
-	@$(BIN)/python -m forgetlib.experiment $(STUDY)
+	@$(BIN)/python -m forgetlib.experiment $(STUDY) $(PART)
+fig1 fig2 fig4 fig5 fig6: PART := own
+fig3: PART := cross
+fig7: PART := sizes
+fig8: PART := cross flipped
+fig9: PART := models
 
 $(FIGURE_NAMES): $(if $(COMPUTED),,results)
 	@mkdir -p .work/$(STUDY)/notebooks

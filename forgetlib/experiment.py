@@ -92,6 +92,14 @@ class Study:
     modified: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("tasks", "seeds", "models"):
+            if not getattr(self, name):
+                raise InputError(
+                    f"{name} of study {self.name!r}",
+                    expected="at least one",
+                    found="none",
+                    do="Name one, or leave the setting out.",
+                )
         if self.start not in STARTS:
             raise InputError(
                 f"start of study {self.name!r}",
@@ -194,8 +202,8 @@ class Study:
 
 
 # See README, "What is assumed". The second learning rate is the paper's.
-_TUNED = TrainConfig(learning_rate=2e-5, record_steps=4)
-_FORGETTING = TrainConfig(learning_rate=1e-4, record_steps=4)
+_TUNED = TrainConfig(learning_rate=2e-5, record_steps=3)
+_FORGETTING = TrainConfig(learning_rate=1e-4, record_steps=3)
 STUDIES = {
     s.name: s
     for s in (
@@ -217,11 +225,11 @@ STUDIES = {
             "Gemma-3-270M, 6 real tasks; about 25 minutes on 2 CPU cores",
             tasks.suite("quick"),
             seeds=(0,),
-            n_train=80,
-            n_eval=100,
+            n_train=64,
+            n_eval=96,
             tuned=_TUNED,
             forgetting=_FORGETTING,
-            sizes=(20,),
+            sizes=(16,),
             start="shared",
         ),
         Study(
@@ -272,8 +280,18 @@ def study(name: str, **changes: Any) -> Study:
             found=f"{sorted(unknown)}",
             do="Correct the name of the setting.",
         )
+    if "sizes" not in given:  # the study's own, of those that are still smaller
+        n_train = given.get("n_train", named.n_train)
+        given["sizes"] = tuple(n for n in named.sizes if n < n_train)
+    # A folder is the same one wherever a notebook or a target is started.
+    given["models"] = tuple(
+        str(Path(m).resolve()) if Path(m).is_dir() else m for m in given.get("models", named.models)
+    )
     changed = replace(named, **given)
-    return named if changed == named else replace(changed, name=f"{name}-modified", modified=True)
+    if changed == named:
+        return named
+    description = f"a variation of {name}: {len(changed.tasks)} tasks, {changed.n_train} examples"
+    return replace(changed, name=f"{name}-modified", modified=True, description=description)
 
 
 def figures_dir(study: Study) -> Path:
@@ -542,11 +560,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
         epilog="; ".join(f"{s.name}: {s.description}" for s in STUDIES.values()),
     )
     parser.add_argument("study", help=f"one of {', '.join(STUDIES)}")
-    parser.add_argument("part", nargs="?", help=f"one of {', '.join(PARTS)}; all where left out")
+    parser.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; all where left out")
     given = parser.parse_args(None if arguments is None else list(arguments))
     try:
         chosen = study(given.study)
-        found = results(chosen, given.part)
+        found = [r for part in given.part or (None,) for r in results(chosen, part)]
     except ForgetlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -25,6 +25,7 @@ L2 = 1e-2  # weight of half the squared norm, beside the mean loss of a row
 LEARNING_RATE = 1e-3
 MAX_STEPS = 1000
 PATIENCE = 50  # steps without a lower held-out loss at any layer before stopping
+N_CONTROLS = 20
 HELD_OUT = 0.2  # of the training questions, for early stopping
 
 
@@ -162,35 +163,35 @@ def probe(
     """Fit probes on the training questions and judge the test questions, at every layer.
 
     A row is a question with one of its answers; its target is whether the answer is right. The
-    control is fitted to the same rows with one answer of each question, drawn at random, called
-    right: what it scores on the true targets is what a probe invents.
+    controls are fitted to the same rows, with one answer of each question, drawn at random, called
+    right. A drawn set of labels agrees or disagrees with the truth by accident, so that there are
+    N_CONTROLS of them: their spread is what a probe can find where there is nothing.
     """
     fitted, judged = hidden_states(lm, train), hidden_states(lm, test)
     n_choices = fitted.answer.shape[1]
+    called_right = [np.array([e.label for e in train])]
+    for draw in range(N_CONTROLS):
+        drawn = np.array([hash_uniform(f"probe-control-{draw}", seed, e.uid) for e in train])
+        called_right.append((drawn * n_choices).astype(np.int64))
     choices = np.arange(n_choices)
-    true = np.array([e.label for e in train])
-    drawn = np.array([hash_uniform("probe-control", seed, e.uid) for e in train])
-    targets = [  # (M,) each
-        (called_right[:, None] == choices).reshape(-1)
-        for called_right in (true, (drawn * n_choices).astype(np.int64))
-    ]
+    targets = np.stack([(c[:, None] == choices).reshape(-1) for c in called_right], axis=1)
     apart = np.array([hash_uniform("probe-held-out", seed, e.uid) < HELD_OUT for e in train])
     # Whole questions are held out. Of a handful, all or none may be: then all are fitted.
     held_out = None if apart.all() or not apart.any() else apart.repeat(n_choices)
     linear = fit(
         _by_layer(fitted.answer).to(lm.device),
-        torch.tensor(np.stack(targets, axis=1), device=lm.device),
+        torch.tensor(targets, device=lm.device),
         None if held_out is None else torch.tensor(held_out, device=lm.device),
     )
-    verdicts = (linear.logits(_by_layer(judged.answer).to(lm.device)) > 0).cpu()  # (P, M, 2)
+    verdicts = (linear.logits(_by_layer(judged.answer).to(lm.device)) > 0).cpu()  # (P, M, 1 + K)
     is_right = torch.tensor([[e.label == c for c in choices] for e in test])  # (N, C)
-    correct = [verdicts[..., k].unflatten(1, is_right.shape) == is_right for k in (0, 1)]
+    correct = (verdicts == is_right.reshape(-1, 1)).numpy()  # (P, M, 1 + K)
     n_layers = fitted.question.shape[1] - 1
     layer = paper_layer(n_layers)
     return ProbeResult(
         layers=np.arange(n_layers + 1, dtype=np.int16),
-        correct=correct[0].numpy(),
-        control=correct[1].numpy(),
+        correct=correct[..., 0].reshape(n_layers + 1, *is_right.shape),
+        control=correct[..., 1:].mean(1).T.astype(np.float32),
         variance_layer=layer,
         deviation=deviation(judged.question[:, layer]),
     )

@@ -384,11 +384,13 @@ class Dynamics:
 class ProbeResult:
     """What a linear probe of the hidden states says of the test examples (paper, Fig. 4 and 6).
 
-    Shapes: P probed layers, N test examples in the order of the run's test scores, C choices.
+    Shapes: P probed layers, N test examples in the order of the run's test scores, C choices, K
+    draws of shuffled labels.
 
     layers: (P,) 0 is the token embeddings, l the output of block l
     correct: (P, N, C) whether the probe is right about each (question, answer) pair
-    control: (P, N, C) the same for a probe that was fitted to shuffled labels
+    control: (K, P) share of these pairs about which a probe is right that was fitted to shuffled
+        labels, one a draw: what a probe finds by accident
     variance_layer: the layer of `deviation`: the fifth-to-last
     deviation: (N,) squared distance of the hidden state at the question's last token from its mean
         over the N examples; their sum over N - 1 is the trace of the covariance matrix
@@ -405,11 +407,12 @@ class ProbeResult:
         if (
             len(shape) != 3
             or shape[:2] != (len(self.layers), len(self.deviation))
-            or self.control.shape != shape
+            or self.control.ndim != 2
+            or self.control.shape[1] != len(self.layers)
         ):
             raise InputError(
                 "ProbeResult",
-                expected="correct and control (P, N, C), layers (P,), deviation (N,)",
+                expected="correct (P, N, C), control (K, P), layers (P,), deviation (N,)",
                 found=f"{shape}, {self.control.shape}, {self.layers.shape}, {self.deviation.shape}",
                 do="Probe every test example at every layer.",
             )

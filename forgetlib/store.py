@@ -63,7 +63,7 @@ _SCHEMA = pa.schema(
                 [
                     ("layers", pa.list_(pa.int16())),
                     ("correct", pa.list_(pa.list_(pa.list_(pa.bool_())))),
-                    ("control", pa.list_(pa.list_(pa.list_(pa.bool_())))),
+                    ("control", pa.list_(pa.list_(pa.float32()))),
                     ("variance_layer", pa.int16()),
                     ("deviation", pa.list_(pa.float32())),
                 ]
@@ -146,7 +146,7 @@ def _from_row(row: dict[str, Any]) -> RunResult:
         else ProbeResult(
             np.array(probe["layers"], np.int16),
             np.array(probe["correct"], bool),
-            np.array(probe["control"], bool),
+            np.array(probe["control"], np.float32),
             probe["variance_layer"],
             np.array(probe["deviation"], np.float32),
         ),

@@ -46,7 +46,8 @@ class Question:
 class Task:
     """One task: where its rows are and how a row becomes a question.
 
-    family: commonsense, science, reading, math, knowledge, language understanding or synthetic
+    family: commonsense, science, reading, math, reasoning, knowledge, language understanding or
+        synthetic
     answer_format: "verbaliser" where every question has the same responses (yes/no), else "text"
     question: row -> Question, or None where the row is not usable for the task
     harness: the task's name in the lm-evaluation-harness, or ""
@@ -411,7 +412,8 @@ def _synthetic_task(name: str, answer_format: str) -> Task:
 # --- the tasks and their suites ------------------------------------------------------------------
 
 COMMONSENSE, SCIENCE, KNOWLEDGE = "commonsense", "science", "knowledge"
-READING, MATH, LANGUAGE = "reading", "math", "language understanding"
+READING, MATH, REASONING = "reading", "math", "reasoning"
+LANGUAGE = "language understanding"
 
 _TASKS: dict[str, Task] = {}
 _BUILT_IN: frozenset[str] = frozenset()  # filled below, once they are all there
@@ -543,7 +545,7 @@ for _task in (
     Task("sst2", LANGUAGE, "verbaliser", arrow("glue/sst2/validation"), _sst2, "sst2"),
     Task(
         "logical_reasoning",
-        LANGUAGE,
+        REASONING,
         "text",
         requests("basic_skills_logical_reasoning/rc_5shot", "validation"),
         _basic_skill,

@@ -31,12 +31,11 @@ def small(**changes):
 
 
 @pytest.fixture(scope="module")
-def tiny_results(tmp_path_factory):
-    """The whole `tiny` study, computed once for this module."""
-    root = tmp_path_factory.mktemp("tiny")
+def tiny_results(tiny_root):
+    """The whole `tiny` study."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FORGETLIB_ROOT", str(root))
-        return root, results(STUDIES["tiny"], progress=False)
+        patch.setenv("FORGETLIB_ROOT", str(tiny_root))
+        return tiny_root, results(STUDIES["tiny"], progress=False)
 
 
 def test_the_tiny_study_shows_both_kinds_of_forgetting(tiny_results):
@@ -207,7 +206,7 @@ def test_a_variation_reuses_the_named_study_s_runs(tiny_results, monkeypatch):
 
 
 def test_a_change_of_nothing_is_the_named_study():
-    assert study("quick", tasks=None, n_train=160) is STUDIES["quick"]
+    assert study("quick", tasks=None, n_train=STUDIES["quick"].n_train) is STUDIES["quick"]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +220,9 @@ def test_a_change_of_nothing_is_the_named_study():
             lambda: study("tiny", seeds=0),
             r"expected seeds to be a list, found 0. Write seeds=\[0\]",
         ),
+        (lambda: study("tiny", tasks=[]), "tasks of study 'tiny': expected at least one"),
+        (lambda: study("tiny", seeds=[]), "seeds of study"),
+        (lambda: study("tiny", models=[]), "models of study"),
         (lambda: study("tiny", start="all"), "start of study 'tiny.*expected one of pairwise"),
         (lambda: study("tiny", sizes=[200]), r"from 1 to below n_train, 120, found \[200\]"),
         (lambda: study("tiny").specs("fig3"), "part of a study: expected one of own, cross"),
@@ -344,6 +346,19 @@ def test_a_part_computes_no_other_part_and_the_rest_takes_it_up(project, monkeyp
     assert [s.condition for s in calls] == ["random", "random"]
     assert len(cross) == 6
     assert not list((project / ".work/tiny-modified/weights").glob("*"))
+
+
+def test_a_smaller_n_train_keeps_the_sizes_that_are_smaller_still():
+    assert study("tiny", n_train=40).sizes == (30,)
+    assert study("tiny", n_train=20).sizes == ()
+    assert study("tiny", n_train=20, sizes=[5]).sizes == (5,)
+
+
+def test_a_model_s_folder_is_the_same_from_every_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    here = study("tiny", models=["model", "hub/id"])
+    assert here.models == (str(tmp_path / "model"), "hub/id")
 
 
 def test_a_long_study_packs_what_it_has_when_it_is_interrupted(project, monkeypatch):

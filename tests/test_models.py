@@ -277,7 +277,7 @@ def test_broken_weights_are_an_error(folder, tmp_path):
 @pytest.mark.parametrize(
     ("prompt", "choices", "message"),
     [
-        ("good " * 80, ("good", "bad"), "at most 64 tokens, the context of tiny, found 80"),
+        ("good " * 80, ("good", "bad"), "at most 64 tokens, the context of tiny, found 81"),
         ("good", ("bad " * 80, "bad"), "at most 64 tokens"),
     ],
 )
@@ -309,3 +309,17 @@ def test_a_response_that_tokenises_to_nothing_is_an_error(tiny, monkeypatch):
     lm = models.LM("joining", tiny.model, Joining(), tiny.device, 64)
     with pytest.raises(InputError, match="expected a response of at least one token"):
         models.encode(lm, Example("t/test/0", ("a", "a"), ("b", "c"), 0), 0)
+
+
+@pytest.mark.parametrize("ignored", ["position_ids", "attention_mask"])
+def test_a_model_that_ignores_positions_or_mask_is_not_packed(tiny, monkeypatch, ignored):
+    """As those with positions in their attention do, or with recurrent layers."""
+    decoder = models._decoder(tiny.model)
+    forward = decoder.forward
+
+    def without(**inputs):
+        return forward(**{k: v for k, v in inputs.items() if k != ignored})
+
+    assert models._can_pack(tiny)
+    monkeypatch.setattr(decoder, "forward", without)
+    assert not models._can_pack(tiny)

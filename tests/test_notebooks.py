@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -13,7 +14,6 @@ import papermill
 import pytest
 
 import forgetlib
-from forgetlib import experiment
 
 ROOT = Path(forgetlib.__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -106,23 +106,31 @@ class TestEveryFigure:
         assert len(rows) >= 4
 
 
-@pytest.fixture(scope="module")
-def tiny_figures(tmp_path_factory):
-    """Every figure of `tiny`, from nothing, through papermill as make does it."""
-    root = tmp_path_factory.mktemp("tiny_figures")
-    environment = os.environ | {"FORGETLIB_ROOT": str(root)}
-    for path in FIGURES:
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"),
-                *("-p", "study", "tiny", path.name, str(root / path.name)),
-            ],
-            cwd=path.parent,
+def execute(commands, root):
+    """Run commands in the notebooks' folder, two at a time; their completed processes."""
+
+    def one(command):
+        environment = os.environ | {"FORGETLIB_ROOT": str(root)}
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=ROOT / "notebooks",
             env=environment,
-            check=True,
             capture_output=True,
+            text=True,
         )
-    return root
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(one, commands))
+
+
+@pytest.fixture(scope="module")
+def tiny_figures(tiny_root):
+    """Every figure of `tiny`, through papermill as make does it."""
+    drawn = ["papermill", "--no-progress-bar", "-k", "python3", "-p", "study", "tiny"]
+    commands = [[*drawn, p.name, str(tiny_root / p.name)] for p in FIGURES]
+    for done in execute(commands, tiny_root):
+        assert done.returncode == 0, done.stderr[-2000:]
+    return tiny_root
 
 
 def test_an_unknown_study_in_a_notebook_says_what_there_is(tmp_path):
@@ -132,27 +140,42 @@ def test_an_unknown_study_in_a_notebook_says_what_there_is(tmp_path):
         )
 
 
+def nbval(path):
+    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"]
+    return ["pytest", "-q", "-p", "no:cacheprovider", *options, path.name]
+
+
+@pytest.fixture(scope="module")
+def committed_figures(tmp_path_factory):
+    """Every figure's notebook executed by nbval on the committed results, and nothing else."""
+    root = tmp_path_factory.mktemp("committed")
+    for results in ROOT.glob("figures/*/results.parquet"):
+        folder = root / "figures" / results.parent.name
+        folder.mkdir(parents=True)
+        (folder / results.name).symlink_to(results)
+    done = execute([nbval(path) for path in FIGURES], root)
+    assert not (root / ".work").exists(), "results are missing: something was computed"
+    return root, dict(zip(FIGURES, done, strict=True))
+
+
 @pytest.mark.parametrize("path", FIGURES, ids=lambda p: p.stem)
-def test_the_committed_figure_is_drawn_from_the_committed_results(path, tmp_path, monkeypatch):
-    """The CSV in the repository holds the numbers that the packed results give today."""
-    study = ast.literal_eval(
-        next(
-            s.value
-            for s in ast.parse(parameters(path).source).body
-            if ast.unparse(s.targets[0]) == "study"
-        )
+def test_the_committed_figure_is_drawn_from_the_committed_results(path, committed_figures):
+    """The notebook prints what it printed, and its CSVs hold what they held, today as well."""
+    root, done = committed_figures
+    assert done[path].returncode == 0, done[path].stdout[-3000:]
+    (study,) = (
+        ast.literal_eval(statement.value)
+        for statement in ast.parse(parameters(path).source).body
+        if ast.unparse(statement.targets[0]) == "study"
     )
-    committed = ROOT / "figures" / study
-    (tmp_path / "figures" / study).mkdir(parents=True)
-    packed = tmp_path / "figures" / study / "results.parquet"
-    packed.symlink_to(committed / "results.parquet")
-    monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path))
-    monkeypatch.setattr(experiment, "compute", lambda *a, **k: pytest.fail("results are missing"))
-    environment = os.environ | {"FORGETLIB_ROOT": str(tmp_path)}
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "environ", environment)
-        papermill.execute_notebook(
-            path, tmp_path / "out.ipynb", {"study": study}, progress_bar=False, cwd=str(path.parent)
-        )
-    name = f"{path.stem}.csv"
-    assert (tmp_path / "figures" / study / name).read_text() == (committed / name).read_text()
+    for name in saved(path):
+        place = f"figures/{study}/{name}.csv"
+        assert (root / place).read_text() == (ROOT / place).read_text(), name
+
+
+@pytest.mark.embedded
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(set(NOTEBOOKS) - set(FIGURES)), ids=lambda p: p.stem)
+def test_the_tour_runs_as_committed(path, tmp_path):
+    (done,) = execute([nbval(path)], tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]

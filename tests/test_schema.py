@@ -191,16 +191,17 @@ def test_a_result_must_have_the_scores_its_spec_names():
 
 def a_probe(**changes):
     right = np.ones((3, 2, 2), bool)
-    values = {"layers": np.arange(3), "correct": right, "control": right, "variance_layer": 1}
+    control = np.full((4, 3), 0.5)
+    values = {"layers": np.arange(3), "correct": right, "control": control, "variance_layer": 1}
     return ProbeResult(**(values | {"deviation": np.ones(2)} | changes))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layers": np.arange(2)}, r"found \(3, 2, 2\), \(3, 2, 2\), \(2,\)"),
-        ({"control": np.ones((3, 2), bool)}, r"\(3, 2\)"),
-        ({"deviation": np.ones(3)}, "expected correct and control"),
+        ({"layers": np.arange(2)}, r"found \(3, 2, 2\), \(4, 3\), \(2,\)"),
+        ({"control": np.ones((3, 2))}, r"\(3, 2\)"),
+        ({"deviation": np.ones(3)}, r"expected correct \(P, N, C\), control \(K, P\)"),
         ({"deviation": np.array([1, np.nan])}, "hidden states are broken"),
     ],
 )

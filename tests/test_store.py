@@ -16,10 +16,10 @@ from forgetlib.store import Store, StoreError, read_records, write_records
 
 def a_result():
     result = family("t", 0.5, 0.9, 0.6, n=20)[2]
-    right = np.random.default_rng(0).random((2, 3, 20, 2)) < 0.7
-    probe = ProbeResult(
-        np.arange(3, dtype=np.int16), right[0], right[1], 1, np.linspace(0, 1 / 3, 20, dtype="f")
-    )
+    rng = np.random.default_rng(0)
+    right, control = rng.random((3, 20, 2)) < 0.7, rng.random((5, 3)).astype(np.float32)
+    layers, deviation = np.arange(3, dtype=np.int16), np.linspace(0, 1 / 3, 20, dtype=np.float32)
+    probe = ProbeResult(layers, right, control, 1, deviation)
     uids = result.scores["t/train"].uids
     dynamics = Dynamics(np.array([0, 5], np.int32), uids, np.full((2, 20), 0.25, np.float32))
     return replace(

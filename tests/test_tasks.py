@@ -136,7 +136,7 @@ def test_synthetic_tasks_are_the_same_at_every_call_and_balanced(name):
     assert top < (0.6 if tasks.get(name).answer_format == "verbaliser" else 0.2)
 
 
-def test_the_embedded_suite_is_21_tasks_of_six_families():
+def test_the_embedded_suite_is_21_tasks_of_seven_families():
     assert len(EMBEDDED) == 21
     assert {tasks.get(n).family for n in EMBEDDED} == {
         "commonsense",
@@ -181,3 +181,27 @@ def test_splits_of_arc_and_openbookqa_are_both_there():
     }.items():
         origins = [uid.split("/")[1] for uid, _ in tasks.questions(name)]
         assert (origins.count("validation"), origins.count("test")) == sizes
+
+
+def test_the_description_is_the_tasks_own():
+    described = tasks.describe(["sst2", "piqa"]).to_dict("records")
+    assert described == [
+        {"eval_task": n, "family": tasks.get(n).family, "answer_format": tasks.get(n).answer_format}
+        for n in ("sst2", "piqa")
+    ]
+    with pytest.raises(InputError, match="found 'sst'"):
+        tasks.describe(["sst"])
+
+
+def test_the_answer_format_is_what_the_questions_show():
+    """A verbaliser's questions have the same responses; the regressions separate by it."""
+    for name in tasks.suite("tiny"):
+        sets = {frozenset(question.choices) for _, question in tasks.questions(name)}
+        assert (len(sets) == 1) == (tasks.get(name).answer_format == "verbaliser")
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("name", tasks.suite("embedded"))
+def test_the_answer_format_of_real_tasks_is_what_their_questions_show(name):
+    sets = {frozenset(question.choices) for _, question in tasks.questions(name)}
+    assert (len(sets) == 1) == (tasks.get(name).answer_format == "verbaliser")
