@@ -25,11 +25,13 @@ from forgetlib.stats import (
     as_columns,
     check_same_examples,
     correct,
+    jackknife,
     percentiles,
     rank_correlation,
     ratio_of,
     resampled_means,
     seed_picks,
+    something_to_forget,
 )
 
 
@@ -44,10 +46,11 @@ class CrossTask:
     n: (K,) test examples of each task, all seeds
     tuned: (K,) test accuracy after fine-tuning, mean over seeds
     forgotten: (K, K) test accuracy after forgetting, mean over seeds
-    forget_ratio: (K, K); a row is NaN where the fine-tuned accuracy is not above chance in every
-        resample
+    forget_ratio: (K, K); a row is NaN where there was not `stats.something_to_forget`
     replicates: (R, K, K) forget_ratio in bootstrap resamples of examples, and of seeds where there
-        are several. A row's cells share their resample, as they share their examples
+        are several (of few seeds, the bootstrap is too narrow). A row's cells share their resample,
+        as they share their examples. Where a row is defined, a resample of it that has no ratio,
+        since its fine-tuned accuracy is at or below chance, is replaced by another of the row
     outcomes: for each task and seed (N, 1 + K), whether each test example is right: after
         fine-tuning, and after forgetting each task
     """
@@ -102,7 +105,11 @@ def cross_task(
     rng = np.random.default_rng(0)
     picks = seed_picks(rng, n_resamples, len(seeds))  # the same seeds for every task
     resampled = np.stack([resampled_means(g, rng=rng, picks=picks) for g in outcomes], axis=1)
-    defined = np.all(resampled[..., 0] > CHANCE, axis=0)  # (K,)
+    defined = np.array([something_to_forget([g[:, 0] for g in groups]) for groups in outcomes])
+    for row in np.flatnonzero(defined):
+        has_ratio = resampled[:, row, 0] > CHANCE
+        others = rng.choice(np.flatnonzero(has_ratio), int((~has_ratio).sum()))
+        resampled[~has_ratio, row] = resampled[others, row]
 
     def ratio(accuracies: np.ndarray) -> np.ndarray:
         found = ratio_of_condition(accuracies[..., :1], accuracies[..., 1:])
@@ -208,56 +215,69 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
 SOURCES = ("evaluated task", "forgotten task", "interaction and noise")
 
 
-def _two_way(matrix: np.ndarray) -> np.ndarray:
-    """(..., rows, columns) -> (..., 3) sums of squares of row means, column means, and the rest."""
+def _components(matrix: np.ndarray) -> np.ndarray:
+    """(..., rows, columns) -> (..., 3) variance by row, by column, and of the rest.
+
+    The unbiased estimates of a two-way analysis without replication: what the rest adds to the mean
+    square of the row (or column) means is subtracted from it. They can be below 0.
+    """
+    rows, columns = matrix.shape[-2:]
     grand = matrix.mean((-2, -1), keepdims=True)
     by_row = matrix.mean(-1, keepdims=True) - grand
     by_column = matrix.mean(-2, keepdims=True) - grand
-    parts = (by_row, by_column, matrix - grand - by_row - by_column)
-    return np.stack(
-        [(np.broadcast_to(part, matrix.shape) ** 2).sum((-2, -1)) for part in parts], axis=-1
-    )
+    rest = ((matrix - grand - by_row - by_column) ** 2).sum((-2, -1)) / ((rows - 1) * (columns - 1))
+    of_rows = (by_row**2).sum((-2, -1)) / (rows - 1)
+    of_columns = (by_column**2).sum((-2, -1)) / (columns - 1)
+    return np.stack([of_rows - rest / columns, of_columns - rest / rows, rest], axis=-1)
+
+
+def _shares(components: np.ndarray) -> np.ndarray:
+    """(..., 3) components -> (..., 3) shares of their sum, NaN where that is not above 0."""
+    total = components.sum(-1, keepdims=True)
+    return np.divide(components, total, out=np.full(components.shape, np.nan), where=total > 1e-12)
 
 
 def variance_shares(cross: CrossTask) -> pd.DataFrame:
     """How much of the forget ratio's variance each side of a pair explains (paper, Fig. 3).
 
-    An additive two-way analysis of the evaluated tasks that are defined. The sums of squares of row
-    means, of column means and of the rest, each divided by the total, are the column
-    `uncorrected`. Sampling error inflates them, and the evaluated task's above all: a row shares
-    its test examples and its fine-tuned accuracy. `share` is therefore taken after subtracting,
-    from each sum of squares, what it is for the bootstrap's deviations from their mean (nothing
-    below zero is kept). The replicates, which have sampling error twice, lose it twice; one with
-    nothing left could be any share, and widens the interval on both sides.
+    A two-way analysis of the evaluated tasks that are defined: components of variance (unbiased
+    with any number of rows and columns), those below 0 taken as 0, divided by their sum. These
+    shares are the column `uncorrected`. Sampling error inflates them, and the evaluated task's
+    above all: a row shares its test examples and its fine-tuned accuracy. `share` is therefore
+    taken after subtracting, from each component, what it is for the bootstrap's deviations from
+    their mean.
 
-    The tasks are taken as they are: the interval speaks of these tasks, not of others. What differs
-    between training runs is seen where there are several seeds only. With one seed it counts as
-    variance: the fine-tuning run's as the evaluated task's, the forgetting run's as
+    Two intervals. share_low and share_high are over examples, and speak of these tasks: the
+    replicates, which have sampling error twice, lose it twice; one with nothing left could be any
+    share, and widens the interval on both sides. tasks_low and tasks_high speak of tasks like
+    these: a jackknife that leaves out each task in turn, as row and as column (`stats.jackknife`,
+    with as many degrees of freedom as there are defined tasks, less one).
+
+    What differs between training runs is seen where there are several seeds only. With one seed it
+    counts as variance: the fine-tuning run's as the evaluated task's, the forgetting run's as
     the rest ("pairwise") or as the forgotten task's ("shared").
 
-    Rows: source in `SOURCES`, and "evaluated - forgotten", the difference of the first two, paired.
-    Columns: model, condition, start, source, share with its interval, uncorrected, n_tasks
-    (evaluated tasks that are defined). NaN with fewer than two of these.
+    Rows: source in `SOURCES`. Columns: model, condition, start, source, share with its intervals,
+    uncorrected, n_tasks (evaluated tasks that are defined). NaN with fewer than two of these, or
+    without any variance.
     """
     defined = cross.defined
     n_tasks = int(defined.sum())
-    names = (*SOURCES, "evaluated - forgotten")
-    shares = [Interval(np.nan, np.nan, np.nan)] * 4
-    uncorrected = np.full(4, np.nan)
+    shares = tasks = [Interval(np.nan, np.nan, np.nan)] * 3
+    uncorrected = np.full(3, np.nan)
     if n_tasks > 1:
-        replicates = cross.replicates[:, defined]
-        noise = _two_way(replicates - replicates.mean(0)).mean(0)  # (3,)
-        found = _two_way(cross.forget_ratio[defined])
-        uncorrected = _shares(found)
-        estimate = _shares(np.maximum(found - noise, 0))
-        resampled = _shares(np.maximum(_two_way(replicates) - 2 * noise, 0))  # (R, 4)
+        ratio, replicates = cross.forget_ratio[defined], cross.replicates[:, defined]
+        deviations = replicates - replicates.mean(0)
+        noise = _components(deviations).mean(0)
+        uncorrected = _shares(np.maximum(_components(ratio), 0))
+        estimate = _shares(np.maximum(_components(ratio) - noise, 0))
         if np.isfinite(estimate).all():
-            least, most = np.array([0, 0, 0, -1]), np.ones(4)
-            empty = np.isnan(resampled)
+            resampled = _shares(np.maximum(_components(replicates) - 2 * noise, 0))  # (R, 3)
             tail = (1 - CONFIDENCE_LEVEL) / 2
-            low = np.quantile(np.where(empty, least, resampled), tail, axis=0)
-            high = np.quantile(np.where(empty, most, resampled), 1 - tail, axis=0)
+            low = np.quantile(np.nan_to_num(resampled, nan=0), tail, axis=0)
+            high = np.quantile(np.nan_to_num(resampled, nan=1), 1 - tail, axis=0)
             shares = [Interval(*map(float, v)) for v in zip(estimate, low, high, strict=True)]
+            tasks = _over_tasks(estimate, cross.forget_ratio, deviations, defined)
     return pd.DataFrame(
         {
             "model": cross.model,
@@ -265,34 +285,61 @@ def variance_shares(cross: CrossTask) -> pd.DataFrame:
             "start": cross.start,
             "source": name,
             **as_columns("share", share),
+            "tasks_low": of_tasks.low,
+            "tasks_high": of_tasks.high,
             "uncorrected": float(raw),
             "n_tasks": n_tasks,
         }
-        for name, share, raw in zip(names, shares, uncorrected, strict=True)
+        for name, share, of_tasks, raw in zip(SOURCES, shares, tasks, uncorrected, strict=True)
     )
 
 
-def _shares(squares: np.ndarray) -> np.ndarray:
-    """(..., 3) sums of squares -> (..., 4) shares and the first two's difference; NaN if all 0."""
-    total = squares.sum(-1, keepdims=True)
-    shares = np.divide(squares, total, out=np.full(squares.shape, np.nan), where=total > 1e-12)
-    return np.concatenate([shares, shares[..., :1] - shares[..., 1:2]], axis=-1)
+def _over_tasks(
+    estimate: np.ndarray, ratio: np.ndarray, deviations: np.ndarray, defined: np.ndarray
+) -> list[Interval]:
+    """The shares' intervals over tasks, between 0 and 1.
+
+    Without a task, a component may be below 0 here: cut off there, the shares of a clear result
+    would all be 1, without a spread to tell how certain that is.
+
+    ratio: (K, K); deviations: (R, D, K) of the D defined rows
+    """
+    if defined.sum() < 3:
+        return [Interval(float(share), np.nan, np.nan) for share in estimate]
+    rows = np.flatnonzero(defined)
+    without_each = []
+    for task in range(len(ratio)):
+        left, columns = rows != task, np.arange(len(ratio)) != task
+        noise = _components(deviations[:, left][:, :, columns]).mean(0)
+        without_each.append(_shares(_components(ratio[rows[left]][:, columns]) - noise))
+    found = (
+        jackknife(float(share), values, len(rows) - 1)
+        for share, values in zip(estimate, np.array(without_each).T, strict=True)
+    )
+    return [Interval(i.value, *map(float, np.clip([i.low, i.high], 0, 1))) for i in found]
 
 
 def own_against_others(cross: CrossTask) -> pd.DataFrame:
     """Whether another task's labels make a task forgotten more than its own do (paper, Fig. 3).
 
     The best of many others looks better than it is, because it was picked. So it is picked, by the
-    lowest accuracy, on every other test example, and compared with the task's own labels on the
-    rest; then the other way round; `difference` is the mean of both. Each half is resampled for
-    itself, with the picking repeated. The difference is that of the task which was picked, so it
-    errs downwards where several others are about as good. It speaks of these training runs.
+    lowest accuracy, on other data than those on which it is compared with the task's own labels.
+
+    - With several seeds, it is picked on the other seeds' runs and compared on this seed's;
+      `difference` is the mean over seeds, which are resampled (too narrow an interval, of few).
+    - With one seed, it is picked on every other test example and compared on the rest, then the
+      other way round. That speaks of these training runs only: among K - 1 runs that differ by
+      chance, one really is better than the task's own.
+
+    Examples are resampled with the picking repeated. The difference is that of the task which was
+    picked, so it errs downwards where several others are about as good.
 
     One row an evaluated task. Columns: model, condition, start, eval_task, n (test examples, all
     seeds), own (forget ratio by its own labels), best_other (task with the highest ratio on all
-    examples) and best_other_ratio, which are the picked ones, difference with its interval (own
-    accuracy less the best other's; above 0: the other's labels forget more), ratio_defined.
-    Missing where the ratio is undefined, or where there is no other task.
+    data) and best_other_ratio, which flatters it, difference with its interval (own accuracy less
+    the best other's; above 0: the other's labels forget more), picked_on ("other seeds" or "half of
+    the test questions"), ratio_defined. Missing where the ratio is undefined, or where there is no
+    other task.
     """
     rng = np.random.default_rng(0)
     rows = []
@@ -314,6 +361,7 @@ def own_against_others(cross: CrossTask) -> pd.DataFrame:
                 "best_other": None if best is None else cross.tasks[best],
                 "best_other_ratio": np.nan if best is None else float(cross.forget_ratio[i, best]),
                 **as_columns("difference", difference),
+                "picked_on": "other seeds" if cross.n_seeds > 1 else "half of the test questions",
                 "ratio_defined": bool(cross.defined[i]),
             }
         )
@@ -321,25 +369,32 @@ def own_against_others(cross: CrossTask) -> pd.DataFrame:
 
 
 def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator) -> Interval:
-    groups = [group[:, 1:] for group in cross.outcomes[index]]  # (N, K) right after forgetting
-    if min(len(group) for group in groups) < 2:
+    parts = [group[:, 1:] for group in cross.outcomes[index]]  # a seed: (N, K), after forgetting
+    if cross.n_seeds == 1:
+        parts = [parts[0][half::2] for half in (0, 1)]
+    if min(map(len, parts)) < 1:
         return Interval(np.nan, np.nan, np.nan)
-    halves = [[group[half::2] for group in groups] for half in (0, 1)]
 
-    def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """(..., K) accuracies on the two halves -> (...) mean difference over both directions."""
-        total = np.zeros(first.shape[:-1])
-        for chosen_on, measured_on in ((first, second), (second, first)):
-            others = chosen_on.copy()
+    def differences(means: np.ndarray) -> np.ndarray:
+        """(P, ..., K) accuracies on each part -> (P, ...) differences, picked on the others."""
+        found = []
+        for part, measured_on in enumerate(means):
+            others = np.delete(means, part, axis=0).mean(0)
             others[..., index] = np.inf
             best = others.argmin(-1)[..., None]
-            total += measured_on[..., index] - np.take_along_axis(measured_on, best, -1)[..., 0]
-        return total / 2
+            best_other = np.take_along_axis(measured_on, best, -1)[..., 0]
+            found.append(measured_on[..., index] - best_other)
+        return np.array(found)
 
-    value = difference(*(np.mean([g.mean(0) for g in half], axis=0) for half in halves))
-    picks = seed_picks(rng, len(cross.replicates), len(groups))
-    resampled = (resampled_means(half, rng=rng, picks=picks) for half in halves)
-    return percentiles(float(value), difference(*resampled))
+    n_resamples = len(cross.replicates)
+    value = differences(np.array([part.mean(0) for part in parts])).mean()
+    resampled = differences(
+        np.array([resampled_means([part], rng=rng, n_resamples=n_resamples) for part in parts])
+    )
+    if cross.n_seeds > 1:
+        picks = seed_picks(rng, n_resamples, cross.n_seeds)
+        resampled = np.take_along_axis(resampled, picks.T, axis=0)
+    return percentiles(float(value), resampled.mean(0))
 
 
 def upgma(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -405,11 +460,21 @@ def model_agreement(crosses: Sequence[CrossTask]) -> pd.DataFrame:
     (`stats.rank_correlation`), over the tasks that are defined in both. Means are over the
     forgotten tasks that both have.
 
+    crosses: every two differ in the model or in the condition, and in nothing else
+
     Columns: a, b ("model, condition"; ", shared" where that is the start), rank_correlation with
     its interval, n (tasks).
     """
     rows = []
     for a, b in combinations(crosses, 2):
+        differ = [k for k in ("model", "condition", "start") if getattr(a, k) != getattr(b, k)]
+        if differ not in (["model"], ["condition"]):
+            raise InputError(
+                "agreement of two cross-task matrices",
+                expected="two that differ in either the model or the condition, and not in start",
+                found=f"{_label(a)} and {_label(b)}",
+                do="Pass every model or condition once, all of one study.",
+            )
         forgotten = [t for t in a.tasks if t in b.tasks]
         evaluated = [t for t in forgotten if all(c.defined[c.tasks.index(t)] for c in (a, b))]
         means = (

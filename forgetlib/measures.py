@@ -27,8 +27,7 @@ from forgetlib.stats import (
     column,
     confidence,
     correct,
-    forget_gap,
-    forget_ratio,
+    forgetting,
     full_size,
     percentiles,
     rank_correlations,
@@ -65,55 +64,42 @@ def question_confidences(results: Iterable[RunResult]) -> pd.DataFrame:
 # --- Figure 4: what predicts forgetting ----------------------------------------------------------
 
 
-def predictors(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
-    """Forgetting of each task and what might predict it (paper, Fig. 4), one row a seed.
+def predictors(
+    results: Iterable[RunResult], *, by_seed: bool = False, n_resamples: int = N_RESAMPLES
+) -> pd.DataFrame:
+    """Forgetting of each task and what might predict it (paper, Fig. 4), one row a model and task.
 
-    Columns: model, eval_task, seed, n (test examples), forget_ratio (NaN where the fine-tuned
-    accuracy is not above chance in every bootstrap resample), forgotten, forget_gap, and of the
-    fine-tuned model on the test set: confidence (mean), log_variance (natural logarithm of the
-    trace of the hidden states' covariance; NaN without a probe) with its interval, tuned (accuracy,
-    which stands for difficulty), and base (accuracy before).
+    by_seed: one row a model, task and seed instead, for the mixed model alone: each row's ratio is
+        then defined or not by one seed's examples
+
+    Columns: those of `stats.forgetting` (of which tuned stands for difficulty, and confidence is
+    the fine-tuned model's), log_variance with its interval, and seed where by_seed is set.
+    log_variance is the natural logarithm of the trace of the covariance of the fine-tuned model's
+    hidden states on the test set, mean over seeds; NaN without a probe.
     """
-    rows = []
-    for model, task, seeds in full_size(results):
-        for runs in seeds:
-            tested = [runs[phase].scores[f"{task}/test"] for phase in PHASES]
-            columns = np.stack([correct(s).astype(float) for s in tested], axis=1)
-            base, tuned, forgotten = columns.mean(0)
-            ratio = bootstrap(
-                lambda m: forget_ratio(m[..., 1], m[..., 2]), [columns], n_resamples=n_resamples
-            )
-            rows.append(
-                {
-                    "model": model,
-                    "eval_task": task,
-                    "seed": runs["tuned"].spec.seed,
-                    "n": len(columns),
-                    "forget_ratio": ratio.value if np.isfinite(ratio.low) else np.nan,
-                    "forgotten": forgotten,
-                    "forget_gap": forget_gap(forgotten),
-                    "confidence": confidence(tested[1]).mean(),
-                    **as_columns("log_variance", _log_variance(runs["tuned"].probe, n_resamples)),
-                    "tuned": tuned,
-                    "base": base,
-                }
-            )
-    return pd.DataFrame(rows)
+    parts = []
+    for _, _, seeds in full_size(results):
+        for those in [[runs] for runs in seeds] if by_seed else [seeds]:
+            of_task = [run for runs in those for run in runs.values()]
+            row = forgetting(of_task, n_resamples=n_resamples)
+            variance = _log_variance([runs["tuned"].probe for runs in those], n_resamples)
+            seed = {"seed": those[0]["tuned"].spec.seed} if by_seed else {}
+            parts.append(row.assign(**as_columns("log_variance", variance), **seed))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _log_variance(probe: ProbeResult | None, n_resamples: int) -> Interval:
+def _log_variance(probes: Sequence[ProbeResult | None], n_resamples: int) -> Interval:
     """Logarithm of the trace of the covariance, from the squared distances to the mean (N,).
 
     The interval resamples test examples. The mean is that of all examples in every resample: only
     the distances to it are stored. It matters little, by a share of about 1 / N.
     """
-    if probe is None or len(probe.deviation) < 2 or not probe.deviation.any():
+    distances = [p.deviation.astype(float) for p in probes if p is not None]
+    known = [d * len(d) / (len(d) - 1) for d in distances if len(d) > 1 and d.any()]
+    if not known:
         return Interval(np.nan, np.nan, np.nan)
-    n = len(probe.deviation)
-    distances = probe.deviation.astype(float)[:, None]
-    return bootstrap(
-        lambda means: np.log(means[..., 0] * n / (n - 1)), [distances], n_resamples=n_resamples
-    )
+    groups = [d[:, None] for d in known]
+    return bootstrap(lambda means: np.log(means[..., 0]), groups, n_resamples=n_resamples)
 
 
 def example_level(results: Iterable[RunResult]) -> pd.DataFrame:
@@ -222,7 +208,8 @@ def order(
     again when forgetting starts), n_never_forgotten, which add up to all; rank_correlation with its
     interval; enough. The correlation is Spearman's, of the step passed in fine-tuning and the step
     passed in forgetting; below 0: learned first, forgotten last. It is taken within each seed and
-    averaged, weighted by n; the interval resamples examples within each seed.
+    averaged, weighted by n; the interval resamples examples within each seed, and is missing where
+    every resample has the same order (with few recorded steps, most examples share them).
     """
     rows = []
     for model, task, seeds in full_size(results):
@@ -245,6 +232,8 @@ def order(
             total[defined] += len(both) * values[defined]
             weight[defined] += len(both)
         values = np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
+        if np.ptp(values[1:]) < 1e-9:  # a perfect order in every resample shows no uncertainty
+            values[1:] = np.nan
         rows.append(
             {
                 "model": model,
@@ -287,9 +276,10 @@ def probe_accuracy(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPL
     """How well a linear probe tells correct from incorrect answers (paper, Fig. 6).
 
     One row a model, task, phase and layer. Columns: model, eval_task, phase in `PROBED_PHASES`,
-    layer, accuracy and control (a probe fitted to shuffled labels), each with its interval, n
-    (pairs of question and answer, all seeds), is_paper_layer (the fifth-to-last). An example's
-    pairs are resampled together.
+    layer, accuracy with its interval (an example's pairs are resampled together), control (mean
+    accuracy of the probes that were fitted to shuffled labels), control_low and control_high
+    (between which 95 % of these probes are, of all seeds), n (pairs of question and answer, all
+    seeds), is_paper_layer (the fifth-to-last).
     """
     rows = []
     for model, task, seeds in full_size(results):
@@ -297,30 +287,32 @@ def probe_accuracy(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPL
         if not probed:
             continue
         layers, paper_layer = probed[0]["base"].layers, probed[0]["base"].variance_layer
-        # (N, phase x (accuracy, control) x layer) for each seed
+        n = sum(found["base"].correct[0].size for found in probed)
+        # (N, phase x layer) for each seed
         groups = [
-            np.concatenate(
-                [
-                    _pair_means(p)
-                    for phase in PHASES
-                    for p in (found[phase].correct, found[phase].control)
-                ],
-                axis=1,
-            )
+            np.concatenate([_pair_means(found[phase].correct) for phase in PHASES], axis=1)
             for found in probed
         ]
         means = np.mean([g.mean(0) for g in groups], axis=0)
         rng = np.random.default_rng(0)
         resampled = resampled_means(groups, n_resamples=n_resamples, rng=rng)
-        shape = (len(PHASES), 2, len(layers))
-        places = np.arange(len(means)).reshape(shape)
-        for (i, phase), (j, layer) in product(enumerate(PROBED_PHASES), enumerate(layers)):
-            row = {"model": model, "eval_task": task, "phase": phase, "layer": int(layer)}
-            for k, name in enumerate(("accuracy", "control")):
-                place = places[i, k, j]
-                row |= as_columns(name, percentiles(float(means[place]), resampled[:, place]))
-            n = sum(found["base"].correct[0].size for found in probed)
-            rows.append({**row, "n": n, "is_paper_layer": bool(layer == paper_layer)})
+        places = np.arange(len(means)).reshape(len(PHASES), len(layers))
+        for (i, phase), (j, layer) in product(enumerate(PHASES), enumerate(layers)):
+            place = places[i, j]
+            accuracy = percentiles(float(means[place]), resampled[:, place])
+            draws = np.concatenate([found[phase].control[:, j] for found in probed])
+            rows.append(
+                {
+                    "model": model,
+                    "eval_task": task,
+                    "phase": PROBED_PHASES[i],
+                    "layer": int(layer),
+                    **as_columns("accuracy", accuracy),
+                    **as_columns("control", percentiles(float(draws.mean()), draws)),
+                    "n": n,
+                    "is_paper_layer": bool(layer == paper_layer),
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -1,10 +1,12 @@
 """What predicts forgetting: the regression analyses of Figure 4 (paper, section 5).
 
-Across tasks: rank correlations, least squares, a mixed model. Across the examples of a task: rank
-correlations. Tables in, tables out, with 95 % intervals; NaN where a number is undefined.
+Across tasks: rank correlations, least squares, a mixed model. Across the examples of a task:
+rank-biserial correlations. Tables in, tables out, with 95 % intervals; NaN where a number is
+undefined.
 
-The table across tasks is `measures.predictors`, one row a (model, eval_task, seed), joined by
-eval_task with `tasks.describe`. Seeds are averaged first: they repeat a task, they do not add one.
+The table across tasks is `measures.predictors`, one row a (model, eval_task), joined by eval_task
+with `tasks.describe`: seeds repeat a task, they do not add one. The mixed model alone takes the
+table with one row a seed (`by_seed=True`).
 
 A caution about fine-tuned accuracy ("tuned"): it is also the denominator of the forget ratio, so
 its sampling error is in both, and with few test examples they correlate by that alone.
@@ -41,7 +43,6 @@ TERMS = (*NUMERIC, "family", "answer_format")
 EXAMPLE_PREDICTORS = ("confidence", "log_deviation")
 
 FEWEST_RESAMPLED = 6  # of 5 tasks, a percentile interval of a rank correlation covers 83 %
-MAX_UNDEFINED = 0.05  # share of resamples without a value, above which there is no interval
 TASKS_A_COEFFICIENT = 2
 OTHER = "other"
 POOLED = "pooled"
@@ -76,7 +77,20 @@ def _require(table: pd.DataFrame, columns: Iterable[str]) -> None:
         )
 
 
+def _one_row_a_task(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, which must not have a row a seed: a mean of ratios is not the ratio of means."""
+    if table.duplicated(["model", "eval_task"]).any():
+        raise InputError(
+            "the regression's table",
+            expected="one row a model and task",
+            found="several",
+            do="Pass measures.predictors(...) without by_seed, or use mixed_model.",
+        )
+    return table
+
+
 def _one_model(table: pd.DataFrame) -> pd.DataFrame:
+    _require(table, ("model", "eval_task"))
     if (n_models := len(table["model"].unique())) > 1:
         raise InputError(
             "least squares",
@@ -84,17 +98,17 @@ def _one_model(table: pd.DataFrame) -> pd.DataFrame:
             found=f"{n_models} models",
             do="Select one: table[table['model'] == ...], or use mixed_model.",
         )
-    return table
+    return _one_row_a_task(table)
 
 
 def _defined(values: pd.Series) -> pd.Series:
     return np.isfinite(values.astype(float)) if is_numeric_dtype(values) else values.notna()
 
 
-def _over_seeds(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """One row a task: means of numbers, and the one value of what is not a number."""
+def _means(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """One row a group: means of numbers, and the one value of what is not a number."""
     how = {c: "mean" if is_numeric_dtype(table[c]) else "first" for c in columns}
-    return table.groupby("eval_task", as_index=False, sort=True).agg(how)
+    return table.groupby([*by], as_index=False, sort=True).agg(how)
 
 
 # --- rank correlations over tasks ----------------------------------------------------------------
@@ -103,14 +117,12 @@ def _over_seeds(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 def _percentiles(value: float, replicates: np.ndarray) -> Interval:
     """Percentile interval of a bootstrap; NaN where resampling cannot show the uncertainty.
 
-    That is where more than MAX_UNDEFINED of the resamples have no value (the others are used), and
-    where all of them are equal: of 4 tasks in perfect order, every resample is in perfect order.
+    That is also where all resamples are equal: of 4 tasks in perfect order, every resample is in
+    perfect order.
     """
-    good = replicates[np.isfinite(replicates)]
-    if np.isfinite(value) and len(good) >= (1 - MAX_UNDEFINED) * len(replicates):
-        found = percentiles(value, good)
-        if found.high - found.low > 1e-12:
-            return found
+    found = percentiles(value, replicates)
+    if found.high - found.low > 1e-12:
+        return found
     return Interval(value, float("nan"), float("nan"))
 
 
@@ -139,7 +151,7 @@ def correlations(
 ) -> pd.DataFrame:
     """Rank correlation over tasks of predictors with the outcome, one row a model and predictor.
 
-    Seeds where either is undefined are left out, then seeds are averaged.
+    Tasks where either is undefined are left out.
 
     Columns: model, predictor, rank_correlation with its interval (`stats.rank_correlation`),
     bootstrap_low and bootstrap_high (`bootstrap_over_tasks`), n_tasks. No rows of an empty table.
@@ -147,11 +159,11 @@ def correlations(
     if table.empty:
         return pd.DataFrame(columns=list(CORRELATION_COLUMNS))
     _require(table, ("model", "eval_task", outcome, *predictors))
+    _one_row_a_task(table)
     rows = []
     for model, of_model in table.groupby("model", sort=True):
         for predictor in predictors:
-            both = of_model[_defined(of_model[predictor]) & _defined(of_model[outcome])]
-            tasks = _over_seeds(both, list(dict.fromkeys((predictor, outcome))))
+            tasks = of_model[_defined(of_model[predictor]) & _defined(of_model[outcome])]
             x, y = tasks[predictor].to_numpy(float), tasks[outcome].to_numpy(float)
             bootstrap = bootstrap_over_tasks(x, y, n_resamples=n_resamples, seed=seed)
             rows.append(
@@ -181,7 +193,7 @@ class Fit:
     n: rows used; n_tasks: tasks among them
     r_squared: share of the outcome's variance explained; NaN where the model has none
     kept: terms; dropped: reason by term
-    left_out: reason by "<task>, seed <seed>"
+    left_out: reason by "<task>", with the model and the seed where there are several
     notes: families pooled, warnings of the optimiser
     """
 
@@ -276,13 +288,16 @@ def _obstacle(
 def _design(table: pd.DataFrame, terms: Sequence[str]) -> _Design:
     """The rows that can be used, and the terms that they can estimate.
 
+    Of several models, each has one row a task, the mean over its seeds: a model's seeds share what
+    is particular to this model and task, so that they are no further points.
+
     The terms are tried in the order given, each whole. A term is dropped where
     - it is undefined in every row, or does not vary over the tasks;
     - the terms before it determine it, or a part of it ("aliased");
     - it would leave fewer than two tasks a coefficient, the intercept included;
     - a task alone would decide it (its leverage would be 1): no other task could contradict it.
     """
-    _require(table, ("model", "eval_task", "seed", OUTCOME, *terms))
+    _require(table, ("model", "eval_task", OUTCOME, *terms))
     table = table.reset_index(drop=True)
     columns_used = list(dict.fromkeys((*terms, OUTCOME)))
     defined = pd.DataFrame({c: _defined(table[c]) for c in columns_used})
@@ -292,11 +307,14 @@ def _design(table: pd.DataFrame, terms: Sequence[str]) -> _Design:
     left_out = {}
     for index in defined.index[~defined.all(axis=1)]:
         row = table.loc[index]
-        name = f"{row['eval_task']}, seed {row['seed']}"
-        missing = defined.columns[~defined.loc[index]]
-        left_out[f"{row['model']}, {name}" if several else name] = f"{', '.join(missing)} undefined"
+        name = f"{row['model']}, {row['eval_task']}" if several else str(row["eval_task"])
+        name += f", seed {row['seed']}" if "seed" in table else ""
+        left_out[name] = f"{', '.join(defined.columns[~defined.loc[index]])} undefined"
     rows = table[defined.all(axis=1)]
-    points = _over_seeds(rows, [c for c in columns_used if c not in dropped])
+    columns_used = [c for c in columns_used if c not in dropped]
+    if several:
+        rows = _means(rows, ("model", "eval_task"), columns_used)
+    points = _means(rows, ("eval_task",), columns_used)
     columns = pd.DataFrame({INTERCEPT: np.ones(len(points))}, index=points.index)
     kept: dict[str, list[str]] = {}
     against: dict[str, str] = {}
@@ -451,7 +469,10 @@ def leave_one_task_out(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> pd.
 
 
 def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
-    """Forget ratio on all terms, one row a (model, task, seed), with a random intercept a task.
+    """Forget ratio on all terms, with a random intercept a task.
+
+    table: `measures.predictors`, with `by_seed=True` for a row a seed. Of several models, seeds are
+    averaged first: a row is then a (model, task).
 
     statsmodels' MixedLM by restricted maximum likelihood. Where there are several models, their
     difference is a term of its own, "model". Terms and standard deviations are those of the task
@@ -500,13 +521,13 @@ def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
 # --- examples of a task --------------------------------------------------------------------------
 
 
-def _rank_correlation_with_lost(
-    values: np.ndarray, lost: np.ndarray, counts: np.ndarray
-) -> np.ndarray:
-    """(N,) values with (N,) lost, every example taken `counts` (R, N) times -> (R,) Spearman's.
+def _rank_biserial(values: np.ndarray, lost: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(N,) values, (N,) lost, every example taken `counts` (R, N) times -> (R,) rank-biserial.
 
-    Average ranks for ties, as in `scipy.stats.spearmanr`, without drawing the R samples up: the
-    examples are sorted once, and a resample only changes how many there are of each value.
+    2 AUC - 1, where AUC is the chance that a lost example has a higher value than one that is not
+    lost, equal values counting half. NaN where nothing or everything is lost. The R samples are
+    not drawn up: the examples are sorted once, and a resample only changes how many there are of
+    each value.
     """
     _, level = np.unique(values, return_inverse=True)
     order = np.argsort(level, kind="stable")
@@ -514,19 +535,17 @@ def _rank_correlation_with_lost(
     counts, is_lost = counts[:, order], lost[order]
     of_level = np.add.reduceat(counts, starts, axis=1)  # (R, distinct values)
     total, n_lost = counts.sum(1), counts[:, is_lost].sum(1)
-    # Up to a constant: the average rank of a value is how many are below it, and half of its own.
+    # How many are below a value, and half of those that are equal to it.
     rank = of_level.cumsum(1) - of_level / 2
     of_lost = np.einsum("rn,rn->r", rank[:, level[order][is_lost]], counts[:, is_lost])
-    covariance = of_lost - n_lost * total / 2
-    variance = (total**3 - np.einsum("rv,rv,rv->r", of_level, of_level, of_level)) / 12
-    with np.errstate(invalid="ignore", divide="ignore"):  # an empty resample: 0 of 0
-        scale = np.sqrt(variance * n_lost * (total - n_lost) / total)
-        return covariance / np.where(scale > 0, scale, np.nan)
+    pairs = n_lost * (total - n_lost)
+    above = 2 * of_lost - n_lost * total  # pairs with the lost one above, less those below
+    return np.divide(above, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """One task, predictor and seed: rank correlation, and (R,) bootstrap replicates of it."""
+    """One task, predictor and seed: rank-biserial, and (R,) bootstrap replicates of it."""
 
     eval_task: str
     predictor: str
@@ -555,17 +574,21 @@ def _groups(table: pd.DataFrame, n_resamples: int, rng: np.random.Generator) -> 
                     predictor,
                     n=len(x),
                     n_lost=int(y.sum()),
-                    value=float(_rank_correlation_with_lost(x, y, once)[0]),
-                    replicates=_rank_correlation_with_lost(x, y, counts[:, example[used]]),
+                    value=float(_rank_biserial(x, y, once)[0]),
+                    replicates=_rank_biserial(x, y, counts[:, example[used]]),
                 )
 
 
 def _average(groups: Sequence[_Group]) -> dict[str, float]:
-    """Average rank correlation of groups, weighted by n; those that are undefined do not enter."""
+    """Average rank-biserial of groups; those that are undefined do not enter.
+
+    Each is weighted by how exactly it is known: where there is no effect, its variance is
+    proportional to n / (n_lost (n - n_lost)).
+    """
     used = [g for g in groups if np.isfinite(g.value)]
     found = Interval(float("nan"), float("nan"), float("nan"))
     if used:
-        weights = np.array([g.n for g in used], float)
+        weights = np.array([g.n_lost * (g.n - g.n_lost) / g.n for g in used])
         replicates = np.stack([g.replicates for g in used], axis=1)  # (R, groups)
         weighted = np.where(np.isfinite(replicates), weights, 0)
         total = weighted.sum(1)
@@ -573,7 +596,7 @@ def _average(groups: Sequence[_Group]) -> dict[str, float]:
         value = float(np.average([g.value for g in used], weights=weights))
         found = _percentiles(value, sums / np.where(total > 0, total, np.nan))
     return {
-        **as_columns("rank_correlation", found),
+        **as_columns("rank_biserial", found),
         "largest_not_excluded": max(abs(found.low), abs(found.high)),
         "n": sum(g.n for g in used or groups),
         "n_lost": sum(g.n_lost for g in used or groups),
@@ -585,17 +608,20 @@ def example_level(
 ) -> pd.DataFrame:
     """Does confidence or deviation tell which examples of a task are forgotten? (paper, section 5)
 
-    table: `measures.example_level`. Among the test examples that are right after fine-tuning: rank
-    correlation of the predictor with `lost`, 1 for an example that is wrong after forgetting.
-    Within task and seed, averaged over seeds weighted by n; "pooled" is the average over all tasks
-    and seeds, so that differences between tasks do not enter it. The interval is a percentile
-    bootstrap over the examples of each task: it holds for these tasks, not for others.
+    table: `measures.example_level`. Among the test examples that are right after fine-tuning, those
+    that are lost (wrong after forgetting) are compared with the others by the rank-biserial
+    correlation of the predictor, 2 AUC - 1. 0: it predicts nothing. 1: perfectly, all lost ones
+    have higher values than all others; -1: lower. It does not depend on how many are lost.
+
+    It is taken within task and seed, and averaged over seeds (`_average`); "pooled" is the average
+    over all tasks and seeds, so that differences between tasks do not enter it. The interval is a
+    percentile bootstrap over the examples of each task: it holds for these tasks, not for others.
 
     One row a model, predictor and task, then "pooled". Columns: model, eval_task, predictor,
-    rank_correlation, rank_correlation_low, rank_correlation_high, largest_not_excluded (the largest
-    correlation, of either sign, that the interval allows), n and n_lost (examples, all seeds). A
-    seed in which nothing or everything was lost has no correlation and does not enter; a task
-    without any other has its row, with NaN and all of its examples in n and n_lost.
+    rank_biserial with its interval, largest_not_excluded (the largest, of either sign, that the
+    interval allows), n and n_lost (examples, all seeds). A seed in which nothing or everything was
+    lost has none and does not enter; a task without any other has its row, with NaN and all of its
+    examples in n and n_lost.
     """
     _require(
         table,

@@ -159,6 +159,7 @@ def probe_with(accuracy, n=200, *, control=0.5, layers=(0, 1, 2), deviation=None
     """A probe that is right about this share of the pairs, at every layer or at each (P,).
 
     The middle layer is the one of `deviation`. rng: draws which pairs; without it, the first ones.
+    control: mean of the twenty control probes' accuracies
     """
     layers = np.asarray(layers)
 
@@ -171,7 +172,8 @@ def probe_with(accuracy, n=200, *, control=0.5, layers=(0, 1, 2), deviation=None
     if deviation is None:
         deviation = np.linspace(1, 2, n)
     middle = int(layers[len(layers) // 2])
-    return ProbeResult(layers, right(accuracy), right(control), middle, np.asarray(deviation))
+    draws = control + np.linspace(-0.05, 0.05, 20)[:, None] * np.ones(len(layers))
+    return ProbeResult(layers, right(accuracy), draws, middle, np.asarray(deviation))
 
 
 def dynamics_of(task, confidence, steps=None):

@@ -179,18 +179,21 @@ def shares(tuned, forgotten, *, n=200, rng=None, n_resamples=500):
 
 
 def test_the_uncorrected_shares_are_those_of_statsmodels_two_way_analysis():
+    """Each mean square is the rest's plus a multiple of the component (Henderson's method 1)."""
     rng = np.random.default_rng(1)
-    tuned = rng.uniform(0.75, 0.95, 5)
-    tuned[3] = 0.5  # undefined: left out
-    found, table = shares(tuned, rng.uniform(0.5, 0.75, (5, 5)))
-    assert (table["n_tasks"] == 4).all()
+    tuned = rng.uniform(0.75, 0.95, 6)
+    tuned[3] = 0.5  # undefined: left out, so that there are fewer rows than columns
+    rows, columns = np.linspace(0, 0.2, 6), np.linspace(0, 0.1, 6)[[2, 0, 5, 1, 4, 3]]
+    found, table = shares(tuned, 0.5 + rows[:, None] + columns + rng.uniform(0, 0.03, (6, 6)))
+    assert (table["n_tasks"] == 5).all()
     cells = crosstask.cross_table(found).query("ratio_defined")
-    squares = anova_lm(smf.ols("forget_ratio ~ C(eval_task) + C(forget_task)", cells).fit())
-    expected = squares["sum_sq"] / squares["sum_sq"].sum()
-    assert table["uncorrected"].iloc[:3].to_numpy() == pytest.approx(expected.to_numpy())
-    assert table["share"].iloc[:3].sum() == pytest.approx(1)
-    difference = table["share"].iloc[0] - table["share"].iloc[1]
-    assert table.loc["evaluated - forgotten", "share"] == pytest.approx(difference)
+    analysis = anova_lm(smf.ols("forget_ratio ~ C(eval_task) + C(forget_task)", cells).fit())
+    by_row, by_column, rest = analysis["sum_sq"] / analysis["df"]
+    components = np.array([(by_row - rest) / 6, (by_column - rest) / 5, rest])
+    assert (components > 0).all()
+    expected = components / components.sum()
+    assert table["uncorrected"].to_numpy() == pytest.approx(expected)
+    assert table["share"].sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("side", ["evaluated task", "forgotten task"])
@@ -198,13 +201,11 @@ def test_a_pure_effect_of_one_side_is_all_of_the_variance(side):
     by_row = np.repeat(np.linspace(0.52, 0.8, 6)[:, None], 6, axis=1)
     forgotten = by_row if side == "evaluated task" else by_row.T
     _, table = shares(np.full(6, 0.85), forgotten, rng=np.random.default_rng(0))
+    other = "forgotten task" if side == "evaluated task" else "evaluated task"
     assert table.loc[side, "share"] > 0.93
     assert table.loc[side, "share_low"] > 0.75
-    difference = table.loc["evaluated - forgotten"]
-    if side == "evaluated task":
-        assert difference.share_low > 0
-    else:
-        assert difference.share_high < 0
+    assert table.loc[side, "tasks_low"] > 0.75
+    assert table.loc[other, ["share_high", "tasks_high"]].max() < 0.2
 
 
 def test_sampling_error_alone_is_nobody_s_variance():
@@ -213,33 +214,92 @@ def test_sampling_error_alone_is_nobody_s_variance():
     for trial in range(40):
         rng = np.random.default_rng(trial)
         _, table = shares(np.full(6, 0.85), np.full((6, 6), 0.7), rng=rng, n_resamples=300)
-        difference = table.loc["evaluated - forgotten"]
-        uncorrected.append(difference.uncorrected)
-        decided += not (
-            np.isnan(difference.share) or difference.share_low < 0 < difference.share_high
-        )
+        evaluated, forgotten = table.loc["evaluated task"], table.loc["forgotten task"]
+        uncorrected.append(evaluated.uncorrected - forgotten.uncorrected)
+        decided += evaluated.share_low > 0
     assert np.mean(uncorrected) > 0.05  # the trap is there
     assert decided <= 2
 
 
-def test_the_interval_of_the_difference_covers_the_truth():
+def exact(ratio):
+    """A CrossTask with these ratios (K, K), known without sampling error."""
+    k = len(ratio)
+    found = crosstask.cross_task(cross(many(k), np.full(k, 0.9), np.full((k, k), 0.7), n=20))
+    return replace(found, forget_ratio=ratio, replicates=np.stack([ratio, ratio]))
+
+
+@pytest.mark.parametrize("n_undefined", [0, 2])
+def test_components_of_no_effect_are_0_on_average_for_rows_and_columns_alike(n_undefined):
+    """Raw sums of squares would give the fewer rows 3/23 and the columns 5/23 of the variance."""
+    rng = np.random.default_rng(0)
+    cells = rng.random((4000, 6 - n_undefined, 6))
+    found = crosstask._components(cells)
+    error = found.std(0) / np.sqrt(len(found))
+    assert (np.abs(found.mean(0) - [0, 0, 1 / 12]) < 4 * error).all()
+
+
+@pytest.mark.parametrize("n_undefined", [0, 2])
+def test_random_cells_are_not_called_an_effect_of_the_evaluated_task(n_undefined):
+    base, above_half = exact(np.full((6, 6), 0.5)), 0
+    for trial in range(200):
+        ratio = np.random.default_rng(trial).random((6, 6))
+        ratio[6 - n_undefined :] = np.nan
+        both = replace(base, forget_ratio=ratio, replicates=np.stack([ratio, ratio]))
+        table = crosstask.variance_shares(both).set_index("source")
+        assert (table["n_tasks"] == 6 - n_undefined).all()
+        above_half += table.loc["evaluated task", "tasks_low"] > 0.5
+    assert above_half <= 2
+
+
+@pytest.mark.parametrize("k", [6, 21])
+def test_the_interval_over_tasks_covers_a_share_of_one_half(k):
+    """Tasks are drawn too: their effect has the variance of everything else together."""
+    base, covered, above = exact(np.full((k, k), 0.5)), [], []
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        by_row, by_column = rng.normal(size=(k, 1)), np.sqrt(0.5) * rng.normal(size=k)
+        ratio = by_row + by_column + np.sqrt(0.5) * rng.normal(size=(k, k))
+        both = replace(base, forget_ratio=ratio, replicates=np.stack([ratio, ratio]))
+        row = crosstask.variance_shares(both).iloc[0]
+        covered.append(row.tasks_low <= 0.5 <= row.tasks_high)
+        above.append(row.tasks_low > 0.5)
+    assert np.mean(covered) > 0.88
+    assert np.mean(above) < 0.06
+
+
+def test_the_interval_over_tasks_is_a_loop_that_leaves_out_each_task():
+    rng = np.random.default_rng(3)
+    forgotten = np.linspace(0.5, 0.75, 7)[:, None] + 0.05 * rng.random((7, 7))
+    tuned = np.full(7, 0.9)
+    tuned[2] = 0.5  # a column only
+    found, table = shares(tuned, forgotten, rng=rng)
+    rows = [i for i in range(7) if i != 2]
+    noise = found.replicates - found.replicates.mean(0)
+    without = []
+    for task in range(7):
+        kept = np.ix_([i for i in rows if i != task], [j for j in range(7) if j != task])
+        components = crosstask._components(found.forget_ratio[kept])
+        components = components - np.mean([crosstask._components(d[kept]) for d in noise], axis=0)
+        without.append(components[0] / components.sum())
+    error = np.sqrt(6 * np.var(without))
+    share = table.loc["evaluated task", "share"]
+    low = share - scipy.stats.t.ppf(0.975, 5) * error
+    assert table.loc["evaluated task", "tasks_low"] == pytest.approx(low)
+
+
+def test_the_interval_over_examples_covers_the_truth():
     k, tuned = 6, np.full(6, 0.85)
     rows, columns = np.linspace(-0.1, 0.1, k), np.linspace(-0.07, 0.07, k)[[3, 0, 5, 2, 4, 1]]
     noise = np.random.default_rng(0).normal(0, 0.04, (k, k))
     truth = 0.68 + rows[:, None] + columns + noise
-    ratio = (0.85 - truth) / 0.35
-    frame = pd.DataFrame(
-        {"ratio": ratio.ravel(), "row": np.repeat(range(k), k), "column": [*range(k)] * k}
-    )
-    squares = anova_lm(smf.ols("ratio ~ C(row) + C(column)", frame).fit())["sum_sq"]
-    expected = (squares / squares.sum()).tolist()
+    components = crosstask._components((0.85 - truth) / 0.35)
+    expected = (components / components.sum()).tolist()
     covered, estimates = np.zeros(3), []
     for trial in range(60):
         rng = np.random.default_rng(trial)
         _, table = shares(tuned, truth, rng=rng, n_resamples=300)
-        low, high = table["share_low"].iloc[:3], table["share_high"].iloc[:3]
-        covered += (low.to_numpy() <= expected) & (expected <= high.to_numpy())
-        estimates.append(table["share"].iloc[:3])
+        covered += (table["share_low"] <= expected) & (expected <= table["share_high"])
+        estimates.append(table["share"])
     assert (covered >= 0.85 * 60).all()
     assert np.mean(estimates, axis=0) == pytest.approx(expected, abs=0.03)
 
@@ -248,12 +308,13 @@ def test_fewer_than_two_defined_tasks_have_no_shares():
     for tuned in ([0.9], [0.9, 0.5], [0.5, 0.5]):
         k = len(tuned)
         _, table = shares(tuned, np.full((k, k), 0.5))
-        assert table[["share", "share_low", "share_high", "uncorrected"]].isna().all(axis=None)
+        columns = ["share", "share_low", "share_high", "tasks_low", "tasks_high", "uncorrected"]
+        assert table[columns].isna().all(axis=None)
 
 
 def test_a_better_trigger_than_a_task_s_own_labels_is_found():
     forgotten = np.array([[0.75, 0.52, 0.7], [0.8, 0.55, 0.78], [0.8, 0.8, 0.5]])
-    results = cross(TASKS, [0.9, 0.85, 0.52], forgotten, n=400, rng=np.random.default_rng(2))
+    results = cross(TASKS, [0.9, 0.85, 0.5], forgotten, n=400, rng=np.random.default_rng(2))
     table = crosstask.own_against_others(crosstask.cross_task(results)).set_index("eval_task")
     a, b, c = (table.loc[t] for t in TASKS)
     assert (a.best_other, b.best_other) == ("b", "c")
@@ -267,39 +328,56 @@ def test_a_better_trigger_than_a_task_s_own_labels_is_found():
     assert np.isnan([c.own, c.best_other_ratio, c.difference, c.difference_low]).all()
 
 
-def test_the_difference_is_cross_fitted_as_a_loop_does_it():
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_the_difference_is_picked_on_other_data_as_a_loop_does_it(seeds):
     rng = np.random.default_rng(8)
-    results = cross(many(4), np.full(4, 0.9), np.full((4, 4), 0.7), seeds=(0, 1), n=61, rng=rng)
+    results = cross(many(4), np.full(4, 0.9), np.full((4, 4), 0.7), seeds=seeds, n=61, rng=rng)
     found = crosstask.cross_task(results)
     table = crosstask.own_against_others(found)
+    expected = "other seeds" if len(seeds) > 1 else "half of the test questions"
+    assert set(table["picked_on"]) == {expected}
     for i in range(4):
+        parts = [group[:, 1:] for group in found.outcomes[i]]
+        if len(seeds) == 1:
+            parts = [parts[0][::2], parts[0][1::2]]
         differences = []
-        for half in (0, 1):
-            means = [np.zeros(4), np.zeros(4)]  # chosen on, measured on
-            for group in found.outcomes[i]:
-                means[0] += group[half::2, 1:].mean(0) / 2
-                means[1] += group[1 - half :: 2, 1:].mean(0) / 2
-            best = min((j for j in range(4) if j != i), key=lambda j, m=means[0]: m[j])
-            differences.append(means[1][i] - means[1][best])
+        for measured_on in range(len(parts)):
+            rest = [p.mean(0) for k, p in enumerate(parts) if k != measured_on]
+            picked_by = np.mean(rest, axis=0)
+            best = min((j for j in range(4) if j != i), key=lambda j, m=picked_by: m[j])
+            accuracy = parts[measured_on].mean(0)
+            differences.append(accuracy[i] - accuracy[best])
         assert table["difference"][i] == pytest.approx(np.mean(differences))
 
 
-def test_picking_the_best_of_many_does_not_bias_the_cross_fitted_difference():
-    """With equal true accuracies the difference is 0, which the naive one is far from."""
-    ours, naive, covered = [], [], []
-    for trial in range(25):
+def differences_of_alike_labels(seeds, run_noise, trials=25):
+    """own_against_others where all labels are as good; every run differs by `run_noise`."""
+    tables = []
+    for trial in range(trials):
         rng = np.random.default_rng(trial)
-        results = cross(many(8), np.full(8, 0.9), np.full((8, 8), 0.7), n=100, rng=rng)
-        found = crosstask.cross_task(results, n_resamples=200)
-        table = crosstask.own_against_others(found)
-        ours += table["difference"].tolist()
-        covered += (table["difference_low"] <= 0).tolist()
-        others = np.where(np.eye(8, dtype=bool), np.inf, found.forgotten)
-        naive += (np.diag(found.forgotten) - others.min(1)).tolist()
-    error = np.std(ours) / np.sqrt(len(ours))
-    assert np.mean(ours) == pytest.approx(0, abs=3 * error)
-    assert np.mean(naive) > 10 * error
-    assert np.mean(covered) > 0.94
+        results = []
+        for seed in seeds:
+            forgotten = 0.7 + run_noise * rng.normal(size=(8, 8))
+            made = cross(many(8), np.full(8, 0.9), forgotten, seeds=(seed,), n=100, rng=rng)
+            results += made
+        tables.append(crosstask.own_against_others(crosstask.cross_task(results, n_resamples=200)))
+    return pd.concat(tables)
+
+
+def test_picking_the_best_of_many_does_not_bias_the_difference_between_these_runs():
+    """With equal true accuracies the difference is 0."""
+    found = differences_of_alike_labels((0,), 0.0)
+    error = found["difference"].std() / np.sqrt(len(found))
+    assert found["difference"].mean() == pytest.approx(0, abs=3 * error)
+    assert (found["difference_low"] <= 0).mean() > 0.94
+
+
+def test_runs_that_differ_by_chance_are_not_better_labels_where_there_are_other_seeds():
+    """One seed sees that one of seven runs is better than the own one; which no seed repeats."""
+    one, three = (differences_of_alike_labels(seeds, 0.08) for seeds in ((0,), (0, 1, 2)))
+    error = three["difference"].std() / np.sqrt(len(three))
+    assert one["difference"].mean() > 10 * error  # the trap
+    assert three["difference"].mean() == pytest.approx(0, abs=3 * error)
 
 
 # --- clustering ---
@@ -440,7 +518,7 @@ def test_too_few_tasks_have_no_interval_of_agreement():
 
 
 def test_models_without_a_common_task_have_no_agreement():
-    crosses = [of_model("m", np.full((1, 1), 0.6), tasks=[task]) for task in "ab"]
+    crosses = [of_model(task, np.full((1, 1), 0.6), tasks=[task]) for task in "ab"]
     (row,) = crosstask.model_agreement(crosses).to_dict("records")
     assert row["n"] == 0
     assert np.isnan(row["rank_correlation"])
@@ -449,6 +527,24 @@ def test_models_without_a_common_task_have_no_agreement():
 @pytest.mark.parametrize("model", ["gpt-j-6b", "EleutherAI/gpt-j-6b", "/data/models/gpt-j-6b/"])
 def test_models_are_named_without_their_owner_or_folder(model):
     made = of_model(model, np.full((2, 2), 0.6))
+    other = of_model("other", np.full((2, 2), 0.6))
     assert crosstask.short_name(model) == "gpt-j-6b"
-    assert set(crosstask.model_agreement([made, made])["b"]) == {"gpt-j-6b, random"}
+    assert crosstask.model_agreement([other, made])["b"].item() == "gpt-j-6b, random"
     assert crosstask.cross_table(made)["model"].unique().tolist() == [model]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "one"},
+        {"model": "two", "condition": "flipped"},
+        {"model": "one", "start": "shared"},
+        {"model": "two", "start": "shared"},
+    ],
+    ids=["repeated", "model and condition", "start", "model and start"],
+)
+def test_agreement_is_refused_where_not_just_the_model_or_the_condition_differs(other):
+    first = of_model("one", np.full((2, 2), 0.6))
+    second = of_model(forgotten=np.full((2, 2), 0.6), **other)
+    with pytest.raises(InputError, match="differ in either the model or the condition"):
+        crosstask.model_agreement([first, second])

@@ -33,24 +33,41 @@ def test_predictors_measure_what_was_put_in():
     rng = np.random.default_rng(0)
     states = rng.normal(size=(200, 12)) * 3  # hidden states at the question's last token
     deviation = ((states - states.mean(0)) ** 2).sum(1)
-    results = []
-    for seed, forgotten in ((0, 0.6), (1, 0.7)):
-        probes = [probe_with(0.6, deviation=deviation)] * 3
-        results += family("t", 0.55, 0.9, forgotten, seed=seed, probes=probes)
-        results += family("t", 0.55, 0.9, 0.9, seed=seed, probes=probes, size=20)[2:]
+    probes = [probe_with(0.6, deviation=deviation)] * 3
+    results = family("t", 0.55, 0.9, 0.6, probes=probes)
+    results += family("t", 0.55, 0.9, 0.9, probes=probes, size=20)[2:]
     results += family("nothing", 0.5, 0.51, 0.5)
-    table = measures.predictors(results).set_index(["eval_task", "seed"])
-    assert len(table) == 3
-    assert table.loc["t", "forget_ratio"].tolist() == pytest.approx([0.75, 0.5])
-    assert table.loc["t", "forget_gap"].tolist() == pytest.approx([0.1, 0.2])
-    row = table.loc[("t", 0)]
+    table = measures.predictors(results).set_index("eval_task")
+    assert len(table) == 2
+    row, undefined = table.loc["t"], table.loc["nothing"]
     assert (row.base, row.tuned, row.forgotten, row.n) == pytest.approx((0.55, 0.9, 0.6, 200))
+    assert (row.forget_ratio, row.forget_gap) == pytest.approx((0.75, 0.1))
     assert row.confidence == pytest.approx(0.9 * 0.8 + 0.1 * 0.2)
     assert row.log_variance == pytest.approx(np.log(np.trace(np.cov(states.T))))
-    undefined = table.loc[("nothing", 0)]
     assert np.isnan(undefined.forget_ratio)
     assert undefined[["log_variance", "log_variance_low", "log_variance_high"]].isna().all()
     assert undefined.tuned == pytest.approx(0.51)
+
+
+def test_the_ratio_of_several_seeds_is_that_of_figure_2_and_not_a_mean_of_ratios():
+    results = []
+    for seed, (tuned, forgotten) in enumerate([(0.58, 0.5), (0.7, 0.65), (0.8, 0.78)]):
+        deviation = np.linspace(1, 2 + seed, 100)
+        probes = [probe_with(0.6, 100, deviation=deviation)] * 3
+        results += family("t", 0.5, tuned, forgotten, seed=seed, n=100, probes=probes)
+    (row,) = measures.predictors(results).to_dict("records")
+    (own,) = stats.forgetting(results).to_dict("records")
+    assert row["forget_ratio"] == pytest.approx((2.08 - 1.93) / (2.08 - 1.5))
+    assert {name: row[name] for name in own} == own
+    traces = [np.linspace(1, 2 + seed, 100).sum() / 99 for seed in range(3)]
+    assert row["log_variance"] == pytest.approx(np.log(np.mean(traces)))
+    by_seed = measures.predictors(results, by_seed=True)
+    assert by_seed["seed"].tolist() == [0, 1, 2]
+    assert by_seed["tuned"].tolist() == pytest.approx([0.58, 0.7, 0.8])
+    assert by_seed["forget_ratio"].tolist()[1:] == pytest.approx([0.25, 0.02 / 0.3])
+    assert np.isnan(by_seed["forget_ratio"][0])  # 58 of 100 could be chance
+    assert by_seed["log_variance"].tolist() == pytest.approx(np.log(traces).tolist())
+    assert measures.predictors([]).empty
 
 
 def test_the_variance_s_interval_is_scipys_of_the_mean_distance():
@@ -252,10 +269,13 @@ def test_probe_accuracy_is_a_loop_over_phases_layers_and_pairs():
     for place, phase in enumerate(measures.PROBED_PHASES):
         for layer in range(3):
             row = table.loc[(phase, layer)]
-            for name, field in (("accuracy", "correct"), ("control", "control")):
-                right = [getattr(results[3 * s + place].probe, field)[layer] for s in (0, 1)]
-                assert row[name] == pytest.approx(np.mean([r.mean() for r in right]))
-                assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+            probes = [results[3 * s + place].probe for s in (0, 1)]
+            assert row["accuracy"] == pytest.approx(np.mean([p.correct[layer] for p in probes]))
+            assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+            draws = [draw for p in probes for draw in p.control[:, layer]]
+            assert row["control"] == pytest.approx(np.mean(draws))
+            ends = np.quantile(draws, [0.025, 0.975])
+            assert [row["control_low"], row["control_high"]] == pytest.approx(ends)
             assert row["n"] == 2 * 60 * 2
             assert row["is_paper_layer"] == (layer == 1)
 

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.container import ErrorbarContainer
+from synthetic import family
 
-from forgetlib import claims, measures, plots, tasks
+from forgetlib import claims, measures, plots, stats, tasks
 from forgetlib.plots.claims import VERDICT_MARKS
 from forgetlib.plots.common import TEXT_WIDTH
 from forgetlib.plots.measures import PROBE_PHASES
@@ -69,9 +70,8 @@ def example_level_table(k):
     rows = [(t, p) for p in ("confidence", "log_deviation") for t in names]
     table = pd.DataFrame(rows, columns=["eval_task", "predictor"]).assign(n=160, n_lost=30)
     values = np.random.default_rng(0).normal(0, 0.1, len(table))
-    with_interval(
-        table, "rank_correlation", np.where(np.arange(len(table)) == 1, np.nan, values), 0.1
-    )
+    values[1] = np.nan
+    with_interval(table, "rank_biserial", values, 0.1)
     return table
 
 
@@ -296,9 +296,9 @@ def test_example_level_draws_tasks_and_the_pooled_row_and_names_the_undefined():
         rows = table[table["predictor"] == predictor]
         drawn = points_of(axes)[:, 0]
         assert sorted(drawn[np.isfinite(drawn)]) == pytest.approx(
-            sorted(rows["rank_correlation"].dropna())
+            sorted(rows["rank_biserial"].dropna())
         )
-        assert len(labels_of(axes)) == rows["rank_correlation"].isna().sum()
+        assert len(labels_of(axes)) == rows["rank_biserial"].isna().sum()
 
 
 class TestOrder:
@@ -356,6 +356,13 @@ class TestProbes:
             means = [rows.loc[rows["layer"] == x, "accuracy"].mean() for x in range(3)]
             assert thick.get_xydata() == pytest.approx(np.stack([range(3), means], axis=1))
             assert len(thin) == 4
+
+
+def test_figure_2_refuses_several_sizes_of_a_task():
+    several = stats.forgetting(family("t", 0.5, 0.9, 0.6) + family("t", 0.5, 0.9, 0.8, size=50))
+    with pytest.raises(InputError, match=r"expected one row a task, found several for \['t'\]"):
+        plots.forget_gap(several)
+    assert plots.forget_gap(several[several["size"] == 200])
 
 
 class TestSizes:

@@ -63,3 +63,25 @@ def test_the_numbers_of_the_figure_s_table_are_the_stored_ones():
     for task, *values in rows:
         stored = table.loc[task, ["base", "tuned", "forgotten", "forgetting_set"]]
         assert values == [f"{v:.2f}" for v in stored], task
+
+
+def test_the_table_of_claims_is_the_stored_one():
+    import pandas as pd
+
+    stored = pd.read_csv(ROOT / "figures" / "quick" / "claims.csv")
+    rows = []
+    for claim in stored.to_dict("records"):
+        value = "" if pd.isna(claim["value"]) else f"{claim['value']:.2f}"
+        if not pd.isna(claim["low"]):
+            value += f" [{claim['low']:.2f}, {claim['high']:.2f}]"
+        paper = "" if pd.isna(claim["paper"]) else f"{claim['paper']:.2f}"
+        cells = (claim["claim"], claim["statistic"], value, claim["verdict"], paper)
+        rows.append(f"| {' | '.join(cells)} |".replace("  ", " "))
+    table = [line.replace("  ", " ") for line in README.splitlines()]
+    for row in rows:
+        assert row in table, row
+
+
+def test_every_figure_of_the_gallery_is_there_and_no_figure_is_left_out():
+    shown = set(re.findall(r"\]\(figures/quick/(\w+)\.png\)", README))
+    assert shown == {p.stem for p in (ROOT / "figures" / "quick").glob("*.png")}

@@ -21,6 +21,7 @@ FORMATS = ("text", "verbaliser")
 def table_of(n_tasks=21, n_seeds=1, *, effects=(0.0, 0.0, 0.0), noise=0.1, seed=0, **columns):
     """A table of predictors; the ratio is a sum of effects on standard normal predictors.
 
+    n_seeds: with several, a row is a seed, as the mixed model takes it
     columns: (n_tasks,) further columns, or others in place of the drawn ones
     """
     rng = np.random.default_rng(seed)
@@ -40,7 +41,8 @@ def table_of(n_tasks=21, n_seeds=1, *, effects=(0.0, 0.0, 0.0), noise=0.1, seed=
         for name in (*NUMERIC, "forget_ratio") if n_seeds > 1 else ():
             of_seed[name] += 0.02 * rng.normal(size=n_tasks)
         tables.append(of_seed)
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    return table if n_seeds > 1 else table.drop(columns="seed")
 
 
 def of_term(coefficients, term):
@@ -50,14 +52,13 @@ def of_term(coefficients, term):
 # --- rank correlations ---------------------------------------------------------------------------
 
 
-def test_correlations_agree_with_scipy_after_averaging_over_seeds():
-    table = table_of(21, 3, effects=(0.5, -0.2, 0.0))
+def test_correlations_agree_with_scipy():
+    table = table_of(21, effects=(0.5, -0.2, 0.0))
     found = regression.correlations(table).set_index("predictor")
-    means = table.groupby("eval_task")[[*NUMERIC, "forget_ratio"]].mean()
     for predictor in NUMERIC:
-        expected = scipy.stats.spearmanr(means[predictor], means["forget_ratio"]).statistic
+        expected = scipy.stats.spearmanr(table[predictor], table["forget_ratio"]).statistic
         assert found.loc[predictor, "rank_correlation"] == pytest.approx(expected)
-        interval = stats.rank_correlation(means[predictor], means["forget_ratio"])
+        interval = stats.rank_correlation(table[predictor], table["forget_ratio"])
         ends = found.loc[predictor, ["rank_correlation_low", "rank_correlation_high"]]
         assert ends.tolist() == pytest.approx([interval.low, interval.high])
     assert found["n_tasks"].tolist() == [21, 21, 21]
@@ -257,7 +258,7 @@ def test_four_tasks_estimate_one_term_and_name_the_others():
 
 @pytest.mark.parametrize("n_tasks", range(7))
 def test_every_function_takes_any_number_of_tasks(n_tasks):
-    table = table_of(n_tasks, 1).astype({"seed": int})
+    table = table_of(n_tasks)
     fit = regression.least_squares(table)
     assert set(fit.kept) | set(fit.dropped) == set(TERMS) and fit.n == n_tasks
     assert len(regression.each_alone(table)) >= len(TERMS)
@@ -304,21 +305,27 @@ def test_a_term_that_one_task_alone_decides_is_dropped():
 
 
 def test_undefined_rows_are_left_out_and_named():
-    table = table_of(21, 2)
+    table = table_of(21)
     table.loc[3, "forget_ratio"] = np.nan
-    table.loc[[5, 26], "log_variance"] = [np.nan, -np.inf]
+    table.loc[5, "log_variance"] = -np.inf
     fit = regression.least_squares(table)
     assert fit.left_out == {
-        "task03, seed 0": "forget_ratio undefined",
-        "task05, seed 0": "log_variance undefined",
-        "task05, seed 1": "log_variance undefined",
+        "task03": "forget_ratio undefined",
+        "task05": "log_variance undefined",
     }
-    assert fit.n == 20
-    rest = table.drop(index=[3, 5, 26])
+    assert fit.n == 19
+    rest = table.drop(index=[3, 5])
     pd.testing.assert_frame_equal(fit.coefficients, regression.least_squares(rest).coefficients)
     fit = regression.least_squares(table.assign(log_variance=np.nan))
     assert fit.dropped["log_variance"] == "it is undefined in every row"
-    assert fit.left_out == {"task03, seed 0": "forget_ratio undefined"}
+    assert fit.left_out == {"task03": "forget_ratio undefined"}
+    of_seeds = table_of(21, 2)
+    of_seeds.loc[24, "forget_ratio"] = np.nan
+    left_out = regression.mixed_model(of_seeds).left_out
+    assert left_out == {"task03, seed 1": "forget_ratio undefined"}
+    of_models = pd.concat([of_seeds, table_of(21, 2).assign(model="n")])
+    left_out = regression.mixed_model(of_models).left_out
+    assert left_out == {"m, task03, seed 1": "forget_ratio undefined"}
 
 
 def test_an_outcome_that_does_not_vary_is_named():
@@ -333,6 +340,9 @@ def test_errors_say_what_to_do():
     two = pd.concat([table_of(), table_of().assign(model="other")])
     with pytest.raises(InputError, match="found 2 models"):
         regression.least_squares(two)
+    for function in (regression.least_squares, regression.correlations, regression.each_alone):
+        with pytest.raises(InputError, match=r"one row a model and task.*without by_seed"):
+            function(table_of(21, 2))
 
 
 # --- stability -----------------------------------------------------------------------------------
@@ -340,7 +350,7 @@ def test_errors_say_what_to_do():
 
 def test_the_slope_of_the_partial_regression_is_the_joint_coefficient():
     """The theorem of Frisch, Waugh and Lovell."""
-    table = table_of(21, 2, effects=(0.3, -0.2, 0.1))
+    table = table_of(21, effects=(0.3, -0.2, 0.1))
     fit = regression.least_squares(table)
     parts = regression.partial_regression(table)
     assert parts.columns.tolist() == ["term", "model", "eval_task", "x", "y"]
@@ -407,7 +417,7 @@ def test_more_seeds_do_not_make_the_mixed_model_more_certain_of_tasks():
         return (row["coefficient_high"] - row["coefficient_low"]).iloc[0]
 
     pooled = with_task_effects(21, 8)  # positive control: taking seeds for tasks
-    pooled["eval_task"] += pooled["seed"].astype(str)
+    pooled["eval_task"] += pooled.pop("seed").astype(str)
     row = regression.least_squares(pooled, ("confidence",)).coefficients.iloc[0]
     assert width(8) > 0.8 * width(2)
     assert row["coefficient_high"] - row["coefficient_low"] < 0.6 * width(8)
@@ -425,7 +435,8 @@ def test_under_the_null_the_mixed_model_s_intervals_cover_zero_in_95_percent():
 
 
 def test_models_differ_by_a_term_of_their_own():
-    small = with_task_effects(21, 1)
+    small = with_task_effects(21, 2)
+    small = small[small["seed"] == 0].reset_index(drop=True)
     large = small.assign(model="n", forget_ratio=small["forget_ratio"] + 1)
     large["forget_ratio"] += 0.02 * np.random.default_rng(5).normal(size=21)
     large["confidence"] -= 0.5
@@ -438,6 +449,50 @@ def test_models_differ_by_a_term_of_their_own():
     assert distance == pytest.approx(1 + 0.5 * slope, abs=0.05)
 
 
+def with_deviations(seed, n_seeds=3, n_tasks=10):
+    """Two models, several seeds; every (model, task) has a deviation that its seeds share.
+
+    The confidence, which has no effect, differs between models and tasks, not between seeds.
+    """
+    rng = np.random.default_rng(seed)
+    tables = []
+    for model in "mn":
+        rows = table_of(n_tasks, seed=seed).assign(model=model)
+        rows["confidence"] = rng.normal(size=n_tasks)
+        rows["forget_ratio"] = 0.3 * rng.normal(size=n_tasks)
+        tables += [
+            rows.assign(seed=s, forget_ratio=rows["forget_ratio"] + 0.02 * rng.normal(size=n_tasks))
+            for s in range(n_seeds)
+        ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def test_seeds_of_a_model_and_task_are_averaged_where_there_are_several_models():
+    table = with_deviations(0)
+    fit = regression.mixed_model(table, ("confidence",))
+    columns = ["confidence", "forget_ratio"]
+    averaged = table.groupby(["model", "eval_task"], as_index=False)[columns].mean()
+    assert (fit.n, fit.n_tasks) == (20, 10)
+    expected = regression.mixed_model(averaged, ("confidence",)).coefficients
+    pd.testing.assert_frame_equal(fit.coefficients, expected)
+
+
+def test_three_seeds_of_two_models_do_not_find_what_is_not_there():
+    """Taken for six independent rows a task, they would."""
+    found, naive = [], []
+    for seed in range(60):
+        table = with_deviations(seed)
+        row = regression.mixed_model(table, ("confidence",)).coefficients.iloc[0]
+        found.append(row["coefficient_low"] <= 0 <= row["coefficient_high"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            naively = smf.mixedlm("forget_ratio ~ confidence + model", table, groups="eval_task")
+            fit = naively.fit()
+        naive.append(abs(fit.tvalues["confidence"]) < scipy.stats.t.ppf(0.975, 7))
+    assert np.mean(naive) < 0.85  # positive control
+    assert np.mean(found) > 0.9
+
+
 def test_one_row_a_task_has_no_mixed_model_and_says_so():
     fit = regression.mixed_model(table_of(), ("confidence", "family"))
     assert fit.coefficients.empty and np.isnan(fit.r_squared) and fit.kept == ()
@@ -446,8 +501,10 @@ def test_one_row_a_task_has_no_mixed_model_and_says_so():
 
 
 def test_models_that_did_other_tasks_cannot_be_told_from_the_terms():
-    table = table_of(20, 2, answer_format=["text"] * 10 + ["verbaliser"] * 10)
+    table = table_of(20, answer_format=["text"] * 10 + ["verbaliser"] * 10)
+    third = table[table["answer_format"] == "verbaliser"].assign(model="o")
     table["model"] = np.where(table["answer_format"] == "text", "m", "n")
+    table = pd.concat([table, third])
     fit = regression.mixed_model(table, ("answer_format",))
     assert fit.coefficients.empty
     assert fit.dropped == {
@@ -496,12 +553,19 @@ def examples_of(n_tasks=3, n_seeds=2, n=150, *, effect=0.0, share_lost=0.3, seed
 
 
 def brute_force(table, predictor):
-    """Spearman within each task and seed, by SciPy, averaged with weights n."""
+    """2 AUC - 1 within each task and seed by SciPy, averaged by the inverse of its variance."""
     found, weights = [], []
     for _, group in table[table["tuned_correct"]].groupby(["eval_task", "seed"]):
-        found.append(scipy.stats.spearmanr(group[predictor], ~group["forgotten_correct"])[0])
-        weights.append(len(group))
+        found.append(by_scipy(group[predictor], ~group["forgotten_correct"]))
+        n_lost = (~group["forgotten_correct"]).sum()
+        weights.append(1 / (1 / n_lost + 1 / (len(group) - n_lost)))
     return np.average(found, weights=weights)
+
+
+def by_scipy(values, lost):
+    """Rank-biserial correlation, from Mann and Whitney's U."""
+    u = scipy.stats.mannwhitneyu(values[lost], values[~lost]).statistic
+    return 2 * u / (lost.sum() * (~lost).sum()) - 1
 
 
 def test_example_level_agrees_with_scipy_within_task_and_seed():
@@ -511,10 +575,10 @@ def test_example_level_agrees_with_scipy_within_task_and_seed():
     for predictor in ("confidence", "log_deviation"):
         for task in ("task00", "task01", "task02"):
             of_task = table[table["eval_task"] == task]
-            ours = found.loc[(predictor, task), "rank_correlation"]
+            ours = found.loc[(predictor, task), "rank_biserial"]
             assert ours == pytest.approx(brute_force(of_task, predictor))
         ours = found.loc[(predictor, "pooled")]
-        assert ours["rank_correlation"] == pytest.approx(brute_force(table, predictor))
+        assert ours["rank_biserial"] == pytest.approx(brute_force(table, predictor))
         right = table[table["tuned_correct"]]
         assert ours["n"] == len(right) and ours["n_lost"] == (~right["forgotten_correct"]).sum()
 
@@ -523,10 +587,8 @@ def test_the_replicates_are_those_of_drawing_up_every_sample():
     rng = np.random.default_rng(0)
     values, lost = rng.integers(10, size=40).astype(float), rng.random(40) < 0.4
     counts = rng.multinomial(40, [1 / 40] * 40, size=50)
-    ours = regression._rank_correlation_with_lost(values, lost, counts)
-    theirs = [
-        scipy.stats.spearmanr(np.repeat(values, c), np.repeat(lost, c)).statistic for c in counts
-    ]
+    ours = regression._rank_biserial(values, lost, counts)
+    theirs = [by_scipy(np.repeat(values, c), np.repeat(lost, c)) for c in counts]
     assert ours == pytest.approx(theirs)
 
 
@@ -536,15 +598,15 @@ def test_the_interval_over_examples_agrees_with_scipy():
     row = regression.example_level(table).iloc[0]
     theirs = scipy.stats.bootstrap(
         (table["confidence"], ~table["forgotten_correct"]),
-        lambda x, y: scipy.stats.spearmanr(x, y).statistic,
+        lambda x, y: by_scipy(x, y.astype(bool)),
         paired=True,
         vectorized=False,
         method="percentile",
         n_resamples=1000,
         rng=np.random.default_rng(1),
     ).confidence_interval
-    assert row["rank_correlation_low"] == pytest.approx(theirs.low, abs=0.02)
-    assert row["rank_correlation_high"] == pytest.approx(theirs.high, abs=0.02)
+    assert row["rank_biserial_low"] == pytest.approx(theirs.low, abs=0.02)
+    assert row["rank_biserial_high"] == pytest.approx(theirs.high, abs=0.02)
 
 
 def test_the_pooled_interval_covers_a_null_and_shows_what_it_excludes():
@@ -552,24 +614,37 @@ def test_the_pooled_interval_covers_a_null_and_shows_what_it_excludes():
     for seed in range(120):
         found = regression.example_level(examples_of(seed=seed, n=60), n_resamples=200)
         found = found[found["eval_task"] == "pooled"]
-        covered += (found["rank_correlation_low"] * found["rank_correlation_high"] <= 0).tolist()
+        covered += (found["rank_biserial_low"] * found["rank_biserial_high"] <= 0).tolist()
         excluded += found["largest_not_excluded"].tolist()
     assert 0.92 <= np.mean(covered) <= 0.98
-    # 3 tasks x 2 seeds x 54 examples: 1.96 / sqrt(324) = 0.11, and the estimate is not at zero
-    assert 0.11 < np.mean(excluded) < 0.2
+    # 3 tasks x 2 seeds x 54 examples, of which 30 % are lost: 1.96 / sqrt(3 x 324 x 0.3 x 0.7)
+    # = 0.14, and the estimate is not at zero
+    assert 0.14 < np.mean(excluded) < 0.25
 
 
 def test_a_real_effect_on_examples_is_found_and_a_difference_between_tasks_is_not_one():
     found = regression.example_level(examples_of(effect=1.0)).set_index(["predictor", "eval_task"])
-    assert found.loc[("confidence", "pooled"), "rank_correlation_high"] < -0.2
-    assert abs(found.loc[("log_deviation", "pooled"), "rank_correlation"]) < 0.1
+    assert found.loc[("confidence", "pooled"), "rank_biserial_high"] < -0.2
+    assert abs(found.loc[("log_deviation", "pooled"), "rank_biserial"]) < 0.1
     kept = examples_of(1, share_lost=0.1).assign(confidence=lambda t: t["confidence"] + 5)
     lost = examples_of(1, share_lost=0.7, seed=1).assign(eval_task="task01")
     both = pd.concat([kept, lost])
-    across = scipy.stats.spearmanr(both["confidence"], ~both["forgotten_correct"]).statistic
+    across = by_scipy(both["confidence"], ~both["forgotten_correct"])
     row = regression.example_level(both).set_index(["predictor", "eval_task"])
     assert across < -0.4  # positive control
-    assert abs(row.loc[("confidence", "pooled"), "rank_correlation"]) < 0.15
+    assert abs(row.loc[("confidence", "pooled"), "rank_biserial"]) < 0.15
+
+
+@pytest.mark.parametrize("share_lost", [0.05, 0.5])
+def test_perfect_prediction_is_1_and_none_is_0_however_few_are_lost(share_lost):
+    table = examples_of(1, 1, 2000, share_lost=share_lost).assign(tuned_correct=True)
+    perfect = np.where(table["forgotten_correct"], 0.9, 0.6) + 1e-3 * table["log_deviation"]
+    found = regression.example_level(table.assign(confidence=perfect)).set_index("predictor")
+    pooled = found[found["eval_task"] == "pooled"]["rank_biserial"]
+    assert pooled["confidence"] == pytest.approx(-1)
+    assert abs(pooled["log_deviation"]) < 0.2
+    constant = regression.example_level(table.assign(confidence=0.5)).iloc[0]
+    assert constant["rank_biserial"] == 0 and np.isnan(constant["rank_biserial_low"])
 
 
 def test_an_example_that_several_seeds_test_counts_as_one():
@@ -579,7 +654,7 @@ def test_an_example_that_several_seeds_test_counts_as_one():
 
     def width(table):
         row = regression.example_level(table).iloc[0]
-        return row["rank_correlation_high"] - row["rank_correlation_low"]
+        return row["rank_biserial_high"] - row["rank_biserial_low"]
 
     assert width(thrice) == pytest.approx(width(once))
     assert width(apart) < 0.7 * width(once)  # positive control
@@ -598,12 +673,12 @@ def test_tasks_without_a_loss_or_without_a_survivor_are_named_and_not_pooled():
     assert found.loc[("log_deviation", "task01"), "n"] == 0
     rest = table[table["eval_task"] == "task02"]
     pooled = found.loc[("confidence", "pooled")]
-    assert pooled["rank_correlation"] == pytest.approx(brute_force(rest, "confidence"))
+    assert pooled["rank_biserial"] == pytest.approx(brute_force(rest, "confidence"))
     assert pooled["n"] == found.loc[("confidence", "task02"), "n"]
 
 
 def test_everything_is_deterministic():
-    table, examples = table_of(21, 3), examples_of()
+    table, examples = table_of(21), examples_of()
     for function, argument in (
         (regression.correlations, table),
         (regression.each_alone, table),

@@ -6,9 +6,9 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import family, spec_of, with_n_eval
+from synthetic import cross, family, spec_of, with_n_eval
 
-from forgetlib import stats
+from forgetlib import crosstask, measures, stats
 from forgetlib.schema import InputError, Scores
 
 accuracies = st.floats(0.51, 1.0)
@@ -117,17 +117,6 @@ def test_bootstrap_refuses_no_data(groups):
         stats.bootstrap(lambda m: m[..., 0], groups)
 
 
-def test_the_tidy_table_has_one_measurement_a_row():
-    results = family("t", 0.5, 0.9, 0.6, n=100)
-    table = stats.table(results)
-    assert len(table) == len(results) * 2 * 2  # data sets, metrics
-    keys = ["run_id", "eval_task", "split", "metric"]
-    assert not table.duplicated(keys).any()
-    row = table.query("condition == 'true' and split == 'test' and metric == 'accuracy'")
-    assert row["value"].item() == pytest.approx(0.9)
-    assert row["n"].item() == 100
-
-
 def test_forgetting_measures_what_was_put_in():
     results = family("kept", 0.6, 0.8, 0.8) + family("lost", 0.55, 0.9, 0.5)
     table = stats.forgetting(results).set_index("eval_task")
@@ -138,7 +127,7 @@ def test_forgetting_measures_what_was_put_in():
     assert (kept.forget_ratio, kept.forget_gap) == pytest.approx((0, 0.3))
     assert lost.forgetting_set == pytest.approx(0.5)
     assert lost.forgotten_low < 0.5 < lost.forgotten_high
-    assert kept.behaviour == "kept"
+    assert kept.behaviour == "no loss shown"
     assert lost.behaviour == "below pre-trained"
     assert bool(kept.ratio_defined)
 
@@ -149,12 +138,68 @@ def test_what_is_lost_down_to_the_pre_trained_accuracy_is_below_fine_tuned(forgo
     assert table["behaviour"].item() == "below fine-tuned"
 
 
-def test_a_ratio_without_a_denominator_is_marked_as_undefined():
-    row = stats.forgetting(family("t", 0.5, 0.52, 0.5, n=100)).iloc[0]
+def test_a_ratio_without_a_denominator_is_marked_as_undefined_and_has_no_number():
+    row = stats.forgetting(family("t", 0.5, 0.52, 0.44, n=100)).iloc[0]
+    assert stats.forget_ratio(0.52, 0.44) == pytest.approx(4)  # the trap
     assert not row.ratio_defined
     assert row.behaviour == "nothing to forget"
-    assert np.isnan(row.forget_ratio_low)
-    assert np.isnan(row.forget_ratio_high)
+    assert row[["forget_ratio", "forget_ratio_low", "forget_ratio_high"]].isna().all()
+    assert row.forgotten == pytest.approx(0.44)
+
+
+def test_a_loss_that_few_examples_do_not_show_is_not_called_kept():
+    rng = np.random.default_rng(0)
+    row = stats.forgetting(family("t", 0.5, 0.75, 0.65, n=100, rng=rng)).iloc[0]
+    assert row.lost_low <= 0 < row.lost
+    assert row.behaviour == "no loss shown"
+
+
+def binomial_low(accuracy, n):
+    return scipy.stats.binom.ppf(0.025, n, accuracy) / n
+
+
+@pytest.mark.parametrize("n", [60, 100, 400])
+def test_there_is_something_to_forget_where_the_binomial_interval_is_above_chance(n):
+    """Exact for one seed: resampling N right or wrong answers is drawing from a binomial."""
+    decided = []
+    for right in range(n // 2, n, 2):
+        tail = scipy.stats.binom.cdf(n // 2, n, right / n)  # at or below chance
+        if abs(tail - 0.025) > 0.008:  # what 2000 resamples can tell
+            found = stats.something_to_forget([np.arange(n) < right])
+            assert found == (binomial_low(right / n, n) > 0.5)
+            decided.append(found)
+    assert decided == sorted(decided) and {*decided} == {True, False}
+
+
+@pytest.mark.parametrize(("tuned", "expected"), [(0.55, False), (0.63, True), (0.8, True)])
+def test_what_is_defined_is_the_same_in_every_figure_and_with_any_number_of_resamples(
+    tuned, expected
+):
+    results = cross(("t", "u"), [tuned, 0.9], np.full((2, 2), 0.6), n=100)
+    results += family("t", 0.5, tuned, 0.6, n=100) + family("u", 0.5, 0.9, 0.6, n=100)
+    unique = list({r.spec.run_id: r for r in results}.values())
+    for n_resamples in (50, 200, 2000, 6000):
+        own = stats.forgetting(unique, n_resamples=n_resamples)
+        pairs = crosstask.cross_task(unique, n_resamples=n_resamples)
+        predictors = measures.predictors(unique, n_resamples=n_resamples)
+        assert own["ratio_defined"].tolist() == [expected, True]
+        assert pairs.defined.tolist() == [expected, True]
+        assert predictors["forget_ratio"].notna().tolist() == [expected, True]
+        assert np.isfinite(own["forget_ratio_low"]).tolist() == [expected, True]
+        assert np.isfinite(pairs.replicates).all((0, 2)).tolist() == [expected, True]
+
+
+def test_resamples_without_a_ratio_are_left_out_of_its_interval():
+    """A few of the resamples of 62 right of 100 are at or below chance."""
+    accuracies = np.random.default_rng(0).binomial(100, 0.62, (4000, 2)) / 100
+    ratios = stats.forget_ratio(accuracies[:, 0], accuracies[:, 1])
+    undefined = np.isnan(ratios)
+    assert 0 < undefined.mean() < 0.025
+    found = stats.percentiles(0.0, ratios)
+    expected = np.quantile(ratios[~undefined], [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    many = np.where(np.arange(4000) % 15 == 0, np.nan, ratios)  # more than 5 %
+    assert np.isnan(stats.percentiles(0.0, many).low)
 
 
 def test_seeds_are_averaged_and_counted():
@@ -336,3 +381,23 @@ def test_a_perfect_rank_correlation_is_not_certain():
     assert four.low < 0 < six.low < many.low < 1
     mirrored = stats.rank_correlation(np.arange(6), -np.arange(6))
     assert (mirrored.value, mirrored.high) == pytest.approx((-1, -six.low))
+
+
+# --- the jackknife ---
+
+
+def test_the_jackknife_of_a_mean_is_students_interval():
+    values = np.random.default_rng(0).normal(size=9)
+    without_each = np.array([np.delete(values, i).mean() for i in range(9)])
+    found = stats.jackknife(values.mean(), without_each, 8)
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize(
+    "without_each", [np.arange(3.0), np.full(6, 0.1), np.array([0.1, 0.2, np.nan, 0.3, 0.4])]
+)
+def test_too_few_equal_or_undefined_values_have_no_jackknife(without_each):
+    found = stats.jackknife(0.2, without_each, max(len(without_each) - 1, 1))
+    assert found.value == 0.2
+    assert np.isnan([found.low, found.high]).all()

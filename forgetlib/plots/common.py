@@ -41,6 +41,7 @@ FAMILY_COLOURS = {  # of tasks; any other family is grey
     "math": "#F0E442",
     "toxicity": VERMILION,
     "language understanding": "#CC79A7",
+    "reasoning": DARK_GREY,
     "synthetic": GREY,
 }
 

@@ -24,6 +24,7 @@ from forgetlib.crosstask import CrossTask, short_name
 from forgetlib.plots.common import (
     BLACK,
     BLUE,
+    DARK_GREY,
     FAMILY_COLOURS,
     GREY,
     SMALL,
@@ -219,7 +220,7 @@ def _family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> Non
             ha="center",
             va="center_baseline",
             fontsize=6,
-            color="white" if colour in (BLUE, VERMILION) else BLACK,
+            color="white" if colour in (BLUE, VERMILION, DARK_GREY) else BLACK,
         )
     along, across = (axes.set_ylim, axes.set_xlim) if vertical else (axes.set_xlim, axes.set_ylim)
     along((len(families) - 0.5, -0.5) if vertical else (-0.5, len(families) - 0.5))
@@ -273,19 +274,22 @@ def cross_task_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame
     """Figure 3, beside the matrix: what its variance is due to, and own against other labels.
 
     shares: from `crosstask.variance_shares`
-    own: from `crosstask.own_against_others`. The best other task is named for its ratio on all test
-        examples, so that its ratio flatters it; the difference in accuracy is cross-fitted, so
-        that the choice cannot bias it.
+    own: from `crosstask.own_against_others`. The best other task is named for its ratio on all
+        data, so that its ratio flatters it; the difference in accuracy is measured on other data
+        than it was picked on.
+
+    The shares' intervals are over examples, and those of the differences speak of these runs.
     """
     require_columns(shares, ["source", "share", "share_low", "share_high"])
-    require_columns(own, ["eval_task", "own", "best_other", "best_other_ratio", "difference"])
+    columns = ["eval_task", "own", "best_other", "best_other_ratio", "difference", "picked_on"]
+    require_columns(own, columns)
     rows = own.sort_values("difference", na_position="first").reset_index(drop=True)
     cells = crosstask.cross_table(cross).set_index(["eval_task", "forget_task"])
     y, top = np.arange(len(rows)), np.arange(len(shares))[::-1]
     heights = [0.19 * len(shares), 0.21 * len(rows)]
     with style():
         figure = Figure(
-            figsize=(TEXT_WIDTH, 1.75 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.05)
+            figsize=(TEXT_WIDTH, 1.9 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.05)
         )
         grid = figure.add_gridspec(2, 2, height_ratios=heights, width_ratios=[1.25, 1])
         above = figure.add_subplot(grid[0, :])
@@ -327,7 +331,9 @@ def cross_task_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame
             handletextpad=0.1,
             columnspacing=0.8,
         )
-        right.set_xlabel("accuracy: own − best other\n(above 0: the other forgets more)")
+        picked_on = f"of these runs, picked on\n{own['picked_on'].iloc[0]}"
+        above_0 = "(above 0: the other forgets more)"
+        right.set_xlabel(f"accuracy: own − best other\n{picked_on}\n{above_0}")
         right.tick_params(labelleft=False)
         names = right.secondary_yaxis("right")
         names.set_yticks(y, rows["best_other"].fillna(""))

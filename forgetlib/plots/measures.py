@@ -52,8 +52,7 @@ PROBE_PHASES = dict(zip(PROBED_PHASES, PHASES, strict=True))  # of the probe, of
 def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     """Figure 4: forget ratio against confidence and against hidden-state variance, a point a task.
 
-    table: one row a task, of one model: forget_ratio, confidence and log_variance with their
-        intervals, ratio_defined, eval_task, family, answer_format
+    table: from `measures.predictors`, of one model, merged with `tasks.describe`
     correlations: from `regression.correlations`
     """
     measures = with_intervals(["forget_ratio", *PREDICTOR_LABELS])
@@ -130,7 +129,7 @@ def regression(
     terms = list(dict.fromkeys([*alone["term"], *joint["term"]]))
     panels = [t for t in terms if t in set(partial["term"])]
     n_rows, columns = panel_grid(len(panels), 3)
-    heights = [0.95 + 0.25 * len(terms)] + [0.35 + 1.35 * n_rows] * bool(panels)
+    heights = [0.95 + 0.23 * len(terms)] + [0.35 + 1.35 * n_rows] * bool(panels)
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, sum(heights)), layout="constrained")
         upper, *lower = _stacked(figure, heights)
@@ -198,7 +197,7 @@ def example_level(table: pd.DataFrame) -> Figure:
 
     table: from `regression.example_level`; the row "pooled" is drawn at the bottom
     """
-    require_columns(table, ["eval_task", "predictor", *with_intervals(["rank_correlation"])])
+    require_columns(table, ["eval_task", "predictor", *with_intervals(["rank_biserial"])])
     names = [t for t in sorted(set(table["eval_task"])) if t != "pooled"] + ["pooled"]
     y = pd.Series(np.arange(len(names))[::-1], index=names, dtype=float)
     y["pooled"] -= 0.3
@@ -207,15 +206,15 @@ def example_level(table: pd.DataFrame) -> Figure:
         "log_deviation": "hidden state's distance",
     }
     with style():
-        figure = Figure(figsize=(TEXT_WIDTH, 1.15 + 0.19 * len(names)), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.19 * len(names)), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes, (predictor, label) in zip(panels, labels.items(), strict=True):
             rows = table[table["predictor"] == predictor].set_index("eval_task").loc[names]
             for pooled, marker, colour in ((False, "o", BLUE), (True, "D", VERMILION)):
                 some = rows[(rows.index == "pooled") == pooled]
                 at = y[some.index].to_numpy()
-                intervals(axes, some, "rank_correlation", at, label, marker, colour, True)
-            for name in rows.index[rows["rank_correlation"].isna()]:
+                intervals(axes, some, "rank_biserial", at, label, marker, colour, True)
+            for name in rows.index[rows["rank_biserial"].isna()]:
                 axes.text(0.02, y[name], "undefined", fontsize=SMALL, va="center", color=DARK_GREY)
             axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
             axes.set_title(label)
@@ -227,7 +226,8 @@ def example_level(table: pd.DataFrame) -> Figure:
         )
         panels[0].set_ylim(y["pooled"] - 0.6, len(names) - 0.4)
         panels[0].set_ylabel("task (lost of right)")
-        label = "rank correlation with being lost\n(over the questions that were right before)"
+        label = "rank-biserial correlation with being lost, of questions that were right before\n"
+        label += "(0: no prediction; 1: the lost ones have the highest values; −1: the lowest)"
         figure.supxlabel(label, fontsize=8)
     return figure
 

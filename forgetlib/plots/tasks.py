@@ -172,9 +172,16 @@ def _question_plot(axes: Axes, row: pd.Series, alike: pd.DataFrame) -> None:
 def forget_gap(table: pd.DataFrame) -> Figure:
     """Figure 2: accuracy before, after fine-tuning and after forgetting, and the forget gap.
 
-    table: from `stats.forgetting`, of one model
+    table: from `stats.forgetting`, of one model and one size of the forgetting set
     """
     require_columns(table, [*ACCURACY_MARKS, "forget_gap", "behaviour", "eval_task", "n"])
+    if table["eval_task"].duplicated().any():
+        raise InputError(
+            "table of Figure 2",
+            expected="one row a task",
+            found=f"several for {sorted(table.loc[table['eval_task'].duplicated(), 'eval_task'])}",
+            do='Pass the results of one size: experiment.results(study, "own").',
+        )
     rows = table.sort_values("forgotten").reset_index(drop=True)
     y = np.arange(len(rows))
     with style():
