@@ -40,7 +40,7 @@ def claims(table: pd.DataFrame) -> Figure:
     rows = table.rename(columns=dict(zip(VALUE, with_intervals(["value"]), strict=True)))
     y = np.arange(len(rows))[::-1]
     with style():
-        figure = Figure(figsize=(TEXT_WIDTH, 0.8 + 0.37 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH, 0.8 + 0.39 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for verdict, (marker, colour, filled) in VERDICT_MARKS.items():
             of_kind = (rows["verdict"] == verdict).to_numpy()
