@@ -30,6 +30,11 @@ def small(**changes):
     return study("tiny", **(settings | changes))
 
 
+def named_tiny():
+    """The same with one task, in the place of the named study."""
+    return replace(small(tasks=("tiny_city",)), name="tiny", modified=False)
+
+
 @pytest.fixture(scope="module")
 def tiny_results(tiny_root):
     """The whole `tiny` study."""
@@ -92,40 +97,45 @@ def same_results(one, other):
     )
 
 
-SMALL_IN_NEW_PROCESS = (
-    "import sys; sys.path.insert(0, 'tests'); import test_experiment as t;"
-    "t.results(t.small(), progress=False)"
-)
+def small_in_new_process():
+    """Computing `small`, with one thread: two processes with two each would wait for each other."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import test_experiment as t;"
+        "t.results(t.small(), 'own', progress=False); print('done')"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_results(tmp_path, monkeypatch):
     monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path / "undisturbed"))
     started = time.time()
-    expected = results(small(), progress=False)
-    usual = time.time() - started
+    small_in_new_process().wait()
+    usual = time.time() - started - 4  # about 4 s pass before the first run starts
+    expected = results(small(), "own", progress=False)
     monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path / "killed"))
     chance = random.Random(0)
     counts = []
     for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", SMALL_IN_NEW_PROCESS])
-        time.sleep(4 + chance.random() * usual)  # about 4 s pass before the first run starts
+        process = small_in_new_process()
+        time.sleep(4 + chance.random() * usual)
         process.send_signal(signal.SIGKILL)
         process.wait()
         counts.append(len(list((tmp_path / "killed/.work/tiny-modified/runs").glob("*.parquet"))))
     assert counts == sorted(counts)  # what was finished stays
-    assert same_results(results(small(), progress=False), expected)
+    small_in_new_process().wait()
+    assert same_results(results(small(), "own", progress=False), expected)
 
 
 def test_two_processes_share_a_study(tmp_path, monkeypatch):
     monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path / "one"))
-    expected = results(small(), progress=False)
+    small_in_new_process().wait()
+    expected = results(small(), "own", progress=False)
     monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path / "two"))
-    code = f"{SMALL_IN_NEW_PROCESS}; print('done')"
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)
-    ]
+    both = [small_in_new_process() for _ in range(2)]
     assert [p.communicate(timeout=120)[0] for p in both] == [b"done\n"] * 2
-    assert same_results(results(small(), progress=False), expected)
+    assert same_results(results(small(), "own", progress=False), expected)
 
 
 def test_a_run_that_another_process_is_doing_is_waited_for(project, monkeypatch):
@@ -155,11 +165,11 @@ def test_a_corrupt_record_stops_with_its_name(project):
 
 
 def test_a_study_changed_under_its_records_is_an_error(project, monkeypatch):
-    monkeypatch.setitem(STUDIES, "tiny", replace(small(), name="tiny", modified=False))
+    monkeypatch.setitem(STUDIES, "tiny", named_tiny())
     results(study("tiny"), progress=False)
     monkeypatch.setitem(STUDIES, "tiny", replace(study("tiny"), n_train=23))
     with pytest.raises(
-        StudyError, match=r"study 'tiny': expected stored runs among the 14.*found 14"
+        StudyError, match=r"study 'tiny': expected stored runs among the 5.*found 5"
     ):
         results(study("tiny"), progress=False)
 
@@ -167,7 +177,7 @@ def test_a_study_changed_under_its_records_is_an_error(project, monkeypatch):
 def test_results_that_were_not_packed_before_a_kill_are_packed_by_the_next_call(
     project, monkeypatch
 ):
-    monkeypatch.setitem(STUDIES, "tiny", replace(small(), name="tiny", modified=False))
+    monkeypatch.setitem(STUDIES, "tiny", named_tiny())
     results(study("tiny"), progress=False)
     store = open_store(study("tiny"))
     store.packed.unlink()
@@ -239,9 +249,9 @@ def test_bad_input_is_refused(project, call, message):
 
 
 def test_the_command_line_computes_and_reports(project, capsys, monkeypatch):
-    monkeypatch.setitem(STUDIES, "tiny", replace(small(), name="tiny", modified=False))
+    monkeypatch.setitem(STUDIES, "tiny", named_tiny())
     assert main(["tiny"]) == 0
-    assert "tiny: 14 runs in" in capsys.readouterr().out
+    assert "tiny: 5 runs in" in capsys.readouterr().out
     assert (project / "figures" / "tiny" / "results.parquet").exists()
 
 
@@ -362,7 +372,7 @@ def test_a_model_s_folder_is_the_same_from_every_working_directory(tmp_path, mon
 
 
 def test_a_long_study_packs_what_it_has_when_it_is_interrupted(project, monkeypatch):
-    monkeypatch.setitem(STUDIES, "tiny", replace(small(), name="tiny", modified=False))
+    monkeypatch.setitem(STUDIES, "tiny", named_tiny())
     run, done = experiment.run, []
 
     def interrupted(spec, *rest):
