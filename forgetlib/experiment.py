@@ -217,6 +217,7 @@ STUDIES = {
             tuned=TrainConfig(5e-3, epochs=15, batch_size=40, record_steps=15),
             forgetting=TrainConfig(5e-3, epochs=30, batch_size=40, record_steps=15),
             sizes=(30,),
+            start="shared",
             models=("tiny", "tiny-wide"),
             dtype="float32",
         ),
