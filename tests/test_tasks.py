@@ -143,6 +143,7 @@ def test_the_embedded_suite_is_21_tasks_of_seven_families():
         "science",
         "reading",
         "math",
+        "reasoning",
         "knowledge",
         "language understanding",
     }
