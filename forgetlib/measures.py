@@ -27,6 +27,7 @@ from forgetlib.stats import (
     column,
     confidence,
     correct,
+    correlation_percentiles,
     forgetting,
     full_size,
     percentiles,
@@ -232,14 +233,13 @@ def order(
             total[defined] += len(both) * values[defined]
             weight[defined] += len(both)
         values = np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
-        if np.ptp(values[1:]) < 1e-9:  # a perfect order in every resample shows no uncertainty
-            values[1:] = np.nan
+        correlation = correlation_percentiles(float(values[0]), values[1:])
         rows.append(
             {
                 "model": model,
                 "eval_task": task,
                 **numbers,
-                **as_columns("rank_correlation", percentiles(float(values[0]), values[1:])),
+                **as_columns("rank_correlation", correlation),
                 "enough": numbers["n"] >= min_examples,
             }
         )

@@ -31,7 +31,7 @@ from forgetlib.stats import (
     N_RESAMPLES,
     Interval,
     as_columns,
-    percentiles,
+    correlation_percentiles,
     rank_correlation,
     rank_correlations,
     resample_counts,
@@ -114,18 +114,6 @@ def _means(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd
 # --- rank correlations over tasks ----------------------------------------------------------------
 
 
-def _percentiles(value: float, replicates: np.ndarray) -> Interval:
-    """Percentile interval of a bootstrap; NaN where resampling cannot show the uncertainty.
-
-    That is also where all resamples are equal: of 4 tasks in perfect order, every resample is in
-    perfect order.
-    """
-    found = percentiles(value, replicates)
-    if found.high - found.low > 1e-12:
-        return found
-    return Interval(value, float("nan"), float("nan"))
-
-
 def bootstrap_over_tasks(
     x: np.ndarray, y: np.ndarray, *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Interval:
@@ -138,7 +126,7 @@ def bootstrap_over_tasks(
     if len(x) < FEWEST_RESAMPLED:
         return Interval(value, float("nan"), float("nan"))
     counts = resample_counts(np.random.default_rng(seed), len(x), n_resamples)
-    return _percentiles(value, rank_correlations(x, y, counts))
+    return correlation_percentiles(value, rank_correlations(x, y, counts))
 
 
 def correlations(
@@ -594,7 +582,7 @@ def _average(groups: Sequence[_Group]) -> dict[str, float]:
         total = weighted.sum(1)
         sums = (np.nan_to_num(replicates) * weighted).sum(1)
         value = float(np.average([g.value for g in used], weights=weights))
-        found = _percentiles(value, sums / np.where(total > 0, total, np.nan))
+        found = correlation_percentiles(value, sums / np.where(total > 0, total, np.nan))
     return {
         **as_columns("rank_biserial", found),
         "largest_not_excluded": max(abs(found.low), abs(found.high)),

@@ -195,6 +195,15 @@ def percentiles(value: float, replicates: Numbers) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def correlation_percentiles(value: float, replicates: np.ndarray) -> Interval:
+    """The same for a correlation, with NaN ends also where all replicates are equal.
+
+    Of examples in perfect order, every resample is in perfect order: that shows no uncertainty.
+    """
+    found = percentiles(value, replicates)
+    return found if found.high - found.low > 1e-9 else Interval(value, float("nan"), float("nan"))
+
+
 def something_to_forget(tuned: Sequence[np.ndarray]) -> bool:
     """Whether a task has a forget ratio: whether its fine-tuned accuracy is above chance.
 
