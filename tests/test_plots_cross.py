@@ -12,7 +12,7 @@ import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
-from test_plots_measures import drawn_texts, overlapping, points_of
+from test_plots_measures import assert_readable, points_of
 
 from forgetlib import crosstask, plots, tasks
 from forgetlib.plots import common
@@ -94,20 +94,8 @@ FIGURES = {
 
 @pytest.mark.parametrize("k", SUITES)
 @pytest.mark.parametrize("name", FIGURES)
-def test_all_text_is_on_the_page_large_enough_and_over_no_other_text(name, k, monkeypatch):
-    """(That this test sees what is wrong is tested in test_plots_measures.)"""
-    figure = FIGURES[name](k)
-    assert figure.get_figwidth() == common.TEXT_WIDTH
-    assert figure.get_figheight() <= 9.5  # a page
-    texts = drawn_texts(figure, monkeypatch)
-    width, height = figure.get_size_inches() * figure.dpi
-    outside = [
-        t for t, e, _ in texts if e[0] < -1 or e[1] < -1 or e[2] > width + 1 or e[3] > height + 1
-    ]
-    assert len(texts) > 5
-    assert outside == []
-    assert overlapping(texts) == []
-    assert min(size for *_, size in texts) >= 6
+def test_every_figure_is_readable(name, k, monkeypatch):
+    assert_readable(FIGURES[name](k), monkeypatch)
 
 
 def heat_of(figure):
