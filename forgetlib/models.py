@@ -343,8 +343,9 @@ def pack(lm: LM, families: Sequence[Sequence[Sequence[int]]]) -> Packed:
 
     A family is a tree: the shared prompt, then a branch for each of its sequences. Trees stand
     side by side in a row until it is full, and the mask keeps them apart. So a prompt is computed
-    once for both choices, and little is padding: measured in README, "How fast it is". Models
-    that cannot do that (`LM.packs`) get a row for each different sequence.
+    once for both choices, and little is padding: forward and backward of 8 PIQA questions took
+    1.04 s instead of 1.76 s on 2 cores, of 8 of MRPC 1.55 s instead of 2.10 s. Models that cannot
+    do that (`LM.packs`) get a row for each different sequence.
     """
     longest = max(len(tokens) for family in families for tokens in family)
     if not lm.packs or longest > lm.window:
