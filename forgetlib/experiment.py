@@ -214,8 +214,8 @@ STUDIES = {
             seeds=(0,),
             n_train=120,
             n_eval=120,
-            tuned=TrainConfig(5e-3, epochs=15, batch_size=40, record_steps=15),
-            forgetting=TrainConfig(5e-3, epochs=30, batch_size=40, record_steps=15),
+            tuned=TrainConfig(5e-3, epochs=15, batch_size=40, record_steps=10),
+            forgetting=TrainConfig(5e-3, epochs=20, batch_size=40, record_steps=10),
             sizes=(30,),
             start="shared",
             models=("tiny", "tiny-wide"),
@@ -499,7 +499,10 @@ def run(
     scores = {}
     for where, examples in data.items():
         report(f"scoring {where}", 0)
-        scores[where] = scoring.score(lm, examples)
+        if log is not None and log.scores is not None and where == f"{spec.train_task}/train":
+            scores[where] = log.scores  # the last record of the dynamics
+        else:
+            scores[where] = scoring.score(lm, examples)
         report(f"scored {where}", len(examples))
     extra: dict[str, Any] = (
         {} if log is None else {"train_loss": log.loss, "dynamics": log.dynamics}

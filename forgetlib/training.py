@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from forgetlib import models, scoring
-from forgetlib.schema import Dynamics, Example, ForgetlibError, InputError, TrainConfig
+from forgetlib.schema import Dynamics, Example, ForgetlibError, InputError, Scores, TrainConfig
 from forgetlib.stats import confidence
 
 # Padded tokens whose activations are held for one backward pass; gradients add up over passes, so
@@ -29,10 +29,15 @@ class TrainingDiverged(ForgetlibError, RuntimeError):
 
 @dataclass(frozen=True)
 class TrainLog:
-    """loss: (steps,) nats a response token. dynamics: where TrainConfig.record_steps asks."""
+    """loss: (steps,) nats a response token.
+
+    dynamics, scores: where TrainConfig.record_steps asks; the training set's scores at the end are
+    the last record, and need not be computed again
+    """
 
     loss: np.ndarray
     dynamics: Dynamics | None
+    scores: Scores | None
 
 
 def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
@@ -108,12 +113,13 @@ def finetune(
         _update(parameters, masters, optimizer, config.max_grad_norm)
         if on_step is not None:
             on_step(step + 1, n_steps)
-    dynamics = None
+    dynamics, scores = None, None
     if record_at:
-        recorded.append(confidence(scoring.score(lm, examples)).astype(np.float32))
+        scores = scoring.score(lm, examples)
+        recorded.append(confidence(scores).astype(np.float32))
         steps = np.array([*sorted(record_at), n_steps], np.int32)
         dynamics = Dynamics(steps, tuple(e.uid for e in examples), np.stack(recorded))
-    return TrainLog(losses, dynamics)
+    return TrainLog(losses, dynamics, scores)
 
 
 def _record_steps(n_steps: int, n_records: int) -> set[int]:
