@@ -531,6 +531,8 @@ def provenance(lm: LM, seconds: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(lm.device) if cuda else _cpu_name(),
         "threads": torch.get_num_threads(),
+        "packs": lm.packs,
+        "kernels": list(lm.kernels),
         "seconds": round(seconds, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

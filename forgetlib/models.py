@@ -14,11 +14,10 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -35,7 +34,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from forgetlib import assets, tasks
+from forgetlib import assets, kernels, packing, tasks
+from forgetlib.packing import Packed
 from forgetlib.schema import DTYPES, TUNINGS, Example, ForgetlibError, InputError
 
 # Logits that exist at a time, and the fewest columns of them: they should stay in the cache.
@@ -43,8 +43,6 @@ from forgetlib.schema import DTYPES, TUNINGS, Example, ForgetlibError, InputErro
 LOGITS_CHUNK = 2**20
 FEWEST_COLUMNS = 512
 ROW_CHUNK = 32  # rows of full logits at a time, where the output layer is trained too
-# Tokens in a row of several sequences: attention costs their square, short rows cost padding.
-ROW_TOKENS = {"cpu": 384, "cuda": 1024, "mps": 512}
 LORA_RANK = 16
 TINY_WIDTHS = {"tiny": 64, "tiny-wide": 96}
 
@@ -59,7 +57,8 @@ class LM:
 
     max_length: the longest sequence in tokens, prompt and response together
     window: the longest sequence of which every layer sees the whole
-    packs: whether several sequences can stand in one row, kept apart by a mask
+    packs: how several sequences can stand in one row, a packing way; None: they cannot
+    kernels: the classes of its parts that are computed by our own kernels
     """
 
     name: str
@@ -68,7 +67,15 @@ class LM:
     device: torch.device
     max_length: int
     window: int = sys.maxsize
-    packs: bool = False
+    packs: str | None = None
+    kernels: tuple[str, ...] = ()
+    _tokens: dict[str, list[int]] = field(default_factory=dict)
+
+    def tokens(self, text: str) -> list[int]:
+        """Text as tokens, remembered: a study scores the same questions again and again."""
+        if text not in self._tokens:
+            self._tokens[text] = self.tokenizer(text).input_ids
+        return self._tokens[text]
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -143,10 +150,13 @@ def load(
     # A model without positions (recurrent, or with relative ones) takes any length.
     max_length = next((int(n) for n in lengths if n), sys.maxsize)
     window = getattr(config, "sliding_window", None) or max_length
+    replaced = tuple(kernels.install(model))
     tuned = _tuned(model, tuning)
     _check_head(name, _causal_lm(tuned))
-    lm = LM(name, tuned, tokenizer, chosen, max_length, window, packs=True)
-    lm.packs = _can_pack(lm)
+    lm = LM(name, tuned, tokenizer, chosen, max_length, window, kernels=replaced)
+    # Attention by tree is faster on a CPU only; everything can be packed by mask that can by tree.
+    ways = packing.WAYS if chosen.type == "cpu" else ("mask",)
+    lm.packs = next((way for way in ways if _can_pack(lm, way)), None)
     return lm
 
 
@@ -265,23 +275,6 @@ class TokenSequence:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Token sequences laid out in B rows of T columns, without repeating shared prompts.
-
-    input_ids: (B, T), padded on the right
-    position_ids: (B, T) place of each token in its own sequence
-    mask: (B, 1, T, T) to add to attention scores: 0 where a token may look, hugely negative
-        elsewhere; None where every row is one sequence and the causal order is all it needs
-    places: of each sequence, the row and, for each of its tokens, the column
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    mask: Tensor | None
-    places: tuple[tuple[int, tuple[int, ...]], ...]
-
-
-@dataclass(frozen=True)
 class Batch:
     """Packed inputs, and where each response token is predicted.
 
@@ -309,8 +302,8 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
     prompt, response = example.prompts[choice], " " + example.choices[choice]
     stripped = prompt.rstrip()
     response = prompt[len(stripped) :] + response
-    context = lm.tokenizer(stripped).input_ids
-    whole = lm.tokenizer(stripped + response).input_ids
+    context = lm.tokens(stripped)
+    whole = lm.tokens(stripped + response)
     if not context:
         raise InputError(
             f"example {example.uid!r}",
@@ -339,99 +332,11 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
 
 
 def pack(lm: LM, families: Sequence[Sequence[Sequence[int]]]) -> Packed:
-    """Lay out families of token sequences: those of one family share their common beginning.
-
-    A family is a tree: the shared prompt, then a branch for each of its sequences. Trees stand
-    side by side in a row until it is full, and the mask keeps them apart. So a prompt is computed
-    once for both choices, and little is padding: forward and backward of 8 PIQA questions took
-    1.04 s instead of 1.76 s on 2 cores, of 8 of MRPC 1.55 s instead of 2.10 s. Models that cannot
-    do that (`LM.packs`) get a row for each different sequence.
-    """
+    """Lay out families of token sequences as the model can take them (see packing)."""
     longest = max(len(tokens) for family in families for tokens in family)
-    if not lm.packs or longest > lm.window:
-        places_of: dict[tuple[int, ...], list[int]] = {}
-        sequences = [tuple(tokens) for family in families for tokens in family]
-        for index, tokens in enumerate(sequences):
-            places_of.setdefault(tokens, []).append(index)
-        trees = [_Tree([tokens], owners) for tokens, owners in places_of.items()]
-        capacity = 0
-    else:
-        first = np.cumsum([0, *map(len, families)])
-        trees = [
-            _Tree(family, list(range(start, start + len(family))))
-            for start, family in zip(first, families, strict=False)
-        ]
-        capacity = ROW_TOKENS[lm.device.type]
-    rows: list[list[_Tree]] = []
-    free: list[int] = []
-    for tree in sorted(trees, key=lambda t: -len(t.tokens)):
-        row = next((r for r, n in enumerate(free) if n >= len(tree.tokens)), len(rows))
-        if row == len(rows):
-            rows.append([])
-            free.append(max(capacity, len(tree.tokens)))
-        rows[row].append(tree)
-        free[row] -= len(tree.tokens)
-    return _lay_out(lm, rows)
-
-
-class _Tree:
-    """One family: its tokens in a line, each token's position and branch (0: the shared prompt).
-
-    columns: of each sequence, where its tokens are in the line
-    owners: the number of each sequence in the batch; one sequence can have several
-    """
-
-    def __init__(self, family: Sequence[Sequence[int]], owners: list[int]) -> None:
-        n_shared = _n_shared(family)
-        shared = range(n_shared)
-        self.tokens = [*family[0][:n_shared]]
-        self.positions, self.branches = [*shared], [0] * n_shared
-        self.columns: list[tuple[int, ...]] = []
-        for branch, tokens in enumerate(family, start=1):
-            own = range(len(self.tokens), len(self.tokens) + len(tokens) - n_shared)
-            self.columns.append((*shared, *own))
-            self.tokens += tokens[n_shared:]
-            self.positions += range(n_shared, len(tokens))
-            self.branches += [branch] * len(own)
-        if len(family) < len(owners):  # the same sequence, wanted several times
-            self.columns *= len(owners)
-        self.owners = owners
-
-
-def _n_shared(family: Sequence[Sequence[int]]) -> int:
-    """How many tokens all sequences begin with."""
-    for place, tokens in enumerate(zip(*family, strict=False)):
-        if len(set(tokens)) > 1:
-            return place
-    return min(map(len, family))
-
-
-def _lay_out(lm: LM, rows: Sequence[Sequence[_Tree]]) -> Packed:
-    length = max(sum(len(tree.tokens) for tree in row) for row in rows)
-    # Input, position, tree and branch of every token; padding is a tree of its own.
-    layout = np.zeros((4, len(rows), length), np.int64)
-    places: dict[int, tuple[int, tuple[int, ...]]] = {}
-    for number, row in enumerate(rows):
-        start = 0
-        for index, tree in enumerate(row, start=1):
-            end = start + len(tree.tokens)
-            layout[:3, number, start:end] = tree.tokens, tree.positions, [index] * (end - start)
-            layout[3, number, start:end] = tree.branches
-            for owner, columns in zip(tree.owners, tree.columns, strict=True):
-                places[owner] = (number, tuple(start + c for c in columns))
-            start = end
-    input_ids, position_ids, trees, branches = torch.from_numpy(layout).to(lm.device)
-    mask = None
-    if any(len(row) > 1 or max(row[0].branches) > 1 for row in rows):
-        same_tree = trees[:, :, None] == trees[:, None, :]
-        same_branch = branches[:, :, None] == branches[:, None, :]
-        in_prompt = branches[:, None, :] == 0
-        allowed = (same_tree & (same_branch | in_prompt)).tril()
-        dtype = next(lm.model.parameters()).dtype
-        mask = torch.zeros(allowed.shape, dtype=dtype, device=lm.device)
-        mask = mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
-    ordered = tuple(places[owner] for owner in range(len(places)))
-    return Packed(input_ids, position_ids, mask, ordered)
+    way = lm.packs if longest <= lm.window else None
+    dtype = next(lm.model.parameters()).dtype
+    return packing.pack(families, way, lm.device, dtype)
 
 
 def collate(lm: LM, families: Sequence[Sequence[TokenSequence]]) -> Batch:
@@ -451,16 +356,15 @@ def collate(lm: LM, families: Sequence[Sequence[TokenSequence]]) -> Batch:
 
 
 def by_token_budget(lengths: Sequence[int], order: Sequence[int], budget: int) -> Iterator[list]:
-    """Consecutive groups of `order` whose padded size, rows x longest, stays within the budget."""
+    """Consecutive groups of `order` whose tokens stay within the budget."""
     group: list[int] = []
-    longest = 0
+    total = 0
     for index in order:
-        longest_with = max(longest, lengths[index])
-        if group and longest_with * (len(group) + 1) > budget:
+        if group and total + lengths[index] > budget:
             yield group
-            group, longest_with = [], lengths[index]
+            group, total = [], 0
         group.append(index)
-        longest = longest_with
+        total += lengths[index]
     if group:
         yield group
 
@@ -491,8 +395,11 @@ def layer_outputs(lm: LM, packed: Packed) -> Tensor:
 
 
 def _run_decoder(model: Any, packed: Packed, **options: Any) -> Any:
-    if packed.mask is not None:
-        mask: Any = packed.mask
+    mask: Any = packed.mask
+    if packed.trees is not None:
+        options["trees"] = packed.trees
+        mask = packed.input_ids.new_zeros(1, 1, 1, 1)  # made, so that transformers makes none
+    if mask is not None:
         if getattr(model.config.get_text_config(), "layer_types", None):
             # One for each kind of layer. No sequence here is longer than the sliding window.
             mask = {"full_attention": mask, "sliding_attention": mask}
@@ -552,9 +459,16 @@ class _FrozenHead(torch.autograd.Function):
         norm = torch.zeros_like(peak)
         mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
         n_columns = max(FEWEST_COLUMNS, LOGITS_CHUNK // len(hidden))
+        in_kernel = not softcap and kernels.usable(hidden, weight) and kernels.library()
         for start in range(0, len(weight), n_columns):
             part = slice(start, start + n_columns)
-            logits = F.linear(hidden, weight[part], None if bias is None else bias[part]).float()
+            logits = F.linear(hidden, weight[part], None if bias is None else bias[part])
+            if in_kernel:
+                shrink = kernels.softmax_chunk(logits, peak, norm)
+                if needs_gradient:
+                    mean = mean.mul_(shrink).add_(logits @ weight[part])
+                continue
+            logits = logits.float()
             if softcap:
                 logits = torch.tanh(logits.div_(softcap)).mul_(softcap)
             new_peak = torch.maximum(peak, logits.amax(1, keepdim=True))
@@ -608,37 +522,49 @@ def _check_head(name: str, model: Any) -> None:
 
 
 @torch.inference_mode()
-def _can_pack(lm: LM) -> bool:
+def _can_pack(lm: LM, way: str) -> bool:
     """Whether the model gives packed sequences the likelihoods that it gives them alone.
 
-    Not so where it takes no mask or no positions (recurrent layers, or positions in the attention).
+    Not so where it takes no mask or no positions (recurrent layers, or positions in the attention),
+    or where its attention cannot be replaced. A model that cannot is left as it was.
     """
     words = [5, 3, 9, 6, 2, 7, 4, 8]
     prompt = tuple(words[:5])
     family = [TokenSequence((*prompt, *words * 2), 2), TokenSequence((*prompt, 7, 2, 4), 3)]
     other = [TokenSequence((9, 3, 5, 6), 2)]
-    alone = [response_log_likelihoods(lm, collate(lm, [[s]])) for s in (*family, *other)]
-    together = collate(lm, [family, other])
+    model = _causal_lm(lm.model)
+    single = replace(lm, packs=None)
+    alone = [response_log_likelihoods(lm, collate(single, [[s]])) for s in (*family, *other)]
+    attention = model.config._attn_implementation
+    together = collate(replace(lm, packs=way), [family, other])
+    layout = together.packed
+    if way == "tree":
+        assert layout.trees is not None
+        without_mask = replace(layout, trees=tuple((n, None) for n, _ in layout.trees))
+    else:
+        assert layout.mask is not None
+        without_mask = replace(layout, mask=torch.zeros_like(layout.mask))
+    can = False
     try:
+        if way == "tree" and attention == "sdpa":  # the attention that the pieces are computed by
+            model.set_attn_implementation(packing.TREE_ATTENTION)
         packed = response_log_likelihoods(lm, together)
         # With random weights, wrong positions or masks may change next to nothing, and yet matter
         # once the model is trained: those that change nothing at all are not used.
-        layout, model = together.packed, _causal_lm(lm.model)
-        assert layout.mask is not None
+        moved = replace(layout, position_ids=2 * layout.position_ids)
         hidden, *others = (
             _run_decoder(model, changed).last_hidden_state
-            for changed in (
-                layout,
-                replace(layout, position_ids=2 * layout.position_ids),
-                replace(layout, mask=torch.zeros_like(layout.mask)),
-            )
+            for changed in (layout, moved, without_mask)
         )
+        # Sums over a few tokens: bf16 is within 0.15 nats of itself, in another order of sums.
+        exact = next(lm.model.parameters()).dtype == torch.float32
+        equal = torch.allclose(packed, torch.cat(alone), rtol=1e-3, atol=1e-3 if exact else 0.15)
+        can = equal and not any(torch.equal(hidden, o) for o in others)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, IndexError):
-        return False
-    # Sums over a few tokens: bf16 is within 0.15 nats of itself here, in another order of sums.
-    exact = next(lm.model.parameters()).dtype == torch.float32
-    equal = torch.allclose(packed, torch.cat(alone), rtol=1e-3, atol=1e-3 if exact else 0.15)
-    return equal and not any(torch.equal(hidden, o) for o in others)
+        pass
+    if not can and model.config._attn_implementation != attention:
+        model.set_attn_implementation(attention)
+    return can
 
 
 def vocabulary_size(lm: LM) -> int:

@@ -10,7 +10,7 @@ import torch
 from forgetlib import models
 from forgetlib.schema import Example, InputError, Scores
 
-# Padded tokens in one forward pass. It bounds memory and does not change the scores.
+# Tokens in one forward pass. It bounds memory and does not change the scores.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192}
 
 

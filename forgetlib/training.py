@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forgetlib import models, scoring
+from forgetlib import kernels, models, scoring
 from forgetlib.schema import Dynamics, Example, ForgetlibError, InputError, Scores, TrainConfig
 from forgetlib.stats import confidence
 
-# Padded tokens whose activations are held for one backward pass; gradients add up over passes, so
+# Tokens whose activations are held for one backward pass; gradients add up over passes, so
 # that it bounds memory and does not change what is learned.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 32768, "mps": 4096}
 DIVERGENCE_WINDOW = 20  # steps over which the loss is averaged before it is judged
@@ -77,12 +77,7 @@ def finetune(
         models.encode(lm, example, int(label))
         for example, label in zip(examples, labels, strict=True)
     ]
-    parameters = list(lm.trainable.values())
-    masters = [p.detach().to(torch.float32, copy=True) for p in parameters]
-    fused = lm.device.type in ("cpu", "cuda")
-    optimizer = torch.optim.AdamW(
-        masters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
-    )
+    optimizer = _AdamW(list(lm.trainable.values()), config)
     rng = np.random.default_rng([seed, len(examples)])
     batches = [
         order[start : start + config.batch_size]
@@ -107,10 +102,7 @@ def finetune(
                 found=f"{loss:.3g}, mean of the last {DIVERGENCE_WINDOW} {recent:.3g}",
                 do=f"Lower the learning rate, now {config.learning_rate:g}.",
             )
-        for group in optimizer.param_groups:
-            factor = learning_rate_factor(step, n_steps, config.warmup)
-            group["lr"] = config.learning_rate * factor
-        _update(parameters, masters, optimizer, config.max_grad_norm)
+        optimizer.step(learning_rate_factor(step, n_steps, config.warmup))
         if on_step is not None:
             on_step(step + 1, n_steps)
     dynamics, scores = None, None
@@ -142,20 +134,64 @@ def _accumulate(lm: models.LM, batch: Sequence[models.TokenSequence]) -> float:
     return total
 
 
-@torch.no_grad()
-def _update(
-    parameters: Sequence[Tensor],
-    masters: Sequence[Tensor],
-    optimizer: torch.optim.Optimizer,
-    max_grad_norm: float,
-) -> None:
-    """One optimiser step on the fp32 masters, copied back into the model's own dtype."""
-    for parameter, master in zip(parameters, masters, strict=True):
-        if parameter.grad is not None:
-            master.grad = parameter.grad.to(torch.float32)
-        parameter.grad = None
-    torch.nn.utils.clip_grad_norm_(masters, max_grad_norm)
-    optimizer.step()
-    for parameter, master in zip(parameters, masters, strict=True):
-        parameter.copy_(master)
-        master.grad = None
+class _AdamW:
+    """AdamW on fp32 masters of the weights, copied back into the weights' own dtype."""
+
+    def __init__(self, parameters: Sequence[Tensor], config: TrainConfig) -> None:
+        self.parameters, self.config = parameters, config
+        self.masters = [p.detach().to(torch.float32, copy=True) for p in parameters]
+        self.torch = torch.optim.AdamW(
+            self.masters,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=parameters[0].device.type in ("cpu", "cuda"),
+        )
+        self.in_kernel = kernels.usable(*parameters) and kernels.library() is not None
+        if self.in_kernel:
+            self.moments = [(torch.zeros_like(m), torch.zeros_like(m)) for m in self.masters]
+        self.n_steps = 0
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """Move the weights against their gradients, at the learning rate times a factor.
+
+        A gradient beyond the largest norm is scaled down to it. All gradients are dropped.
+        """
+        self.n_steps += 1
+        if self.in_kernel:
+            self._step_in_kernel(factor)
+        else:
+            self._step_in_torch(factor)
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _step_in_kernel(self, factor: float) -> None:
+        (group,) = self.torch.param_groups
+        moving = [
+            (p.grad.contiguous(), master, *moments, p)
+            for p, master, moments in zip(self.parameters, self.masters, self.moments, strict=True)
+            if p.grad is not None
+        ]
+        norm = kernels.global_norm([gradient for gradient, *_ in moving])
+        for tensors in moving:
+            kernels.adamw(
+                *tensors,
+                clip=min(1.0, self.config.max_grad_norm / (norm + 1e-6)),
+                learning_rate=self.config.learning_rate * factor,
+                betas=group["betas"],
+                eps=group["eps"],
+                weight_decay=self.config.weight_decay,
+                step=self.n_steps,
+            )
+
+    def _step_in_torch(self, factor: float) -> None:
+        for group in self.torch.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            if parameter.grad is not None:
+                master.grad = parameter.grad.to(torch.float32)
+        torch.nn.utils.clip_grad_norm_(self.masters, self.config.max_grad_norm)
+        self.torch.step()
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.copy_(master)
+            master.grad = None

@@ -9,6 +9,50 @@ import sys
 
 import pytest
 
+ARCHITECTURES = {
+    "llama": {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2},
+    "qwen3": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    },
+    "gemma2": {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8},
+    "gemma3_text": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    },
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+}
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def folder(request, tmp_path_factory, tiny):
+    """A random model of an architecture, saved in the Hugging Face layout with a tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        request.param,
+        vocab_size=len(tiny.tokenizer),
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        **ARCHITECTURES[request.param],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():  # larger than at the start of training, so that logits differ
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(path)
+    tiny.tokenizer.save_pretrained(path)
+    return path
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ FOLDER = Path(forgetlib.__file__).parent
 LAYERS = (
     {"schema"},
     {"tasks", "labels", "assets", "stats", "crosstask", "measures", "store", "regression"},
-    {"models", "scoring", "training", "probing"},
+    {"kernels", "packing", "models", "scoring", "training", "probing"},
     {"experiment", "plots", "claims"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -23,8 +23,9 @@ SIDEWAYS = {
     "crosstask": {"stats"},
     "measures": {"stats"},
     "regression": {"stats"},
+    "models": {"kernels", "packing"},
     "scoring": {"models"},
-    "training": {"models", "scoring"},
+    "training": {"kernels", "models", "scoring"},
     "probing": {"models", "scoring"},
     "plots": {"experiment"},
     "claims": {"experiment"},

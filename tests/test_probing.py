@@ -21,7 +21,7 @@ def examples(n=16):
     return single + partial
 
 
-@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("packs", ["tree", "mask", None])
 def test_hidden_states_equal_a_loop_of_single_sequences(tiny, packs):
     lm = replace(tiny, packs=packs)
     found = probing.hidden_states(lm, examples(), token_budget=60)

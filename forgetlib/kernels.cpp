@@ -1,0 +1,198 @@
+// Element-wise work of a transformer on the CPU in bf16, one pass over memory each.
+//
+// PyTorch runs such a chain operation by operation: each reads and writes whole tensors, rounds to
+// bf16 in between, and its tanh takes 1.5 ns a number. Here a chain is one loop in fp32, rounded
+// once. forgetlib/kernels.py says what each function computes and what that saves.
+//
+// Tensors are dense, rows of `width` numbers; every loop gives a thread a fixed range of rows, so
+// that the same number of threads gives the same bits.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#include <omp.h>
+
+typedef uint16_t bf16;
+
+static inline float wide(bf16 x) {
+  uint32_t bits = (uint32_t)x << 16;
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+
+static inline bf16 narrow(float f) {  // to the nearest, ties to even; NaN and infinity stay
+  uint32_t bits;
+  memcpy(&bits, &f, 4);
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+// exp(x) = 2^n 2^f with |f| <= 1/2 and a polynomial for 2^f: relative error below 3e-7, which is
+// far below bf16's 4e-3. Without a branch or a call, so that the compiler vectorises it.
+static inline float exponential(float x) {
+  float y = x * 1.44269504f;
+  y = y > 126.f ? 126.f : y;
+  y = y < -126.f ? -126.f : y;
+  float n = std::nearbyintf(y), f = y - n;
+  float p = 1.f + f * (0.693147180f + f * (0.240226507f + f * (0.0555041087f +
+            f * (0.00961812911f + f * (0.00133335581f + f * 0.000154035304f)))));
+  int32_t bits = ((int32_t)n + 127) << 23;
+  float scale;
+  memcpy(&scale, &bits, 4);
+  return p * scale;
+}
+
+// SiLU is x sigmoid(x); GELU's tanh form is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
+struct Gate {
+  float value, slope;
+};
+static inline Gate gate(float x, int gelu) {
+  const float a = 1.59576912f, b = 0.044715f;
+  float z = gelu ? a * (x + b * x * x * x) : x;
+  float dz = gelu ? a * (1.f + 3.f * b * x * x) : 1.f;
+  float s = 1.f / (1.f + exponential(-z));
+  return {x * s, s + x * s * (1.f - s) * dz};
+}
+
+extern "C" {
+
+void rms_norm(const bf16* x, const bf16* weight, float offset, float eps, bf16* y, float* scale,
+              int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    const bf16* row = x + r * width;
+    float squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t i = 0; i < width; i++) squares += wide(row[i]) * wide(row[i]);
+    float s = scale[r] = 1.f / std::sqrt(squares / width + eps);
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++)
+      y[r * width + i] = narrow(wide(row[i]) * s * (wide(weight[i]) + offset));
+  }
+}
+
+void rms_norm_backward(const bf16* gradient, const bf16* x, const bf16* weight, float offset,
+                       const float* scale, bf16* dx, bf16* dweight, int64_t rows, int64_t width) {
+  int threads = omp_get_max_threads();
+  std::vector<float> sums(threads * width, 0.f);
+#pragma omp parallel num_threads(threads)
+  {
+    float* sum = sums.data() + omp_get_thread_num() * width;
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+      const bf16 *row = x + r * width, *g = gradient + r * width;
+      float s = scale[r], dot = 0;
+#pragma omp simd reduction(+ : dot)
+      for (int64_t i = 0; i < width; i++) {
+        float normed = wide(row[i]) * s;
+        dot += wide(g[i]) * (wide(weight[i]) + offset) * normed;
+        sum[i] += wide(g[i]) * normed;
+      }
+      dot /= width;
+#pragma omp simd
+      for (int64_t i = 0; i < width; i++)
+        dx[r * width + i] =
+            narrow(s * (wide(g[i]) * (wide(weight[i]) + offset) - wide(row[i]) * s * dot));
+    }
+  }
+  for (int64_t i = 0; i < width; i++) {
+    float total = 0;
+    for (int t = 0; t < threads; t++) total += sums[t * width + i];
+    dweight[i] = narrow(total);
+  }
+}
+
+void gated(const bf16* gates, const bf16* up, bf16* y, int gelu, int64_t n) {
+#pragma omp parallel for simd schedule(static)
+  for (int64_t i = 0; i < n; i++) y[i] = narrow(gate(wide(gates[i]), gelu).value * wide(up[i]));
+}
+
+void gated_backward(const bf16* gradient, const bf16* gates, const bf16* up, bf16* dgates,
+                    bf16* dup, int gelu, int64_t n) {
+#pragma omp parallel for simd schedule(static)
+  for (int64_t i = 0; i < n; i++) {
+    Gate a = gate(wide(gates[i]), gelu);
+    float g = wide(gradient[i]);
+    dgates[i] = narrow(g * wide(up[i]) * a.slope);
+    dup[i] = narrow(g * a.value);
+  }
+}
+
+// x, y: (positions, heads, width); cosine, sine: (positions, width). direction -1 is the transpose.
+void rotate(const bf16* x, const bf16* cosine, const bf16* sine, bf16* y, int direction,
+            int64_t positions, int64_t heads, int64_t width) {
+  int64_t half = width / 2;
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < positions; p++) {
+    const bf16 *c = cosine + p * width, *s = sine + p * width;
+    for (int64_t h = 0; h < heads; h++) {
+      const bf16* a = x + (p * heads + h) * width;
+      bf16* out = y + (p * heads + h) * width;
+#pragma omp simd
+      for (int64_t i = 0; i < half; i++) {
+        float first = wide(a[i]), second = wide(a[i + half]);
+        float s1 = wide(s[i]), s2 = wide(s[i + half]);
+        float to_first = direction > 0 ? -s1 : s2, to_second = direction > 0 ? s2 : -s1;
+        out[i] = narrow(first * wide(c[i]) + second * to_first);
+        out[i + half] = narrow(second * wide(c[i + half]) + first * to_second);
+      }
+    }
+  }
+}
+
+// One chunk of the vocabulary of a softmax over all of it (models._FrozenHead): logits become
+// exp(logit - peak), where the running peak and norm of each row take the chunk in, and shrink is
+// what a sum over the chunks before has to be multiplied by.
+void softmax_chunk(bf16* logits, float* peak, float* norm, float* shrink, int64_t rows,
+                   int64_t width) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    bf16* row = logits + r * width;
+    float highest = peak[r], sum = 0;
+#pragma omp simd reduction(max : highest)
+    for (int64_t i = 0; i < width; i++) highest = std::fmax(highest, wide(row[i]));
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < width; i++) {
+      float p = exponential(wide(row[i]) - highest);
+      sum += p;
+      row[i] = narrow(p);
+    }
+    shrink[r] = std::exp(peak[r] - highest);
+    norm[r] = norm[r] * shrink[r] + sum;
+    peak[r] = highest;
+  }
+}
+
+double sum_of_squares(const bf16* x, int64_t n) {
+  double total = 0;
+#pragma omp parallel for schedule(static) reduction(+ : total)
+  for (int64_t start = 0; start < n; start += 4096) {
+    int64_t end = start + 4096 < n ? start + 4096 : n;
+    float part = 0;
+#pragma omp simd reduction(+ : part)
+    for (int64_t i = start; i < end; i++) part += wide(x[i]) * wide(x[i]);
+    total += part;
+  }
+  return total;
+}
+
+// AdamW on fp32 masters, and the bf16 weights that they are rounded to.
+void adamw(const bf16* gradient, float* master, float* mean, float* square, bf16* weight,
+           float clip, float rate, float beta1, float beta2, float eps, float decay, int64_t step,
+           int64_t n) {
+  float correction1 = 1 - std::pow((double)beta1, (double)step);
+  float correction2 = std::sqrt(1 - std::pow((double)beta2, (double)step));
+#pragma omp parallel for simd schedule(static)
+  for (int64_t i = 0; i < n; i++) {
+    float g = wide(gradient[i]) * clip;
+    float m = mean[i] = beta1 * mean[i] + (1 - beta1) * g;
+    float v = square[i] = beta2 * square[i] + (1 - beta2) * g * g;
+    float w = master[i] * (1 - rate * decay);
+    w -= rate / correction1 * m / (std::sqrt(v) / correction2 + eps);
+    master[i] = w;
+    weight[i] = narrow(w);
+  }
+}
+
+}  // extern "C"

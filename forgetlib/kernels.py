@@ -1,0 +1,340 @@
+"""Element-wise chains of a transformer in one pass over memory each, on a CPU in bf16.
+
+In a training step of Gemma-3-270M on 2 cores, half of the time was not spent in matrix products:
+PyTorch runs a normalisation or a gate operation by operation, each over whole tensors. `install`
+replaces these parts of a loaded model by kernels.cpp, after comparing the two on random numbers.
+The C++ compiler runs once, for a second; without one the model stays as it is, and slower.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import types
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forgetlib import assets
+from forgetlib.store import replacing
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+FLAGS = (
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno"),
+    *("-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"),
+)
+TOLERANCE = 0.02  # of the largest number: bf16 rounds to 0.4 %, PyTorch's chains several times
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where they cannot be compiled or FORGETLIB_KERNELS is 0."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if not compiler or os.environ.get("FORGETLIB_KERNELS") == "0" or sys.platform != "linux":
+        return None
+    # -march=native: what was compiled on another kind of machine may not run here.
+    made_from = (SOURCE.read_text(), FLAGS, compiler, platform.machine(), _cpu_flags())
+    name = hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
+    path = assets.cache_dir() / f"kernels-{name}.so"
+    if not path.exists():
+        command = [compiler, *FLAGS, str(SOURCE), "-o"]
+        try:
+            with replacing(path) as partial:
+                subprocess.run([*command, str(partial)], capture_output=True, check=True)
+        except (subprocess.CalledProcessError, OSError):
+            return None
+    found = ctypes.CDLL(str(path))
+    found.sum_of_squares.restype = ctypes.c_double
+    return found
+
+
+def _cpu_flags() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def usable(*tensors: Tensor) -> bool:
+    return all(t.device.type == "cpu" and t.dtype == torch.bfloat16 for t in tensors)
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    """Call a kernel with pointers for tensors, int64 for ints, float for floats."""
+    found = library()
+    assert found is not None
+    kinds = {int: ctypes.c_int64, float: ctypes.c_float}
+    given = [
+        ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else kinds[type(a)](a)
+        for a in arguments
+    ]
+    return getattr(found, name)(*given)
+
+
+def _like(tensor: Tensor, layout: Tensor) -> Tensor:
+    """The tensor in the memory layout of another."""
+    if tensor.stride() == layout.stride():
+        return tensor
+    return torch.empty_like(layout).copy_(tensor)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """x / rms(x) * (weight + offset) over the last dimension."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, offset: float, eps: float) -> Tensor:
+        width = x.shape[-1]
+        rows = x.numel() // width
+        y = torch.empty_like(x)  # same strides: rows stand in memory as in x
+        scale = torch.empty(rows)
+        _call("rms_norm", x, weight, offset, eps, y, scale, rows, width)
+        ctx.save_for_backward(x, weight, scale)
+        ctx.offset = offset
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        gradient = _like(outputs[0], x)
+        dx, dweight = torch.empty_like(x), torch.empty_like(weight)
+        rows, width = len(scale), x.shape[-1]
+        _call("rms_norm_backward", gradient, x, weight, ctx.offset, scale, dx, dweight, rows, width)
+        return dx, dweight, None, None
+
+
+class _Gated(torch.autograd.Function):
+    """activation(gates) * up, with SiLU or the tanh form of GELU."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, up: Tensor, gelu: int) -> Tensor:
+        y = torch.empty_like(gates)
+        _call("gated", gates, up, y, gelu, gates.numel())
+        ctx.save_for_backward(gates, up)
+        ctx.gelu = gelu
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        gates, up = ctx.saved_tensors
+        gradient = _like(outputs[0], gates)
+        dgates, dup = torch.empty_like(gates), torch.empty_like(up)
+        _call("gated_backward", gradient, gates, up, dgates, dup, ctx.gelu, gates.numel())
+        return dgates, dup, None
+
+
+class _Rotary(torch.autograd.Function):
+    """Rotary position embedding of x (B, H, T, D) by cosines and sines (B, T, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        return _rotate(x, cosine, sine, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        cosine, sine = ctx.saved_tensors
+        return _rotate(outputs[0], cosine, sine, -1), None, None
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor, direction: int) -> Tensor:
+    by_position = x.transpose(1, 2).contiguous()  # (B, T, H, D), as the projection made it
+    batch, length, heads, width = by_position.shape
+    # One row of angles may stand for all rows of x.
+    cosine, sine = (a.expand(batch, length, width).contiguous() for a in (cosine, sine))
+    y = torch.empty_like(by_position)
+    _call("rotate", by_position, cosine, sine, y, direction, batch * length, heads, width)
+    return y.transpose(1, 2)
+
+
+def softmax_chunk(logits: Tensor, peak: Tensor, norm: Tensor) -> Tensor:
+    """Take a chunk of logits (R, columns) into a running softmax; what sums so far shrink by.
+
+    logits become exp(logits - peak), in place; peak and norm, (R, 1) fp32, are updated. A chunk of
+    1200 rows takes a third of the time of PyTorch's five operations.
+    """
+    shrink = torch.empty_like(peak)
+    _call("softmax_chunk", logits, peak, norm, shrink, *logits.shape)
+    return shrink
+
+
+def global_norm(gradients: Sequence[Tensor]) -> float:
+    """Euclidean norm of all gradients together."""
+    return math.sqrt(sum(_call("sum_of_squares", g, g.numel()) for g in gradients))
+
+
+def adamw(
+    gradient: Tensor,
+    master: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    weight: Tensor,
+    *,
+    clip: float,
+    learning_rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """AdamW with the gradient times `clip`, on fp32 masters and the weights rounded from them.
+
+    One pass over memory instead of five: 0.24 s a step became 0.11 s for Gemma-3-270M.
+    """
+    settings = (clip, learning_rate, *betas, eps, weight_decay)
+    _call("adamw", gradient, master, mean, square, weight, *settings, step, master.numel())
+
+
+# --- putting them into a model -------------------------------------------------------------------
+
+
+def install(model: nn.Module) -> list[str]:
+    """Let a model's normalisations, gated layers and attentions use the kernels; their classes.
+
+    A class is changed where its first instance gives the same numbers and gradients with the
+    kernel as without, on random input. So an architecture that this file has never heard of is
+    either faster or as it was. Other models of the process stay as they are.
+    """
+    if not usable(next(model.parameters())) or library() is None:
+        return []
+    changes: dict[type, Any] = {}  # how the forward of each class is made; None: it stays
+    for module in model.modules():
+        kind = type(module)
+        if kind not in changes:
+            changes[kind] = _change(module)
+        if changes[kind] is not None:
+            module.forward = changes[kind](module)
+    return sorted(kind.__name__ for kind, change in changes.items() if change is not None)
+
+
+def _change(module: nn.Module) -> Any:
+    """A function from a module of this class to its new forward, or None."""
+    if _rotates(module):
+        return _with_our_rotation
+    way = next((way for way in _ways(module) if _same(module, way)), None)
+    return None if way is None else lambda module: _Dispatch(module, way)
+
+
+class _Dispatch:
+    """A module's forward: the kernel for what it can do, the original for all else."""
+
+    def __init__(self, module: nn.Module, way: Any) -> None:
+        self.module, self.way, self.original = module, way, module.forward
+
+    def __call__(self, x: Tensor, *others: Any, **options: Any) -> Tensor:
+        if usable(x) and not others and not options:
+            return self.way(self.module, x)
+        return self.original(x, *others, **options)
+
+
+def _ways(module: nn.Module) -> list[Any]:
+    """What the module may compute, by the names of its parts."""
+    if type(module).__name__.endswith("RMSNorm") and hasattr(module, "weight"):
+        return [_plain_norm, _offset_norm]
+    if all(hasattr(module, n) for n in ("gate_proj", "up_proj", "down_proj")):
+        return [_gelu_mlp, _silu_mlp]
+    return []
+
+
+def _eps(module: Any) -> float:
+    return float(module.eps if hasattr(module, "eps") else module.variance_epsilon)
+
+
+def _plain_norm(module: Any, x: Tensor) -> Tensor:
+    return _RMSNorm.apply(x, module.weight, 0.0, _eps(module))
+
+
+def _offset_norm(module: Any, x: Tensor) -> Tensor:
+    return _RMSNorm.apply(x, module.weight, 1.0, _eps(module))
+
+
+def _gelu_mlp(module: Any, x: Tensor) -> Tensor:
+    return module.down_proj(_Gated.apply(module.gate_proj(x), module.up_proj(x), 1))
+
+
+def _silu_mlp(module: Any, x: Tensor) -> Tensor:
+    return module.down_proj(_Gated.apply(module.gate_proj(x), module.up_proj(x), 0))
+
+
+@torch.enable_grad()
+def _same(module: nn.Module, way: Any) -> bool:
+    """Whether a way to compute a module gives its output and gradients, on random input."""
+    generator = torch.Generator().manual_seed(0)
+    trial = copy.deepcopy(module)
+    weights = list(trial.parameters())
+    if not usable(*weights):
+        return False
+    width = weights[0].shape[-1]
+    x = torch.randn(2, 3, width, generator=generator).bfloat16().requires_grad_()
+    for weight in weights:
+        weight.requires_grad_()
+    try:
+        results = []
+        for function in (trial, lambda x: way(trial, x)):
+            y = function(x)
+            gradient = torch.randn(y.shape, generator=generator.manual_seed(1)).bfloat16()
+            results.append((y.detach(), *torch.autograd.grad(y, [x, *weights], gradient)))
+    except (RuntimeError, AttributeError, TypeError):
+        return False
+    return _close(*results)
+
+
+def _close(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    differences = (
+        ((a - b).abs().max() / a.abs().max()).item() for a, b in zip(one, other, strict=True)
+    )
+    return all(d <= TOLERANCE for d in differences)
+
+
+ROTATION = "apply_rotary_pos_emb"
+
+
+def _rotates(module: nn.Module) -> bool:
+    """Whether the module's forward calls a rotation of queries and keys that equals ours."""
+    forward = type(module).forward
+    if not isinstance(forward, types.FunctionType) or ROTATION not in forward.__code__.co_names:
+        return False
+    theirs = forward.__globals__[ROTATION]
+    generator = torch.Generator().manual_seed(0)
+    q, k, g = (torch.randn(2, 5, h, 8, generator=generator).bfloat16() for h in (4, 2, 4))
+    q, k, g = (x.transpose(1, 2) for x in (q.requires_grad_(), k, g))
+    angles = torch.randn(2, 5, 4, generator=generator).repeat(1, 1, 2)
+    cosine, sine = angles.cos().bfloat16(), angles.sin().bfloat16()
+    try:
+        results = []
+        for rotate in (theirs, _rotation(theirs)):
+            rotated = rotate(q, k, cosine, sine)
+            results.append(
+                (*(r.detach() for r in rotated), *torch.autograd.grad(rotated[0], [q], g))
+            )
+    except (RuntimeError, AttributeError, TypeError, ValueError):
+        return False
+    return _close(*results)
+
+
+def _with_our_rotation(module: nn.Module) -> types.MethodType:
+    """The module's forward, whose call of the rotation meets ours."""
+    function = type(module).forward
+    names = function.__globals__ | {ROTATION: _rotation(function.__globals__[ROTATION])}
+    ours = types.FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    ours.__kwdefaults__ = function.__kwdefaults__
+    return types.MethodType(ours, module)
+
+
+def _rotation(original: Any) -> Any:
+    def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *others: Any, **options: Any) -> Any:
+        if others or options or not usable(q, k, cos, sin) or cos.shape[-1] != q.shape[-1]:
+            return original(q, k, cos, sin, *others, **options)
+        return _Rotary.apply(q, cos, sin), _Rotary.apply(k, cos, sin)
+
+    return rotate

@@ -1,0 +1,240 @@
+"""The C++ kernels against PyTorch in fp64, and models with them against models without.
+
+bf16 keeps 8 bits, so that a number rounded once is within 2^-8 of the exact one.
+"""
+
+import numpy as np
+import pytest
+import torch
+from test_models import mixed_examples
+from torch import nn
+from torch.nn import functional as F
+
+from forgetlib import kernels, models, scoring, tasks, training
+from forgetlib.labels import training_labels
+from forgetlib.schema import TrainConfig
+
+pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler here")
+ROUNDED = 2**-8
+
+
+def random(*shape, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(*shape, generator=generator)).bfloat16()
+
+
+def assert_rounded(found, exact, ulps=1.0):
+    """Equal but for one rounding to bf16, and sums in another order."""
+    assert found.dtype == torch.bfloat16
+    error = (found.double() - exact).abs()
+    assert (error <= ulps * ROUNDED * exact.abs() + 1e-3 * float(exact.abs().max())).all()
+
+
+def compare(ours, exact, *inputs):
+    """Outputs and gradients of a kernel and of the same function in fp64."""
+    one = [x.clone().requires_grad_() for x in inputs]
+    other = [x.double().requires_grad_() for x in inputs]
+    y, expected = ours(*one), exact(*other)
+    gradient = random(*y.shape, seed=9)
+    y.backward(gradient)
+    expected.backward(gradient.double())
+    assert_rounded(y.detach(), expected.detach())
+    for a, b in zip(one, other, strict=True):
+        assert_rounded(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(3, 40), (2, 5, 640), (1, 33), (2, 3, 7, 256)])
+def test_rms_norm(shape, offset):
+    compare(
+        lambda x, w: kernels._RMSNorm.apply(x, w, offset, 1e-6),
+        lambda x, w: x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * (w + offset),
+        random(*shape),
+        random(shape[-1], seed=1),
+    )
+
+
+def test_rms_norm_of_a_transposed_tensor():
+    """Queries are normalised as (B, H, T, D) while they lie in memory as (B, T, H, D)."""
+    x, weight = random(2, 5, 4, 16), random(16, seed=1)
+    straight = kernels._RMSNorm.apply(x, weight, 0.0, 1e-6)
+    turned = kernels._RMSNorm.apply(x.transpose(1, 2), weight, 0.0, 1e-6)
+    assert torch.equal(turned.transpose(1, 2), straight)
+    leaf = x.clone().requires_grad_()
+    y = kernels._RMSNorm.apply(leaf.transpose(1, 2), weight, 0.0, 1e-6)
+    gradient = random(2, 4, 5, 16, seed=3)  # not laid out as the output
+    y.backward(gradient)
+    other = x.clone().requires_grad_()
+    kernels._RMSNorm.apply(other, weight, 0.0, 1e-6).backward(gradient.transpose(1, 2))
+    assert torch.equal(leaf.grad, other.grad)
+
+
+@pytest.mark.parametrize("gelu", [0, 1])
+def test_gated_activation(gelu):
+    def exact(gates, up):
+        return (F.gelu(gates, approximate="tanh") if gelu else F.silu(gates)) * up
+
+    compare(
+        lambda gates, up: kernels._Gated.apply(gates, up, gelu),
+        exact,
+        random(3, 7, 50, scale=3),
+        random(3, 7, 50, seed=1),
+    )
+
+
+def test_gated_activation_of_extreme_numbers():
+    gates = torch.tensor([-1e30, -200.0, -90.0, -20.0, 0.0, 20.0, 200.0, 1e15]).bfloat16()
+    ones = torch.ones_like(gates)
+    assert_rounded(kernels._Gated.apply(gates, ones, 0), F.silu(gates.double()))
+    not_a_number = torch.full((4,), torch.nan).bfloat16()
+    assert kernels._Gated.apply(not_a_number, ones[:4], 1).isnan().all()
+
+
+@pytest.mark.parametrize("rows_of_angles", [1, 3])
+def test_rotation(rows_of_angles):
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    angles = torch.randn(rows_of_angles, 5, 8, generator=torch.Generator().manual_seed(2))
+    cosine, sine = (f(angles.repeat(1, 1, 2)).bfloat16() for f in (torch.cos, torch.sin))
+    compare(
+        lambda x: kernels._Rotary.apply(x.transpose(1, 2), cosine, sine),
+        lambda x: apply_rotary_pos_emb(*[x.transpose(1, 2)] * 2, cosine.double(), sine.double())[0],
+        random(3, 5, 4, 16),
+    )
+
+
+def test_a_softmax_in_chunks_is_the_softmax():
+    logits = random(6, 1000, scale=5)
+    peak, norm = torch.full((6, 1), -torch.inf), torch.zeros(6, 1)
+    weighted = torch.zeros(6, 1)
+    for start in range(0, 1000, 130):
+        chunk = logits[:, start : start + 130].clone()
+        columns = torch.arange(start, start + chunk.shape[1]).float()[:, None]
+        shrink = kernels.softmax_chunk(chunk, peak, norm)
+        weighted = weighted * shrink + chunk.float() @ columns
+    exact = logits.double().softmax(1)
+    log_norm = logits.double().logsumexp(1, keepdim=True)
+    assert torch.allclose((peak + norm.log()).double(), log_norm, atol=1e-5)
+    expected = exact @ torch.arange(1000).double()[:, None]
+    assert torch.allclose((weighted / norm).double(), expected, rtol=3e-3)
+
+
+def test_adamw_is_torch_s():
+    weight = nn.Parameter(random(1000, scale=0.1).float())
+    optimizer = torch.optim.AdamW([weight], lr=1e-3, weight_decay=0.1)
+    master = weight.detach().clone()
+    mean, square = torch.zeros(1000), torch.zeros(1000)
+    rounded = torch.empty(1000, dtype=torch.bfloat16)
+    for step in range(1, 6):
+        gradient = random(1000, seed=step)
+        norm = kernels.global_norm([gradient[:300].clone(), gradient[300:].clone()])
+        assert norm == pytest.approx(float(gradient.float().norm()), rel=1e-5)
+        weight.grad = gradient.float()
+        torch.nn.utils.clip_grad_norm_([weight], 1.0)
+        optimizer.step()
+        kernels.adamw(
+            gradient,
+            master,
+            mean,
+            square,
+            rounded,
+            clip=min(1.0, 1.0 / (norm + 1e-6)),
+            learning_rate=1e-3,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=0.1,
+            step=step,
+        )
+        assert torch.allclose(master, weight.detach(), rtol=1e-5, atol=1e-7)
+        assert torch.equal(rounded, master.bfloat16())
+
+
+def without_kernels(monkeypatch):
+    monkeypatch.setattr(kernels, "library", lambda: None)
+
+
+def test_a_model_with_kernels_scores_as_one_without(folder, monkeypatch):
+    """Within bf16's rounding: no further from fp32 than the model without them, but for luck."""
+    examples = mixed_examples()
+    exact = scoring.score(models.load(str(folder), dtype="float32", device="cpu"), examples)
+    ours = scoring.score(models.load(str(folder), device="cpu"), examples)
+    without_kernels(monkeypatch)
+    lm = models.load(str(folder), device="cpu")
+    assert lm.kernels == ()
+    plain = scoring.score(lm, examples)
+    ours_off, plain_off = (
+        np.abs(s.log_likelihoods - exact.log_likelihoods).mean() for s in (ours, plain)
+    )
+    assert ours_off < 1.3 * plain_off + 0.01
+    assert plain_off < 0.2
+
+
+def test_training_with_kernels_is_training_without(monkeypatch):
+    """The gradient of a step, and the loss over many."""
+    examples = tasks.load("tiny_city", "train", 64, 0)
+    labels = training_labels(examples, "true", 0)
+
+    def train():
+        lm = models.load("tiny", dtype="bfloat16", device="cpu")
+        sequences = [models.encode(lm, e, 0) for e in examples]
+        training._accumulate(lm, sequences)
+        gradients = {n: p.grad.float() for n, p in lm.trainable.items()}
+        for p in lm.trainable.values():
+            p.grad = None
+        log = training.finetune(lm, examples, labels, TrainConfig(3e-3, epochs=10), 0)
+        return lm.kernels, gradients, log.loss
+
+    names, ours, loss = train()
+    assert set(names) == {"LlamaAttention", "LlamaMLP", "LlamaRMSNorm"}
+    without_kernels(monkeypatch)
+    names, theirs, other_loss = train()
+    assert names == ()
+    for name, gradient in theirs.items():
+        cosine = F.cosine_similarity(gradient.flatten(), ours[name].flatten(), dim=0)
+        assert cosine > 0.995, name
+    assert loss[-8:].mean() == pytest.approx(other_loss[-8:].mean(), rel=0.1)
+
+
+def test_a_class_that_computes_something_else_stays_as_it_is():
+    class LookalikeRMSNorm(nn.Module):
+        """It subtracts the mean."""
+
+        eps = 1e-6
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(16, dtype=torch.bfloat16))
+
+        def forward(self, x):
+            x = x - x.mean(-1, keepdim=True)
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+
+    class PlainRMSNorm(LookalikeRMSNorm):
+        def forward(self, x):
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+
+    assert kernels.install(nn.Sequential(LookalikeRMSNorm())) == []
+    assert kernels.install(nn.Sequential(PlainRMSNorm())) == ["PlainRMSNorm"]
+
+
+def test_fp32_models_and_other_models_of_the_process_stay_as_they_are():
+    lm = models.load("tiny", dtype="float32", device="cpu")
+    assert lm.kernels == ()
+    from transformers.models.llama import modeling_llama
+
+    original = modeling_llama.apply_rotary_pos_emb
+    models.load("tiny", dtype="bfloat16", device="cpu")
+    assert modeling_llama.apply_rotary_pos_emb is original
+    assert "forward" not in vars(models.load("tiny", dtype="float32").model.model.layers[0].mlp)
+
+
+def test_a_compiler_that_fails_leaves_the_model_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORGETLIB_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    kernels.library.cache_clear()
+    try:
+        assert kernels.library() is None
+        assert models.load("tiny", dtype="bfloat16", device="cpu").kernels == ()
+        assert not list(tmp_path.iterdir())
+    finally:
+        kernels.library.cache_clear()
