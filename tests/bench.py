@@ -41,7 +41,8 @@ from forgetlib.schema import Example, TrainConfig
 ROUNDS = 3
 SCORED = ("arc_easy", "piqa", "boolq", "hellaswag", "sst2")
 N_SCORED, N_TRIED = 48, 16  # questions a task; those on which lm-eval's batch size is chosen
-TRAINED = {"piqa": 48, "sst2": 48, "boolq": 24}  # examples; boolq for the share of the peak only
+TRAINED = {"piqa": 48, "sst2": 48, "boolq": 24}  # examples
+COMPARED = ("piqa", "sst2")  # with Trainer; boolq is for the share of the peak only
 N_TRAINER, N_TRAINER_TRIED = 16, 8  # examples a round; those on which its batch size is chosen
 COUNTS, LENGTHS, N_LENGTH = (16, 32, 64, 128), (32, 64, 128, 256, 512), 16
 LONGEST_STEP = 30.0  # seconds; where a step of Trainer would take longer, it is left out
@@ -53,13 +54,18 @@ FIXED_SIZE = {"cpu": 4, "cuda": 16}  # of both, where prompt length or memory is
 # Trainer's backward pass: fp32 log-softmax and its gradients on both sides, the bf16 gradient.
 HARNESS_BYTES, TRAINER_BYTES = 6, 14
 JOBS = ("ours-scoring", "lm-eval-scoring", "ours-training", "Trainer-training", "ours-longest")
-TOOLS = {"ours": common.BLUE, "lm-eval": common.ORANGE, "Trainer": common.GREY}
+TOOLS = {
+    "ours": common.BLUE,
+    "lm-eval": common.ORANGE,
+    "Trainer": common.GREY,
+    "Trainer, bf16 weights": common.LIGHT,
+}
 COLUMNS = ("section", "task", "tool", "setting", "quantity", "unit", "value", "low", "high")
 
 
 @dataclass
 class Run:
-    """lm is ours, harness has lm-eval's own copy of the model, and other is what Trainer trains.
+    """lm is ours, harness has lm-eval's own copy of the model, trained what Trainer trains.
 
     square: the matrix whose product with itself shows the machine's speed; peaks: its FLOP/s
     rows: COLUMNS of all that was measured
@@ -67,7 +73,7 @@ class Run:
 
     lm: models.LM
     harness: HFLM
-    other: models.LM
+    trained: dict  # by the tool's name
     square: torch.Tensor
     quick: bool
     rows: list = field(default_factory=list)
@@ -226,13 +232,15 @@ class StepClock(transformers.TrainerCallback):
         self.ended.append(now(self.device))
 
 
-def load_plain(tokenizer, device):
+def load_plain(tokenizer, device, dtype):
     """The model as Transformers makes it, with none of our changes, for Trainer.
 
-    As for ours, the token embeddings are frozen.
+    As for ours, the token embeddings are frozen. With fp32 weights Trainer computes in bf16 by
+    autocast: mixed precision, as ours. With bf16 weights it has no fp32 masters, so that updates
+    smaller than a 256th of a weight are lost; that is faster, and another training.
     """
     folder = assets.model_dir(models.convert_gguf)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     for part in (model.get_input_embeddings(), model.get_output_embeddings()):
         part.requires_grad_(False)
     longest = model.config.max_position_embeddings
@@ -280,6 +288,7 @@ def trainer_seconds(lm, batches):
             max_grad_norm=CONFIG.max_grad_norm,
             optim="adamw_torch_fused",
             use_cpu=lm.device.type == "cpu",
+            bf16=lm.model.dtype == torch.float32,
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
@@ -295,15 +304,16 @@ def trainer_seconds(lm, batches):
         return unless_too_large(lm, n_tokens, TRAINER_BYTES, lambda: train(folder))
 
 
-def best_trainer_size(run, task, sequences):
-    """The fastest batch size on a few steps."""
+def trainer_batches(run, tool, task, sequences):
+    """Batches of the size that is the fastest on a few steps."""
+    lm = run.trained[tool]
 
     def seconds(size):
-        few = spread(run.other, sequences, size, run.amount(N_TRAINER_TRIED))
-        return trainer_seconds(run.other, few)
+        return trainer_seconds(lm, spread(lm, sequences, size, run.amount(N_TRAINER_TRIED)))
 
-    sizes = [size for size in TRAINER_SIZES[run.other.device.type] if size <= len(sequences)]
-    return best_size(run, f"training/{task}/Trainer", "examples/s", sizes, seconds)
+    sizes = [size for size in TRAINER_SIZES[lm.device.type] if size <= len(sequences)]
+    size = best_size(run, f"training/{task}/{tool}", "examples/s", sizes, seconds)
+    return spread(lm, sequences, size, max(run.amount(N_TRAINER), 2 * size))
 
 
 def training_flops(lm, sequences):
@@ -335,22 +345,24 @@ def bench_training(run):
         labels = training_labels(examples, "true", 0)
         sequences = encoded(run.lm, examples, labels)
         training.finetune(run.lm, examples[:8], labels[:8], CONFIG, 0)  # warm up
-        if compared := task != "boolq":
-            size = best_trainer_size(run, task, sequences)
-            batches = spread(run.other, sequences, size, max(run.amount(N_TRAINER), 2 * size))
-        rounds = []
+        tools = run.trained if task in COMPARED else {}
+        batches = {tool: trainer_batches(run, tool, task, sequences) for tool in tools}
+        ours, peak, theirs = [], [], {tool: [] for tool in tools}
         for _ in range(ROUNDS):
-            ours, _ = timed(run, training.finetune, run.lm, examples, labels, CONFIG, 0)
+            seconds, _ = timed(run, training.finetune, run.lm, examples, labels, CONFIG, 0)
             measure_peak(run)
-            theirs = trainer_seconds(run.other, batches) if compared else np.nan
-            rounds.append((ours / len(examples), theirs, np.mean(run.peaks[-2:])))
-        ours, theirs, peak = np.array(rounds).T  # seconds an example; FLOP/s beside ours
+            ours.append(seconds / len(examples))
+            peak.append(np.mean(run.peaks[-2:]))
+            for tool in tools:
+                theirs[tool].append(trainer_seconds(run.trained[tool], batches[tool]))
+        ours, peak = np.array(ours), np.array(peak)  # seconds an example; FLOP/s beside ours
         mine = f"training/{task}/ours/batch {CONFIG.batch_size}"
         report(run, mine, "rate", "examples/s", 1 / ours)
-        if compared:
-            where = f"training/{task}/Trainer/batch {size}"
-            report(run, where, "rate", "examples/s", 1 / theirs)
-            report(run, f"training/{task}/ours, Trainer/", "ratio of rates", "", theirs / ours)
+        for tool, seconds in theirs.items():
+            where = f"training/{task}/{tool}/batch {len(batches[tool][0])}"
+            report(run, where, "rate", "examples/s", 1 / np.array(seconds))
+            pair = f"training/{task}/ours, {tool}/"
+            report(run, pair, "ratio of rates", "", np.array(seconds) / ours)
         flops = training_flops(run.lm, sequences) / len(sequences)
         report(run, mine, "model FLOP an example", "GFLOP", flops / 1e9)
         report(run, mine, "model FLOP rate", "TFLOP/s", flops / ours / 1e12)
@@ -412,7 +424,7 @@ def bench_lengths(run):
         batch = encoded(run.lm, examples[:size], labels[:size])
         warm_up = warm_up or batch
         if expected < LONGEST_STEP:
-            seconds = trainer_seconds(run.other, [warm_up, batch])
+            seconds = trainer_seconds(run.trained["Trainer"], [warm_up, batch])
             expected = 2.2 * seconds * size  # of the next length, which is twice this one
             where = f"growth/made up/Trainer/{length}"
             report(run, where, "training by length", "1/s", 1 / seconds)
@@ -420,7 +432,8 @@ def bench_lengths(run):
 
 def bench_memory(run):
     """Peak memory of a process each: only one at a time runs, and this one lets go of its own."""
-    run.lm = run.harness = run.other = None
+    run.lm = run.harness = None
+    run.trained.clear()
     gc.collect()
     torch.cuda.empty_cache()
     for job in JOBS:
@@ -466,7 +479,7 @@ def memory_job(job, quick):
     elif job == "lm-eval-scoring":
         harness_scores(load_harness(tokenizer, device), examples, size)
     elif job == "Trainer-training":
-        lm = load_plain(tokenizer, device)
+        lm = load_plain(tokenizer, device, torch.float32)
         batches = spread(lm, encoded(lm, examples, labels), size, len(examples))
         if np.isnan(trainer_seconds(lm, batches)):
             raise MemoryError("too little for Trainer")
@@ -579,13 +592,17 @@ def main():
     if not wanted <= set(SECTIONS):
         parser.error(f"--only takes {', '.join(SECTIONS)}")
     started, lm = time.perf_counter(), models.load("embedded")
-    harness, other = (load(lm.tokenizer, lm.device) for load in (load_harness, load_plain))
+    harness = load_harness(lm.tokenizer, lm.device)
+    trained = {
+        tool: load_plain(lm.tokenizer, lm.device, dtype)
+        for tool, dtype in (("Trainer", torch.float32), ("Trainer, bf16 weights", torch.bfloat16))
+    }
     square = torch.randn(4096, 4096, device=lm.device).to(torch.bfloat16)
-    run = Run(lm, harness, other, square, arguments.quick)
+    run = Run(lm, harness, trained, square, arguments.quick)
     about = experiment.provenance(lm, 0.0)
     about |= {name: version(name) for name in ("lm_eval", "accelerate")}
     print(*(f"{key}: {about[key]}" for key in about if key != "seconds"), sep="\n", flush=True)
-    del lm, harness, other  # bench_memory lets go of them
+    del lm, harness, trained  # bench_memory lets go of them
     for _ in range(2):
         measure_peak(run)
     del run.peaks[0]  # it warmed up
