@@ -209,7 +209,7 @@ STUDIES = {
     for s in (
         Study(
             "tiny",
-            "two random layers, synthetic tasks; a minute",
+            "two random layers, synthetic tasks",
             tasks.suite("tiny"),
             seeds=(0,),
             n_train=120,
@@ -223,7 +223,7 @@ STUDIES = {
         ),
         Study(
             "quick",
-            "Gemma-3-270M, 6 real tasks; about 25 minutes on 2 CPU cores",
+            "Gemma-3-270M, 6 real tasks",
             tasks.suite("quick"),
             seeds=(0,),
             n_train=64,
@@ -235,7 +235,7 @@ STUDIES = {
         ),
         Study(
             "embedded",
-            "Gemma-3-270M, 21 real tasks, 3 seeds; days on 2 CPU cores, hours on a GPU",
+            "Gemma-3-270M, 21 real tasks, 3 seeds",
             tasks.suite("embedded"),
             seeds=(0, 1, 2),
             n_train=1000,

@@ -317,6 +317,17 @@ class TestOrder:
         titles = {axes.get_title().split("\n")[0] for axes in panels if axes.get_visible()}
         assert titles == set(table.loc[table["enough"], "eval_task"])
 
+    @pytest.mark.parametrize(
+        ("value", "said"), [(1.0, "no interval"), (np.nan, "undefined: all at one step")]
+    )
+    def test_a_correlation_without_interval_says_so(self, value, said):
+        table, examples = order_tables(4, n_enough=4)
+        one = table["eval_task"] == table["eval_task"].iloc[0]
+        ends = ["rank_correlation_low", "rank_correlation_high"]
+        table.loc[one, ["rank_correlation", *ends]] = [value, np.nan, np.nan]
+        forest, *_ = plots.order(table, examples).axes
+        assert labels_of(forest) == [said]
+
     def test_without_a_task_that_has_enough_there_is_a_figure_that_says_so(self):
         (forest,) = plots.order(*order_tables(6, n_enough=0)).axes
         assert labels_of(forest) == ["too few examples"] * 6

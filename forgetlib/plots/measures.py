@@ -271,6 +271,20 @@ def _order_correlations(figure: SubFigure, rows: pd.DataFrame) -> None:
     axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
     axes.set_yticks(y, rows["eval_task"] + " (" + rows["n"].astype(str) + ")")
     drawn = rows.loc[enough, with_intervals(["rank_correlation"])].to_numpy(float)
+    for at, (value, low, _) in zip(y[enough], drawn, strict=True):
+        if np.isnan(low):
+            why = "undefined: all at one step" if np.isnan(value) else "no interval"
+            to_left = value > 0  # towards the middle, beside the mark
+            axes.annotate(
+                why,
+                (np.nan_to_num(value), at),
+                (-5 if to_left else 5, 0),
+                textcoords="offset points",
+                ha="right" if to_left else "left",
+                va="center",
+                fontsize=SMALL,
+                color=DARK_GREY,
+            )
     reach = 1.05 * np.nanmax(np.abs(drawn), initial=0.5)
     axes.set(xlim=(-reach, reach), ylim=(-0.6, len(rows) - 0.4), ylabel="task (n)")
     axes.grid(axis="y", visible=False)
