@@ -8,13 +8,14 @@ Shapes: N examples, C = 2 choices, S recorded steps, P probed layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from forgetlib.schema import Dynamics, InputError, ProbeResult, RunResult
+from forgetlib.schema import Dynamics, Example, InputError, ProbeResult, RunResult
 from forgetlib.stats import (
     N_RESAMPLES,
     PHASES,
@@ -31,6 +32,7 @@ from forgetlib.stats import (
     forgetting,
     full_size,
     percentiles,
+    predictions,
     rank_correlations,
     resample_counts,
     resampled_means,
@@ -60,6 +62,47 @@ def question_confidences(results: Iterable[RunResult]) -> pd.DataFrame:
                 measured = {phase: confidence(found) for phase, found in scores.items()}
                 parts.append(pd.DataFrame(named | measured))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+# --- Figure 2: whether a model still tells questions apart ---------------------------------------
+
+
+def commonest_answers(
+    results: Iterable[RunResult], load: Callable[[str, str, int, int], list[Example]]
+) -> pd.DataFrame:
+    """How often a model gives its commonest answer to a task's test questions.
+
+    A model that gives one answer to all of them has lost the question, and its accuracy is the
+    share of that answer among the true ones. Of tasks with fixed answers (yes or no) only: those
+    with at most a tenth as many answers as questions.
+
+    load: `tasks.load`, since scores hold no texts
+    Columns: model, eval_task, seed, n; true_share, the share of the commonest true answer; and for
+    each phase <phase>_answer and <phase>_share.
+    """
+    rows = []
+    for model, task, seeds in full_size(results):
+        for runs in seeds:
+            spec = runs["forgotten"].spec
+            examples = {e.uid: e for e in load(task, "test", spec.n_eval, spec.seed)}
+            n = len(runs["forgotten"].scores[f"{task}/test"])
+            if len({choice for e in examples.values() for choice in e.choices}) > n / 10:
+                continue
+            row = {"model": model, "eval_task": task, "seed": spec.seed, "n": n}
+            _, row["true_share"] = _commonest([e.choices[e.label] for e in examples.values()])
+            for phase in PHASES:
+                scores = runs[phase].scores[f"{task}/test"]
+                given = zip(scores.uids, predictions(scores), strict=True)
+                answer, share = _commonest([examples[uid].choices[i] for uid, i in given])
+                row |= {f"{phase}_answer": answer, f"{phase}_share": share}
+            rows.append(row)
+    of_phases = [f"{phase}_{what}" for phase in PHASES for what in ("answer", "share")]
+    return pd.DataFrame(rows, columns=["model", "eval_task", "seed", "n", "true_share", *of_phases])
+
+
+def _commonest(answers: Sequence[str]) -> tuple[str, float]:
+    ((answer, count),) = Counter(answers).most_common(1)
+    return answer, count / len(answers)
 
 
 # --- Figure 4: what predicts forgetting ----------------------------------------------------------
