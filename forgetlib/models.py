@@ -69,7 +69,7 @@ class LM:
     window: int = sys.maxsize
     packs: str | None = None
     kernels: tuple[str, ...] = ()
-    _tokens: dict[str, list[int]] = field(default_factory=dict)
+    _tokens: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     def tokens(self, text: str) -> list[int]:
         """Text as tokens, remembered: a study scores the same questions again and again."""
@@ -149,7 +149,8 @@ def load(
     lengths = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     # A model without positions (recurrent, or with relative ones) takes any length.
     max_length = next((int(n) for n in lengths if n), sys.maxsize)
-    window = getattr(config, "sliding_window", None) or max_length
+    windows = ("sliding_window", "window_size", "attention_window_size")
+    window = min((w for key in windows if (w := getattr(config, key, None))), default=max_length)
     replaced = tuple(kernels.install(model))
     tuned = _tuned(model, tuning)
     _check_head(name, _causal_lm(tuned))
@@ -355,18 +356,25 @@ def collate(lm: LM, families: Sequence[Sequence[TokenSequence]]) -> Batch:
     return Batch(packed, rows, predicting, targets, owners, len(sequences))
 
 
-def by_token_budget(lengths: Sequence[int], order: Sequence[int], budget: int) -> Iterator[list]:
-    """Consecutive groups of `order` whose tokens stay within the budget."""
+def by_token_budget(
+    lengths: Sequence[int], order: Sequence[int], budget: int, *, padded: bool = False
+) -> Iterator[list[int]]:
+    """Consecutive groups of `order` whose tokens, padded to the longest or not, fit the budget."""
     group: list[int] = []
-    total = 0
     for index in order:
-        if group and total + lengths[index] > budget:
+        of_group = [lengths[i] for i in (*group, index)]
+        size = max(of_group) * len(of_group) if padded else sum(of_group)
+        if group and size > budget:
             yield group
-            group, total = [], 0
+            group = []
         group.append(index)
-        total += lengths[index]
     if group:
         yield group
+
+
+def pads(lm: LM, lengths: Sequence[int]) -> bool:
+    """Whether `pack` may give each sequence a row, padded to the longest."""
+    return lm.packs is None or max(lengths) > lm.window
 
 
 # --- likelihoods ---------------------------------------------------------------------------------
@@ -533,6 +541,8 @@ def _can_pack(lm: LM, way: str) -> bool:
     family = [TokenSequence((*prompt, *words * 2), 2), TokenSequence((*prompt, 7, 2, 4), 3)]
     other = [TokenSequence((9, 3, 5, 6), 2)]
     model = _causal_lm(lm.model)
+    if way == "tree" and model.config._attn_implementation not in ("sdpa", packing.TREE_ATTENTION):
+        return False
     single = replace(lm, packs=None)
     alone = [response_log_likelihoods(lm, collate(single, [[s]])) for s in (*family, *other)]
     attention = model.config._attn_implementation
@@ -546,7 +556,7 @@ def _can_pack(lm: LM, way: str) -> bool:
         without_mask = replace(layout, mask=torch.zeros_like(layout.mask))
     can = False
     try:
-        if way == "tree" and attention == "sdpa":  # the attention that the pieces are computed by
+        if way == "tree":
             model.set_attn_implementation(packing.TREE_ATTENTION)
         packed = response_log_likelihoods(lm, together)
         # With random weights, wrong positions or masks may change next to nothing, and yet matter

@@ -192,15 +192,20 @@ def attend_by_tree(
     """transformers' attention function: (1, T, H, D) from query, key and value (1, H, T, D).
 
     Without trees it is transformers' own. What it does not know of (caps of the scores, sinks,
-    learned position biases) is an error rather than left out.
+    learned position biases, chosen indices) is an error rather than left out.
     """
+    unknown = [
+        name
+        for name, value in options.items()
+        if (isinstance(value, Tensor) and name not in ("position_ids", "cache_position"))
+        or (name == "softcap" and value is not None)
+    ]
+    if unknown:
+        raise ValueError(f"attention by tree does not know {unknown}")
     if trees is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
-    unknown = [n for n in ("softcap", "s_aux", "position_bias") if options.get(n) is not None]
-    if unknown:
-        raise ValueError(f"attention by tree does not know {unknown}")
     repeats = query.shape[1] // key.shape[1]
     parts = (query, repeat_kv(key, repeats), repeat_kv(value, repeats))
     # Split rather than sliced: the gradient of a split is one concatenation.

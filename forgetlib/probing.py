@@ -60,7 +60,8 @@ def hidden_states(
     budget = token_budget or scoring.TOKEN_BUDGET[lm.device.type]
     questions: list[Tensor] = [torch.empty(0)] * len(examples)
     answers: list[Tensor] = [torch.empty(0)] * len(examples)
-    for group in models.by_token_budget(lengths, order, budget):
+    padded = models.pads(lm, lengths)
+    for group in models.by_token_budget(lengths, order, budget, padded=padded):
         packed = models.pack(lm, [[s.tokens for s in sequences[i]] for i in group])
         states = models.layer_outputs(lm, packed)  # (P, B, T, D)
         places = iter(packed.places)

@@ -44,7 +44,8 @@ def score(lm: models.LM, examples: Sequence[Example], token_budget: int | None =
     log_likelihoods = np.empty((len(examples), n_choices), np.float32)
     n_tokens = np.array([[s.n_response for s in pair] for pair in sequences], np.int32)
     budget = token_budget or TOKEN_BUDGET[lm.device.type]
-    for group in models.by_token_budget(lengths, order, budget):
+    padded = models.pads(lm, lengths)
+    for group in models.by_token_budget(lengths, order, budget, padded=padded):
         batch = models.collate(lm, [sequences[i] for i in group])
         values = models.response_log_likelihoods(lm, batch)
         log_likelihoods[group] = values.view(len(group), n_choices).cpu().numpy()

@@ -126,7 +126,9 @@ def _accumulate(lm: models.LM, batch: Sequence[models.TokenSequence]) -> float:
     lengths = [len(s.tokens) for s in batch]
     order = sorted(range(len(batch)), key=lambda i: -lengths[i])
     total = 0.0
-    for group in models.by_token_budget(lengths, order, TOKEN_BUDGET[lm.device.type]):
+    padded = models.pads(lm, lengths)
+    budget = TOKEN_BUDGET[lm.device.type]
+    for group in models.by_token_budget(lengths, order, budget, padded=padded):
         collated = models.collate(lm, [[batch[i]] for i in group])
         loss = -models.response_log_likelihoods(lm, collated).sum() / n_tokens
         loss.backward()
@@ -146,7 +148,8 @@ class _AdamW:
             weight_decay=config.weight_decay,
             fused=parameters[0].device.type in ("cpu", "cuda"),
         )
-        self.in_kernel = kernels.usable(*parameters) and kernels.library() is not None
+        contiguous = all(p.is_contiguous() for p in parameters)
+        self.in_kernel = contiguous and kernels.usable(*parameters) and bool(kernels.library())
         if self.in_kernel:
             self.moments = [(torch.zeros_like(m), torch.zeros_like(m)) for m in self.masters]
         self.n_steps = 0
@@ -173,10 +176,11 @@ class _AdamW:
             if p.grad is not None
         ]
         norm = kernels.global_norm([gradient for gradient, *_ in moving])
+        clip = self.config.max_grad_norm / (norm + 1e-6)
         for tensors in moving:
             kernels.adamw(
                 *tensors,
-                clip=min(1.0, self.config.max_grad_norm / (norm + 1e-6)),
+                clip=1.0 if clip > 1 else clip,  # what is not a number stays that
                 learning_rate=self.config.learning_rate * factor,
                 betas=group["betas"],
                 eps=group["eps"],

@@ -233,8 +233,52 @@ def test_a_compiler_that_fails_leaves_the_model_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "false")
     kernels.library.cache_clear()
     try:
-        assert kernels.library() is None
+        with pytest.warns(UserWarning, match="could not be compiled with 'false'"):
+            assert kernels.library() is None
         assert models.load("tiny", dtype="bfloat16", device="cpu").kernels == ()
         assert not list(tmp_path.iterdir())
     finally:
         kernels.library.cache_clear()
+
+
+def test_a_slice_is_normalised_as_a_copy_of_it():
+    whole, weight = random(2, 5, 48), random(16, seed=1)
+    for part in (whole.split([16, 32], -1)[0], whole.view(2, 5, 3, 16)[:, :, 1]):
+        found = kernels._RMSNorm.apply(part, weight, 0.0, 1e-6)
+        assert torch.equal(found, kernels._RMSNorm.apply(part.contiguous(), weight, 0.0, 1e-6))
+
+
+def test_large_weights_do_not_hide_the_offset():
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+
+    norm = Gemma3RMSNorm(16).bfloat16()
+    norm.weight.data.fill_(300.0)
+    assert not kernels._same(norm, kernels._plain_norm)
+    assert kernels._same(norm, kernels._offset_norm)
+
+
+def test_instances_of_one_class_that_compute_differently_are_told_apart():
+    class ScaledRMSNorm(nn.Module):
+        def __init__(self, with_scale):
+            super().__init__()
+            self.eps = 1e-6
+            self.with_scale = with_scale
+            if with_scale:
+                self.weight = nn.Parameter(torch.ones(16, dtype=torch.bfloat16))
+
+        def forward(self, x):
+            y = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+            return y * self.weight if self.with_scale else y
+
+    model = nn.Sequential(ScaledRMSNorm(True), ScaledRMSNorm(False))
+    assert kernels.install(model) == ["ScaledRMSNorm"]
+    assert model(random(3, 16)).shape == (3, 16)
+    assert "forward" not in vars(model[1])
+
+
+def test_a_weight_decay_of_zero_may_be_an_integer():
+    lm = models.load("tiny", dtype="bfloat16", device="cpu")
+    examples = tasks.load("tiny_city", "train", 16, 0)
+    labels = training_labels(examples, "true", 0)
+    training.finetune(lm, examples, labels, TrainConfig(1e-3, epochs=1, weight_decay=0), 0)
+    assert all(w.isfinite().all() for w in lm.weights().values())

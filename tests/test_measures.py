@@ -8,7 +8,7 @@ import scipy.stats
 from synthetic import dynamics_of, family, passing, probe_with
 
 from forgetlib import measures, stats
-from forgetlib.schema import InputError
+from forgetlib.schema import Example, InputError
 
 
 def test_question_confidences_has_every_question_of_both_data_sets_in_all_phases():
@@ -24,6 +24,33 @@ def test_question_confidences_has_every_question_of_both_data_sets_in_all_phases
                 assert rows.loc[uid, phase] == found
     assert set(table.loc[table["eval_task"] == "u", "seed"]) == {1}
     assert measures.question_confidences([]).empty
+
+
+def test_commonest_answers_are_counted_over_the_texts_and_not_over_the_places():
+    results = family("t", 0.5, 1.0, 0.5, n=40) + family("free", 0.5, 1.0, 0.5, n=40, seed=1)
+
+    def load(task, part, n, seed):
+        """Every other question lists "yes" first; of "free", each has answers of its own."""
+        uids = results[0 if task == "t" else 3].scores[f"{task}/{part}"]
+        pairs = [("yes", "no") if i % 2 else ("no", "yes") for i in range(40)]
+        texts = pairs if task == "t" else [(f"a{i}", f"b{i}") for i in range(40)]
+        rows = zip(uids.uids, texts, uids.labels, strict=True)
+        return [Example(uid, ("q", "q"), text, int(label)) for uid, text, label in rows]
+
+    (row,) = measures.commonest_answers(results, load).to_dict("records")
+    assert (row["eval_task"], row["n"]) == ("t", 40)
+    examples = {e.uid: e for e in load("t", "test", 40, 0)}
+    for result, phase in zip(results[:3], ("base", "tuned", "forgotten"), strict=True):
+        scores = result.scores["t/test"]
+        given = [examples[u].choices[ll.argmax()] for u, ll in zip(*scores_of(scores), strict=True)]
+        counts = {a: given.count(a) for a in ("yes", "no")}
+        assert counts[row[f"{phase}_answer"]] == max(counts.values())
+        assert row[f"{phase}_share"] == max(counts.values()) / 40
+    assert measures.commonest_answers([], load).empty
+
+
+def scores_of(scores):
+    return scores.uids, scores.log_likelihoods
 
 
 # --- predictors and single examples ---

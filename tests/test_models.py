@@ -182,9 +182,13 @@ def test_white_space_at_the_prompt_s_end_counts_with_the_response():
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 120))
 def test_groups_by_token_budget_are_all_there_and_within_it(lengths, budget):
     order = list(range(len(lengths)))
-    groups = list(models.by_token_budget(lengths, order, budget))
-    assert [i for g in groups for i in g] == order
-    assert all(len(g) == 1 or sum(lengths[i] for i in g) <= budget for g in groups)
+    for padded in (True, False):
+        groups = list(models.by_token_budget(lengths, order, budget, padded=padded))
+        assert [i for g in groups for i in g] == order
+        for group in groups:
+            chosen = [lengths[i] for i in group]
+            size = max(chosen) * len(chosen) if padded else sum(chosen)
+            assert len(group) == 1 or size <= budget
 
 
 def test_loading_and_scoring_leave_global_state_alone():
