@@ -196,9 +196,9 @@ def attend_by_tree(
     """
     unknown = [
         name
-        for name, value in options.items()
-        if (isinstance(value, Tensor) and name not in ("position_ids", "cache_position"))
-        or (name == "softcap" and value is not None)
+        for name, option in options.items()
+        if (isinstance(option, Tensor) and name not in ("position_ids", "cache_position"))
+        or (name == "softcap" and option is not None)
     ]
     if unknown:
         raise ValueError(f"attention by tree does not know {unknown}")

@@ -142,7 +142,7 @@ class _AdamW:
     def __init__(self, parameters: Sequence[Tensor], config: TrainConfig) -> None:
         self.parameters, self.config = parameters, config
         self.masters = [p.detach().to(torch.float32, copy=True) for p in parameters]
-        self.torch = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.masters,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -169,7 +169,7 @@ class _AdamW:
             parameter.grad = None
 
     def _step_in_kernel(self, factor: float) -> None:
-        (group,) = self.torch.param_groups
+        (group,) = self.optimizer.param_groups
         moving = [
             (p.grad.contiguous(), master, *moments, p)
             for p, master, moments in zip(self.parameters, self.masters, self.moments, strict=True)
@@ -189,13 +189,13 @@ class _AdamW:
             )
 
     def _step_in_torch(self, factor: float) -> None:
-        for group in self.torch.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * factor
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if parameter.grad is not None:
                 master.grad = parameter.grad.to(torch.float32)
         torch.nn.utils.clip_grad_norm_(self.masters, self.config.max_grad_norm)
-        self.torch.step()
+        self.optimizer.step()
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             parameter.copy_(master)
             master.grad = None

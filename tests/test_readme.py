@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import forgetlib
@@ -85,3 +86,23 @@ def test_the_table_of_claims_is_the_stored_one():
 def test_every_figure_of_the_gallery_is_there_and_no_figure_is_left_out():
     shown = set(re.findall(r"\]\(figures/quick/(\w+)\.png\)", README))
     assert shown == {p.stem for p in (ROOT / "figures" / "quick").glob("*.png")}
+
+
+def test_the_bench_s_numbers_are_those_of_its_table():
+    rows = pd.read_csv(ROOT / "figures" / "bench" / "bench.csv").set_index(["task", "tool"])
+    for place in (("all", "ours, lm-eval"), ("piqa", "ours, Trainer"), ("sst2", "ours, Trainer")):
+        ratios = rows.loc[[place]]
+        (found,) = ratios[ratios["quantity"].str.startswith("ratio of")].itertuples()
+        assert f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" in README
+    ours = rows.loc[[("boolq", "ours")]].set_index("quantity")
+    share = ours.loc["share of the matmul rate beside it"]
+    assert f"{share.value:.0f} % [{share.low:.0f}, {share.high:.0f}]" in README
+
+
+def test_what_is_said_of_single_examples_is_in_figure_4_s_table():
+    table = pd.read_csv(ROOT / "figures" / "quick" / "fig4_examples.csv")
+    table = table[table["predictor"] == "confidence"].set_index("eval_task")["rank_biserial"]
+    fixed = table[["mrpc", "sst2"]]
+    free = table.drop(["mrpc", "sst2", "pooled"])
+    assert f"{free.max():.2f} to {free.min():.2f}" in README
+    assert f"({fixed.min():.2f} and {fixed.max():.2f})" in README
