@@ -44,6 +44,17 @@ static inline float exponential(float x) {
   return p * scale;
 }
 
+typedef bf16 Eight __attribute__((vector_size(16)));
+#if defined(__clang__) || __GNUC__ >= 12
+#define MIXED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MIXED(a, b, ...) __builtin_shuffle(a, b, (Eight){__VA_ARGS__})
+#endif
+static inline Eight low_halves(Eight a, Eight b) { return MIXED(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+static inline Eight high_halves(Eight a, Eight b) {
+  return MIXED(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
 // SiLU is x sigmoid(x); GELU's tanh form is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
 struct Gate {
   float value, slope;
@@ -165,6 +176,78 @@ void softmax_chunk(bf16* logits, float* peak, float* norm, float* shrink, int64_
     shrink[r] = std::exp(peak[r] - highest);
     norm[r] = norm[r] * shrink[r] + sum;
     peak[r] = highest;
+  }
+}
+
+// y (columns, rows) is the transpose of x (rows, columns). Blocks of 8 x 8 are transposed in
+// registers: three rounds of interleaving each row with the one four below it. Two blocks side by
+// side use more of each cache line; more of them meet in the same places of the cache.
+void transpose(const bf16* x, bf16* y, int64_t rows, int64_t columns) {
+  const int64_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int64_t from = 0; from < whole_columns; from += 16)
+      for (int64_t r = 0; r < whole_rows; r += 8)
+        for (int64_t c = from; c < from + 16 && c < whole_columns; c += 8) {
+          Eight a[8], b[8];
+          for (int i = 0; i < 8; i++) memcpy(&a[i], x + (r + i) * columns + c, 16);
+          for (int round = 0; round < 3; round++) {
+            for (int i = 0; i < 4; i++) {
+              b[2 * i] = low_halves(a[i], a[i + 4]);
+              b[2 * i + 1] = high_halves(a[i], a[i + 4]);
+            }
+            memcpy(a, b, sizeof a);
+          }
+          for (int i = 0; i < 8; i++) memcpy(y + (c + i) * rows + r, &a[i], 16);
+        }
+#pragma omp for schedule(static)
+    for (int64_t c = 0; c < columns; c++)
+      for (int64_t r = c < whole_columns ? whole_rows : 0; r < rows; r++)
+        y[c * rows + r] = x[r * columns + c];
+  }
+}
+
+// Attention scores become probabilities: softmax of scale x score + mask over the columns up to a
+// row's own place, 0 beyond. Every place of a sequence of `width` has `heads` rows one after
+// another; mask, (width, width), may be null.
+void attention_softmax(bf16* scores, const bf16* mask, float scale, int64_t heads, int64_t rows,
+                       int64_t width) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    int64_t place = r / heads % width, n = place + 1;
+    bf16* row = scores + r * width;
+    const bf16* added = mask ? mask + place * width : nullptr;
+    float highest = -INFINITY, sum = 0;
+    if (added)
+#pragma omp simd
+      for (int64_t i = 0; i < n; i++) row[i] = narrow(wide(row[i]) + wide(added[i]) / scale);
+#pragma omp simd reduction(max : highest)
+    for (int64_t i = 0; i < n; i++) {
+      float score = wide(row[i]);
+      highest = score > highest ? score : highest;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += exponential(scale * (wide(row[i]) - highest));
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+      row[i] = narrow(exponential(scale * (wide(row[i]) - highest)) / sum);
+    for (int64_t i = n; i < width; i++) row[i] = 0;
+  }
+}
+
+// The gradient of probabilities becomes that of the products of queries and keys.
+void attention_softmax_backward(const bf16* probabilities, bf16* gradient, float scale,
+                                int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    const bf16* p = probabilities + r * width;
+    bf16* g = gradient + r * width;
+    float dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t i = 0; i < width; i++) dot += wide(p[i]) * wide(g[i]);
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++) g[i] = narrow(scale * wide(p[i]) * (wide(g[i]) - dot));
   }
 }
 

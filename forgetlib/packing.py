@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from forgetlib import kernels
 
 WAYS = ("tree", "mask")
 TREE_ATTENTION = "forgetlib_tree"  # the name of `attend_by_tree` among transformers' attentions
@@ -206,13 +207,13 @@ def attend_by_tree(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
-    repeats = query.shape[1] // key.shape[1]
-    parts = (query, repeat_kv(key, repeats), repeat_kv(value, repeats))
     # Split rather than sliced: the gradient of a split is one concatenation.
     lengths = [length for length, _ in trees]
     outputs = [
-        F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scaling)
-        for q, k, v, (_, mask) in zip(*(p.split(lengths, 2) for p in parts), trees, strict=True)
+        kernels.attention(q, k, v, mask, scaling)
+        for q, k, v, (_, mask) in zip(
+            *(x.split(lengths, 2) for x in (query, key, value)), trees, strict=True
+        )
     ]
     return torch.cat([o.transpose(1, 2) for o in outputs], 1), None
 

@@ -23,6 +23,7 @@ SIDEWAYS = {
     "crosstask": {"stats"},
     "measures": {"stats"},
     "regression": {"stats"},
+    "packing": {"kernels"},
     "models": {"kernels", "packing"},
     "scoring": {"models"},
     "training": {"kernels", "models", "scoring"},

@@ -255,4 +255,4 @@ def test_memory_stays_bounded_over_the_whole_suite():
     assert done.returncode == 0, done.stderr
     *of_tasks, peak = (float(line.split()[-1]) for line in done.stdout.splitlines())
     assert len(of_tasks) == 21
-    assert peak < 8, done.stdout  # GiB
+    assert peak < 6, done.stdout  # GiB

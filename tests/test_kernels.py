@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from test_models import mixed_examples
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forgetlib import kernels, models, scoring, tasks, training
@@ -103,6 +103,72 @@ def test_rotation(rows_of_angles):
     )
 
 
+@pytest.mark.parametrize("shape", [(5, 16, 24), (2, 7, 9, 33), (700, 32, 640)])
+def test_linear(shape):
+    *rows, width, columns = shape
+    inputs = random(*rows, width), random(columns, width, seed=1)
+    compare(kernels._Linear.apply, F.linear, *inputs)
+
+
+def test_linear_of_a_transposed_tensor_and_without_a_gradient_of_its_weights():
+    x, weight = random(3, 4, 16), random(8, 16, seed=1)
+    leaf = x.clone().requires_grad_()
+    y = kernels._Linear.apply(leaf.transpose(0, 1), weight)
+    assert_rounded(y.detach(), (x.double() @ weight.double().T).transpose(0, 1))
+    gradient = random(3, 4, 8, seed=2).transpose(0, 1)  # not laid out as the output
+    y.backward(gradient)
+    assert_rounded(leaf.grad, gradient.transpose(0, 1).double() @ weight.double())
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [639, 640, 1025, 1300, 1301])
+def test_a_product_in_pieces_is_the_product(rows, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    a, b = random(rows, 48), random(640, 48, seed=1)
+    assert_rounded(kernels.product(a, b.t()), a.double() @ b.double().t())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (7, 9), (16, 40), (37, 130), (130, 37)])
+def test_transposed(shape):
+    x = random(*shape)
+    y = kernels._transposed(x)
+    assert torch.equal(y, x.t()) and y.is_contiguous()
+
+
+@pytest.mark.parametrize("branches", [False, True])
+@pytest.mark.parametrize("heads, groups", [(4, 1), (4, 2), (3, 3)])
+def test_attention(heads, groups, branches):
+    """Of a sequence, and of a tree: a prompt of 6 tokens and two branches."""
+    length = 11
+    mask = None
+    if branches:
+        branch = torch.tensor([0] * 6 + [1] * 2 + [2] * 3)
+        allowed = ((branch[:, None] == branch) | (branch == 0)).tril()
+        mask = torch.zeros(length, length).masked_fill_(~allowed, -torch.inf)
+        mask = mask.bfloat16().clamp_min_(torch.finfo(torch.bfloat16).min)[None, None]
+
+    def exact(q, k, v):
+        k, v = (x.repeat_interleave(heads // groups, 1) for x in (k, v))
+        hidden = torch.ones(length, length).triu(1).bool()
+        scores = (0.3 * q @ k.mT).masked_fill(hidden, -torch.inf)
+        return (scores + (0 if mask is None else mask.double())).softmax(-1) @ v
+
+    def ours(q, k, v):
+        return kernels.attention(q, k, v, mask, 0.3)
+
+    inputs = [random(1, h, length, 16, seed=s) for s, h in enumerate((heads, groups, groups))]
+    one, other = ([f(x).requires_grad_() for x in inputs] for f in (Tensor.clone, Tensor.double))
+    y, expected = ours(*one), exact(*other)
+    gradient = random(*y.shape, seed=9)
+    y.backward(gradient)
+    expected.backward(gradient.double())
+    # Probabilities are rounded before they are multiplied, as in PyTorch's own.
+    for a, b in zip((y, *(x.grad for x in one)), (expected, *(x.grad for x in other)), strict=True):
+        apart = (a.double() - b).abs().max() / b.abs().max()
+        assert apart.item() < 3 * ROUNDED
+
+
 def test_a_softmax_in_chunks_is_the_softmax():
     logits = random(6, 1000, scale=5)
     peak, norm = torch.full((6, 1), -torch.inf), torch.zeros(6, 1)
@@ -185,7 +251,7 @@ def test_training_with_kernels_is_training_without(monkeypatch):
         return lm.kernels, gradients, log.loss
 
     names, ours, loss = train()
-    assert set(names) == {"LlamaAttention", "LlamaMLP", "LlamaRMSNorm"}
+    assert set(names) == {"Linear", "LlamaAttention", "LlamaMLP", "LlamaRMSNorm"}
     without_kernels(monkeypatch)
     names, theirs, other_loss = train()
     assert names == ()
