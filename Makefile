@@ -2,6 +2,8 @@
 
 STUDY ?= quick
 PYTHON ?= python3
+RUNS ?= 3# runs that check computes again
+SEED ?= 0
 JOBS ?= 2# notebooks drawn at the same time
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,13 +15,13 @@ FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basena
 notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
 
 .DEFAULT_GOAL := help
-.PHONY: help figures results $(FIGURE_NAMES) lab test bench lint notebooks lock clean
+.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test bench lint notebooks lock clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded]   (STUDY is $(STUDY))"; echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
-	  | while read -r name text; do printf '  %-11s%s\n' "$$name" "$$text"; done
-	@printf '  %-11s%s\n' "$(FIGURE_NAMES)" "draw one figure of STUDY"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
+	  | while read -r name text; do printf '  %-14s%s\n' "$$name" "$$text"; done
+	@printf '  %s\n                %s\n' "$(FIGURE_NAMES)" "draw one figure of STUDY"
 
 # The environment is stale when the pinned versions or the package's metadata have changed.
 $(READY): requirements.txt pyproject.toml
@@ -49,6 +51,9 @@ $(FIGURE_NAMES): $(if $(COMPUTED),,results)
 	@echo "$@: notebooks/$(call notebook_of,$@) -> figures/$(STUDY)/"
 	@cd notebooks && ../$(BIN)/papermill --no-progress-bar --log-level ERROR -p study $(STUDY) \
 	  $(call notebook_of,$@) ../.work/$(STUDY)/notebooks/$(call notebook_of,$@)
+
+check-figures: $(READY) ## compute some of STUDY's stored runs again, drawn by SEED, and compare
+	@$(BIN)/python -m forgetlib.experiment $(STUDY) --check $(RUNS) --seed $(SEED)
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks

@@ -30,7 +30,8 @@ from forgetlib.stats import (
     rank_correlation,
     ratio_of,
     resampled_means,
-    seed_picks,
+    seed_draws,
+    seed_noise,
     something_to_forget,
 )
 
@@ -47,10 +48,10 @@ class CrossTask:
     tuned: (K,) test accuracy after fine-tuning, mean over seeds
     forgotten: (K, K) test accuracy after forgetting, mean over seeds
     forget_ratio: (K, K); a row is NaN where there was not `stats.something_to_forget`
-    replicates: (R, K, K) forget_ratio in bootstrap resamples of examples, and of seeds where there
-        are several (of few seeds, the bootstrap is too narrow). A row's cells share their resample,
-        as they share their examples. Where a row is defined, a resample of it that has no ratio,
-        since its fine-tuned accuracy is at or below chance, is replaced by another of the row
+    replicates: (R, K, K) forget_ratio in `stats.resampled_means`. A row's cells share their
+        resample, as they share their examples. Where a row is defined, a resample of it that has
+        no ratio, since its fine-tuned accuracy is at or below chance, is replaced by another of
+        the row
     outcomes: for each task and seed (N, 1 + K), whether each test example is right: after
         fine-tuning, and after forgetting each task
     """
@@ -103,8 +104,9 @@ def cross_task(
     )
     means = np.array([np.mean([g.mean(0) for g in groups], axis=0) for groups in outcomes])
     rng = np.random.default_rng(0)
-    picks = seed_picks(rng, n_resamples, len(seeds))  # the same seeds for every task
-    resampled = np.stack([resampled_means(g, rng=rng, picks=picks) for g in outcomes], axis=1)
+    # The same seeds for every task. Normal, since variance components are taken of the resamples.
+    draws = seed_draws(rng, n_resamples, len(seeds), normal=True)
+    resampled = np.stack([resampled_means(g, rng=rng, draws=draws) for g in outcomes], axis=1)
     defined = np.array([something_to_forget([g[:, 0] for g in groups]) for groups in outcomes])
     for row in np.flatnonzero(defined):
         has_ratio = resampled[:, row, 0] > CHANCE
@@ -387,14 +389,16 @@ def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator)
         return np.array(found)
 
     n_resamples = len(cross.replicates)
-    value = differences(np.array([part.mean(0) for part in parts])).mean()
+    of_parts = differences(np.array([part.mean(0) for part in parts]))
     resampled = differences(
         np.array([resampled_means([part], rng=rng, n_resamples=n_resamples) for part in parts])
     )
+    replicates = resampled.mean(0)
     if cross.n_seeds > 1:
-        picks = seed_picks(rng, n_resamples, cross.n_seeds)
-        resampled = np.take_along_axis(resampled, picks.T, axis=0)
-    return percentiles(float(value), resampled.mean(0))
+        draws = seed_draws(rng, n_resamples, cross.n_seeds)
+        known = resampled.var(1).mean(keepdims=True)
+        replicates = replicates + seed_noise(draws, of_parts[:, None], known)[:, 0]
+    return percentiles(float(of_parts.mean()), replicates)
 
 
 def upgma(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,10 +5,10 @@ forgotten by another's labels) and `measures` (predictors, order, probes) share 
 here is a function of arrays, with its shape stated; `bootstrap` gives any of them an interval. No
 files, no models, no global random state.
 
-In the tables, a measure m has its value in column m and its 95 % bootstrap interval in m_low and
-m_high; where a measure is undefined, or there are too few data for its interval, they are NaN.
-Where there are several seeds, the bootstrap is over these too. It is too narrow where they are few:
-with three that differ, it covers the truth about 75 % of the time.
+In the tables, a measure m has its value in column m and its 95 % interval in m_low and m_high;
+where a measure is undefined, or there are too few data for its interval, they are NaN. Questions
+are resampled (bootstrap). Where there are several seeds, what differs between them beyond that is
+added with Student's t: they are few, and a bootstrap of three covers the truth 75 % of the time.
 
 Shapes: N examples, C = 2 choices, G groups (seeds), K tasks, R bootstrap resamples.
 """
@@ -111,9 +111,7 @@ def bootstrap(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap over examples, and over seeds where there are several.
-
-    Of few seeds it is too narrow: no resample has a seed that was not run.
+    """Percentile bootstrap over examples, with what differs between seeds (`resampled_means`).
 
     groups: one (N_g, K) array a seed, a row an example, so that K measurements of an example stay
         together. Each group is reduced to its (K,) column means, the groups' means are averaged,
@@ -147,32 +145,55 @@ def resampled_means(
     *,
     rng: np.random.Generator,
     n_resamples: int = N_RESAMPLES,
-    picks: np.ndarray | None = None,
+    draws: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(R, K) column means of R bootstrap resamples, averaged over the groups.
+    """(R, K) column means, averaged over the groups, as they could have been with other data.
+
+    The examples of every group are resampled with replacement; `seed_noise` is added for the seeds.
+    No mean leaves the range of its column's numbers.
 
     groups: G arrays (N_g, K), one a seed
-    picks: (R, G) which seeds each resample is made of; drawn here unless several data sets have to
-        pick the same seeds
+    draws: (R, G) of `seed_draws`; made here unless several data sets have to share them
     """
-    if picks is None:
-        picks = seed_picks(rng, n_resamples, len(groups))
-    total = np.zeros((len(picks), groups[0].shape[1]))
-    # A seed that is picked twice brings two resamples of its examples, not one of them twice.
-    for slot in picks.T:
-        for index, group in enumerate(groups):
-            chosen = np.flatnonzero(slot == index)
-            if len(chosen):
-                counts = resample_counts(rng, len(group), len(chosen))
-                total[chosen] += counts @ group / len(group)
-    return total / len(groups)
+    if draws is None:
+        draws = seed_draws(rng, n_resamples, len(groups))
+    total = np.zeros((len(draws), groups[0].shape[1]))
+    for group in groups:
+        total += resample_counts(rng, len(group), len(draws)) @ group / len(group)
+    total /= len(groups)
+    if len(groups) > 1:
+        known = np.mean([g.var(0) / max(len(g) - 1, 1) for g in groups], axis=0)
+        total += seed_noise(draws, np.array([g.mean(0) for g in groups]), known)
+        together = np.concatenate(groups)
+        total = total.clip(together.min(0), together.max(0))
+    return total
 
 
-def seed_picks(rng: np.random.Generator, n_resamples: int, n_seeds: int) -> np.ndarray:
-    """(R, G) a bootstrap sample of the seeds for every resample; with one seed, always that."""
+def seed_draws(
+    rng: np.random.Generator, n_resamples: int, n_seeds: int, *, normal: bool = False
+) -> np.ndarray:
+    """(R, G) factors, so that factors @ deviations of G seeds is the error of their mean.
+
+    normal: for variances; else Student's t with G - 1 degrees of freedom, for intervals, which
+        knows that few seeds show badly how much they differ. With one seed, all are 0.
+    """
     if n_seeds == 1:
-        return np.zeros((n_resamples, 1), np.intp)
-    return rng.integers(n_seeds, size=(n_resamples, n_seeds))
+        return np.zeros((n_resamples, 1))
+    draws = rng.standard_normal((n_resamples, n_seeds)) / np.sqrt(n_seeds)
+    freedom = n_seeds - 1
+    return draws / np.sqrt(freedom if normal else rng.chisquare(freedom, (n_resamples, 1)))
+
+
+def seed_noise(draws: np.ndarray, of_seeds: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(R, K) what the mean over seeds could be off by, since other seeds would differ as these do.
+
+    of_seeds: (G, K) each seed's values
+    known: (K,) variance of one seed's value that resampling its examples brings already: only the
+        variance between seeds beyond it is added
+    """
+    between = of_seeds.var(0, ddof=1)
+    excess = np.divide(between - known, between, out=np.zeros_like(between), where=between > 0)
+    return draws @ ((of_seeds - of_seeds.mean(0)) * np.sqrt(excess.clip(0)))
 
 
 def resample_counts(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:

@@ -387,3 +387,33 @@ def test_a_long_study_packs_what_it_has_when_it_is_interrupted(project, monkeypa
         results(study("tiny"), progress=False)
     store = open_store(study("tiny"))
     assert store.is_packed(done)
+
+
+def test_runs_computed_again_are_the_same_and_others_are_found_out(project, monkeypatch):
+    monkeypatch.setattr(experiment, "_commit", lambda: "abc")
+    chosen = small()
+    stored = results(chosen, "own", progress=False)
+    table = experiment.check(chosen, 4, seed=1)
+    assert len(table) >= 4
+    assert table["same_origin"].all() and table["ok"].all() and not table["difference"].any()
+
+    store = open_store(chosen)
+    for result in stored:
+        moved = {
+            where: replace(s, log_likelihoods=s.log_likelihoods[:, ::-1] + 0.001)
+            for where, s in result.scores.items()
+        }
+        store.write(replace(result, scores=moved))
+    table = experiment.check(chosen, 4, seed=1)
+    assert not table["ok"].any()
+    # By another version, small differences are to be expected, and these are not small.
+    monkeypatch.setattr(experiment, "_commit", lambda: "def")
+    table = experiment.check(chosen, 6)
+    assert not table["same_origin"].any()
+    assert not table.loc[(table["stored"] - table["again"]).abs() > 0.2, "ok"].any()
+    assert not table["ok"].all()
+
+
+def test_a_check_of_more_runs_than_there_are_is_refused(project):
+    with pytest.raises(InputError, match="expected from 1 to 0 runs, as many as are stored"):
+        experiment.check(small(), 1)

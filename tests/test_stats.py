@@ -272,18 +272,52 @@ def test_resample_counts_say_how_often_each_example_was_drawn():
     assert (ours == [np.bincount(row, minlength=7) for row in drawn]).all()
 
 
-def test_resampled_means_are_those_of_a_loop_over_resamples_and_seeds():
+def test_resampled_means_of_one_seed_are_those_of_a_loop():
     data = np.random.default_rng(0)
-    groups = [data.random((n, 3)) + i for i, n in enumerate((40, 60, 50))]
-    ours = stats.resampled_means(groups, rng=np.random.default_rng(1), n_resamples=4000)
-    loop = []
-    for _ in range(4000):
-        picked = [groups[i] for i in data.integers(3, size=3)]
-        loop.append(np.mean([g[data.integers(len(g), size=len(g))].mean(0) for g in picked], 0))
-    loop = np.array(loop)
-    spread = loop.std(0)
-    assert ours.mean(0) == pytest.approx(loop.mean(0), abs=0.07 * spread.max())
-    assert np.cov(ours.T) == pytest.approx(np.cov(loop.T), rel=0.1)
+    group = data.random((40, 3))
+    ours = stats.resampled_means([group], rng=np.random.default_rng(1), n_resamples=4000)
+    loop = np.array([group[data.integers(40, size=40)].mean(0) for _ in range(4000)])
+    assert ours.mean(0) == pytest.approx(loop.mean(0), abs=0.07 * loop.std(0).max())
+    assert np.cov(ours.T) == pytest.approx(np.cov(loop.T), rel=0.1, abs=2e-4)
+
+
+@pytest.mark.parametrize("normal", [False, True])
+def test_the_seeds_error_is_student_s_or_normal(normal):
+    """Of means with no examples to resample, the interval is the textbook's."""
+    of_seeds = np.array([[0.2], [0.3], [0.7], [0.4]])
+    draws = stats.seed_draws(np.random.default_rng(0), 200_000, 4, normal=normal)
+    noise = stats.seed_noise(draws, of_seeds, np.zeros(1))[:, 0]
+    error = of_seeds.std(ddof=1) / 2
+    law = scipy.stats.norm() if normal else scipy.stats.t(3)
+    for level in (0.025, 0.25, 0.5, 0.975):
+        assert np.quantile(noise, level) == pytest.approx(law.ppf(level) * error, abs=0.05 * error)
+
+
+def test_seeds_that_differ_no_more_than_their_examples_explain_add_nothing():
+    of_seeds = np.array([[0.60], [0.65]])
+    draws = stats.seed_draws(np.random.default_rng(0), 10, 2)
+    assert not stats.seed_noise(draws, of_seeds, np.array([0.01])).any()
+    assert stats.seed_noise(draws, of_seeds, np.array([0.001])).any()
+    assert not stats.seed_draws(np.random.default_rng(0), 10, 1).any()
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.03, 0.1])
+def test_an_interval_over_three_seeds_covers_the_truth(spread):
+    """However much trainings differ: by nothing, as much as 200 questions do, or far more."""
+    rng = np.random.default_rng(7)
+    hits = 0
+    for _ in range(300):
+        accuracies = np.clip(0.7 + spread * rng.standard_normal(3), 0, 1)
+        groups = [(rng.random((200, 1)) < p).astype(float) for p in accuracies]
+        interval = stats.bootstrap(stats.column(0), groups, n_resamples=300)
+        hits += interval.low <= 0.7 <= interval.high
+    assert 0.915 <= hits / 300 <= 1
+
+
+def test_no_mean_over_seeds_leaves_its_numbers_range():
+    groups = [np.ones((50, 1)), np.r_[np.zeros((25, 1)), np.ones((25, 1))]]
+    interval = stats.bootstrap(stats.column(0), groups)
+    assert (interval.low, interval.high) == (0, 1)
 
 
 @pytest.mark.parametrize("values", [4, 1000])
