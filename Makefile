@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 # A target's name is its notebook's up to the first "_": fig2 draws notebooks/fig2_*.ipynb.
-FIGURES := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/claims.ipynb
+FIGURES := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebooks/claims.ipynb
 FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
 notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
 
@@ -40,7 +40,7 @@ figures: results ## compute what is missing of STUDY, then draw its figures into
 # Computed before the notebooks, which have no progress bar: all of the study, or what a figure needs.
 results: $(READY)
 	@$(BIN)/python -m forgetlib.experiment $(STUDY) $(PART)
-fig1 fig2 fig4 fig5 fig6: PART := own
+fig1 fig2 fig4 fig5 fig6 tasks: PART := own
 fig3: PART := cross
 fig7: PART := sizes
 fig8: PART := cross flipped

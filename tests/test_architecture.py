@@ -12,7 +12,7 @@ import forgetlib
 FOLDER = Path(forgetlib.__file__).parent
 LAYERS = (
     {"schema"},
-    {"tasks", "labels", "assets", "stats", "crosstask", "measures", "store", "regression"},
+    {"tasks", "labels", "assets", "audit", "stats", "crosstask", "measures", "store", "regression"},
     {"kernels", "packing", "models", "scoring", "training", "probing"},
     {"experiment", "plots", "claims"},
 )
@@ -20,6 +20,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # Within a layer, who may use whom: tasks read what assets fetched, training scores, and so on.
 SIDEWAYS = {
     "tasks": {"assets"},
+    "audit": {"tasks"},
     "crosstask": {"stats"},
     "measures": {"stats"},
     "regression": {"stats"},

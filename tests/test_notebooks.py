@@ -17,7 +17,7 @@ import forgetlib
 
 ROOT = Path(forgetlib.__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FIGURES = [p for p in NOTEBOOKS if p.name.startswith("fig") or p.stem == "claims"]
+FIGURES = [p for p in NOTEBOOKS if not p.name.startswith("00")]
 
 
 def cells(path, kind="code"):

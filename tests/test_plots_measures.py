@@ -9,7 +9,7 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 from synthetic import family
 
-from forgetlib import claims, measures, plots, stats, tasks
+from forgetlib import audit, claims, measures, plots, stats, tasks
 from forgetlib.plots.claims import VERDICT_MARKS
 from forgetlib.plots.common import TEXT_WIDTH
 from forgetlib.plots.measures import PROBE_PHASES
@@ -112,7 +112,17 @@ def claims_table(k):
     return claims.verdicts(own=own, order=order, described=described)
 
 
+def shortcuts_table(k):
+    rng = np.random.default_rng(3)
+    rules = {name: rng.uniform(0.4, 0.9, k) for name in audit.SHORTCUTS}
+    table = own_table(k).assign(**rules)
+    with_interval(table, "forgotten", table["forgotten"], 0.05)
+    with_interval(table, "tuned", table["tuned"], 0.05)
+    return table
+
+
 FIGURES = {
+    "shortcuts": lambda k: plots.shortcuts(shortcuts_table(k)),
     "predictors": lambda k: plots.predictors(own_table(k), correlations_table(k)),
     "regression": lambda k: plots.regression(*regression_tables(k)),
     "example_level": lambda k: plots.example_level(example_level_table(k)),

@@ -1,4 +1,4 @@
-"""Figures 1, 2 and 7: tasks forgotten by their own labels."""
+"""Figures 1, 2 and 7: tasks forgotten by their own labels. And shortcuts to their answers."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ BEHAVIOUR_MARKS = {
     BEHAVIOURS[1]: ("s", ORANGE),
     BEHAVIOURS[2]: ("D", VERMILION),
     BEHAVIOURS[3]: ("x", GREY),
+}
+SHORTCUT_MARKS = {  # column of `audit.audit`: (legend, marker, colour)
+    "commonest_answer": ("rule: the commoner answer", "^", ORANGE),
+    "longer_answer": ("rule: the longer answer", "x", BLACK),
+    "answer_in_prompt": ("rule: words of the prompt", "v", GREY),
 }
 EXAMPLE_PHASES = {"base": "pre-trained", "tuned": "fine-tuned", "forgotten": "after\nrandom labels"}
 QUESTION_MARKS = {  # whether it is the true response: (legend, marker, colour)
@@ -268,6 +273,39 @@ def sizes(table: pd.DataFrame) -> Figure:
             ncols=3,
             frameon=False,
         )
+    return figure
+
+
+def shortcuts(table: pd.DataFrame) -> Figure:
+    """Accuracy of rules that understand nothing, beside the model's in its three phases.
+
+    table: from `audit.audit`, with the columns of `stats.forgetting`, one row a task
+    """
+    require_columns(table, [*SHORTCUT_MARKS, *with_intervals(["tuned", "forgotten"])])
+    rows = table.sort_values("tuned").reset_index(drop=True)
+    y = np.arange(len(rows))
+    with style():
+        figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.24 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for column in ("tuned", "forgotten"):
+            intervals(
+                axes, rows, column, y + (column == "tuned") * 0.3 - 0.15, *ACCURACY_MARKS[column]
+            )
+        for column, (label, marker, colour) in SHORTCUT_MARKS.items():
+            axes.plot(
+                *(rows[column], y, marker),
+                label=label,
+                color=colour,
+                markerfacecolor="white",
+                markersize=4,
+            )
+        axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+        axes.set_yticks(y, rows["eval_task"])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("accuracy on the test set (dashed: chance)")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
+        axes.grid(axis="y", visible=False)
+        sns.despine(ax=axes, left=True)
     return figure
 
 

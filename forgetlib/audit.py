@@ -1,0 +1,121 @@
+"""What could be mistaken for knowledge: shortcuts to the answer, and test questions seen before.
+
+Chance is 0.5 in every task, but a rule that reads no question may do better, and a test question
+that resembles a training question is half known. Numbers of the data alone, without a model.
+
+Shapes: N test examples, M training examples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from forgetlib import tasks
+from forgetlib.schema import CHANCE, Example
+
+ALIKE = 0.5  # Jaccard similarity of word triples from which two prompts are near-duplicates
+SHORTCUTS = ("commonest_answer", "longer_answer", "answer_in_prompt")
+
+
+def audit(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int) -> pd.DataFrame:
+    """One row a task; means over seeds.
+
+    Columns: eval_task, family, answer_format; n_train, n_test (the smallest of the seeds); removed
+    (training questions that the test set asks too, in the whole pool); near_duplicates (share of
+    test questions with a training question that is `ALIKE`); true_first (share of questions whose
+    first choice is true); and the accuracy of `SHORTCUTS` on the test set.
+    """
+    rows = []
+    for name in names:
+        task = tasks.get(name)
+        of_seeds = []
+        for seed in seeds:
+            train, test = (
+                tasks.load(name, part, n, seed)
+                for part, n in (("train", n_train), ("test", n_eval))
+            )
+            of_seeds.append(
+                {
+                    "n_train": len(train),
+                    "n_test": len(test),
+                    "removed": tasks.split(name, seed).n_overlap,
+                    "near_duplicates": np.mean(nearest(train, test) >= ALIKE),
+                    "true_first": np.mean([e.label == 0 for e in [*train, *test]]),
+                    "commonest_answer": commonest_answer(train, test),
+                    "longer_answer": longer_answer(test),
+                    "answer_in_prompt": answer_in_prompt(test),
+                }
+            )
+        found = pd.DataFrame(of_seeds)
+        sizes = found[["n_train", "n_test"]].min()
+        named = {"eval_task": name, "family": task.family, "answer_format": task.answer_format}
+        rows.append(named | found.mean().to_dict() | sizes.astype(int).to_dict())
+    return pd.DataFrame(rows)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def nearest(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
+    """(N,) Jaccard similarity of each test example's prompt with the likest training prompt's.
+
+    Of their sets of three consecutive words: 1 is equal, 0 has none in common. Fixed words of the
+    prompt ("Question:", "Answer:"), which every training example has, do not count.
+    """
+    trained = [_triples(e) for e in train]
+    fixed = set.intersection(*trained) if len(trained) > 1 else set()
+    trained = [t - fixed for t in trained]
+    found = []
+    for example in test:
+        own = _triples(example) - fixed
+        shared = ((len(own & t), len(own | t)) for t in trained)
+        found.append(max((both / either for both, either in shared if either), default=0.0))
+    return np.array(found)
+
+
+def _triples(example: Example) -> set[tuple[str, ...]]:
+    found = words(" ".join(dict.fromkeys(example.prompts)))
+    return set(zip(found, found[1:], found[2:], strict=False))
+
+
+def commonest_answer(train: Sequence[Example], test: Sequence[Example]) -> float:
+    """Accuracy of choosing what is true more often in the training set; a tie is half right.
+
+    It is what a model may fall back to, and above chance where a fixed answer is the commoner one.
+    """
+    counts = Counter(e.choices[e.label] for e in train)
+    return _accuracy(test, [[counts[c] for c in e.choices] for e in test])
+
+
+def longer_answer(test: Sequence[Example]) -> float:
+    """Accuracy of choosing the longer response; a tie is half right."""
+    return _accuracy(test, [[len(c) for c in e.choices] for e in test])
+
+
+def answer_in_prompt(test: Sequence[Example]) -> float:
+    """Accuracy of choosing the response of whose words the prompt has the larger share.
+
+    A prompt that gives its answer away shows here, and so does a task of finding words again.
+    """
+    shares = []
+    for example in test:
+        pairs = zip(example.prompts, example.choices, strict=True)
+        of_choices = [(set(words(prompt)), words(choice)) for prompt, choice in pairs]
+        shares.append([sum(w in p for w in c) / max(len(c), 1) for p, c in of_choices])
+    return _accuracy(test, shares)
+
+
+def _accuracy(test: Sequence[Example], values: Sequence[Sequence[float]]) -> float:
+    """Accuracy of choosing the largest value; CHANCE where all are equal."""
+    right = []
+    for example, row in zip(test, values, strict=True):
+        true = row[example.label]
+        best_other = max(v for i, v in enumerate(row) if i != example.label)
+        right.append(CHANCE if true == best_other else float(true > best_other))
+    return float(np.mean(right))
