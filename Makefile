@@ -15,7 +15,7 @@ FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basena
 notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
 
 .DEFAULT_GOAL := help
-.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test bench lint notebooks lock clean
+.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test bench settings lint notebooks lock clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded]   (STUDY is $(STUDY))"; echo
@@ -63,6 +63,9 @@ test: $(READY) ## run every test, the notebooks' too
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine
 	@$(BIN)/python tests/bench.py
+
+settings: $(READY) ## compare training settings on a seed that no study reports (an hour)
+	@$(BIN)/python tests/search.py
 
 lint: $(READY) ## check style (ruff) and types (mypy)
 	@$(BIN)/ruff check .

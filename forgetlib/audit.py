@@ -1,7 +1,7 @@
 """What could be mistaken for knowledge: shortcuts to the answer, and test questions seen before.
 
 Chance is 0.5 in every task, but a rule that reads no question may do better, and a test question
-that resembles a training question is half known. Numbers of the data alone, without a model.
+that resembles a training question is half known. Numbers of the data alone, but for `neighbours`.
 
 Shapes: N test examples, M training examples.
 """
@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from forgetlib import tasks
-from forgetlib.schema import CHANCE, Example
+from forgetlib.schema import CHANCE, Example, RunResult
+from forgetlib.stats import as_columns, correct, full_size, percentiles, resampled_means
 
 ALIKE = 0.5  # Jaccard similarity of word triples from which two prompts are near-duplicates
+NEIGHBOUR_COLUMNS = [
+    *("model", "eval_task", "n_with", "n_without", "lost_with", "lost_without"),
+    *("difference", "difference_low", "difference_high"),
+]
+FEWEST = 10  # questions whose mean has an interval
 SHORTCUTS = ("commonest_answer", "longer_answer", "answer_in_prompt")
 
 
@@ -27,8 +33,9 @@ def audit(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int)
 
     Columns: eval_task, family, answer_format; n_train, n_test (the smallest of the seeds); removed
     (training questions that the test set asks too, in the whole pool); near_duplicates (share of
-    test questions with a training question that is `ALIKE`); true_first (share of questions whose
-    first choice is true); and the accuracy of `SHORTCUTS` on the test set.
+    test questions with a training question that is `ALIKE`); shared_parts (share of those whose
+    first line, a passage or a premise, is a training question's too); true_first (share of
+    questions whose first choice is true); and the accuracy of `SHORTCUTS` on the test set.
     """
     rows = []
     for name in names:
@@ -45,6 +52,7 @@ def audit(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int)
                     "n_test": len(test),
                     "removed": tasks.split(name, seed).n_overlap,
                     "near_duplicates": np.mean(nearest(train, test) >= ALIKE),
+                    "shared_parts": np.mean(shares_part(train, test)),
                     "true_first": np.mean([e.label == 0 for e in [*train, *test]]),
                     "commonest_answer": commonest_answer(train, test),
                     "longer_answer": longer_answer(test),
@@ -77,6 +85,64 @@ def nearest(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
         shared = ((len(own & t), len(own | t)) for t in trained)
         found.append(max((both / either for both, either in shared if either), default=0.0))
     return np.array(found)
+
+
+def shares_part(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
+    """(N,) whether the first line of a test example's prompt is that of a training example.
+
+    Of prompts with several lines, where it is a passage, a premise or a first sentence; what stands
+    above an empty line is an instruction.
+    """
+
+    def first_lines(example: Example) -> set[str]:
+        parted = (p.strip().lower().partition("\n") for p in example.prompts)
+        return {first for first, _, rest in parted if "\n" in rest and rest[0] != "\n"}
+
+    trained = {line for e in train for line in first_lines(e)}
+    return np.array([not trained.isdisjoint(first_lines(e)) for e in test])
+
+
+def neighbours(
+    results: Iterable[RunResult], load: Callable[[str, str, int, int], list[Example]]
+) -> pd.DataFrame:
+    """Whether test questions that resemble a training question are forgotten otherwise.
+
+    One row a task with at least `FEWEST` of both kinds, all seeds together. Columns: model, eval_task, n_with and
+    n_without such a neighbour (a near-duplicate, or a shared part), lost_with and lost_without
+    (fine-tuned less forget accuracy), and their difference with its interval (bootstrap over the
+    questions of each kind).
+
+    load: `tasks.load`, since scores hold no texts
+    """
+    rows = []
+    for model, task, seeds in full_size(results):
+        lost, resembles = [], []
+        for runs in seeds:
+            spec = runs["forgotten"].spec
+            train = load(task, "train", spec.n_train, spec.seed)
+            test = load(task, "test", spec.n_eval, spec.seed)
+            resembles.append((nearest(train, test) >= ALIKE) | shares_part(train, test))
+            right = (correct(runs[p].scores[f"{task}/test"]) for p in ("tuned", "forgotten"))
+            lost.append(np.subtract(*(r.astype(float) for r in right)))
+        kinds = np.concatenate(resembles)
+        if min(kinds.sum(), (~kinds).sum()) < FEWEST:
+            continue
+        with_one, without = (np.concatenate(lost)[kinds == kind] for kind in (True, False))
+        rng = np.random.default_rng(0)
+        resampled = [resampled_means([x[:, None]], rng=rng)[:, 0] for x in (with_one, without)]
+        difference = percentiles(with_one.mean() - without.mean(), np.subtract(*resampled))
+        rows.append(
+            {
+                "model": model,
+                "eval_task": task,
+                "n_with": len(with_one),
+                "n_without": len(without),
+                "lost_with": with_one.mean(),
+                "lost_without": without.mean(),
+                **as_columns("difference", difference),
+            }
+        )
+    return pd.DataFrame(rows, columns=NEIGHBOUR_COLUMNS)
 
 
 def _triples(example: Example) -> set[tuple[str, ...]]:

@@ -20,7 +20,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # Within a layer, who may use whom: tasks read what assets fetched, training scores, and so on.
 SIDEWAYS = {
     "tasks": {"assets"},
-    "audit": {"tasks"},
+    "audit": {"stats", "tasks"},
     "crosstask": {"stats"},
     "measures": {"stats"},
     "regression": {"stats"},

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from synthetic import family
 
-from forgetlib import audit
+from forgetlib import audit, stats
 from forgetlib.schema import Example
 
 
@@ -56,3 +57,42 @@ def test_the_audit_of_a_suite_has_a_row_a_task():
     assert (table["n_train"] == 40).all() and (table["n_test"] == 30).all()
     assert table["true_first"].between(0.35, 0.65).all()
     assert np.isfinite(table[list(audit.SHORTCUTS)]).all(axis=None)
+
+
+def test_a_shared_part_is_a_passage_and_not_an_instruction():
+    train = [asked("A passage.\nQuestion: what?\nAnswer:", ("a", "b"), 0)]
+    test = [
+        asked("a passage.\nQuestion: who?\nAnswer:", ("a", "b"), 0),
+        asked("Another.\nQuestion: what?\nAnswer:", ("a", "b"), 0),
+        asked("Question: A passage.\nAnswer:", ("a", "b"), 0),
+    ]
+    assert audit.shares_part(train, test).tolist() == [True, False, False]
+    told = [asked(f"Read this.\n\nQuestion: {q}?\nAnswer:", ("a", "b"), 0) for q in "xy"]
+    assert not audit.shares_part(told[:1], told[1:]).any()
+
+
+def test_questions_with_neighbours_that_are_forgotten_more_are_seen():
+    """Of 100 test questions, the first 30 resemble a training question; those that are lost do."""
+    results = family("t", 0.5, 1.0, 0.75, n=100)
+    uids = results[2].scores["t/test"].uids
+    lost = ~stats.correct(results[2].scores["t/test"])
+    alike = set(np.flatnonzero(lost)) | set(np.flatnonzero(~lost)[:5])
+
+    def load(task, part, n, seed):
+        if part == "train":
+            return [asked("one two three four five six", ("a", "b"), 0)]
+        return [
+            Example(
+                uid,
+                ("one two three four five six" if i in alike else f"w{i} x{i} y{i} z{i}",) * 2,
+                ("a", "b"),
+                0,
+            )
+            for i, uid in enumerate(uids)
+        ]
+
+    (row,) = audit.neighbours(results, load).to_dict("records")
+    assert (row["n_with"], row["n_without"]) == (30, 70)
+    assert row["lost_with"] == pytest.approx(25 / 30) and row["lost_without"] == 0
+    assert 0.6 < row["difference_low"] < 25 / 30 < row["difference_high"] < 1
+    assert audit.neighbours(results, lambda *a: load("t", "test", 0, 0)).empty

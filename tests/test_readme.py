@@ -106,3 +106,20 @@ def test_what_is_said_of_single_examples_is_in_figure_4_s_table():
     free = table.drop(["mrpc", "sst2", "pooled"])
     assert f"{free.max():.2f} to {free.min():.2f}" in README
     assert f"({fixed.min():.2f} and {fixed.max():.2f})" in README
+
+
+def test_the_settings_search_is_its_table():
+    table = pd.read_csv(ROOT / "figures" / "embedded" / "settings.csv")
+    tuned = table[table["forgetting"].isna()].drop_duplicates(["task", "fine-tuning"])
+    assert f"pre-trained {tuned['pre-trained'].mean():.2f}" in README
+    for name, rows in tuned.groupby("fine-tuning"):
+        rate, epochs = name.replace("e-0", "e-").split(" x ")
+        change = (rows["fine-tuned"] - rows["pre-trained"]).set_axis(rows["task"])
+        ends = f"{change.min():+.2f} ({change.idxmin()}), {change.max():+.2f} ({change.idxmax()})"
+        mean = f"{rows['fine-tuned'].mean():.2f}"
+        assert f"| {rate}, {epochs} epochs | {mean} | {ends} |" in README
+    for _, rows in table.dropna(subset=["forgetting"]).groupby("forgetting"):
+        on_the_set = rows["on the forgetting set"]
+        assert f"between {on_the_set.min():.2f} and {on_the_set.max():.2f}" in README.replace(
+            "\n", " "
+        )
