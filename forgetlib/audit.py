@@ -107,10 +107,10 @@ def neighbours(
 ) -> pd.DataFrame:
     """Whether test questions that resemble a training question are forgotten otherwise.
 
-    One row a task with at least `FEWEST` of both kinds, all seeds together. Columns: model, eval_task, n_with and
-    n_without such a neighbour (a near-duplicate, or a shared part), lost_with and lost_without
-    (fine-tuned less forget accuracy), and their difference with its interval (bootstrap over the
-    questions of each kind).
+    One row a task with at least `FEWEST` of both kinds, all seeds together. Columns: model,
+    eval_task, n_with and n_without such a neighbour (a near-duplicate, or a shared part), lost_with
+    and lost_without (fine-tuned less forget accuracy), and their difference with its interval
+    (bootstrap over the questions of each kind).
 
     load: `tasks.load`, since scores hold no texts
     """

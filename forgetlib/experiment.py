@@ -14,7 +14,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -34,7 +35,7 @@ from forgetlib.schema import (
     RunSpec,
     TrainConfig,
 )
-from forgetlib.store import Store
+from forgetlib.store import Store, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,25 @@ POLL_SECONDS = 2.0  # how often to look whether another process has finished its
 
 class StudyError(ForgetlibError, RuntimeError):
     """A study's stored results and its definition do not fit together."""
+
+
+class RunsFailed(ForgetlibError, RuntimeError):
+    """Some runs raised; all others are stored, but for those that start from them.
+
+    failures: why, by the run that raised
+    skipped: the runs that start from these
+    """
+
+    def __init__(self, failures: Mapping[RunSpec, str], skipped: Sequence[RunSpec]) -> None:
+        lines = [f"\n  {spec} ({spec.run_id}): {why}" for spec, why in failures.items()]
+        super().__init__(
+            "runs",
+            expected="all to be computed",
+            found=f"{len(failures)} failed and {len(skipped)} skipped, which start from them:"
+            + "".join(lines)
+            + "\n",
+            do="All others are stored. Correct the cause and start again: only these are computed.",
+        )
 
 
 def root() -> Path:
@@ -311,12 +331,19 @@ def open_store(study: Study) -> Store:
 # --- results -------------------------------------------------------------------------------------
 
 
-def results(study: Study, part: str | None = None, *, progress: bool = True) -> list[RunResult]:
+def results(
+    study: Study,
+    part: str | None = None,
+    ray_address: str | None = None,
+    *,
+    progress: bool = True,
+) -> list[RunResult]:
     """All results of a study or of one part of it, in the order of its specs.
 
-    Missing runs are computed first. Several processes may call this for one study at the same
-    time: each run is done by one of them. After a kill, finished runs are there, and the run in
-    progress starts again.
+    Missing runs are computed first, in this process or on the Ray cluster at `ray_address` (see
+    `cluster.compute`). Several processes may call this for one study at the same time: each run is
+    done by one of them. After a kill, finished runs are there, and the run in progress starts
+    again. Raises RunsFailed, at the end, where a run raised.
     """
     store = open_store(study)
     specs = study.specs(part)
@@ -330,8 +357,14 @@ def results(study: Study, part: str | None = None, *, progress: bool = True) -> 
             f"{store.work} to compute it again.",
         )
     try:
-        if any(s.run_id not in store for s in specs):
+        if all(s.run_id in store for s in specs):
+            pass
+        elif ray_address is None:
             compute(specs, store, progress=progress)
+        else:
+            from forgetlib import cluster
+
+            cluster.compute(specs, store, ray_address, progress=progress)
     finally:
         # What there is, so that a long study can be handed on while it is under way.
         done = [i for i in all_ids if i in store]
@@ -341,11 +374,17 @@ def results(study: Study, part: str | None = None, *, progress: bool = True) -> 
 
 
 def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) -> None:
-    """Compute every run that the store does not have."""
+    """Compute every run that the store does not have.
+
+    A run that raises does not stop the others: RunsFailed names it at the end. What the store
+    cannot write stops at once, as it would for the others too.
+    """
     waiting = [s for s in specs if s.run_id not in store]
     n_done = len(specs) - len(waiting)
     bench = Bench(store)
-    total = sum(map(_cost, waiting))
+    failures: dict[RunSpec, Exception] = {}
+    skipped: list[RunSpec] = []
+    total = sum(map(cost, waiting))
     # A log file gets a line now and then; a terminal, a moving bar.
     pause = 0.2 if sys.stderr.isatty() else 5.0
     with tqdm(total=total, unit="ex", disable=not progress, mininterval=pause) as bar:
@@ -355,19 +394,41 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
                 if spec.start is not None and spec.start.run_id in blocked:
                     blocked.add(spec.run_id)
                     continue
+                if spec.start in failures or spec.start in skipped:
+                    skipped.append(spec)
+                    waiting.remove(spec)
+                    continue
                 try:
                     lock = FileLock(store.lock_path(spec.run_id), timeout=0)
                     with lock:
                         if spec.run_id not in store:  # not done by another process meanwhile
                             _run_and_keep(spec, specs, store, bench, bar, f"{n_done}/{len(specs)}")
-                        waiting.remove(spec)
                         n_done += 1
                 except Timeout:
                     blocked.add(spec.run_id)
+                    continue
+                except StoreError:
+                    raise
+                except Exception as error:
+                    failures[spec] = error
+                waiting.remove(spec)
             if waiting:
                 bar.set_description(f"{n_done}/{len(specs)} runs: waiting for another process")
                 time.sleep(POLL_SECONDS)
         bar.set_description(f"{n_done}/{len(specs)} runs")
+    if failures:
+        raise RunsFailed({s: reason(e) for s, e in failures.items()}, skipped) from next(
+            iter(failures.values())
+        )
+
+
+def reason(error: Exception) -> str:
+    """What went wrong; and where, for an error that nobody foresaw."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, ForgetlibError):
+        return said
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{said} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
 
 
 def _run_and_keep(
@@ -387,7 +448,7 @@ def _run_and_keep(
         store.drop_weights(start.run_id)
 
 
-def _cost(spec: RunSpec) -> int:
+def cost(spec: RunSpec) -> int:
     """Roughly, in scored examples."""
     n_train, n_eval = spec.n_train * len(spec.train_tasks), spec.n_eval * len(spec.eval_tasks)
     probed = n_train + n_eval if spec.probe else 0
@@ -635,6 +696,13 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     parser.add_argument("study", help=f"one of {', '.join(STUDIES)}")
     parser.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; all where left out")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        default=os.environ.get("RAY_ADDRESS") or None,
+        help="compute on a Ray cluster: host:port, auto (the one running here) or local (a new one "
+        "on this machine); RAY_ADDRESS where left out",
+    )
     parser.add_argument("--check", type=int, metavar="N", help="compute N stored runs again")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of these runs")
     given = parser.parse_args(None if arguments is None else list(arguments))
@@ -644,7 +712,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
             table = check(chosen, given.check, given.seed)
             print(table.round(3).to_string(index=False))
             return 0 if table["ok"].all() else 1
-        found = [r for part in given.part or (None,) for r in results(chosen, part)]
+        found = [r for part in given.part or (None,) for r in results(chosen, part, given.ray)]
     except ForgetlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
