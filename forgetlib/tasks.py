@@ -1,56 +1,43 @@
-"""Multiple-choice tasks: their rows, their prompts, their suites, and how they become examples.
+"""Multiple-choice tasks: their suites, and how their questions become examples.
 
     rows -> Question (all choices, the harness's prompt) -> Example (true response, one distractor)
 
+A task joins a source of rows (`sources`) and a function from a row to a question (`prompts`).
 Prompts are those of the lm-evaluation-harness 0.4 for zero shots, to the letter; `Task.harness`
 names the task there. Where it is empty, `Task.note` says why.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from itertools import compress
 
-import numpy as np
 import pandas as pd
 
-from forgetlib import assets
+from forgetlib import prompts
+from forgetlib.prompts import Question, Row
+from forgetlib.prompts import ask as ask  # with `tasks` alone, one can write a task of one's own
 from forgetlib.schema import Example, InputError, hash_uniform
+from forgetlib.sources import SYNTHETIC_WORDS as SYNTHETIC_WORDS  # all words of the suite `tiny`
+from forgetlib.sources import DataMissing, Rows, arrow, chain, hub, requests, synthetic
 
-Row = Mapping[str, Any]
-Rows = Callable[[], Iterable[tuple[str, Row]]]  # ("<split>/<row number>", row) pairs
-
-TEST_SHARE = 0.4  # of the questions, where a source has no training split of its own
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question with all its choices, as the harness scores it.
-
-    prompts: (K,) one for each choice; equal but in partial scoring
-    choices: (K,) without the space that joins them to the prompt
-    gold: index of the true response
-    """
-
-    prompts: tuple[str, ...]
-    choices: tuple[str, ...]
-    gold: int
+TEST_SHARE = 0.4  # of the questions, where the source's own splits are not used
 
 
 @dataclass(frozen=True)
 class Task:
     """One task: where its rows are and how a row becomes a question.
 
-    family: commonsense, science, reading, math, reasoning, knowledge, language understanding or
-        synthetic
+    family: commonsense, science, reading, math, reasoning, knowledge, toxicity, language
+        understanding or synthetic
     answer_format: "verbaliser" where every question has the same responses (yes/no), else "text"
     question: row -> Question, or None where the row is not usable for the task
     harness: the task's name in the lm-evaluation-harness, or ""
+    splits: the source's splits to train on and to test on. None, or a source that lacks one of
+        them: training and test examples are carved from all rows
     """
 
     name: str
@@ -60,10 +47,7 @@ class Task:
     question: Callable[[Row], Question | None]
     harness: str = ""
     note: str = ""
-
-
-def ask(prompt: str, choices: Sequence[str], gold: int) -> Question:
-    return Question((prompt,) * len(choices), tuple(choices), gold)
+    splits: tuple[str, str] | None = None
 
 
 # --- from questions to examples ------------------------------------------------------------------
@@ -103,11 +87,14 @@ class Split:
     """A task's examples for one seed, in the order in which a smaller n takes them.
 
     n_overlap: training examples removed because the test set asks the same
+    carved: whether both were carved from the same rows, anew for each seed; else they are the
+        source's own splits, and the seed decides their order
     """
 
     train: tuple[Example, ...]
     test: tuple[Example, ...]
     n_overlap: int
+    carved: bool
 
 
 @lru_cache(maxsize=64)
@@ -119,12 +106,19 @@ def split(name: str, seed: int) -> Split:
         if (example := binarise(question, uid, seed)) is not None
     ]
     examples.sort(key=lambda e: hash_uniform("sample", seed, e.uid))
-    test = [e for e in examples if hash_uniform("split", seed, e.uid) < TEST_SHARE]
-    tested = {e.uid for e in test}
+    origins = [e.uid.split("/")[1] for e in examples]
+    own = get(name).splits or ()
+    carved = not own or not set(own) <= set(origins)
+    if carved:
+        in_test = [hash_uniform("split", seed, e.uid) < TEST_SHARE for e in examples]
+        in_train = [not tested for tested in in_test]
+    else:
+        in_train, in_test = ([origin == part for origin in origins] for part in own)
+    test = tuple(compress(examples, in_test))
     asked = {normalised(e) for e in test}
-    rest = [e for e in examples if e.uid not in tested]
-    train = [e for e in rest if normalised(e) not in asked]
-    return Split(tuple(train), tuple(test), len(rest) - len(train))
+    pool = tuple(compress(examples, in_train))
+    train = tuple(e for e in pool if normalised(e) not in asked)
+    return Split(train, test, len(pool) - len(train), carved)
 
 
 def load(name: str, part: str, n: int, seed: int) -> list[Example]:
@@ -146,195 +140,32 @@ def load(name: str, part: str, n: int, seed: int) -> list[Example]:
     return list(examples)
 
 
-# --- embedded rows -------------------------------------------------------------------------------
+def missing(names: Iterable[str]) -> dict[str, str]:
+    """The tasks whose data cannot be had here, with the reason in one line.
+
+    Data that only have not been fetched yet are fetched; of those that are here one row is read. A
+    wrong FORGETLIB_HUB is no missing data but an error.
+    """
+    found = {}
+    for name in names:
+        try:
+            next(iter(get(name).rows()), None)
+        except DataMissing as error:
+            found[name] = str(error)
+    return found
 
 
-def arrow(*folders: str) -> Rows:
-    """Rows of saved copies of hub datasets, one folder a split."""
+# --- the tasks and their suites ------------------------------------------------------------------
 
-    def rows() -> Iterator[tuple[str, Row]]:
-        from datasets import Dataset  # slow to import, and not needed to read results
-
-        for folder in folders:
-            path = assets.data_dir() / "hf_datasets" / folder / "data-00000-of-00001.arrow"
-            # The subject tells MMLU's splits apart; for the rest the split's name is enough.
-            parts = folder.split("/")
-            part = f"{parts[-2]}.{parts[-1]}" if "mmlu" in folder else parts[-1]
-            for number, row in enumerate(Dataset.from_file(str(path))):
-                yield f"{part}/{number}", row
-
-    return rows
-
-
-def requests(folder: str, part: str) -> Rows:
-    """Documents of a request file, which lists a document once for every choice."""
-
-    def rows() -> Iterator[tuple[str, Row]]:
-        path = assets.data_dir() / "oe_eval_tasks" / folder / "requests.jsonl.gz"
-        seen: set[str] = set()
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                request = json.loads(line)
-                if request["native_id"] not in seen:
-                    seen.add(request["native_id"])
-                    yield f"{part}/{len(seen) - 1}", request["doc"]
-
-    return rows
-
-
-def chain(*sources: Rows) -> Rows:
-    return lambda: (pair for source in sources for pair in source())
-
-
-# --- prompts, as in the harness ------------------------------------------------------------------
-
-
-def _arc(row: Row) -> Question:
-    if "query" in row:  # a request file: the prompt is made, and says the same
-        return ask(row["query"], row["choices"], row["gold"])
-    gold = row["choices"]["label"].index(row["answerKey"])
-    return ask(f"Question: {row['question']}\nAnswer:", row["choices"]["text"], gold)
-
-
-def _openbookqa(row: Row) -> Question:
-    if "query" in row:  # a request file adds "Question: ...\nAnswer:", which the harness does not
-        stem = row["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
-        return ask(stem, row["choices"], row["gold"])
-    gold = row["choices"]["label"].index(row["answerKey"].lstrip())
-    return ask(row["question_stem"], row["choices"]["text"], gold)
-
-
-def _piqa(row: Row) -> Question:
-    return ask(f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], row["label"])
-
-
-def _hellaswag(row: Row) -> Question:
-    def clean(text: str) -> str:
-        text = text.strip().replace(" [title]", ". ")
-        return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
-
-    prompt = clean(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
-    return ask(prompt, [clean(e) for e in row["endings"]], int(row["label"]))
-
-
-def _winogrande(row: Row) -> Question:
-    """Partial scoring: the options end the prompts, and the rest of the sentence is scored."""
-    blank = row["sentence"].index("_")
-    options = (row["option1"], row["option2"])
-    prompts = tuple(row["sentence"][:blank] + option for option in options)
-    rest = row["sentence"][blank + 1 :].strip()
-    return Question(prompts, (rest, rest), {"1": 0, "2": 1}[row["answer"]])
-
-
-def _commonsense_qa(row: Row) -> Question:
-    gold = row["choices"]["label"].index(row["answerKey"])
-    return ask(f"Question: {row['question'].strip()}\nAnswer:", row["choices"]["text"], gold)
-
-
-def _social_iqa(row: Row) -> Question:
-    answers = [row["answerA"], row["answerB"], row["answerC"]]
-    return ask(f"Q: {row['context']} {row['question']}\nA:", answers, int(row["label"]) - 1)
-
-
-def _copa(row: Row) -> Question:
-    def lower_first(text: str) -> str:
-        return text[:1].lower() + text[1:]
-
-    joint = {"cause": "because", "effect": "therefore"}[row["question"]]
-    # The harness's choices start with a space of their own, so that two are scored.
-    choices = [" " + lower_first(row["choice1"]), " " + lower_first(row["choice2"])]
-    return ask(f"{row['premise'].strip()[:-1]} {joint}", choices, row["label"])
-
-
-def _sciq(row: Row) -> Question:
-    prompt = f"{row['support'].lstrip()}\nQuestion: {row['question']}\nAnswer:"
-    choices = [row["distractor1"], row["distractor2"], row["distractor3"], row["correct_answer"]]
-    return ask(prompt, choices, 3)
-
-
-def _boolq(row: Row) -> Question:
-    prompt = f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"
-    return ask(prompt, ["no", "yes"], int(row["answer"]))
-
-
-def _rte(row: Row) -> Question:
-    prompt = f"{row['sentence1']}\nQuestion: {row['sentence2']} True or False?\nAnswer:"
-    return ask(prompt, ["True", "False"], row["label"])
-
-
-def _cb(row: Row) -> Question:
-    prompt = f"{row['premise']}\nQuestion: {row['hypothesis']}. True, False, or Neither?\nAnswer:"
-    return ask(prompt, ["True", "False", "Neither"], row["label"])
-
-
-def _mrpc(row: Row) -> Question:
-    prompt = (
-        f"Sentence 1: {row['sentence1']}\nSentence 2: {row['sentence2']}\n"
-        "Question: Do both sentences mean the same thing?\nAnswer:"
-    )
-    return ask(prompt, ["no", "yes"], row["label"])
-
-
-def _sst2(row: Row) -> Question:
-    prompt = f"{row['sentence']}\nQuestion: Is this sentence positive or negative?\nAnswer:"
-    return ask(prompt, ["negative", "positive"], row["label"])
-
-
-def _mmlu(row: Row) -> Question:
-    subject = row["subject"].replace("_", " ")
-    prompt = (
-        f"The following are questions (with answers) about {subject}.\n\n"
-        f"Question: {row['question'].strip()}\nAnswer:"
-    )
-    return ask(prompt, row["choices"], row["answer"])
-
-
-def _medmcqa(row: Row) -> Question:
-    options = [row["opa"], row["opb"], row["opc"], row["opd"]]
-    return ask(f"Question: {row['question'].strip()}\nAnswer:", options, row["cop"])
-
-
-def _basic_arithmetic(row: Row) -> Question:
-    gold = row["choices"]["label"].index(row["answerKey"])
-    return ask(f"Question: {row['question']}\nAnswer:", row["choices"]["text"], gold)
-
-
-SCIRIFF_MAX_CHARACTERS = 1200
-
-
-def _sciriff(row: Row) -> Question | None:
-    if len(row["context"]) > SCIRIFF_MAX_CHARACTERS:
-        return None
-    prompt = f"{row['context']}\nQuestion: {row['question']}\nAnswer:"
-    return ask(prompt, row["choices"], row["gold"])
-
-
-def _basic_skill(row: Row) -> Question:
-    return ask(row["question"], row["choices"], row["gold"])
-
-
-# MMLU's four groups, as in the harness (Hendrycks et al. 2021).
-MMLU_SUBJECTS = {
-    "stem": "abstract_algebra anatomy astronomy college_biology college_chemistry "
-    "college_computer_science college_mathematics college_physics computer_security "
-    "conceptual_physics electrical_engineering elementary_mathematics high_school_biology "
-    "high_school_chemistry high_school_computer_science high_school_mathematics "
-    "high_school_physics high_school_statistics machine_learning",
-    "humanities": "formal_logic high_school_european_history high_school_us_history "
-    "high_school_world_history international_law jurisprudence logical_fallacies moral_disputes "
-    "moral_scenarios philosophy prehistory professional_law world_religions",
-    "social_sciences": "econometrics high_school_geography high_school_government_and_politics "
-    "high_school_macroeconomics high_school_microeconomics high_school_psychology "
-    "human_sexuality professional_psychology public_relations security_studies sociology "
-    "us_foreign_policy",
-    "other": "business_ethics clinical_knowledge college_medicine global_facts human_aging "
-    "management marketing medical_genetics miscellaneous nutrition professional_accounting "
-    "professional_medicine virology",
-}
+COMMONSENSE, SCIENCE, KNOWLEDGE = "commonsense", "science", "knowledge"
+READING, MATH, REASONING = "reading", "math", "reasoning"
+TOXICITY, LANGUAGE = "toxicity", "language understanding"
+TEXT_NOT_LETTER = "the choice's text is scored; the harness lists lettered options"
+NOT_IN_HARNESS = "not in the harness; the data's own prompt, without examples"
 
 
 def _mmlu_group(group: str) -> Task:
-    subjects = MMLU_SUBJECTS[group].split()
+    subjects = prompts.MMLU_SUBJECTS[group].split()
     folders = [f"hails/mmlu_no_train/{subject}/test" for subject in subjects]
     note = "the harness's mmlu_continuation form: the choice's text is scored, not a letter"
     return Task(
@@ -342,78 +173,44 @@ def _mmlu_group(group: str) -> Task:
         "knowledge",
         "text",
         arrow(*folders),
-        _mmlu,
+        prompts.mmlu,
         "mmlu_{subject}_continuation",
         note,
     )
-
-
-TEXT_NOT_LETTER = "the choice's text is scored; the harness lists lettered options"
-NOT_IN_HARNESS = "not in the harness; the data's own prompt, without examples"
-
-# --- synthetic tasks -----------------------------------------------------------------------------
-
-N_SYNTHETIC = 400
-NAMES = tuple(f"name{i}" for i in range(200))
-PEOPLE = tuple(f"person{i}" for i in range(24))
-CITIES = tuple(f"city{i}" for i in range(24))
-TOOLS = tuple(f"tool{i}" for i in range(24))
-COLOURS = tuple(f"colour{i}" for i in range(12))
-PRAISE = tuple(f"praise{i}" for i in range(12))
-BLAME = tuple(f"blame{i}" for i in range(12))
-SYNTHETIC_WORDS = (
-    *("review", "by", "where", "lives", "what", "colour", "has", "is", "it", "?"),
-    *("good", "bad", "yes", "no"),
-    *(*NAMES, *PEOPLE, *CITIES, *TOOLS, *COLOURS, *PRAISE, *BLAME),
-)
-
-
-def synthetic(name: str) -> Rows:
-    """A seeded generator of one synthetic task's questions.
-
-    Every prompt carries two random names, by which a model can remember the single question, and
-    a cue, from which it can tell the answer of any question. Random labels contradict the cue in
-    half of the questions. Where the wrong responses are spread over many words (`tiny_city`,
-    `tiny_colour`), the right one stays the likeliest for a new question; where there is a single
-    wrong word (`tiny_review`, `tiny_praise`), nothing is left to prefer it.
-    """
-
-    def rows() -> Iterator[tuple[str, Row]]:
-        rng = np.random.default_rng([ord(c) for c in name])
-        for number in range(N_SYNTHETIC):
-            first, second = (NAMES[i] for i in rng.choice(len(NAMES), 2, replace=False))
-            cue, other = (int(i) for i in rng.choice(len(PEOPLE), 2, replace=False))
-            if name == "tiny_city":
-                prompt = f"{first} {second} where lives {PEOPLE[cue]} ?"
-                question = ask(prompt, [CITIES[cue], CITIES[other]], 0)
-            elif name == "tiny_colour":
-                prompt = f"{first} {second} what colour has {TOOLS[cue]} ?"
-                n = len(COLOURS)
-                wrong = (cue + 1 + other % (n - 1)) % n
-                question = ask(prompt, [COLOURS[cue % n], COLOURS[wrong]], 0)
-            else:
-                good = int(rng.integers(2))
-                words = PRAISE if good else BLAME
-                said = words[cue % len(words)]
-                prompt, choices = {
-                    "tiny_review": (f"{first} {second} review {said} is it ?", ["bad", "good"]),
-                    "tiny_praise": (f"{first} {second} {said} by ?", ["no", "yes"]),
-                }[name]
-                question = ask(prompt, choices, good)
-            yield f"synthetic/{number}", {"question": question}
-
-    return rows
 
 
 def _synthetic_task(name: str, answer_format: str) -> Task:
     return Task(name, "synthetic", answer_format, synthetic(name), lambda row: row["question"])
 
 
-# --- the tasks and their suites ------------------------------------------------------------------
+def _hub_task(
+    name: str,
+    family: str,
+    answer_format: str,
+    question: Callable[[Row], Question | None],
+    repository: str,
+    config: str | None = None,
+    test: str = "validation",
+    gated: bool = False,
+) -> Task:
+    """A task of the harness by its name there, with its repository, config and evaluated split.
 
-COMMONSENSE, SCIENCE, KNOWLEDGE = "commonsense", "science", "knowledge"
-READING, MATH, REASONING = "reading", "math", "reasoning"
-LANGUAGE = "language understanding"
+    Its name here has "_hub" added: rows and splits are not the embedded task's, and results are
+    kept by name.
+    """
+    # The harness tests on the validation split where the test split's labels are not public.
+    labelled = ("train", "validation") if test == "validation" else ("train", "validation", "test")
+    return Task(
+        f"{name}_hub",
+        family,
+        answer_format,
+        hub(repository, config, *labelled, gated=gated),
+        question,
+        name,
+        "its publisher has terms to accept first" if gated else "",
+        ("train", test),
+    )
+
 
 _TASKS: dict[str, Task] = {}
 _BUILT_IN: frozenset[str] = frozenset()  # filled below, once they are all there
@@ -443,13 +240,13 @@ def add(task: Task) -> Task:
 
 
 for _task in (
-    Task("piqa", COMMONSENSE, "text", arrow("piqa/plain_text/validation"), _piqa, "piqa"),
+    Task("piqa", COMMONSENSE, "text", arrow("piqa/plain_text/validation"), prompts.piqa, "piqa"),
     Task(
         "hellaswag",
         COMMONSENSE,
         "text",
         arrow("hellaswag/none/validation"),
-        _hellaswag,
+        prompts.hellaswag,
         "hellaswag",
     ),
     Task(
@@ -457,7 +254,7 @@ for _task in (
         COMMONSENSE,
         "text",
         arrow("winogrande/winogrande_xl/validation"),
-        _winogrande,
+        prompts.winogrande,
         "winogrande",
     ),
     Task(
@@ -465,7 +262,7 @@ for _task in (
         COMMONSENSE,
         "text",
         chain(arrow("openbookqa/main/validation"), requests("openbookqa/test_rc_5shot", "test")),
-        _openbookqa,
+        prompts.openbookqa,
         "openbookqa",
     ),
     Task(
@@ -473,7 +270,7 @@ for _task in (
         COMMONSENSE,
         "text",
         arrow("tau/commonsense_qa/none/validation"),
-        _commonsense_qa,
+        prompts.commonsense_qa,
         note=TEXT_NOT_LETTER,
     ),
     Task(
@@ -481,16 +278,16 @@ for _task in (
         COMMONSENSE,
         "text",
         arrow("social_i_qa/none/validation"),
-        _social_iqa,
+        prompts.social_iqa,
         "social_iqa",
     ),
-    Task("copa", COMMONSENSE, "text", arrow("super_glue/copa/validation"), _copa, "copa"),
+    Task("copa", COMMONSENSE, "text", arrow("super_glue/copa/validation"), prompts.copa, "copa"),
     Task(
         "arc_easy",
         SCIENCE,
         "text",
         chain(arrow("ai2_arc/ARC-Easy/validation"), requests("arc_easy/test_rc_5shot", "test")),
-        _arc,
+        prompts.arc,
         "arc_easy",
     ),
     Task(
@@ -501,16 +298,16 @@ for _task in (
             arrow("ai2_arc/ARC-Challenge/validation"),
             requests("arc_challenge/test_rc_5shot", "test"),
         ),
-        _arc,
+        prompts.arc,
         "arc_challenge",
     ),
-    Task("sciq", SCIENCE, "text", arrow("sciq/none/validation"), _sciq, "sciq"),
+    Task("sciq", SCIENCE, "text", arrow("sciq/none/validation"), prompts.sciq, "sciq"),
     Task(
         "boolq",
         READING,
         "verbaliser",
         arrow("boolq/none/validation"),
-        _boolq,
+        prompts.boolq,
         "boolq",
         "the original's passages, without the title that SuperGLUE puts before them",
     ),
@@ -519,38 +316,85 @@ for _task in (
         READING,
         "verbaliser",
         requests("sciriff_yesno/rc_5shot", "validation"),
-        _sciriff,
-        note=f"{NOT_IN_HARNESS}; passages of at most {SCIRIFF_MAX_CHARACTERS} characters",
+        prompts.sciriff,
+        note=f"{NOT_IN_HARNESS}; passages of at most {prompts.SCIRIFF_MAX_CHARACTERS} characters",
     ),
     Task(
         "basic_arithmetic",
         MATH,
         "text",
         arrow("allenai/basic_arithmetic/none/validation"),
-        _basic_arithmetic,
+        prompts.basic_arithmetic,
         note=NOT_IN_HARNESS,
     ),
-    *(_mmlu_group(group) for group in MMLU_SUBJECTS),
+    *(_mmlu_group(group) for group in prompts.MMLU_SUBJECTS),
     Task(
         "medmcqa",
         KNOWLEDGE,
         "text",
         requests("medmcqa/rc_5shot", "validation"),
-        _medmcqa,
+        prompts.medmcqa,
         note=TEXT_NOT_LETTER,
     ),
-    Task("rte", LANGUAGE, "verbaliser", arrow("glue/rte/validation"), _rte, "rte"),
-    Task("cb", LANGUAGE, "verbaliser", arrow("super_glue/cb/validation"), _cb, "cb"),
-    Task("mrpc", LANGUAGE, "verbaliser", arrow("glue/mrpc/validation"), _mrpc, "mrpc"),
-    Task("sst2", LANGUAGE, "verbaliser", arrow("glue/sst2/validation"), _sst2, "sst2"),
+    Task("rte", LANGUAGE, "verbaliser", arrow("glue/rte/validation"), prompts.rte, "rte"),
+    Task("cb", LANGUAGE, "verbaliser", arrow("super_glue/cb/validation"), prompts.cb, "cb"),
+    Task("mrpc", LANGUAGE, "verbaliser", arrow("glue/mrpc/validation"), prompts.mrpc, "mrpc"),
+    Task("sst2", LANGUAGE, "verbaliser", arrow("glue/sst2/validation"), prompts.sst2, "sst2"),
     Task(
         "logical_reasoning",
         REASONING,
         "text",
         requests("basic_skills_logical_reasoning/rc_5shot", "validation"),
-        _basic_skill,
+        prompts.basic_skill,
         note=NOT_IN_HARNESS,
     ),
+    _hub_task("piqa", COMMONSENSE, "text", prompts.piqa, "baber/piqa"),
+    _hub_task("hellaswag", COMMONSENSE, "text", prompts.hellaswag, "Rowan/hellaswag"),
+    _hub_task(
+        "winogrande",
+        COMMONSENSE,
+        "text",
+        prompts.winogrande,
+        "allenai/winogrande",
+        "winogrande_xl",
+    ),
+    _hub_task(
+        "openbookqa", COMMONSENSE, "text", prompts.openbookqa, "allenai/openbookqa", "main", "test"
+    ),
+    _hub_task(
+        "commonsense_qa",
+        COMMONSENSE,
+        "verbaliser",
+        prompts.commonsense_qa_letters,
+        "tau/commonsense_qa",
+    ),
+    _hub_task("social_iqa", COMMONSENSE, "text", prompts.social_iqa, "lighteval/siqa"),
+    _hub_task("copa", COMMONSENSE, "text", prompts.copa, "aps/super_glue", "copa"),
+    _hub_task("arc_easy", SCIENCE, "text", prompts.arc, "allenai/ai2_arc", "ARC-Easy", "test"),
+    _hub_task(
+        "arc_challenge", SCIENCE, "text", prompts.arc, "allenai/ai2_arc", "ARC-Challenge", "test"
+    ),
+    _hub_task("sciq", SCIENCE, "text", prompts.sciq, "allenai/sciq", None, "test"),
+    _hub_task("boolq", READING, "verbaliser", prompts.boolq, "aps/super_glue", "boolq"),
+    _hub_task("mathqa", MATH, "text", prompts.mathqa, "regisss/math_qa", None, "test"),
+    _hub_task(
+        "toxigen",
+        TOXICITY,
+        "verbaliser",
+        prompts.toxigen,
+        "skg/toxigen-data",
+        "annotated",
+        "test",
+        gated=True,
+    ),
+    _hub_task("cola", LANGUAGE, "verbaliser", prompts.cola, "nyu-mll/glue", "cola"),
+    _hub_task("mrpc", LANGUAGE, "verbaliser", prompts.mrpc, "nyu-mll/glue", "mrpc"),
+    _hub_task("qnli", LANGUAGE, "verbaliser", prompts.qnli, "nyu-mll/glue", "qnli"),
+    _hub_task("rte", LANGUAGE, "verbaliser", prompts.rte, "nyu-mll/glue", "rte"),
+    _hub_task("sst2", LANGUAGE, "verbaliser", prompts.sst2, "nyu-mll/glue", "sst2"),
+    _hub_task("wnli", LANGUAGE, "verbaliser", prompts.wnli, "nyu-mll/glue", "wnli"),
+    _hub_task("cb", LANGUAGE, "verbaliser", prompts.cb, "aps/super_glue", "cb"),
+    _hub_task("wic", LANGUAGE, "verbaliser", prompts.wic, "aps/super_glue", "wic"),
     _synthetic_task("tiny_city", "text"),
     _synthetic_task("tiny_colour", "text"),
     _synthetic_task("tiny_review", "verbaliser"),
@@ -564,8 +408,9 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "embedded": tuple(
         name
         for name, task in _TASKS.items()
-        if name not in ("copa", "cb") and task.family != "synthetic"
+        if name not in ("copa", "cb") and task.family != "synthetic" and task.splits is None
     ),
+    "paper": tuple(name for name, task in _TASKS.items() if task.splits is not None),
     "quick": ("arc_easy", "commonsense_qa", "piqa", "logical_reasoning", "mrpc", "sst2"),
     "tiny": ("tiny_city", "tiny_colour", "tiny_review", "tiny_praise"),
 }

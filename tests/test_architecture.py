@@ -12,14 +12,18 @@ import forgetlib
 FOLDER = Path(forgetlib.__file__).parent
 LAYERS = (
     {"schema"},
-    {"tasks", "labels", "assets", "audit", "stats", "crosstask", "measures", "store", "regression"},
+    {
+        *("assets", "prompts", "sources", "tasks", "audit", "labels", "store"),
+        *("stats", "crosstask", "measures", "regression"),
+    },
     {"kernels", "packing", "models", "scoring", "training", "probing"},
-    {"experiment", "plots", "claims"},
+    {"experiment", "cluster", "plots", "claims"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
-# Within a layer, who may use whom: tasks read what assets fetched, training scores, and so on.
+# Within a layer, who may use whom: sources read what assets fetched, training scores, and so on.
 SIDEWAYS = {
-    "tasks": {"assets"},
+    "sources": {"assets", "prompts"},
+    "tasks": {"prompts", "sources"},
     "audit": {"stats", "tasks"},
     "crosstask": {"stats"},
     "measures": {"stats"},
@@ -29,6 +33,8 @@ SIDEWAYS = {
     "scoring": {"models"},
     "training": {"kernels", "models", "scoring"},
     "probing": {"models", "scoring"},
+    "cluster": {"experiment"},
+    "experiment": {"cluster"},  # offers it, and imports it where it is asked for
     "plots": {"experiment"},
     "claims": {"experiment"},
 }

@@ -1,22 +1,32 @@
 """The lm-evaluation-harness as oracle: its prompts, its log-likelihoods, its predictions.
 
-Its own task definitions render the rows that the package carries, so that nothing is downloaded.
+Its own task definitions render the rows that the package carries, made-up rows, and those of a
+folder laid out like the hub where there is one, so that nothing is downloaded.
 """
 
 import logging
 from functools import cache
 
+import datasets
 import numpy as np
 import pytest
+from test_hub import MADE_UP, REAL_HUB, in_place_of_the_hub, needs_real_hub, skip_if_missing
 
 from forgetlib import scoring, tasks
 from forgetlib.schema import Example
 
 pytest.importorskip("lm_eval", reason="install forgetlib[test] to compare with the harness")
-pytestmark = pytest.mark.embedded
 
 NAMED = [n for n in (*tasks.suite("embedded"), "copa", "cb") if tasks.get(n).harness]
+PAPER = tasks.suite("paper")
 N_ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def real_hub(tmp_path_factory):
+    with in_place_of_the_hub(REAL_HUB, tmp_path_factory.mktemp("cache")):
+        yield
+    harness_instances.cache_clear()
 
 
 def source_rows(name):
@@ -39,23 +49,32 @@ def harness_index():
     return TaskManager().task_index
 
 
-@cache
-def harness_instances(name):
-    """The harness's requests for the same rows: uid -> (task, loglikelihood instance) pairs."""
-    from datasets import Dataset
-    from lm_eval.api.task import ConfigurableTask
+def harness_settings(their_name):
     from lm_eval.tasks._yaml_loader import load_yaml
 
+    return load_yaml(harness_index()[their_name].yaml_path)
+
+
+@cache
+def harness_instances(name):
+    """The harness's requests for some of a task's rows, as `rendered` has them."""
+    return rendered(name, source_rows(name))
+
+
+def rendered(name, pairs):
+    """The harness's requests for (uid, row) pairs: uid -> (task, loglikelihood instance) pairs."""
+    from lm_eval.api.task import ConfigurableTask
+
     groups = {}
-    for uid, row in source_rows(name):
+    for uid, row in pairs:
         groups.setdefault(harness_name(name, row), []).append((uid, row))
     found: dict = {}
     for their_name, pairs in groups.items():
         rows = [dict(row) for _, row in pairs]
         if name == "boolq":  # the original's column is a bool where SuperGLUE's is a label
             rows = [row | {"label": int(row["answer"])} for row in rows]
-        data = Dataset.from_list(rows)
-        settings = load_yaml(harness_index()[their_name].yaml_path) | {
+        data = datasets.Dataset.from_list(rows)
+        settings = harness_settings(their_name) | {
             "custom_dataset": lambda data=data, **_: {"validation": data},
             "training_split": None,
             "validation_split": "validation",
@@ -70,25 +89,77 @@ def harness_instances(name):
     return found
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_prompts_and_choices_are_the_harness_s_to_the_letter(name):
-    ours = dict(tasks.questions(name))
-    instances = harness_instances(name)
-    assert len(instances) >= 50
+def assert_same_prompts(ours, instances):
     for uid, requests in instances.items():
         question = ours[uid]
         assert [r.args[0] for _, r in requests] == list(question.prompts)
         assert [r.args[1] for _, r in requests] == [f" {c}" for c in question.choices]
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_labels_are_the_harness_s(name):
+def assert_same_labels(ours, instances):
     """A model that is sure of our label is right in the harness's eyes, for every row."""
-    ours = dict(tasks.questions(name))
-    for uid, requests in harness_instances(name).items():
+    for uid, requests in instances.items():
         sure = [(0.0 if i == ours[uid].gold else -9.0, False) for i in range(len(requests))]
         task, first = requests[0]
-        assert task.process_results(first.doc, sure)["acc"] == 1.0
+        found = task.process_results(first.doc, sure)
+        if "mcc" in found:  # of CoLA: the true and the predicted label
+            assert found["mcc"][0] == found["mcc"][1]
+        else:
+            assert found["acc"] == 1.0
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("name", NAMED)
+def test_prompts_and_choices_are_the_harness_s_to_the_letter(name):
+    instances = harness_instances(name)
+    assert len(instances) >= 50
+    assert_same_prompts(dict(tasks.questions(name)), instances)
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("name", NAMED)
+def test_labels_are_the_harness_s(name):
+    assert_same_labels(dict(tasks.questions(name)), harness_instances(name))
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_made_up_rows_of_a_hub_task_are_asked_as_in_the_harness(name):
+    pairs = [(f"{name}/made_up/{i}", row) for i, row in enumerate(MADE_UP[name][2])]
+    ours = {uid: tasks.get(name).question(row) for uid, row in pairs}
+    instances = rendered(name, pairs)
+    assert set(instances) == set(ours)
+    assert_same_prompts(ours, instances)
+    assert_same_labels(ours, instances)
+
+
+@needs_real_hub
+@pytest.mark.parametrize("name", PAPER)
+def test_real_rows_of_a_hub_task_are_asked_as_in_the_harness(real_hub, name):
+    skip_if_missing(name)
+    ours = dict(tasks.questions(name))
+    instances = harness_instances(name)
+    assert len(instances) >= min(50, len(ours))
+    assert_same_prompts(ours, instances)
+    assert_same_labels(ours, instances)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_hub_task_s_repository_and_splits_are_the_harness_s(name, tmp_path, monkeypatch):
+    theirs = harness_settings(tasks.get(name).harness)
+    evaluated = theirs.get("test_split") or theirs["validation_split"]
+    assert tasks.get(name).splits == (theirs["training_split"], evaluated)
+    asked = []
+
+    def load_dataset(repository, config, cache_dir):
+        asked.append((repository, config))
+        return dict.fromkeys(("train", "validation", "test"), MADE_UP[name][2])
+
+    with in_place_of_the_hub(tmp_path, tmp_path):
+        monkeypatch.delenv("FORGETLIB_HUB")
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        read = {uid.split("/")[1] for uid, _ in tasks.questions(name)}
+    assert asked == [(theirs["dataset_path"], theirs.get("dataset_name"))]
+    assert read == {"train", "validation", evaluated}
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +180,7 @@ def harness_model(embedded):
     )
 
 
+@pytest.mark.embedded
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["arc_easy", "piqa", "boolq", "hellaswag", "sst2", "winogrande", "rte"]
