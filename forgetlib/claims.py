@@ -29,11 +29,11 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from forgetlib import crosstask, regression, stats
+from forgetlib import crosstask, regression, stats, tasks
 from forgetlib.crosstask import CrossTask
 from forgetlib.schema import CHANCE, InputError
 from forgetlib.stats import MIN_TASKS, Interval
-from forgetlib.tasks import COMMONSENSE, LANGUAGE, READING, SCIENCE
+from forgetlib.tasks import COMMONSENSE, LANGUAGE, SCIENCE
 
 # --- what the paper reports ----------------------------------------------------------------------
 
@@ -58,18 +58,6 @@ PUBLISHED_FORGET_ACCURACY_100 = {
     "wnli": 0.97,
     "arc_challenge": 0.66,
 }
-PUBLISHED_FAMILY = {
-    "piqa": COMMONSENSE,
-    "sciq": SCIENCE,
-    "rte": LANGUAGE,
-    "cb": LANGUAGE,
-    "wic": LANGUAGE,
-    "qnli": LANGUAGE,
-    "boolq": READING,
-    "wnli": LANGUAGE,
-    "arc_easy": SCIENCE,
-    "arc_challenge": SCIENCE,
-}
 
 
 def beside_published(table: pd.DataFrame) -> pd.DataFrame:
@@ -81,8 +69,13 @@ def beside_published(table: pd.DataFrame) -> pd.DataFrame:
     columns = ["model", "eval_task", "forgotten", "forgotten_low", "forgotten_high"]
     _given(table, "eval_task")
     rows = table[columns].copy()
-    rows["paper"] = rows["eval_task"].map(PUBLISHED_FORGET_ACCURACY)
+    rows["paper"] = in_the_paper(rows["eval_task"]).map(PUBLISHED_FORGET_ACCURACY)
     return rows
+
+
+def in_the_paper(names: pd.Series | pd.Index) -> pd.Series | pd.Index:
+    """The tasks' names in the paper, which has the hub's rows under the harness's names."""
+    return names.str.removesuffix(tasks.HUB_SUFFIX)
 
 
 def published() -> pd.DataFrame:
@@ -92,7 +85,7 @@ def published() -> pd.DataFrame:
     examples, NaN where not published).
     """
     table = pd.DataFrame(PUBLISHED_FORGET_ACCURACY.items(), columns=["eval_task", "forgotten"])
-    table["family"] = table["eval_task"].map(PUBLISHED_FAMILY)
+    table["family"] = [tasks.get(name + tasks.HUB_SUFFIX).family for name in table["eval_task"]]
     table["forget_gap"] = stats.forget_gap(table["forgotten"].to_numpy())
     table["forgotten_100"] = table["eval_task"].map(PUBLISHED_FORGET_ACCURACY_100)
     return table

@@ -183,6 +183,9 @@ def _synthetic_task(name: str, answer_format: str) -> Task:
     return Task(name, "synthetic", answer_format, synthetic(name), lambda row: row["question"])
 
 
+HUB_SUFFIX = "_hub"
+
+
 def _hub_task(
     name: str,
     family: str,
@@ -195,13 +198,13 @@ def _hub_task(
 ) -> Task:
     """A task of the harness by its name there, with its repository, config and evaluated split.
 
-    Its name here has "_hub" added: rows and splits are not the embedded task's, and results are
+    Its name here has `HUB_SUFFIX` added: rows and splits are not the embedded task's, and results are
     kept by name.
     """
     # The harness tests on the validation split where the test split's labels are not public.
     labelled = ("train", "validation") if test == "validation" else ("train", "validation", "test")
     return Task(
-        f"{name}_hub",
+        name + HUB_SUFFIX,
         family,
         answer_format,
         hub(repository, config, *labelled, gated=gated),
