@@ -64,8 +64,7 @@ class RunsFailed(ForgetlibError, RuntimeError):
             "runs",
             expected="all to be computed",
             found=f"{len(failures)} failed and {len(skipped)} skipped, which start from them:"
-            + "".join(lines)
-            + "\n",
+            + "".join(lines),
             do="All others are stored. Correct the cause and start again: only these are computed.",
         )
 
@@ -357,14 +356,13 @@ def results(
             f"{store.work} to compute it again.",
         )
     try:
-        if all(s.run_id in store for s in specs):
-            pass
-        elif ray_address is None:
-            compute(specs, store, progress=progress)
-        else:
-            from forgetlib import cluster
+        if any(s.run_id not in store for s in specs):
+            if ray_address is None:
+                compute(specs, store, progress=progress)
+            else:
+                from forgetlib import cluster
 
-            cluster.compute(specs, store, ray_address, progress=progress)
+                cluster.compute(specs, store, ray_address, progress=progress)
     finally:
         # What there is, so that a long study can be handed on while it is under way.
         done = [i for i in all_ids if i in store]
@@ -382,7 +380,7 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
     waiting = [s for s in specs if s.run_id not in store]
     n_done = len(specs) - len(waiting)
     bench = Bench(store)
-    failures: dict[RunSpec, Exception] = {}
+    failures: dict[RunSpec, str] = {}
     skipped: list[RunSpec] = []
     total = sum(map(cost, waiting))
     # A log file gets a line now and then; a terminal, a moving bar.
@@ -410,16 +408,14 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
                 except StoreError:
                     raise
                 except Exception as error:
-                    failures[spec] = error
+                    failures[spec] = reason(error)
                 waiting.remove(spec)
             if waiting:
                 bar.set_description(f"{n_done}/{len(specs)} runs: waiting for another process")
                 time.sleep(POLL_SECONDS)
         bar.set_description(f"{n_done}/{len(specs)} runs")
     if failures:
-        raise RunsFailed({s: reason(e) for s, e in failures.items()}, skipped) from next(
-            iter(failures.values())
-        )
+        raise RunsFailed(failures, skipped)
 
 
 def reason(error: Exception) -> str:

@@ -1,0 +1,1536 @@
+"""Bad input, over the whole public surface: the right error or the right result, never silence.
+
+An error of the package has four parts: what is wrong, what was expected, what was found, and what
+to do. `BAD` is the table; what is refused elsewhere in the tests is not repeated here.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from synthetic import cross, dynamics_of, family, passing, probe_with, scores_with, spec_of
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers.models import BPE
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import forgetlib
+from forgetlib import (
+    assets,
+    audit,
+    claims,
+    crosstask,
+    experiment,
+    labels,
+    measures,
+    models,
+    plots,
+    probing,
+    regression,
+    scoring,
+    stats,
+    store,
+    tasks,
+    training,
+)
+from forgetlib.assets import AssetError
+from forgetlib.models import ModelError
+from forgetlib.schema import (
+    Dynamics,
+    Example,
+    ForgetlibError,
+    InputError,
+    RunResult,
+    RunSpec,
+    Scores,
+    TrainConfig,
+)
+from forgetlib.store import StoreError
+from forgetlib.training import TrainingDiverged
+
+NAN = float("nan")
+CPU = {"dtype": "float32", "device": "cpu"}
+NOTEBOOKS = Path(forgetlib.__file__).parent.parent / "notebooks"
+PARTS = re.compile(
+    r"(?P<what>.+?): expected (?P<expected>.+?), found (?P<found>.+?)\. (?P<do>[A-Z'].+)", re.DOTALL
+)
+
+
+def assert_says_everything(error, message):
+    """That an error has its four parts, none of them empty, and this message."""
+    parts = PARTS.fullmatch(str(error))
+    assert parts, f"not '<what>: expected ..., found .... <What to do>': {error}"
+    for name, part in parts.groupdict().items():
+        assert part.strip(" ."), f"says nothing of {name}: {error}"
+    assert re.search(message, str(error), re.DOTALL), f"{message!r} is not in: {error}"
+
+
+# --- what the table's entries are made of --------------------------------------------------------
+
+
+@dataclass
+class Box:
+    """What an entry can use. path: an empty project folder; saved: `tiny` as a model's folder."""
+
+    tiny: models.LM
+    path: Path
+    saved: Path
+    patch: pytest.MonkeyPatch
+
+    def folder(self, **changes):
+        """A copy of the saved model, with some of its files written anew; None: without them."""
+        copy = self.path / "model"
+        shutil.copytree(self.saved, copy)
+        for name, content in changes.items():
+            file = copy / {"weights": "model.safetensors"}.get(name, f"{name}.json")
+            file.unlink()
+            if content is not None:
+                file.write_bytes(content)
+        return copy
+
+    def configured(self, **settings):
+        known = json.loads((self.saved / "config.json").read_text())
+        return str(self.folder(config=json.dumps(known | settings).encode()))
+
+    def weighted(self, change):
+        """The saved model after change(its weights by name)."""
+        copy = self.folder()
+        weights = load_file(copy / "model.safetensors")
+        change(weights)
+        save_file(weights, copy / "model.safetensors", {"format": "pt"})
+        return str(copy)
+
+    def records(self, results, change=lambda table: table):
+        """A file of results, after a change of its table."""
+        path = self.path / "results.parquet"
+        store.write_records(results, path)
+        pq.write_table(change(pq.read_table(path)), path)
+        return path
+
+    def store(self):
+        return store.Store(self.path / "packed.parquet", self.path / "work")
+
+
+@pytest.fixture(scope="module")
+def saved(tiny, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved")
+    tiny.model.save_pretrained(path)
+    tiny.tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def box(tiny, saved, project, monkeypatch):
+    yield Box(tiny, project, saved, monkeypatch)
+    tasks._TASKS.pop("mine", None)
+
+
+def example(row="0", **changes):
+    values = {"prompts": ("is it",) * 2, "choices": ("good", "bad"), "label": 0}
+    return Example(**({"uid": f"t/test/{row}"} | values | changes))
+
+
+FOUR = [example(i, prompts=(f"is it name{i}",) * 2) for i in range(4)]
+THREE_CHOICES = example(9, prompts=("is",) * 3, choices=("good", "bad", "it"))
+SPEC = spec_of("tiny_city", "true")
+SETTINGS = TrainConfig(1e-3, epochs=1)
+
+
+def mine(question, rows=None):
+    """The training examples of a task of one's own."""
+    rows = [(f"all/{i}", {"i": i}) for i in range(30)] if rows is None else rows
+    tasks.add(tasks.Task("mine", "f", "text", lambda: rows, question))
+    return tasks.load("mine", "train", 5, 0)
+
+
+def asked(choices=("a", "b"), gold=0, prompt="p"):
+    """A question function whose prompts differ from row to row."""
+    return lambda row: tasks.ask(f"{prompt} {row['i']}", choices, gold)
+
+
+def some_scores(**changes):
+    values = {
+        "uids": ("t/test/0", "t/test/1"),
+        "log_likelihoods": np.array([[-1.0, -2.0], [-3.0, -1.0]], np.float32),
+        "n_tokens": np.ones((2, 2), np.int32),
+        "labels": np.array([0, 1]),
+    }
+    return Scores(**(values | changes))
+
+
+def finetune(targets, examples=FOUR, config=SETTINGS, seed=0, lm=None):
+    lm = lm or models.load("tiny", **CPU)
+    return training.finetune(lm, examples, targets, config, seed)
+
+
+def broken(parameter="model.norm.weight", value=NAN):
+    """A model of which one parameter, or one row of it, is not a number."""
+    lm = models.load("tiny", **CPU)
+    name, _, row = parameter.partition(" ")
+    weight = dict(lm.model.named_parameters())[name]
+    with torch.no_grad():
+        (weight[lm.tokenizer.convert_tokens_to_ids(row)] if row else weight).fill_(value)
+    return lm
+
+
+def bytes_tokenizer(merges=(), *, first="", last=""):
+    """A token a byte, white space included, and merges; with a token before or after every text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["<s>", "</s>", *alphabet, *map("".join, merges)]
+    backend = Tokenizer(BPE({word: i for i, word in enumerate(words)}, list(merges)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    if first or last:
+        special = [(token, words.index(token)) for token in (first, last) if token]
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A {last}".strip(), special_tokens=special
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+
+
+def with_tokenizer(tiny, tokenizer):
+    return replace(tiny, tokenizer=tokenizer, _tokens={})
+
+
+# " " is "Ġ" to a byte-level tokenizer.
+JOINING = bytes_tokenizer([("t", "Ġ"), ("tĠ", "g")])
+
+FAMILY = family("t", 0.5, 0.9, 0.6, n=40)
+CROSS = crosstask.cross_task(cross("tu", [0.9, 0.9], np.full((2, 2), 0.6), n=40), n_resamples=50)
+OWN = stats.forgetting(FAMILY, n_resamples=20)
+
+
+def with_scores(result, **changes):
+    """The result with other test scores."""
+    changed = replace(result.scores["t/test"], **changes)
+    return replace(result, scores={**result.scores, "t/test": changed})
+
+
+def learned_and_lost(n=40):
+    steps = passing("t", [1] * n, 4), passing("t", [2] * n, 4, upward=False)
+    return family("t", 0.5, 0.9, 0.6, n=n, dynamics=steps)
+
+
+def notebook(name, **parameters):
+    """Run a notebook with these parameters up to the first error; it must come before any run."""
+    (path,) = NOTEBOOKS.glob(f"{name}*.ipynb")
+    space = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "results", lambda *a, **k: pytest.fail("nothing was refused"))
+        patch.setattr(training, "finetune", lambda *a, **k: pytest.fail("nothing was refused"))
+        for cell in nbformat.read(path, 4).cells:
+            if cell.cell_type == "code":
+                source = "\n".join(x for x in cell.source.splitlines() if not x.startswith("%"))
+                exec(compile(source, path.name, "exec"), space)
+                if "parameters" in cell.metadata.get("tags", []):
+                    assert set(parameters) <= set(space)
+                    space |= parameters
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def bad(name, call, message, error=InputError, why=""):
+    """One entry: call(box) raises this error, with this message.
+
+    why: what happens instead today; the entry is then expected to fail
+    """
+    marks = [pytest.mark.xfail(strict=True, reason=why)] if why else []
+    return pytest.param(call, error, message, id=name, marks=marks)
+
+
+BAD = [
+    # --- examples, specs, results
+    bad("uid-none", lambda box: example(uid=None), r"'<task>/<split>/<row>', found N"),
+    bad(
+        "uid-of-empty-parts",
+        lambda box: example(uid="//"),
+        r"'<task>/<split>/<row>'",
+        why="accepted",
+    ),
+    bad(
+        "choice-of-unicode-white-space",
+        lambda box: example(choices=("good", "\u2003\x1f\n")),
+        "prompts and choices with text",
+    ),
+    bad(
+        "prompt-of-newlines",
+        lambda box: example(prompts=("\n\n",) * 2),
+        "prompts and choices with text",
+    ),
+    bad(
+        "choices-that-differ-in-white-space",
+        lambda box: example(choices=("good", "good ")),
+        "choices that differ",
+        why="accepted: one response twice",
+    ),
+    bad(
+        "half-a-surrogate-pair-in-a-prompt",
+        lambda box: scoring.score(box.tiny, [example(prompts=("is \ud800",) * 2)]),
+        r"t/test/0.*UTF-8",
+        why="accepted; TypeError from the tokenizer later",
+    ),
+    bad(
+        "half-a-surrogate-pair-in-a-uid",
+        lambda box: labels.training_labels([example("\ud800")], "random", 0),
+        "UTF-8",
+        why="accepted; UnicodeEncodeError when a label is drawn",
+    ),
+    bad(
+        "bytes-for-a-choice",
+        lambda box: example(choices=(b"good", b"bad")),
+        "choices to be a tuple of str",
+    ),
+    bad(
+        "one-text-for-prompts", lambda box: example(prompts="is it"), "prompts to be a tuple of str"
+    ),
+    bad("label-none", lambda box: example(label=None), "a label from 0 to 1, found N"),
+    bad("label-a-float", lambda box: example(label=1.0), r"a label from 0 to 1, found 1\.0"),
+    bad(
+        "learning-rate-a-text",
+        lambda box: TrainConfig("1e-4"),
+        "TrainConfig.learning_rate: .*'1e-4'",
+        why="TypeError",
+    ),
+    bad(
+        "learning-rate-infinite",
+        lambda box: TrainConfig(float("inf")),
+        "TrainConfig.learning_rate: .*found inf",
+    ),
+    bad(
+        "epochs-a-float",
+        lambda box: TrainConfig(1e-4, epochs=2.5),
+        r"TrainConfig.epochs: .*found 2\.5",
+        why="accepted; TypeError when the training starts",
+    ),
+    bad(
+        "batch-size-a-float",
+        lambda box: TrainConfig(1e-4, batch_size=8.0),
+        r"TrainConfig.batch_size: .*found 8\.0",
+        why="accepted; TypeError when the training starts",
+    ),
+    bad(
+        "record-steps-a-float",
+        lambda box: TrainConfig(1e-4, record_steps=1.5),
+        r"TrainConfig.record_steps: .*found 1\.5",
+        why="accepted; TypeError when the training starts",
+    ),
+    bad(
+        "gradient-norm-infinite",
+        lambda box: replace(SPEC, train=TrainConfig(1e-4, max_grad_norm=float("inf"))).run_id,
+        "TrainConfig.max_grad_norm: .*found inf",
+        why="accepted; ValueError when the run is named",
+    ),
+    bad(
+        "learning-rate-of-another-type",
+        lambda box: replace(SPEC, train=TrainConfig(np.float32(1e-4))).run_id,
+        "TrainConfig.learning_rate",
+        why="accepted; TypeError when the run is named",
+    ),
+    bad(
+        "n-train-of-numpy",
+        lambda box: replace(SPEC, n_train=np.int64(8)),
+        r"RunSpec.n_train: expected a whole number from 1, found np\.int64",
+    ),
+    bad("seed-a-truth-value", lambda box: replace(SPEC, seed=True), "RunSpec.seed: .*found True"),
+    bad(
+        "model-none",
+        lambda box: replace(SPEC, model=None),
+        "RunSpec.model: .*found None",
+        why="accepted",
+    ),
+    bad(
+        "model-empty",
+        lambda box: replace(SPEC, model=""),
+        "RunSpec.model: .*found ''",
+        why="accepted",
+    ),
+    bad(
+        "probe-a-text",
+        lambda box: replace(SPEC, probe="no"),
+        "RunSpec.probe: .*found 'no'",
+        why="accepted, as yes",
+    ),
+    bad(
+        "probe-of-two-tasks",
+        lambda box: spec_of(("t", "u"), "base", probe=True),
+        "one task, trained on and evaluated",
+        why="accepted; KeyError after the training",
+    ),
+    bad(
+        "settings-a-dictionary",
+        lambda box: replace(SPEC, train={"learning_rate": 1e-4}),
+        "RunSpec.train: .*learning_rate",
+        why="accepted; AttributeError when the training starts",
+    ),
+    bad(
+        "start-a-run-id",
+        lambda box: replace(SPEC, start=SPEC.run_id),
+        "RunSpec.start: expected a RunSpec",
+        why="AttributeError",
+    ),
+    bad(
+        "record-of-a-spec-empty",
+        lambda box: RunSpec.from_dict({}),
+        "RunSpec.*n_train.*another version",
+        why="TypeError",
+    ),
+    bad(
+        "record-of-a-spec-not-a-dictionary",
+        lambda box: RunSpec.from_dict(None),
+        "RunSpec: expected fields",
+        why="TypeError",
+    ),
+    bad(
+        "record-of-a-spec-with-one-task-s-name",
+        lambda box: RunSpec.from_dict(SPEC.to_dict() | {"train_tasks": "abc"}),
+        "RunSpec.train_tasks: expected a tuple of task names, found 'abc'",
+        why="taken for three tasks, a, b and c",
+    ),
+    bad(
+        "record-of-settings-of-another-version",
+        lambda box: RunSpec.from_dict(SPEC.to_dict() | {"train": {"momentum": 0.9}}),
+        "TrainConfig: expected fields .*momentum.*another version",
+        why="TypeError",
+    ),
+    bad(
+        "scores-of-nothing",
+        lambda box: some_scores(
+            uids=(),
+            log_likelihoods=np.zeros((0, 2)),
+            n_tokens=np.zeros((0, 2)),
+            labels=np.zeros(0, int),
+        ),
+        "N >= 1 uids.*found 0 uids",
+    ),
+    bad(
+        "scores-in-lists",
+        lambda box: some_scores(log_likelihoods=[[-1.0, -2.0], [-3.0, -1.0]]),
+        "Scores.log_likelihoods: expected a NumPy array, found list",
+        why="AttributeError",
+    ),
+    bad(
+        "scores-of-a-single-choice",
+        lambda box: some_scores(
+            log_likelihoods=np.zeros((2, 1)), n_tokens=np.ones((2, 1)), labels=np.zeros(2, int)
+        ),
+        r"Scores: expected .*C.*\(2, 1\)",
+        why="accepted: always right",
+    ),
+    bad(
+        "labels-of-scores-floats",
+        lambda box: some_scores(labels=np.array([0.0, 1.0])),
+        "Scores.labels: expected .*indices.*float64",
+        why="accepted; IndexError when they are used",
+    ),
+    bad(
+        "labels-of-scores-truth-values",
+        lambda box: some_scores(labels=np.array([True, False])),
+        "Scores.labels: expected .*indices.*bool",
+        why="accepted: a mask, which with as many examples as choices gives wrong confidences",
+    ),
+    bad(
+        "confidence-not-a-number",
+        lambda box: dynamics_of("t", [[0.5, NAN]]),
+        "Dynamics.confidence: expected finite numbers",
+        why="accepted: never learned, never forgotten",
+    ),
+    bad(
+        "dynamics-without-a-step",
+        lambda box: Dynamics(np.zeros(0, int), ("t/train/0",), np.zeros((0, 1))),
+        r"Dynamics.confidence: expected .*found \(0, 1\)",
+        why="accepted; stored, it is read as damaged",
+    ),
+    bad(
+        "probe-without-a-control",
+        lambda box: replace(probe_with(0.5, n=3), control=np.zeros((0, 3))),
+        r"ProbeResult: expected .*\(0, 3\)",
+        why="accepted; stored, it is read as damaged",
+    ),
+    bad(
+        "result-with-scores-that-nobody-asked-for",
+        lambda box: RunResult(FAMILY[0].spec, {**FAMILY[0].scores, "u/test": some_scores()}),
+        r"expected scores for \['t/test', 't/train'\], found \['t/test', 't/train', 'u/test'\]",
+    ),
+    # --- labels
+    bad(
+        "condition-none",
+        lambda box: labels.training_labels(FOUR, None, 0),
+        "one of true, random, flipped, found None",
+    ),
+    bad(
+        "seed-of-labels-a-float",
+        lambda box: labels.training_labels(FOUR, "random", 1.0),
+        r"seed: expected a whole number, found 1\.0",
+        why="accepted: other labels than those of seed 1",
+    ),
+    # --- tasks
+    bad("task-none", lambda box: tasks.get(None), "task: expected one of .*found None"),
+    bad(
+        "tasks-in-one-text", lambda box: tasks.describe("sst2"), "task: expected one of .*found 's'"
+    ),
+    bad(
+        "n-a-text",
+        lambda box: tasks.load("tiny_city", "train", "5", 0),
+        "n: expected at least 1, found '5'",
+        why="TypeError",
+    ),
+    bad(
+        "seed-of-a-task-none",
+        lambda box: tasks.load("tiny_city", "train", 5, None),
+        "seed: expected a whole number, found None",
+        why="accepted, as a seed of its own",
+    ),
+    bad(
+        "own-task-without-a-name",
+        lambda box: tasks.add(tasks.Task("", "f", "text", list, asked())),
+        "task name: expected letters, digits, _, found ''",
+    ),
+    bad(
+        "own-task-with-a-control-character-in-its-name",
+        lambda box: tasks.add(tasks.Task("mine\n", "f", "text", list, asked())),
+        r"task name: expected letters, digits, _, found 'mine\\n'",
+    ),
+    bad(
+        "own-task-whose-name-is-none",
+        lambda box: tasks.add(tasks.Task(None, "f", "text", list, asked())),
+        "task name: expected letters, digits, _, found None",
+        why="TypeError",
+    ),
+    bad(
+        "own-task-of-an-unknown-answer-format",
+        lambda box: tasks.add(tasks.Task("mine", "f", "verbalizer", list, asked())),
+        "answer_format.*found 'verbalizer'",
+        why="accepted: a level of its own in the regressions",
+    ),
+    bad(
+        "own-task-whose-rows-are-a-list",
+        lambda box: tasks.add(tasks.Task("mine", "f", "text", [("all/0", {})], asked())),
+        "task 'mine': expected rows .*functions?, found list",
+        why="accepted; TypeError when it is read",
+    ),
+    bad(
+        "own-rows-without-names",
+        lambda box: mine(asked(), [{"i": i, "j": 0, "k": 0} for i in range(30)]),
+        "task 'mine': expected pairs",
+        why="ValueError",
+    ),
+    bad(
+        "own-rows-without-a-split",
+        lambda box: mine(asked(), [(str(i), {"i": i}) for i in range(30)]),
+        "a uid '<task>/<split>/<row>', found 'mine/0'",
+    ),
+    bad(
+        "own-rows-with-one-uid-twice",
+        lambda box: mine(asked(), [(f"all/{i % 20}", {"i": i}) for i in range(30)]),
+        "task 'mine': expected every row .*'all/0' twice",
+        why="accepted; refused by the scores, after the training",
+    ),
+    bad(
+        "own-question-that-raises",
+        lambda box: mine(lambda row: tasks.ask(row["question"], ["a", "b"], 0)),
+        "'mine/all/0'.*KeyError: 'question'",
+        why="KeyError, which does not name the row",
+    ),
+    bad(
+        "own-question-that-is-none",
+        lambda box: mine(lambda row: {"prompt": "p", "choices": ["a", "b"]}),
+        "'mine/all/0': expected a Question",
+        why="AttributeError",
+    ),
+    bad("own-question-without-a-true-response", lambda box: mine(asked(gold=2)), "gold.*found .*2"),
+    bad("own-question-whose-label-is-hidden", lambda box: mine(asked(gold=-1)), "gold.*found .*-1"),
+    bad(
+        "own-question-whose-label-is-a-text",
+        lambda box: mine(asked(gold="0")),
+        "gold.*found .*'0'",
+        why="TypeError",
+    ),
+    bad(
+        "own-question-without-a-prompt",
+        lambda box: mine(lambda row: tasks.ask(None, ["a", "b"], 0)),
+        "prompts.*str.*None",
+        why="AttributeError",
+    ),
+    bad(
+        "own-question-with-numbers-for-choices",
+        lambda box: mine(asked(choices=[1, 2])),
+        r"choices.*str.*1, 2",
+        why="AttributeError",
+    ),
+    bad(
+        "own-question-with-one-text-for-choices",
+        lambda box: mine(asked(choices="yes")),
+        "choices.*found 'yes'",
+        why="accepted: its letters are the choices",
+    ),
+    bad(
+        "own-question-with-more-choices-than-prompts",
+        lambda box: mine(lambda row: tasks.Question(("p",), ("a", "b"), 0)),
+        "1 prompts.*2 choices",
+        why="ValueError",
+    ),
+    bad(
+        "own-questions-with-a-single-choice",
+        lambda box: mine(asked(choices=["a"])),
+        "task 'mine': expected at least one usable train example, found none",
+    ),
+    bad(
+        "own-questions-whose-choices-differ-in-white-space",
+        lambda box: mine(asked(choices=["a", "a ", "\ta"])),
+        "task 'mine': expected at least one usable train example, found none",
+        why="accepted: the truth is its own distractor",
+    ),
+    bad(
+        "own-questions-that-are-all-the-same",
+        lambda box: mine(lambda row: tasks.ask("p", ["a", "b"], 0)),
+        "task 'mine': expected at least one usable train example, found none",
+    ),
+    bad(
+        "own-questions-without-text",
+        lambda box: mine(lambda row: tasks.ask(" \n", ["a", "b"], 0)),
+        "task 'mine': expected at least one usable",
+    ),
+    bad(
+        "audit-without-a-seed",
+        lambda box: audit.audit(["tiny_city"], [], 5, 5),
+        "seed",
+        why="KeyError",
+    ),
+    bad(
+        "cache-that-is-a-file",
+        lambda box: (
+            (box.path / "file").touch(),
+            box.patch.setenv("FORGETLIB_CACHE", str(box.path / "file")),
+            assets.data_dir(),
+        ),
+        "the cache .*file: expected a folder that can be written",
+        error=AssetError,
+    ),
+    # --- models
+    bad(
+        "model-without-a-name",
+        lambda box: models.load(""),
+        "model '': expected 'embedded', 'tiny', a folder",
+        error=ModelError,
+    ),
+    bad(
+        "model-that-is-a-file",
+        lambda box: models.load(str(box.saved / "tokenizer.json"), **CPU),
+        "tokenizer.json': expected .*a folder",
+        error=ModelError,
+    ),
+    bad(
+        "model-without-a-tokenizer",
+        lambda box: models.load(str(box.folder(tokenizer=None, tokenizer_config=None)), **CPU),
+        "model '.*tokenizer",
+        error=ModelError,
+    ),
+    bad(
+        "tokenizer-damaged",
+        lambda box: models.load(str(box.folder(tokenizer=b"{}")), **CPU),
+        "model '",
+        error=ModelError,
+        why="KeyError",
+    ),
+    bad(
+        "config-damaged",
+        lambda box: models.load(str(box.folder(config=b"{")), **CPU),
+        "model '.*config",
+        error=ModelError,
+    ),
+    bad(
+        "architecture-unknown",
+        lambda box: models.load(box.configured(model_type="abacus"), **CPU),
+        "model '.*abacus",
+        error=ModelError,
+    ),
+    bad(
+        "config-that-contradicts-itself",
+        lambda box: models.load(box.configured(num_attention_heads=7), **CPU),
+        "model '.*attention heads",
+        error=ModelError,
+        why="StrictDataclassClassValidationError",
+    ),
+    bad(
+        "weights-absent",
+        lambda box: models.load(str(box.folder(weights=None)), **CPU),
+        "model '.*safetensors",
+        error=ModelError,
+    ),
+    *(
+        bad(
+            f"weights-cut-to-{share:.0%}",
+            lambda box, share=share: models.load(
+                str(
+                    box.folder(
+                        weights=(whole := (box.saved / "model.safetensors").read_bytes())[
+                            : int(share * len(whole))
+                        ]
+                    )
+                ),
+                **CPU,
+            ),
+            "model '.*safetensors",
+            error=ModelError,
+            why="SafetensorError",
+        )
+        for share in (0, 0.5, 0.99)
+    ),
+    bad(
+        "weights-of-a-layer-missing",
+        lambda box: models.load(
+            box.weighted(lambda w: w.pop("model.layers.1.mlp.up_proj.weight")), **CPU
+        ),
+        r"model '.*model\.layers\.1\.mlp\.up_proj\.weight",
+        error=ModelError,
+        why="loaded, with random numbers for what is missing",
+    ),
+    bad(
+        "weights-of-the-output-layer-missing",
+        lambda box: models.load(box.weighted(lambda w: w.pop("lm_head.weight")), **CPU),
+        r"model '.*lm_head\.weight",
+        error=ModelError,
+        why="loaded, with random numbers for what is missing",
+    ),
+    bad(
+        "weights-of-fewer-layers-than-the-config-has",
+        lambda box: models.load(box.configured(num_hidden_layers=3), **CPU),
+        r"model '.*model\.layers\.2",
+        error=ModelError,
+        why="loaded, with random numbers for what is missing",
+    ),
+    bad(
+        "weights-of-another-shape",
+        lambda box: models.load(
+            box.weighted(lambda w: w.update({"model.norm.weight": torch.ones(3)})), **CPU
+        ),
+        "model '",
+        error=ModelError,
+        why="RuntimeError",
+    ),
+    bad(
+        "device-unknown",
+        lambda box: models.load("tiny", device="gpu"),
+        "device: .*'gpu'",
+        why="RuntimeError",
+    ),
+    bad(
+        "device-absent",
+        lambda box: models.load("tiny", device="cuda:99"),
+        "device: .*'cuda:99'",
+        why="AssertionError or RuntimeError",
+    ),
+    bad(
+        "weights-to-set-of-another-shape",
+        lambda box: (lm := models.load("tiny", **CPU)).set_weights(
+            {name: weight[:1] for name, weight in lm.weights().items()}
+        ),
+        r"weights for tiny: expected .*shape",
+        why="accepted: one row is copied to all",
+    ),
+    # --- tokens and scores
+    bad(
+        "prompt-of-200000-words",
+        lambda box: scoring.score(box.tiny, [example(prompts=("word " * 200_000,) * 2)]),
+        "at most 64 tokens, the context of tiny, found 200001",
+    ),
+    bad(
+        "one-token-too-many",
+        lambda box: scoring.score(
+            box.tiny, [example(prompts=("is " * 62,) * 2, choices=("a b c", "it"))]
+        ),
+        "at most 64 tokens, the context of tiny, found 65",
+    ),
+    bad(
+        "tokenizer-that-joins-prompt-and-response",
+        lambda box: scoring.score(
+            with_tokenizer(box.tiny, JOINING), [example(prompts=("it",) * 2, choices=("g", "b"))]
+        ),
+        "a response of at least one token, found none for ' g'",
+    ),
+    bad(
+        "tokenizer-that-ends-every-text",
+        lambda box: (
+            bytes_tokenizer(last="</s>").save_pretrained(copy := box.folder(tokenizer=None)),
+            models.load(str(copy), **CPU),
+        ),
+        "model '.*ends every text with '</s>'",
+        error=ModelError,
+        why="loaded: of the response the last token is scored, which is the end",
+    ),
+    bad(
+        "tokenizer-with-more-words-than-the-model",
+        lambda box: (
+            LlamaForCausalLM(
+                LlamaConfig(**(box.tiny.model.config.to_dict() | {"vocab_size": 20}))
+            ).save_pretrained(copy := box.folder()),
+            scoring.score(models.load(str(copy), **CPU), [example(prompts=("name150",) * 2)]),
+        ),
+        "token.*20",
+        error=ModelError,
+        why="IndexError",
+    ),
+    bad(
+        "choices-of-equal-tokens",
+        lambda box: scoring.score(box.tiny, [example(choices=("unheard", "unknown"))]),
+        "t/test/0.*unheard.*tiny",
+        why="accepted: the first is the prediction",
+    ),
+    bad(
+        "examples-scored-twice",
+        lambda box: scoring.score(box.tiny, [*FOUR, FOUR[0]]),
+        r"every uid once, found repeated \['t/test/0'\]",
+    ),
+    bad(
+        "scores-not-a-number",
+        lambda box: scoring.score(broken(), FOUR),
+        "finite numbers, found .*for 4 of 4, first 't/test/0'",
+    ),
+    bad(
+        "scores-not-a-number-for-one-word",
+        lambda box: scoring.score(broken("model.embed_tokens.weight name2"), FOUR),
+        "finite numbers, found .*for 1 of 4, first 't/test/2'",
+    ),
+    bad(
+        "scores-infinite",
+        lambda box: scoring.score(broken("lm_head.weight bad", float("inf")), FOUR),
+        "finite numbers, found .*for 4 of 4",
+    ),
+    # --- training
+    bad(
+        "labels-for-training-negative",
+        lambda box: finetune([-1, 0, 1, 0]),
+        "labels .*-1",
+        why="accepted: the last choice",
+    ),
+    bad(
+        "labels-for-training-too-large",
+        lambda box: finetune([0, 2, 1, 0]),
+        "labels .*2",
+        why="IndexError",
+    ),
+    bad(
+        "labels-for-training-floats",
+        lambda box: finetune(np.array([0.7, 0.2, 1.0, 0.0])),
+        "labels .*float64",
+        why="accepted: rounded down",
+    ),
+    bad(
+        "labels-for-training-truth-values",
+        lambda box: finetune(np.array([True, False, True, False])),
+        "labels .*bool",
+        why="accepted: what is right taken for a choice",
+    ),
+    bad(
+        "labels-for-training-texts",
+        lambda box: finetune(["good", "bad", "good", "bad"]),
+        "labels .*good",
+        why="ValueError",
+    ),
+    bad(
+        "labels-for-training-a-matrix",
+        lambda box: finetune(np.zeros((4, 1), int)),
+        "a label for each",
+        why="TypeError or accepted, as NumPy's version has it",
+    ),
+    bad(
+        "seed-for-training-negative",
+        lambda box: finetune([0, 0, 0, 0], seed=-1),
+        "seed .*found -1",
+        why="ValueError",
+    ),
+    bad(
+        "training-on-an-example-twice-with-records",
+        lambda box: finetune([0] * 5, [*FOUR, FOUR[0]], replace(SETTINGS, record_steps=1)),
+        r"every uid once, found repeated \['t/test/0'\]",
+    ),
+    bad(
+        "training-that-meets-what-is-not-a-number",
+        lambda box: finetune([0] * 4, lm=broken("model.embed_tokens.weight name2")),
+        "training on t at step 1 of 1: expected a finite loss.*found nan",
+        error=TrainingDiverged,
+    ),
+    # --- probes
+    bad(
+        "hidden-states-of-different-numbers-of-choices",
+        lambda box: probing.hidden_states(box.tiny, [FOUR[0], THREE_CHOICES]),
+        r"as many choices for all.*\[2, 3\]",
+        why="RuntimeError",
+    ),
+    bad(
+        "hidden-states-not-a-number-at-the-last-layer",
+        lambda box: probing.probe(broken(), FOUR, FOUR, 0),
+        "hidden states.*finite.*check its weights",
+        why="accepted: that layer's probe calls every answer wrong",
+    ),
+    bad(
+        "hidden-states-not-a-number-everywhere",
+        lambda box: probing.probe(broken("model.embed_tokens.weight is"), FOUR, FOUR, 0),
+        "finite numbers.*found not-a-number.*check its weights",
+    ),
+    # --- statistics
+    bad(
+        "one-array-for-a-list-of-seeds",
+        lambda box: stats.bootstrap(stats.column(0), np.ones((3, 2))),
+        "bootstrap: expected at least one .*list of arrays",
+        why="ValueError",
+    ),
+    bad(
+        "seeds-with-different-measurements",
+        lambda box: stats.bootstrap(stats.column(0), [np.ones((3, 2)), np.ones((3, 1))]),
+        r"bootstrap: expected .*found \[\(3, 2\), \(3, 1\)\]",
+        why="ValueError",
+    ),
+    bad(
+        "resamples-none",
+        lambda box: stats.forgetting(FAMILY, n_resamples=0),
+        "n_resamples: .*found 0",
+        why="accepted: every task is called 'below pre-trained'",
+    ),
+    bad(
+        "resamples-negative",
+        lambda box: crosstask.cross_task(
+            cross("tu", [0.9] * 2, np.full((2, 2), 0.6)), n_resamples=-5
+        ),
+        "n_resamples: .*found -5",
+        why="ValueError",
+    ),
+    bad(
+        "accuracies-in-percent",
+        lambda box: stats.forget_ratio(90, 60),
+        "accuracies .*90.*100",
+        why="accepted: a ratio of 0.34",
+    ),
+    bad(
+        "rank-correlation-of-what-is-undefined",
+        lambda box: stats.rank_correlation(np.array([1, 2, 3, NAN]), np.arange(4.0)),
+        "rank correlation: expected .*undefined",
+        why="accepted: not-a-number is the highest rank",
+    ),
+    bad(
+        "rank-correlation-of-unequal-lengths",
+        lambda box: stats.rank_correlation(np.arange(5.0), np.arange(4.0)),
+        "rank correlation: expected .*5 and 4",
+        why="ValueError",
+    ),
+    bad(
+        "forgetting-by-true-labels",
+        lambda box: crosstask.cross_task(FAMILY, "true"),
+        "one of random, flipped, found 'true'",
+    ),
+    bad(
+        "cross-task-forgetting-of-nothing",
+        lambda box: crosstask.cross_task([]),
+        "runs that were fine-tuned on a task before.*found none among 0 results",
+    ),
+    bad(
+        "agreement-of-a-matrix-with-itself",
+        lambda box: crosstask.model_agreement([CROSS, CROSS]),
+        "differ in either the model or the condition",
+    ),
+    bad(
+        "threshold-in-percent",
+        lambda box: measures.order(learned_and_lost(), threshold=60, n_resamples=10),
+        "threshold: .*found 60",
+        why="accepted: nothing is ever learned",
+    ),
+    bad(
+        "direction-unknown",
+        lambda box: measures.passing_steps(dynamics_of("t", [[0.5]]), 0.6, "sideways"),
+        "'up' or 'down', found 'sideways'",
+    ),
+    bad(
+        "answers-of-questions-that-the-task-has-no-more",
+        lambda box: measures.commonest_answers(FAMILY, lambda *a: FOUR),
+        "'t/test/4'.*recompute",
+        why="KeyError",
+    ),
+    bad(
+        "regression-of-an-empty-table",
+        lambda box: regression.least_squares(pd.DataFrame()),
+        "the regression's table: expected columns eval_task, model, found none",
+        why="the error says nothing of what was found",
+    ),
+    bad(
+        "regression-on-terms-in-one-text",
+        lambda box: regression.least_squares(measures.predictors(FAMILY, n_resamples=20), "tuned"),
+        "the regression's table: expected columns d, e, t, u",
+    ),
+    bad(
+        "rank-correlation-with-a-category",
+        lambda box: regression.correlations(
+            pd.DataFrame(
+                {
+                    "model": "m",
+                    "eval_task": list("abcd"),
+                    "family": ["x", "y", "x", "y"],
+                    "forget_ratio": [0.1, 0.2, 0.3, 0.4],
+                }
+            ),
+            ["family"],
+        ),
+        "numbers, found family",
+        why="ValueError",
+    ),
+    # --- stored results
+    bad(
+        "results-of-a-later-version",
+        lambda box: store.read_records(
+            box.records(FAMILY, lambda t: t.replace_schema_metadata({"forgetlib_format": "3"}))
+        ),
+        r"results.parquet: expected a complete record of format 2, found format 3\. .*delete it",
+        error=StoreError,
+    ),
+    bad(
+        "results-without-a-column",
+        lambda box: store.read_records(
+            box.records(FAMILY, lambda t: t.drop_columns(["train_loss"]))
+        ),
+        "found 'train_loss'",
+        error=StoreError,
+    ),
+    bad(
+        "results-whose-spec-is-no-json",
+        lambda box: store.read_records(
+            box.records(FAMILY[:1], lambda t: t.set_column(1, "spec", [["{"]]).cast(t.schema))
+        ),
+        "complete record of format 2",
+        error=StoreError,
+    ),
+    bad(
+        "results-whose-spec-is-of-another-version",
+        lambda box: store.read_records(
+            box.records(
+                FAMILY[:1], lambda t: t.set_column(1, "spec", [['{"colour": 1}']]).cast(t.schema)
+            )
+        ),
+        "RunSpec: expected fields among .*colour",
+        error=StoreError,
+    ),
+    bad(
+        "results-that-are-another-table",
+        lambda box: (
+            pd.DataFrame({"a": [1]}).to_parquet(box.path / "other.parquet"),
+            store.read_records(box.path / "other.parquet"),
+        ),
+        "other.parquet: expected a complete record of format 2, found format none",
+        error=StoreError,
+    ),
+    *(
+        bad(
+            f"results-that-are-{name}",
+            lambda box, content=content: (
+                (box.path / "file").write_bytes(content),
+                store.read_records(box.path / "file"),
+            ),
+            "file: expected a complete record of format 2, found .*delete it",
+            error=StoreError,
+        )
+        for name, content in (("empty", b""), ("text", b"run_id,spec\n" * 9), ("half", b"PAR1" * 9))
+    ),
+    bad(
+        "results-that-are-a-folder",
+        lambda box: store.read_records(box.path),
+        "complete record of format 2, found .*directory",
+        error=StoreError,
+    ),
+    bad(
+        "run-that-is-not-stored",
+        lambda box: box.store().read("0123456789abcdef"),
+        "0123456789abcdef.parquet: expected a complete record",
+        error=StoreError,
+    ),
+    bad(
+        "record-without-a-run",
+        lambda box: (
+            store.write_records([], box.store().work / "runs" / "0123456789abcdef.parquet"),
+            box.store().read("0123456789abcdef"),
+        ),
+        "0123456789abcdef.parquet: expected a complete record",
+        error=StoreError,
+        why="ValueError",
+    ),
+    bad(
+        "record-under-another-run-s-name",
+        lambda box: (
+            store.write_records(FAMILY[:1], box.store().work / "runs" / "0123456789abcdef.parquet"),
+            box.store().read("0123456789abcdef"),
+        ),
+        f"0123456789abcdef.parquet: expected .*{FAMILY[0].spec.run_id}",
+        error=StoreError,
+        why="read: the other run's scores are taken for this one's",
+    ),
+    bad(
+        "record-that-parquet-cannot-hold",
+        lambda box: box.store().write(
+            with_scores(FAMILY[0], uids=("\ud800", *map(str, range(39))))
+        ),
+        "writing .*parquet",
+        error=StoreError,
+        why="UnicodeEncodeError",
+    ),
+    bad(
+        "provenance-that-json-cannot-hold",
+        lambda box: box.store().write(replace(FAMILY[0], provenance={"seconds": np.float32(1)})),
+        "writing .*JSON",
+        error=StoreError,
+        why="TypeError",
+    ),
+    bad(
+        "weights-of-a-start-damaged",
+        lambda box: (
+            box.store().save_weights(SPEC.run_id, lambda path: path.write_bytes(b"{}")),
+            experiment.Bench(box.store()).at(
+                replace(SPEC, condition="random", start=SPEC), SPEC, lambda *a: None
+            ),
+        ),
+        f"{SPEC.run_id}.safetensors.*[Dd]elete",
+        error=StoreError,
+        why="SafetensorError",
+    ),
+    # --- studies
+    bad("study-none", lambda box: experiment.study(None), "study: .*found None"),
+    bad(
+        "study-with-n-train-a-text",
+        lambda box: experiment.study("tiny", n_train="40"),
+        "n_train .*found .*'40'",
+        why="TypeError",
+    ),
+    bad(
+        "study-with-n-train-a-float",
+        lambda box: experiment.study("tiny", n_train=40.5).specs(),
+        r"n_train.*found .*40\.5",
+    ),
+    bad(
+        "study-with-sizes-texts",
+        lambda box: experiment.study("tiny", sizes=["8"]),
+        "sizes .*found .*'8'",
+        why="TypeError",
+    ),
+    bad(
+        "study-with-seeds-texts",
+        lambda box: experiment.study("tiny", seeds=["0"]).specs(),
+        "seed.*found .*'0'",
+    ),
+    bad(
+        "study-with-one-task-twice",
+        lambda box: experiment.study("tiny", tasks=["tiny_city"] * 2).specs(),
+        "every task once",
+    ),
+    bad(
+        "study-with-a-model-none",
+        lambda box: experiment.study("tiny", models=[None]),
+        "models .*None",
+        why="TypeError",
+    ),
+    bad(
+        "study-with-a-model-without-a-name",
+        lambda box: experiment.study("tiny", models=[""]),
+        "models .*''",
+        why="accepted: the working directory is the model",
+    ),
+    bad(
+        "study-with-settings-a-dictionary",
+        lambda box: experiment.study("tiny", tuned={"learning_rate": 1e-3}).specs(),
+        "tuned .*TrainConfig",
+        why="TypeError",
+    ),
+    bad(
+        "study-with-an-unknown-tuning",
+        lambda box: experiment.study("tiny", tuning="adapters").specs(),
+        "one of body, full, lora, found 'adapters'",
+    ),
+    bad(
+        "run-of-an-unknown-task",
+        lambda box: experiment.run(spec_of("tiny_village", "base")),
+        "task: expected one of .*found 'tiny_village'",
+    ),
+    bad(
+        "packed-results-damaged",
+        lambda box: (
+            (place := box.path / "figures" / "tiny" / "results.parquet").parent.mkdir(parents=True),
+            place.write_bytes(b"PAR1"),
+            experiment.results(experiment.study("tiny"), progress=False),
+        ),
+        "figures.tiny.results.parquet: expected a complete record",
+        error=StoreError,
+    ),
+    bad(
+        "project-folder-that-is-a-file",
+        lambda box: (
+            (box.path / "file").touch(),
+            box.patch.setenv("FORGETLIB_ROOT", str(box.path / "file")),
+            experiment.results(experiment.study("tiny"), progress=False),
+        ),
+        "writing .*file.*: expected a folder that can be written",
+        error=StoreError,
+    ),
+    bad(
+        "check-of-a-text-of-runs",
+        lambda box: experiment.check(experiment.study("tiny"), "3"),
+        "check of study 'tiny': .*found '3'",
+        why="TypeError",
+    ),
+    # --- figures
+    bad(
+        "figure-of-an-empty-table",
+        lambda box: plots.forget_gap(pd.DataFrame()),
+        "rows with columns .*found 0 rows",
+    ),
+    bad(
+        "figure-of-another-figure-s-table",
+        lambda box: plots.claims(OWN),
+        r"rows with columns .*found 1 rows, without \['claim'",
+    ),
+    bad(
+        "figure-of-two-models",
+        lambda box: plots.forget_gap(pd.concat([OWN, OWN.assign(model="other")])),
+        r"one model, found \['other', 'tiny'\]",
+    ),
+    bad(
+        "figure-of-one-task-twice",
+        lambda box: plots.forget_gap(pd.concat([OWN, OWN])),
+        r"one row a task, found several for \['t'\]",
+    ),
+    bad(
+        "figure-of-sizes-without-sizes",
+        lambda box: plots.sizes(OWN.drop(columns="size")),
+        r"without \['size'\]",
+    ),
+    bad(
+        "figure-of-no-model",
+        lambda box: plots.models([], pd.DataFrame(), pd.DataFrame()),
+        r"at least one matrix.*found \[\]",
+    ),
+    bad(
+        "figure-of-a-task-that-is-not-described",
+        lambda box: plots.cross_task(CROSS, pd.DataFrame({"eval_task": ["t"], "family": ["x"]})),
+        "for u",
+        why="KeyError",
+    ),
+    bad(
+        "figure-in-a-folder-that-is-a-file",
+        lambda box: (
+            (box.path / "figures").touch(),
+            plots.save(plots.forget_gap(OWN), OWN, "fig2", experiment.study("tiny")),
+        ),
+        "writing .*fig2.pdf: expected a folder that can be written",
+        error=StoreError,
+    ),
+    # --- claims
+    bad(
+        "claims-of-another-table",
+        lambda box: claims.verdicts(own=pd.DataFrame({"colour": [1]})),
+        "table of a claim: expected .*eval_task.*found .*colour",
+        why="KeyError",
+    ),
+    bad(
+        "claims-of-a-table-without-a-measure",
+        lambda box: claims.verdicts(own=OWN.drop(columns="forget_gap_low")),
+        "table of a claim: expected .*forget_gap_low",
+        why="KeyError",
+    ),
+    bad(
+        "claims-of-tasks-without-families",
+        lambda box: claims.task_family_split(OWN, pd.DataFrame({"eval_task": ["t"]})),
+        "expected .*family",
+        why="KeyError",
+    ),
+    bad(
+        "claims-of-two-rows-a-task",
+        lambda box: claims.verdicts(own=pd.concat([OWN, OWN])),
+        "one row a eval_task, found several",
+    ),
+    bad(
+        "claims-of-random-labels-for-flipped-ones",
+        lambda box: claims.verdicts(flipped=CROSS),
+        "flipped labels in this place, found tiny, random",
+    ),
+    bad(
+        "verdict-on-an-unknown-statement",
+        lambda box: claims.verdict("beside", 0.5, stats.Interval(0.5, 0.4, 0.6)),
+        "one of above, below, within.*found 'beside'",
+        why="KeyError",
+    ),
+    # --- notebooks' parameters
+    bad(
+        "notebook-with-an-unknown-study",
+        lambda box: notebook("fig2", study="quik"),
+        "study: expected one of tiny, quick, embedded.*found 'quik'",
+    ),
+    bad(
+        "notebook-with-a-study-that-is-a-number",
+        lambda box: notebook("fig9", study=5),
+        "study: .*found 5",
+    ),
+    bad(
+        "notebook-with-one-task-for-a-list",
+        lambda box: notebook("fig5", study="tiny", tasks_only="tiny_city"),
+        r"tasks to be a list, found 'tiny_city'.*tasks=\['tiny_city'\]",
+    ),
+    bad(
+        "notebook-with-one-seed-for-a-list",
+        lambda box: notebook("fig6", study="tiny", seeds=0),
+        r"seeds to be a list, found 0.*seeds=\[0\]",
+    ),
+    bad(
+        "notebook-with-an-unknown-start",
+        lambda box: notebook("fig3", study="tiny", start="together"),
+        "one of pairwise, shared, found 'together'",
+    ),
+    bad(
+        "notebook-with-a-size-above-the-whole",
+        lambda box: notebook("fig7", study="tiny", sizes=[500]),
+        r"from 1 to below n_train, 120, found \[500\]",
+    ),
+    bad(
+        "notebook-with-n-train-a-text",
+        lambda box: notebook("fig1", study="tiny", n_train="40"),
+        "n_train .*found .*'40'",
+        why="TypeError",
+    ),
+    bad(
+        "tour-with-an-unknown-task",
+        lambda box: notebook("00", task="sst3"),
+        "task: expected one of .*found 'sst3'",
+    ),
+    bad(
+        "tour-with-an-unknown-model",
+        lambda box: notebook("00", task="tiny_city", model="no/such-model"),
+        "model 'no/such-model': expected 'embedded'",
+        error=ModelError,
+    ),
+    bad(
+        "tour-with-a-learning-rate-that-is-a-text",
+        lambda box: notebook("00", task="tiny_city", model="tiny", learning_rate="5e-5"),
+        "TrainConfig.learning_rate",
+        why="TypeError",
+    ),
+]
+
+
+def test_the_table_is_long_and_names_every_entry_once():
+    names = [entry.id for entry in BAD]
+    assert len(set(names)) == len(names) >= 60
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input_ends_in_the_right_error(box, call, error, message):
+    assert issubclass(error, ForgetlibError)
+    with pytest.raises(error) as raised:
+        call(box)
+    assert_says_everything(raised.value, message)
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def a_stored_run(box):
+    spec = experiment.study("tiny").specs()[0]
+    found = {
+        f"{t}/{p}": scores_with(t, p, 0.5, 8) for t in spec.train_tasks for p in ("train", "test")
+    }
+    probe = probe_with(0.5, n=8) if spec.probe else None
+    store.write_records(
+        [RunResult(spec, found, probe=probe)], box.path / "figures" / "tiny" / "results.parquet"
+    )
+
+
+def a_damaged_file(box):
+    a_stored_run(box)
+    path = box.path / "figures" / "tiny" / "results.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "before", "message"),
+    [
+        (["TINY"], None, "study: expected one of tiny, quick, embedded, found 'TINY'"),
+        (["tiny", "fig3"], None, "part of a study: expected one of own, cross.*found 'fig3'"),
+        (["tiny", "own", "fig3"], a_damaged_file, "results.parquet: expected a complete record"),
+        (["tiny", "--check", "0"], a_stored_run, "expected from 1 to 1 runs.*found 0"),
+        (["tiny", "--check", "-1"], a_stored_run, "expected from 1 to 1 runs.*found -1"),
+        (["tiny", "--check", "2"], a_stored_run, "expected from 1 to 1 runs.*found 2"),
+        pytest.param(
+            ["tiny", "--check", "1", "--seed", "-1"],
+            a_stored_run,
+            "seed.*found -1",
+            marks=pytest.mark.xfail(strict=True, reason="a traceback: ValueError"),
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_command_line_says_what_is_wrong_and_fails(box, capsys, arguments, before, message):
+    if before is not None:
+        before(box)
+    assert experiment.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert_says_everything(err.strip().removeprefix("error: "), message)
+
+
+@pytest.mark.parametrize("arguments", [[], ["tiny", "--check", "all"], ["tiny", "--tasks", "sst2"]])
+def test_the_command_line_shows_its_usage_where_it_cannot_read_its_arguments(capsys, arguments):
+    with pytest.raises(SystemExit, match="2"):
+        experiment.main(arguments)
+    assert "usage: python -m forgetlib.experiment" in capsys.readouterr().err
+
+
+def test_an_unknown_parameter_of_a_notebook_is_named(tmp_path, caplog):
+    """papermill goes on without the word that it does not know, but says so."""
+    (path,) = NOTEBOOKS.glob("fig2*.ipynb")
+    given = {"study": "tiny", "tasks_onyl": ["tiny_city"]}
+    papermill.execute_notebook(path, tmp_path / "out.ipynb", given, prepare_only=True)
+    assert "Passed unknown parameter: tasks_onyl" in caplog.text
+    assert "Passed unknown parameter: study" not in caplog.text
+
+
+# --- what is odd and right -----------------------------------------------------------------------
+
+
+def naive_scores(lm, examples):
+    """One sequence at a time, all logits; white space at a prompt's end goes with the response."""
+    rows = []
+    for e in examples:
+        rows.append([])
+        for prompt, choice in zip(e.prompts, e.choices, strict=True):
+            context = lm.tokenizer(prompt.rstrip()).input_ids
+            whole = lm.tokenizer(f"{prompt} {choice}").input_ids
+            tokens = context + whole[len(context) :]
+            with torch.inference_mode():
+                logits = lm.model(torch.tensor([tokens])).logits[0].float()
+            log_probs = F.log_softmax(logits, -1)
+            places = range(len(context), len(tokens))
+            rows[-1].append(sum(float(log_probs[i - 1, tokens[i]]) for i in places))
+    return np.array(rows)
+
+
+WORDS = None  # the tiny model's own tokenizer
+BYTES = bytes_tokenizer()
+BEGUN = bytes_tokenizer(first="<s>")
+RIGHT = {
+    "a-choice-that-begins-another": (WORDS, "is it", ("good", "good bad")),
+    "choices-that-begin-each-other": (WORDS, "is it", ("is", "is it", "is it good ?")),
+    "bytes-that-begin-each-other": (BYTES, "1 + 11 =", ("1", "12")),
+    "characters-that-begin-with-the-same-byte": (BYTES, "Zürich, café", ("é", "è")),
+    "one-word-and-forty": (WORDS, "is it", ("yes", "no " * 40)),
+    "one-byte-and-fifty": (BYTES, "n", ("0", "0" * 50)),
+    "a-prompt-of-one-token": (WORDS, "is", ("yes", "no")),
+    "a-prompt-of-one-byte": (BYTES, "?", ("yes", "no")),
+    "a-prompt-that-fills-the-context": (WORDS, "is " * 62, ("yes no", "no")),
+    "words-that-the-model-does-not-know": (WORDS, "unheard of", ("yes", "unheard")),
+    "a-prompt-that-ends-in-spaces": (BYTES, "Answer:   ", ("yes", "no")),
+    "a-prompt-that-ends-in-newlines": (BYTES, "Answer:\n\n", ("yes", "no")),
+    "a-prompt-that-ends-in-other-white-space": (BYTES, "A\t\u00a0\u2003\x1f", ("yes", "no")),
+    "choices-with-spaces-around-them": (BYTES, "Answer:", ("  yes ", "\nno\n")),
+    "chinese-and-japanese": (BYTES, "日本の首都", ("東京", "京都")),
+    "arabic-and-marks-of-direction": (BYTES, "\u202eمرحبا\u202c", ("نعم", "لا")),
+    "emoji-joined-and-flagged": (BYTES, "👩‍👩‍👧 🇨🇭", ("👍🏽", "👍")),
+    "an-accent-composed-and-combined": (BYTES, "caf", ("é", "e\u0301")),
+    "control-characters": (BYTES, "a\x00b\x07\x1b[0m\r\n\x7f", ("\x00", "\x01")),
+    "a-tokenizer-that-begins-every-text": (BEGUN, "Answer:\n", ("yes", "yes, or no")),
+    "a-tokenizer-that-joins-prompt-and-space": (JOINING, "is it", ("bad", "bade")),
+}
+
+
+@pytest.mark.parametrize("way", ["tree", "mask", None])
+@pytest.mark.parametrize(("tokenizer", "prompt", "choices"), RIGHT.values(), ids=RIGHT)
+def test_odd_texts_score_as_in_a_loop_of_single_sequences(tiny, tokenizer, prompt, choices, way):
+    """Beside an ordinary example with a prompt for each choice, whose scores it leaves alone."""
+    lm = replace(tiny, packs=way)
+    if tokenizer is not None:
+        lm = with_tokenizer(lm, tokenizer)
+    odd = example("odd", prompts=(prompt,) * len(choices), choices=choices)
+    words = ("good", "good bad", "bad")[: len(choices)]
+    usual = example("usual", prompts=("is it", "what is it", "is")[: len(choices)], choices=words)
+    found = scoring.score(lm, [odd, usual])
+    assert found.log_likelihoods == pytest.approx(naive_scores(lm, [odd, usual]), abs=1e-3)
+    assert len(set(found.log_likelihoods[0].tolist())) == len(choices)
+    alone = scoring.score(lm, [odd])
+    assert alone.log_likelihoods[0] == pytest.approx(found.log_likelihoods[0], abs=1e-4)
+
+
+def test_a_joined_boundary_keeps_the_prompt_s_own_tokens(tiny):
+    """ "it" and " bad": t and the space are one token together, and the prompt has the t alone."""
+    lm = with_tokenizer(tiny, JOINING)
+    sequence = models.encode(lm, example(prompts=("it",) * 2, choices=("bad", "good")), 0)
+    assert lm.tokenizer.convert_ids_to_tokens(sequence.tokens) == ["i", "t", "b", "a", "d"]
+    assert sequence.n_response == 3
+
+
+def test_a_task_of_odd_texts_goes_all_the_way_to_scores(box):
+    """Control characters, scripts, and white space, as rows of a task of one's own."""
+    odd = [
+        "\x00",
+        "\x07 bell",
+        "日本",
+        "é",
+        "e\u0301",
+        "👍🏽",
+        "\u202eabc",
+        "  a  b  ",
+        "\r\nx\r\n",
+        "½",
+    ]
+    rows = [(f"{text}/{i}", {"i": f"{text}{i}"}) for i, text in enumerate(odd * 3)]
+    made = mine(asked(choices=["ja ", "nein\n", "ÿ"], prompt="\tq"), rows)
+    lm = with_tokenizer(box.tiny, BYTES)
+    found = scoring.score(lm, made)
+    assert found.log_likelihoods == pytest.approx(naive_scores(lm, made), abs=1e-3)
+    assert all(e.choices[e.label] == "ja " for e in made)
+    drawn = labels.training_labels(made, "flipped", 0)
+    assert all(e.choices[d] != "ja " for e, d in zip(made, drawn, strict=True))
+    log = training.finetune(
+        replace(lm, model=models.load("tiny", **CPU).model), made, drawn, SETTINGS, 0
+    )
+    assert np.isfinite(log.loss).all()
+
+
+def test_equal_questions_under_different_uids_score_equally(tiny):
+    found = scoring.score(tiny, [example(i) for i in range(5)])
+    assert np.ptp(found.log_likelihoods, axis=0) == pytest.approx(0, abs=1e-5)
+
+
+def test_results_of_odd_names_come_back_from_a_folder_of_an_odd_name(tmp_path):
+    place = store.Store(tmp_path / "ø 日本 #1%" / "results.parquet", tmp_path / "work '\"\n")
+    uids = tuple(
+        f"t/test/{text}{i}" for i, text in enumerate(["\x00", "é", "e\u0301", "👍🏽"] * 10)
+    )
+    result = with_scores(FAMILY[0], uids=uids)
+    place.write(result)
+    place.pack([result.spec.run_id])
+    again = store.Store(place.packed, tmp_path / "nothing").read(result.spec.run_id)
+    assert again.scores["t/test"].uids == uids
+
+
+@pytest.mark.parametrize(
+    "text", ["costs $5 to $10", r"$\badmacro{x$", "日本 \u202e\x07\x00", "w " * 3000]
+)
+def test_a_figure_shows_any_text(project, text):
+    """Signs of mathematics are no mathematics, and a long prompt is shortened."""
+    rows = [
+        {"model": "m", "eval_task": "t", "split": split, "uid": f"t/{split}/{i}"}
+        for split in ("train", "test")
+        for i in range(4)
+    ]
+    table = pd.DataFrame(rows).assign(base=0.5, tuned=0.9, forgotten=0.4)
+    shown = [example(uid=f"t/{s}/0", prompts=(text,) * 2) for s in ("train", "test")]
+    figure = plots.example(table, shown)
+    drawn = "".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")))
+    assert text[:4] in drawn
+    assert len(drawn) < 4000
+    figure.canvas.draw()
+
+
+def test_the_same_seed_twice_is_one_seed():
+    assert experiment.study("tiny", seeds=[0, 0]).specs() == experiment.study("tiny").specs()
