@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -93,7 +94,7 @@ def lineage_of(task, chosen, part):
 def test_a_cluster_s_results_are_the_local_ones_bit_for_bit_and_each_is_done_once(
     ray_address, one_thread, project, monkeypatch, written
 ):
-    chosen = small()
+    chosen = small(tasks=("tiny_city",))
     found = results(chosen, "sizes", ray_address, progress=False)
     assert sorted(written) == sorted(s.run_id for s in chosen.specs("sizes"))
     monkeypatch.setenv("FORGETLIB_ROOT", str(project / "local"))
@@ -192,23 +193,47 @@ def test_what_is_done_survives_the_driver_and_its_locks_do_not(
         pass
 
 
+def test_siblings_start_from_weights_that_are_kept_until_another_lineage_begins(
+    project, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which a worker sets
+    chosen = small(tasks=("tiny_city",))
+    base, tuned, forgotten, smaller = chosen.specs("sizes")
+    trained, train = [], experiment.Bench.train
+    monkeypatch.setattr(
+        experiment.Bench, "train", lambda b, spec, r: trained.append(spec) or train(b, spec, r)
+    )
+    worker = cluster.Worker([], 1, cluster.source_hash())
+    for spec in (tuned, forgotten, smaller):
+        assert worker.run(spec, keep=spec == tuned).spec == spec
+    assert trained == [tuned, forgotten, smaller]
+    assert worker.store.weights_path(tuned.run_id).exists()
+    worker.run(base, keep=False)
+    assert not worker.store.weights_path(tuned.run_id).exists()
+
+
 def test_a_run_that_another_process_is_doing_is_left_to_it(
     ray_address, project, tmp_path, monkeypatch, written
 ):
     _, *specs = small(tasks=("tiny_city",)).specs("own")
     store = Store(tmp_path / "none", tmp_path / "work")
+    theirs = [experiment.run(s) for s in specs]
     lock = FileLock(store.lock_path(specs[0].run_id))
     lock.acquire()
-    theirs = experiment.run(specs[0])
+    looks = []
 
-    def they_finish(seconds):
-        assert not written  # not what starts from theirs
-        store.write(theirs)
-        lock.release()
+    def they_finish_at_the_second_look(seconds):
+        looks.append(seconds)
+        assert not written  # nor what starts from theirs
+        if len(looks) == 2:
+            for result in theirs:
+                store.write(result)
+            lock.release()
 
-    monkeypatch.setattr(cluster.time, "sleep", they_finish)
+    patience = SimpleNamespace(sleep=they_finish_at_the_second_look)
+    monkeypatch.setattr(cluster, "time", patience)  # the module's own: Ray's threads sleep too
     cluster.compute(specs, store, ray_address, progress=False)
-    assert written == [s.run_id for s in specs]
+    assert looks == [experiment.POLL_SECONDS] * 2
 
 
 def test_a_node_with_another_version_is_an_error(ray_address, project, tmp_path, monkeypatch):
@@ -232,13 +257,13 @@ def test_a_cluster_without_room_for_a_worker_is_an_error(
 def test_the_command_line_computes_on_a_cluster_that_runs_already(ray_address, project):
     code = (
         "import sys; sys.path.insert(0, 'tests'); import test_experiment as t;"
-        "t.STUDIES['tiny'] = t.named_tiny(); sys.exit(t.main(['tiny', 'own']))"
+        "t.STUDIES['tiny'] = t.named_tiny(); sys.exit(t.main(['tiny', 'cross']))"
     )
-    environment = os.environ | {"RAY_ADDRESS": ray_address, "OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"RAY_ADDRESS": ray_address}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
-    assert "tiny: 3 runs in" in done.stdout, done.stderr
+    assert "tiny: 2 runs in" in done.stdout, done.stderr
     assert "0 runs left, 0 workers, 0 died, 0 runs failed: 100%" in done.stderr
     assert open_store(small()).packed.exists()
 
