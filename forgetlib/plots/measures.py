@@ -129,7 +129,7 @@ def regression(
     terms = list(dict.fromkeys([*alone["term"], *joint["term"]]))
     panels = [t for t in terms if t in set(partial["term"])]
     n_rows, columns = panel_grid(len(panels), 3)
-    heights = [0.95 + 0.23 * len(terms)] + [0.35 + 1.35 * n_rows] * bool(panels)
+    heights = [0.95 + 0.23 * len(terms)] + [0.35 + 1.25 * n_rows] * bool(panels)
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, sum(heights)), layout="constrained")
         upper, *lower = _stacked(figure, heights)
