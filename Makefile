@@ -4,7 +4,7 @@ STUDY ?= quick
 PYTHON ?= python3
 RUNS ?= 3# runs that check computes again
 SEED ?= 0
-JOBS ?= 2# notebooks drawn at the same time
+JOBS ?= 2# notebooks drawn, or test files run, at the same time
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
@@ -15,10 +15,10 @@ FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basena
 notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
 
 .DEFAULT_GOAL := help
-.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test bench settings lint notebooks lock clean
+.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test bench settings lint notebooks lock audit clean
 
 help: ## print the targets
-	@echo "make TARGET [STUDY=tiny|quick|embedded]   (STUDY is $(STUDY))"; echo
+	@echo "make TARGET [STUDY=tiny|quick|embedded|paper-suite-270m|paper]   (STUDY is $(STUDY))"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
 	  | while read -r name text; do printf '  %-14s%s\n' "$$name" "$$text"; done
 	@printf '  %s\n                %s\n' "$(FIGURE_NAMES)" "draw one figure of STUDY"
@@ -58,8 +58,9 @@ check-figures: $(READY) ## compute some of STUDY's stored runs again, drawn by S
 lab: $(READY) ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
 
+# Two processes of one thread each: faster than one of two, as the waiting of one is the other's time.
 test: $(READY) ## run every test, the notebooks' too
-	@$(BIN)/python -m pytest tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine
 	@$(BIN)/python tests/bench.py
@@ -81,6 +82,15 @@ lock: ## write requirements.txt anew: the newest versions that pyproject.toml ad
 	@.work/lock/bin/python -m pip install --quiet torch==2.13.0
 	@.work/lock/bin/python -m pip install --quiet '.[test]'
 	@.work/lock/bin/python -m pip freeze --exclude forgetlib | sed 's/+cpu$$//' > requirements.txt
+
+# Strict: pip-audit alone passes over what it could not look up, and finds no vulnerabilities in it.
+audit: ## look the pinned versions up among known vulnerabilities
+	@rm -rf .work/audit && $(PYTHON) -m venv .work/audit
+	@.work/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@.work/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+	  --requirement requirements.txt || { echo "audit: expected every version in requirements.txt" \
+	  "to be looked up and none to be vulnerable, found the above. Update what is vulnerable; what" \
+	  "could not be looked up needs a network with pypi.org" >&2; exit 1; }
 
 clean: ## delete the work in progress of STUDY; packed results and figures stay
 	@rm -rf '.work/$(or $(STUDY),none)'

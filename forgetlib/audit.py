@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from forgetlib import tasks
-from forgetlib.schema import CHANCE, Example, RunResult
+from forgetlib.schema import CHANCE, Example, InputError, RunResult
 from forgetlib.stats import as_columns, correct, full_size, percentiles, resampled_means
 
 ALIKE = 0.5  # Jaccard similarity of word triples from which two prompts are near-duplicates
@@ -37,6 +37,10 @@ def audit(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int)
     first line, a passage or a premise, is a training question's too); true_first (share of
     questions whose first choice is true); and the accuracy of `SHORTCUTS` on the test set.
     """
+    if not seeds:
+        raise InputError(
+            "seeds of the audit", expected="at least one", found="none", do="Pass some: [0]."
+        )
     rows = []
     for name in names:
         task = tasks.get(name)

@@ -31,7 +31,7 @@ import scipy.stats
 
 from forgetlib import crosstask, regression, stats, tasks
 from forgetlib.crosstask import CrossTask
-from forgetlib.schema import CHANCE, InputError
+from forgetlib.schema import CHANCE, InputError, require_one_of
 from forgetlib.stats import MIN_TASKS, Interval
 from forgetlib.tasks import COMMONSENSE, LANGUAGE, SCIENCE
 
@@ -67,7 +67,7 @@ def beside_published(table: pd.DataFrame) -> pd.DataFrame:
         tasks can be compared, not the numbers.
     """
     columns = ["model", "eval_task", "forgotten", "forgotten_low", "forgotten_high"]
-    _given(table, "eval_task")
+    _given(table, ["eval_task"], *columns)
     rows = table[columns].copy()
     rows["paper"] = in_the_paper(rows["eval_task"]).map(PUBLISHED_FORGET_ACCURACY)
     return rows
@@ -168,6 +168,7 @@ SAME_PATTERN = 0.5  # rank correlation of two patterns over tasks: usually calle
 
 def verdict(statement: str, threshold: float, interval: Interval) -> str:
     """Whether an interval agrees with "above" or "below" the threshold, or "within +-" it."""
+    require_one_of("statement of a claim", statement, (ABOVE, BELOW, WITHIN))
     low, high = interval.low, interval.high
     agrees, disagrees = {
         ABOVE: (low > threshold, high < threshold),
@@ -284,12 +285,18 @@ def _row(
     return pd.DataFrame([row])
 
 
-def _given(table: pd.DataFrame | None, *key: str) -> pd.DataFrame | None:
-    """The table, or None where it is empty; every `key` has to be there once."""
+def _require(table: pd.DataFrame, *columns: str) -> None:
+    do = "Pass the table that the claim's docstring names."
+    stats.require_columns("table of a claim", table, columns, do)
+
+
+def _given(table: pd.DataFrame | None, key: Sequence[str], *others: str) -> pd.DataFrame | None:
+    """The table with these columns, or None where it is empty; every key has to be there once."""
     if table is None or table.empty:
         return None
-    if table.duplicated([*key]).any():
-        twice = table.loc[table.duplicated([*key]), [*key]].iloc[0].to_dict()
+    _require(table, *key, *others)
+    if table.duplicated(key).any():
+        twice = table.loc[table.duplicated(key), key].iloc[0].to_dict()
         raise InputError(
             "table of a claim",
             expected=f"one row a {' and '.join(key)}",
@@ -307,6 +314,7 @@ def _numbers(table: pd.DataFrame | None, *columns: str) -> list[np.ndarray]:
     """The columns, each (N,), of the N rows where all of them are defined; N = 0 without table."""
     if table is None:
         return [np.zeros(0) for _ in columns]
+    _require(table, *columns)
     return list(table[list(columns)].astype(float).dropna().to_numpy().T)
 
 
@@ -316,13 +324,16 @@ def _columns(measure: str) -> list[str]:
 
 def _with_ratio(own: pd.DataFrame | None) -> pd.DataFrame | None:
     """The tasks that had something to forget."""
-    table = _given(own, "eval_task")
+    table = _given(own, ["eval_task"], "ratio_defined")
     return None if table is None else table[table["ratio_defined"].astype(bool)]
 
 
 def _with_families(table: pd.DataFrame, described: pd.DataFrame | None) -> pd.DataFrame:
     """The table with the family of each task; NaN where it is not described."""
-    known = {} if described is None else described.set_index("eval_task")["family"].to_dict()
+    known = {}
+    if described is not None:
+        _require(described, "eval_task", "family")
+        known = dict(zip(described["eval_task"], described["family"], strict=True))
     return table.assign(family=table["eval_task"].map(known))
 
 
@@ -483,7 +494,7 @@ def other_tasks_better(cross: CrossTask | None, described: pd.DataFrame | None) 
 
 def _with_forget_ratio(predictors: pd.DataFrame | None, predictor: str) -> tuple[Interval, int]:
     """Rank correlation over tasks of a predictor with the forget ratio, and the number of tasks."""
-    table = _given(predictors, "eval_task")
+    table = _given(predictors, ["eval_task"])
     if table is None:
         return Interval(NAN, NAN, NAN), 0
     (found,) = regression.correlations(table, [predictor]).to_dict("records")
@@ -526,7 +537,7 @@ def no_example_level_prediction(examples: pd.DataFrame | None) -> pd.DataFrame:
     the square of its standard error (a quarter of the interval's width, about) is subtracted, which
     sampling error adds.
     """
-    table = _given(examples, "seed", "uid")
+    table = _given(examples, ["seed", "uid"])
     found = None if table is None else regression.example_level(table).set_index("eval_task")
     rows = []
     for predictor, words in (
@@ -561,7 +572,7 @@ def learn_forget_anticorrelated(order: pd.DataFrame | None) -> pd.DataFrame:
     order: from `measures.order`; tasks with too few qualifying examples are left out (`enough`).
     Learned first is a small step and forgotten last a large one, hence the sign.
     """
-    table = _given(order, "eval_task")
+    table = _given(order, ["eval_task"], "enough")
     table = None if table is None else table[table["enough"].astype(bool)]
     (correlation,) = _numbers(table, "rank_correlation")
     statistic = "mean rank correlation of the steps of learning and of forgetting"
@@ -577,7 +588,7 @@ def probes_recover(probes: pd.DataFrame | None) -> pd.DataFrame:
     where the interval of the probe's accuracy after fine-tuning is above chance: else there is
     nothing that it could lose.
     """
-    table = _given(probes, "eval_task")
+    table = _given(probes, ["eval_task"], "fine_tuned_low")
     table = None if table is None else table[table["fine_tuned_low"] > CHANCE]
     difference, fine_tuned = _numbers(table, "difference", "fine_tuned")
     statistic = "change of probe accuracy by forgetting, by its height above chance before"
@@ -593,7 +604,9 @@ def not_sample_size(sizes: pd.DataFrame | None) -> pd.DataFrame:
     compared with the paper, of whose tasks five have published ones for both sizes. But accuracies
     have the same order already where nothing is forgotten: hence the forget ratios.
     """
-    table = _given(sizes, "eval_task", "size")
+    table = _given(
+        sizes, ["eval_task", "size"], "ratio_defined", "n_train", "forgotten", "forget_ratio"
+    )
     both: pd.DataFrame | None = None
     words = "small and full forgetting sets"
     if table is not None and table["size"].min() < table["size"].max():

@@ -192,9 +192,8 @@ class _Driver:
                     self.skipped.append(spec)
                     lineage.remove(spec)
                 elif spec.start not in lineage:  # else another process is doing its start
-                    lock = FileLock(self.store.lock_path(spec.run_id))
                     with contextlib.suppress(Timeout):
-                        lock.acquire(timeout=0)
+                        lock = self.store.lock(spec.run_id).lock
                         lineage.remove(spec)
                         if spec.run_id not in self.store:
                             self.queue = [other for other in self.queue if other is not lineage]
@@ -275,7 +274,7 @@ class Worker:
         try:
             result = experiment.run(spec, self.bench)
             if keep:
-                self.store.save_weights(spec.run_id, self.bench.save)
+                self.bench.keep(spec)
             return result
         except Exception as error:  # sent as text, since not every exception can be
             return experiment.reason(error), isinstance(error, ForgetlibError)

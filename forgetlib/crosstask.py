@@ -26,6 +26,7 @@ from forgetlib.stats import (
     check_same_examples,
     correct,
     jackknife,
+    means_of,
     percentiles,
     rank_correlation,
     ratio_of,
@@ -102,7 +103,7 @@ def cross_task(
         )
         for task in tasks
     )
-    means = np.array([np.mean([g.mean(0) for g in groups], axis=0) for groups in outcomes])
+    means = np.array([means_of(groups) for groups in outcomes])
     rng = np.random.default_rng(0)
     # The same seeds for every task. Normal, since variance components are taken of the resamples.
     draws = seed_draws(rng, n_resamples, len(seeds), normal=True)

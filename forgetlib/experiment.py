@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import platform
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
 import forgetlib
@@ -34,7 +36,12 @@ from forgetlib.schema import (
     RunResult,
     RunSpec,
     TrainConfig,
+    require,
+    require_name,
+    require_one_of,
+    require_whole,
 )
+from forgetlib.sources import DataMissing
 from forgetlib.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -113,6 +120,11 @@ class Study:
     modified: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("n_train", "n_eval"):
+            require_whole(f"{name} of study {self.name!r}", getattr(self, name), 1)
+        for name in ("tuned", "forgetting"):
+            what = f"{name} of study {self.name!r}"
+            require(what, getattr(self, name), TrainConfig, "a TrainConfig")
         for name in ("tasks", "seeds", "models"):
             if not getattr(self, name):
                 raise InputError(
@@ -121,14 +133,8 @@ class Study:
                     found="none",
                     do="Name one, or leave the setting out.",
                 )
-        if self.start not in STARTS:
-            raise InputError(
-                f"start of study {self.name!r}",
-                expected=f"one of {', '.join(STARTS)}",
-                found=repr(self.start),
-                do="Choose one of these.",
-            )
-        if too_large := [n for n in self.sizes if not 0 < n < self.n_train]:
+        require_one_of(f"start of study {self.name!r}", self.start, STARTS)
+        if too_large := [n for n in self.sizes if n not in range(1, self.n_train)]:
             raise InputError(
                 f"sizes of study {self.name!r}",
                 expected=f"from 1 to below n_train, {self.n_train}",
@@ -168,13 +174,9 @@ class Study:
                 for s in self.cross_task("random", seed, model)
             ],
         }
-        if part is not None and part not in parts:
-            raise InputError(
-                "part of a study",
-                expected=f"one of {', '.join(parts)}",
-                found=repr(part),
-                do="Correct the name; None is the whole study.",
-            )
+        if part is not None:
+            do = "Correct the name; None is the whole study."
+            require_one_of("part of a study", part, parts, do)
         wanted = [s for name in parts if part in (None, name) for s in parts[name]]
         unique = {a.run_id: a for s in wanted for a in s.lineage}
         # What starts from the same model stands together, so that its weights are kept briefly.
@@ -266,6 +268,31 @@ STUDIES = {
             sizes=(32,),
             cross_seeds=(0,),
         ),
+        Study(
+            "paper-suite-270m",
+            "Gemma-3-270M, the paper's tasks",
+            tasks.suite("paper"),
+            seeds=(0,),
+            n_train=128,
+            n_eval=200,
+            tuned=_TUNED,
+            forgetting=_FORGETTING,
+            start="shared",
+        ),
+        # Low-rank, which one GPU has room for, and for which the paper's learning rate is usual.
+        Study(
+            "paper",
+            "Llama-2-7B, GPT-J-6B and GPT-2, the paper's tasks",
+            tasks.suite("paper"),
+            seeds=(0,),
+            n_train=1000,
+            n_eval=500,
+            tuned=TrainConfig(1e-4, record_steps=10),
+            forgetting=TrainConfig(1e-4, record_steps=10),
+            sizes=(100,),
+            models=("meta-llama/Llama-2-7b-hf", "EleutherAI/gpt-j-6b", "openai-community/gpt2"),
+            tuning="lora",
+        ),
     )
 }
 
@@ -276,13 +303,8 @@ def study(name: str, **changes: Any) -> Study:
     A change that is None changes nothing. A variation keeps its results in a folder of its own,
     and takes those runs from the named study that are the same.
     """
-    if name not in STUDIES:
-        raise InputError(
-            "study",
-            expected=f"one of {', '.join(STUDIES)}",
-            found=repr(name),
-            do="Correct the name, or vary one: study('quick', tasks=(...)).",
-        )
+    do = "Correct the name, or vary one: study('quick', tasks=(...))."
+    require_one_of("study", name, STUDIES, do)
     named = STUDIES[name]
     for key in ("tasks", "seeds", "sizes", "models", "cross_seeds"):
         if not isinstance(changes.get(key), list | tuple | None):
@@ -304,7 +326,10 @@ def study(name: str, **changes: Any) -> Study:
         )
     if "sizes" not in given:  # the study's own, of those that are still smaller
         n_train = given.get("n_train", named.n_train)
+        require_whole(f"n_train of study {name!r}", n_train, 1)
         given["sizes"] = tuple(n for n in named.sizes if n < n_train)
+    for model in given.get("models", ()):
+        require_name(f"models of study {name!r}", model)
     # A folder is the same one wherever a notebook or a target is started.
     given["models"] = tuple(
         str(Path(m).resolve()) if Path(m).is_dir() else m for m in given.get("models", named.models)
@@ -342,10 +367,14 @@ def results(
     Missing runs are computed first, in this process or on the Ray cluster at `ray_address` (see
     `cluster.compute`). Several processes may call this for one study at the same time: each run is
     done by one of them. After a kill, finished runs are there, and the run in progress starts
-    again. Raises RunsFailed, at the end, where a run raised.
+    again. Raises RunsFailed, at the end, where a run raised. Tasks whose data cannot be had are
+    left out, with a warning, and figures name them.
     """
     store = open_store(study)
     specs = study.specs(part)
+    if any(s.run_id not in store for s in specs):
+        study = _with_data(study)
+        specs = study.specs(part)
     all_ids = [s.run_id for s in study.specs()]
     if not study.modified and (others := store.others(all_ids)):
         raise StudyError(
@@ -366,9 +395,65 @@ def results(
     finally:
         # What there is, so that a long study can be handed on while it is under way.
         done = [i for i in all_ids if i in store]
-        if not study.modified and not store.is_packed(done):
+        if _writes() and not study.modified and not store.is_packed(done):
             store.pack(done)
     return [store.read(s.run_id) for s in specs]
+
+
+def _writes() -> bool:
+    """Whether this process writes results: alone, or the first of those that share a model."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _with_data(study: Study) -> Study:
+    """The study without those tasks that are not stored and whose data cannot be had here."""
+    done = _origins(study)
+    lost = tasks.missing(t for t in study.tasks if t not in done)
+    if not lost:
+        return study
+    reasons = "".join(f"\n  {task}: {why}" for task, why in lost.items())
+    if len(lost) == len(study.tasks):
+        raise DataMissing(
+            f"study {study.name!r}",
+            expected="the data of at least one of its tasks",
+            found=f"none:{reasons}",
+            do="Make them available, and start again.",
+        )
+    warnings.warn(f"study {study.name!r} goes on without {len(lost)} tasks:{reasons}", stacklevel=3)
+    return replace(study, tasks=tuple(t for t in study.tasks if t not in lost))
+
+
+def _origins(study: Study) -> dict[str, dict[str, set[str]]]:
+    """Task -> "train" and "test" -> the source's splits that a study's stored examples are from."""
+    store = open_store(study)
+    found: dict[str, dict[str, set[str]]] = {}
+    for run_id in store.others(()):
+        for where, scores in store.read(run_id).scores.items():
+            task, part = where.split("/")
+            of_part = found.setdefault(task, {}).setdefault(part, set())
+            of_part.update(uid.split("/")[1] for uid in scores.uids)
+    return found
+
+
+def data_note(study: Study) -> str:
+    """What a figure has to say of a study's data; "" where there is nothing.
+
+    Of tasks with splits of their own: which are left out, since their data could not be had, and
+    for which both sets are carved from the same rows, since a split was missing.
+    """
+    if not any(tasks.get(t).splits for t in study.tasks):
+        return ""
+    origins = _origins(study)
+    lost = [t for t in study.tasks if t not in origins]
+    carved = [
+        t
+        for t in study.tasks
+        if tasks.get(t).splits
+        and (parts := origins.get(t, {})).keys() == {"train", "test"}
+        and not parts["train"].isdisjoint(parts["test"])
+    ]
+    notes = {"Left out, no data": lost, "Train and test carved from one split": carved}
+    return ". ".join(f"{note}: {', '.join(names)}" for note, names in notes.items() if names)
 
 
 def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) -> None:
@@ -377,7 +462,10 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
     A run that raises does not stop the others: RunsFailed names it at the end. What the store
     cannot write stops at once, as it would for the others too.
     """
-    waiting = [s for s in specs if s.run_id not in store]
+    from forgetlib import parallel
+
+    missing = parallel.from_first(lambda: {s.run_id for s in specs if s.run_id not in store})
+    waiting = [s for s in specs if s.run_id in missing]
     n_done = len(specs) - len(waiting)
     bench = Bench(store)
     failures: dict[RunSpec, str] = {}
@@ -385,7 +473,8 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
     total = sum(map(cost, waiting))
     # A log file gets a line now and then; a terminal, a moving bar.
     pause = 0.2 if sys.stderr.isatty() else 5.0
-    with tqdm(total=total, unit="ex", disable=not progress, mininterval=pause) as bar:
+    quiet = not progress or not _writes()
+    with tqdm(total=total, unit="ex", disable=quiet, mininterval=pause) as bar:
         while waiting:
             blocked: set[str] = set()  # runs in progress elsewhere, and what starts from them
             for spec in list(waiting):
@@ -397,14 +486,13 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
                     waiting.remove(spec)
                     continue
                 try:
-                    lock = FileLock(store.lock_path(spec.run_id), timeout=0)
-                    with lock:
+                    with _claimed(spec, store) as ours:
+                        if not ours:
+                            blocked.add(spec.run_id)
+                            continue
                         if spec.run_id not in store:  # not done by another process meanwhile
                             _run_and_keep(spec, specs, store, bench, bar, f"{n_done}/{len(specs)}")
                         n_done += 1
-                except Timeout:
-                    blocked.add(spec.run_id)
-                    continue
                 except StoreError:
                     raise
                 except Exception as error:
@@ -414,8 +502,25 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
                 bar.set_description(f"{n_done}/{len(specs)} runs: waiting for another process")
                 time.sleep(POLL_SECONDS)
         bar.set_description(f"{n_done}/{len(specs)} runs")
+    parallel.wait()  # until the first has written
     if failures:
         raise RunsFailed(failures, skipped)
+
+
+@contextlib.contextmanager
+def _claimed(spec: RunSpec, store: Store) -> Iterator[bool]:
+    """Whether a run is this process's to do, or that of all processes which share a model."""
+    from forgetlib import parallel
+
+    with contextlib.ExitStack() as held:
+
+        def claim() -> bool:
+            with contextlib.suppress(Timeout):
+                held.enter_context(store.lock(spec.run_id))
+                return True
+            return False
+
+        yield parallel.from_first(claim)
 
 
 def reason(error: Exception) -> str:
@@ -437,9 +542,11 @@ def _run_and_keep(
     result = run(spec, bench, report)
     # Weights first: a kill between the two loses this run, not this run's descendants' start.
     if any(s.start == spec and s.run_id not in store for s in specs):
-        store.save_weights(spec.run_id, bench.save)
-    store.write(result)
+        bench.keep(spec)
     start = spec.start
+    if not _writes():
+        return
+    store.write(result)
     if start and not any(s.start == start and s.run_id not in store for s in specs):
         store.drop_weights(start.run_id)
 
@@ -483,16 +590,24 @@ class Bench:
             if start is None:
                 self._lm.set_weights(self._pretrained)
                 self._state = None
-            elif self._store is not None and self._store.weights_path(start.run_id).exists():
-                from safetensors.torch import load_file
-
-                self._lm.set_weights(load_file(self._store.weights_path(start.run_id)))
+            elif (kept := self._kept(start)) is not None:
+                self._lm.set_weights(kept)
                 self._state = start.run_id
             else:
                 self.train(start, lambda what, n: report(f"{what} (its start, again)", 0))
                 if self._store is not None:  # others may start from it too
-                    self._store.save_weights(start.run_id, self.save)
+                    self.keep(start)
         return self._lm
+
+    def _kept(self, spec: RunSpec) -> dict[str, Any] | None:
+        """The weights that a run ended with, where they are kept and can be read."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return None if self._store is None else load_file(self._store.weights_path(spec.run_id))
+        except (OSError, SafetensorError):  # they can be trained again
+            return None
 
     def train(self, spec: RunSpec, report: Progress) -> Any:
         """Bring the model to its state at the end of `spec`; the training log, or None for base."""
@@ -515,14 +630,24 @@ class Bench:
         self._state = spec.run_id
         return log
 
-    def save(self, path: Path) -> None:
+    def keep(self, spec: RunSpec) -> None:
+        """Put the model's weights into the store, as those that a run ended with."""
         from safetensors.torch import save_file
 
+        from forgetlib import parallel
         from forgetlib.models import disk_errors
 
         assert self._lm is not None
-        with disk_errors():
-            save_file(self._lm.weights(), path)
+        assert self._store is not None
+        weights = self._lm.weights()
+
+        def save(path: Path) -> None:
+            with disk_errors():
+                save_file(weights, path)
+
+        if _writes():
+            self._store.save_weights(spec.run_id, save)
+        parallel.wait()
 
 
 def _ignore_progress(what: str, n_examples: int) -> None:
@@ -546,7 +671,7 @@ def run(
     """
     from forgetlib import probing, scoring
 
-    started = time.time()
+    started = time.perf_counter()
     bench = bench or Bench()
     data = _training_sets(spec)
     for task in spec.eval_tasks:
@@ -571,7 +696,19 @@ def run(
         train, test = (data[f"{spec.train_task}/{part}"] for part in ("train", "test"))
         extra["probe"] = probing.probe(lm, train, test, spec.seed)
         report("probed", len(train) + len(test))
-    return RunResult(spec, scores, provenance=provenance(lm, time.time() - started), **extra)
+    where_from = provenance(lm, time.perf_counter() - started) | {"data": data_hash(data)}
+    return RunResult(spec, scores, provenance=where_from, **extra)
+
+
+def trained(spec: RunSpec) -> LM:
+    """The model as a run leaves it, to look at or to save: its training is done again."""
+    return Bench().at(spec, spec, _ignore_progress)
+
+
+def data_hash(data: Mapping[str, Sequence[Example]]) -> str:
+    """Of every example's uid, prompts, choices and label: a changed prompt or row changes it."""
+    content = [(where, [astuple(e) for e in data[where]]) for where in sorted(data)]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 # Between machines, bf16 rounds in another order, and training carries that on: the same SST-2 run
@@ -587,9 +724,9 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
     likelihoods of a pre-trained model by `SAME_LOG_LIKELIHOODS` nats on average.
 
     n_runs, seed: how many runs, drawn at random
-    Columns: run, data, same_origin (whether the scores have to be the same), n, stored and again
-    (accuracies), equal_predictions (share), difference (mean absolute, of log-likelihoods, nats),
-    ok.
+    Columns: run, data, same_origin (whether the scores have to be the same), same_data (whether the
+    questions are), n, stored and again (accuracies), equal_predictions (share), difference (mean
+    absolute, of log-likelihoods, nats), ok.
     """
     import numpy as np
     import pandas as pd
@@ -598,11 +735,12 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
 
     store = open_store(study)
     stored = [s for s in study.specs() if s.run_id in store]
-    if not 0 < n_runs <= len(stored):
+    require_whole("seed of the check", seed)
+    if n_runs not in range(1, len(stored) + 1):
         raise InputError(
             f"check of study {study.name!r}",
             expected=f"from 1 to {len(stored)} runs, as many as are stored",
-            found=n_runs,
+            found=repr(n_runs),
             do="Correct the number, or compute the study first.",
         )
     picked = np.random.default_rng(seed).choice(len(stored), n_runs, replace=False)
@@ -614,6 +752,7 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
             for r in (old, new)
         )
         same_origin = was == now and not was["commit"].endswith("+")
+        same_data = was.get("data", now["data"]) == now["data"]  # earlier results do not tell
         for data, scores in old.scores.items():
             again = new.scores[data]
             apart = np.abs(scores.log_likelihoods - again.log_likelihoods)
@@ -629,12 +768,13 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
                     "run": str(spec),
                     "data": data,
                     "same_origin": same_origin,
+                    "same_data": same_data,
                     "n": len(scores),
                     "stored": accuracies[0],
                     "again": accuracies[1],
                     "equal_predictions": (predictions(scores) == predictions(again)).mean(),
                     "difference": apart.mean(),
-                    "ok": bool(ok) and scores.uids == again.uids,
+                    "ok": bool(ok) and same_data and scores.uids == again.uids,
                 }
             )
     return pd.DataFrame(rows)
@@ -647,10 +787,14 @@ def provenance(lm: LM, seconds: float) -> dict[str, Any]:
     """Where a result came from: code, libraries, machine, time. Read, never computed with."""
     import torch
 
+    from forgetlib import parallel
+
     found: dict[str, Any] = {"forgetlib": forgetlib.__version__, "commit": _commit()}
     for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
+    if parallel.size() > 1:
+        found["processes"] = parallel.size()
     cuda = lm.device.type == "cuda"
     return found | {
         "python": platform.python_version(),
@@ -685,6 +829,7 @@ def _cpu_name() -> str:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
+    """The command line: compute, check, or estimate; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m forgetlib.experiment",
         description="Compute a study's missing runs.",
@@ -701,6 +846,14 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     parser.add_argument("--check", type=int, metavar="N", help="compute N stored runs again")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of these runs")
+    parser.add_argument(
+        "--cost",
+        action="store_true",
+        help="compute nothing; print what it would cost on this machine",
+    )
+    parser.add_argument(
+        "--tflops", type=float, metavar="RATE", help="of another machine, for --cost, in TFLOP/s"
+    )
     given = parser.parse_args(None if arguments is None else list(arguments))
     try:
         chosen = study(given.study)
@@ -708,11 +861,19 @@ def main(arguments: Iterable[str] | None = None) -> int:
             table = check(chosen, given.check, given.seed)
             print(table.round(3).to_string(index=False))
             return 0 if table["ok"].all() else 1
+        if given.cost:
+            from forgetlib import cost as estimate
+
+            for part in given.part or (None,):
+                print(estimate.report(chosen, part, given.tflops))
+            return 0
         found = [r for part in given.part or (None,) for r in results(chosen, part, given.ray)]
     except ForgetlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     seconds = sum(r.provenance.get("seconds", 0) for r in found)
+    if not _writes():
+        return 0
     print(
         f"{chosen.name}: {len(found)} runs in {open_store(chosen).packed}, {seconds:.0f} s of work"
     )

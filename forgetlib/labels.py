@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forgetlib.schema import Example, InputError, hash_uniform
+from forgetlib.schema import CONDITIONS, Example, hash_uniform, require_one_of
 
 
 def training_labels(examples: Sequence[Example], condition: str, seed: int) -> np.ndarray:
@@ -15,6 +15,7 @@ def training_labels(examples: Sequence[Example], condition: str, seed: int) -> n
     true: the true response. random: one of the choices, each as likely, drawn once for an example
     and so the same in every epoch (the paper's fixed forgetting set). flipped: always a wrong one.
     """
+    require_one_of("condition", condition, CONDITIONS[1:], "'base' trains nothing: no labels.")
     true = np.array([e.label for e in examples], dtype=np.int64)
     if condition == "true":
         return true
@@ -22,11 +23,4 @@ def training_labels(examples: Sequence[Example], condition: str, seed: int) -> n
     draw = np.array([hash_uniform(f"label-{condition}", seed, e.uid) for e in examples])
     if condition == "random":
         return (draw * n_choices).astype(np.int64)
-    if condition == "flipped":
-        return (true + 1 + (draw * (n_choices - 1)).astype(np.int64)) % n_choices
-    raise InputError(
-        "condition",
-        expected="one of true, random, flipped",
-        found=repr(condition),
-        do="'base' trains nothing and has no labels.",
-    )
+    return (true + 1 + (draw * (n_choices - 1)).astype(np.int64)) % n_choices

@@ -15,7 +15,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from forgetlib.schema import Dynamics, Example, InputError, ProbeResult, RunResult
+from forgetlib.schema import (
+    Dynamics,
+    Example,
+    ProbeResult,
+    RunResult,
+    require_number,
+    require_one_of,
+    require_whole,
+)
 from forgetlib.stats import (
     N_RESAMPLES,
     PHASES,
@@ -31,6 +39,8 @@ from forgetlib.stats import (
     correlation_percentiles,
     forgetting,
     full_size,
+    means_of,
+    other_data,
     percentiles,
     predictions,
     rank_correlations,
@@ -92,6 +102,12 @@ def commonest_answers(
             _, row["true_share"] = _commonest([e.choices[e.label] for e in examples.values()])
             for phase in PHASES:
                 scores = runs[phase].scores[f"{task}/test"]
+                if gone := [uid for uid in scores.uids if uid not in examples]:
+                    raise other_data(
+                        f"answers of {runs[phase].spec}",
+                        "questions that the task has",
+                        f"{len(gone)} others, first {gone[0]!r}",
+                    )
                 given = zip(scores.uids, predictions(scores), strict=True)
                 answer, share = _commonest([examples[uid].choices[i] for uid, i in given])
                 row |= {f"{phase}_answer": answer, f"{phase}_share": share}
@@ -193,10 +209,8 @@ def passing_steps(dynamics: Dynamics, threshold: float, direction: str) -> np.nd
         to below it)
     NaN where an example is beyond the threshold before training, and where it never passes.
     """
-    if direction not in ("up", "down"):
-        raise InputError(
-            "direction", expected="'up' or 'down'", found=repr(direction), do="Correct the word."
-        )
+    require_one_of("direction", direction, ("up", "down"))
+    require_number("threshold", threshold, "a confidence from 0 to 1", lambda t: 0 <= t <= 1)
     above = dynamics.confidence >= threshold  # (S, N)
     beyond = above if direction == "up" else ~above
     passes = beyond.any(0) & ~beyond[0]
@@ -213,11 +227,10 @@ def _steps(runs: Family, threshold: float) -> pd.DataFrame | None:
         return None
     place = {uid: i for i, uid in enumerate(tuned.uids)}
     if unknown := [uid for uid in forgotten.uids if uid not in place]:
-        raise InputError(
+        raise other_data(
             f"dynamics of {runs['forgotten'].spec}",
-            expected="examples that were recorded in fine-tuning too",
-            found=f"{len(unknown)} others, first {unknown[0]!r}",
-            do="They were made by different versions of the data: recompute the study.",
+            "examples that were recorded in fine-tuning too",
+            f"{len(unknown)} others, first {unknown[0]!r}",
         )
     order = [place[uid] for uid in forgotten.uids]
     learned = passing_steps(tuned, threshold, "up")[order]
@@ -255,6 +268,7 @@ def order(
     averaged, weighted by n; the interval resamples examples within each seed, and is missing where
     every resample has the same order (with few recorded steps, most examples share them).
     """
+    require_whole("n_resamples", n_resamples, 1)
     rows = []
     for model, task, seeds in full_size(results):
         found = [s for s in (_steps(runs, threshold) for runs in seeds) if s is not None]
@@ -336,7 +350,7 @@ def probe_accuracy(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPL
             np.concatenate([_pair_means(found[phase].correct) for phase in PHASES], axis=1)
             for found in probed
         ]
-        means = np.mean([g.mean(0) for g in groups], axis=0)
+        means = means_of(groups)
         rng = np.random.default_rng(0)
         resampled = resampled_means(groups, n_resamples=n_resamples, rng=rng)
         places = np.arange(len(means)).reshape(len(PHASES), len(layers))

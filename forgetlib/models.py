@@ -9,16 +9,19 @@ tokens, logits at every position would cost more than the rest of the model.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import GatedRepoError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,9 +37,17 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from forgetlib import assets, kernels, packing, tasks
+from forgetlib import assets, kernels, packing, parallel, tasks
 from forgetlib.packing import Packed
-from forgetlib.schema import DTYPES, TUNINGS, Example, ForgetlibError, InputError
+from forgetlib.schema import (
+    DTYPES,
+    TUNINGS,
+    Example,
+    ForgetlibError,
+    InputError,
+    require_one_of,
+)
+from forgetlib.store import writing
 
 # Logits that exist at a time, and the fewest columns of them: they should stay in the cache, and
 # products with few columns are slow. 1200 rows take 0.84 s in chunks of 2048 columns, 1.34 of 873.
@@ -44,6 +55,7 @@ LOGITS_CHUNK = 2**20
 FEWEST_COLUMNS = 2048
 ROW_CHUNK = 32  # rows of full logits at a time, where the output layer is trained too
 LORA_RANK = 16
+RECOMPUTED_SIZE = 10**9  # parameters of a model whose activations are rather computed again
 TINY_WIDTHS = {"tiny": 64, "tiny-wide": 96}
 
 
@@ -85,7 +97,10 @@ class LM:
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
         """A copy, on the CPU, of the parameters that fine-tuning changes."""
-        return {n: p.detach().to("cpu", copy=True).contiguous() for n, p in self.trainable.items()}
+        return {
+            n: parallel.whole(p.detach()).to("cpu", copy=True).contiguous()
+            for n, p in self.trainable.items()
+        }
 
     @torch.no_grad()
     def set_weights(self, weights: dict[str, Tensor]) -> None:
@@ -98,8 +113,15 @@ class LM:
                 found=f"{len(weights)} weights, differing in {odd[:3]}",
                 do="Load weights that were saved with the same model and tuning.",
             )
+        if odd := [n for n, p in parameters.items() if weights[n].shape != p.shape]:
+            raise InputError(
+                f"weights for {self.name}",
+                expected=f"the shape {tuple(parameters[odd[0]].shape)} of {odd[0]}",
+                found=tuple(weights[odd[0]].shape),
+                do="Load weights that were saved with the same model and tuning.",
+            )
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parallel.fill(parameter, weights[name])
 
 
 # --- loading -------------------------------------------------------------------------------------
@@ -118,25 +140,34 @@ def load(
     tuning: str = "body",
     dtype: str = "bfloat16",
     device: str | torch.device | None = None,
+    recompute: bool | None = None,
 ) -> LM:
     """A causal language model, ready to be scored and fine-tuned.
+
+    Where `accelerate launch` or `torchrun` started several processes, it is spread over them.
 
     name: "embedded" (Gemma-3-270M), "tiny" or "tiny-wide" (two random layers for the synthetic
         tasks), the path of a folder in the Hugging Face layout, or a hub id
     tuning: what fine-tuning changes. "body": all but the token embeddings; "full": everything;
         "lora": low-rank updates of every linear layer of the body (peft)
     dtype: of the weights and activations. Training keeps fp32 master weights either way.
+    recompute: whether training keeps the input of each layer only and computes the rest again
+        (gradient checkpointing): a third more work, and the same gradients. None: for models of
+        over a billion parameters
     """
-    for what, value, allowed in (("tuning", tuning, TUNINGS), ("dtype", dtype, DTYPES)):
-        if value not in allowed:
-            raise InputError(
-                what,
-                expected=f"one of {', '.join(allowed)}",
-                found=repr(value),
-                do="Choose one of these.",
-            )
+    require_one_of("tuning", tuning, TUNINGS)
+    require_one_of("dtype", dtype, DTYPES)
     torch_dtype = getattr(torch, dtype)
-    chosen = pick_device() if device is None else torch.device(device)
+    try:
+        chosen = parallel.own(pick_device() if device is None else torch.device(device))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; one that is not here
+        raise InputError(
+            "device",
+            expected="one that PyTorch has here",
+            found=f"{device!r} ({str(error).splitlines()[0]})",
+            do="Write 'cpu', 'cuda' or 'mps', or leave it out.",
+        ) from error
     if name in TINY_WIDTHS:
         model, tokenizer = _tiny(TINY_WIDTHS[name], torch_dtype)
     else:
@@ -153,36 +184,103 @@ def load(
     window = min((w for key in windows if (w := getattr(config, key, None))), default=max_length)
     replaced = tuple(kernels.install(model))
     tuned = _tuned(model, tuning)
+    _check_end(name, tokenizer)
     _check_head(name, _causal_lm(tuned))
     lm = LM(name, tuned, tokenizer, chosen, max_length, window, kernels=replaced)
     # Attention by tree is faster on a CPU only; everything can be packed by mask that can by tree.
     ways = packing.WAYS if chosen.type == "cpu" else ("mask",)
     lm.packs = next((way for way in ways if _can_pack(lm, way)), None)
+    n_parameters = sum(p.numel() for p in tuned.parameters())
+    if n_parameters > RECOMPUTED_SIZE if recompute is None else recompute:
+        for layer in parallel.layers(tuned):
+            layer.forward = _recomputed(layer.forward)
+    parallel.shard(tuned)
     return lm
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """transformers' own gradient checkpointing needs training mode, which turns dropout on too."""
+
+    def wrapped(*inputs: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*inputs, **options)
+        return checkpoint(
+            forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options
+        )
+
+    return wrapped
+
+
+def save(lm: LM, folder: str | Path) -> Path:
+    """Write a model as a folder in the Hugging Face layout, which `load` and other tools read.
+
+        lm_eval --model hf --model_args pretrained=<folder> --tasks ...
+
+    Low-rank updates are merged into the weights. The folder appears complete or not at all.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise InputError(
+            f"folder {str(folder)!r} for a model",
+            expected="one that does not exist yet",
+            found="one that does",
+            do="Choose another name, or delete it.",
+        )
+    if parallel.size() > 1:
+        raise InputError(
+            "saving a model",
+            expected="one process",
+            found=f"{parallel.size()}, over which its weights are spread",
+            do="Keep lm.weights(), and set them in a single process.",
+        )
+    model: Any = lm.model
+    if hasattr(model, "merge_and_unload"):
+        model = copy.deepcopy(model).merge_and_unload()
+    with writing(folder), disk_errors(), _no_bars():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as partial:
+            complete = Path(partial) / "model"
+            model.save_pretrained(complete)
+            lm.tokenizer.save_pretrained(complete)
+            complete.rename(folder)
+    return folder
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     source = str(assets.model_dir(convert_gguf)) if name == "embedded" else name
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
         options: dict[str, Any] = {"trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, **options
-        )
-    except (OSError, ValueError) as error:
+        with _no_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            )
+        model, read = loaded
+        if missing := sorted(read["missing_keys"]):  # they would be random numbers
+            raise ValueError(f"{len(missing)} weights missing, as {', '.join(missing[:3])}")
+    except Exception as error:  # of any kind, as the files of a model can be damaged in any way
+        do = "Check the name; without a network give the path of a folder."
+        if isinstance(error.__cause__, GatedRepoError):
+            do = f"Accept its terms on https://huggingface.co/{name}, and log in: `hf auth login`."
         raise ModelError(
             f"model {name!r}",
             expected="'embedded', 'tiny', a folder or a hub id of a causal LM with safetensors",
-            found=" ".join(str(error).split())[:300],
-            do="Check the name; for a gated model accept its terms on its hub page and log in; "
-            "without a network give the path of a folder.",
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            do=do,
         ) from error
+    return model, tokenizer
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without transformers' progress bars, which are of seconds."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-    return model, tokenizer
 
 
 def _tiny(width: int, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -328,6 +426,13 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
             expected=f"at most {lm.max_length} tokens, the context of {lm.name}",
             found=f"{len(tokens)}",
             do="Shorten the prompt, drop the example, or use a model with a longer context.",
+        )
+    if (largest := max(tokens)) >= (known := vocabulary_size(lm)):
+        raise ModelError(
+            f"example {example.uid!r}",
+            expected=f"token numbers below {known}, the vocabulary of {lm.name}",
+            found=f"{largest}, {lm.tokenizer.convert_ids_to_tokens(largest)!r}",
+            do="The tokenizer is of another model, or has tokens that were never trained.",
         )
     return TokenSequence(tokens, len(continuation))
 
@@ -504,6 +609,19 @@ class _FrozenHead(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * outputs[0][:, None].to(gradient.dtype), None, None, None, None
+
+
+def _check_end(name: str, tokenizer: Any) -> None:
+    """That a text's last token is its own: a response is scored as the last tokens of a text."""
+    text = "a"
+    own, given = tokenizer(text, add_special_tokens=False).input_ids, tokenizer(text).input_ids
+    if given[len(given) - len(own) :] != own:
+        raise ModelError(
+            f"model {name!r}",
+            expected="a tokenizer that adds nothing after a text",
+            found=f"one that ends every text with {tokenizer.convert_ids_to_tokens(given[-1])!r}",
+            do="Save the tokenizer without that, as with add_eos_token=False.",
+        )
 
 
 @torch.inference_mode()

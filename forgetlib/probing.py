@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forgetlib import models, scoring
+from forgetlib import models, parallel, scoring
 from forgetlib.schema import Example, InputError, ProbeResult, hash_uniform
 
 FIFTH_TO_LAST = 5
@@ -47,7 +47,7 @@ def paper_layer(n_layers: int) -> int:
     return max(1, n_layers + 1 - FIFTH_TO_LAST)
 
 
-@torch.inference_mode()
+@parallel.inference()
 def hidden_states(
     lm: models.LM, examples: Sequence[Example], token_budget: int | None = None
 ) -> HiddenStates:
@@ -72,6 +72,13 @@ def hidden_states(
             end = len(first.tokens) - first.n_response
             questions[i] = states[:, row, columns[end - 1]].cpu()
             answers[i] = torch.stack([states[:, row, cols[-1]].cpu() for row, cols in found])
+            if not (questions[i].isfinite().all() and answers[i].isfinite().all()):
+                raise InputError(
+                    f"hidden states of {examples[i].uid!r}",
+                    expected="finite numbers",
+                    found="not-a-number or infinity",
+                    do=f"The model {lm.name} is broken: check its weights and dtype.",
+                )
     return HiddenStates(torch.stack(questions), torch.stack(answers))
 
 

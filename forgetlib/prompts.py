@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forgetlib.schema import InputError
+from forgetlib.schema import InputError, require_texts, require_whole
 
 Row = Mapping[str, Any]
 
@@ -30,18 +30,32 @@ class Question:
     gold: int
 
     def __post_init__(self) -> None:
-        # Rows without a label have -1, which as an index would be the last choice.
-        if not 0 <= self.gold < len(self.choices):
+        for name in ("prompts", "choices"):
+            what = f"{name} of a question"
+            require_texts(what, getattr(self, name), "a tuple of str", "Convert them to str.")
+        if len(self.prompts) != len(self.choices):
             raise InputError(
-                f"gold of question {self.prompts[:1]}",
-                expected=f"an index from 0 to {len(self.choices) - 1}",
-                found=repr(self.gold),
-                do="Leave out rows without a label: their question is None.",
+                f"question {self.prompts[:1]}",
+                expected="as many prompts as choices",
+                found=f"{len(self.prompts)} prompts and {len(self.choices)} choices",
+                do="Repeat the prompt for every choice, as `ask` does.",
             )
+        # Rows without a label have -1, which as an index would be the last choice.
+        do = "Leave out rows without a label: their question is None."
+        require_whole(
+            f"gold of question {self.prompts[:1]}", self.gold, 0, len(self.choices) - 1, do
+        )
 
 
 def ask(prompt: str, choices: Sequence[str], gold: int) -> Question:
     """A question whose choices follow the same prompt."""
+    if isinstance(choices, str):
+        raise InputError(
+            "choices of a question",
+            expected="a list of str",
+            found=repr(choices),
+            do="Write [...] around it: its letters are no choices.",
+        )
     return Question((prompt,) * len(choices), tuple(choices), gold)
 
 

@@ -34,6 +34,7 @@ from forgetlib.stats import (
     correlation_percentiles,
     rank_correlation,
     rank_correlations,
+    require_columns,
     resample_counts,
 )
 
@@ -68,13 +69,8 @@ COEFFICIENT_COLUMNS = (
 
 
 def _require(table: pd.DataFrame, columns: Iterable[str]) -> None:
-    if missing := sorted(set(columns) - set(table.columns)):
-        raise InputError(
-            "the regression's table",
-            expected=f"columns {', '.join(missing)}",
-            found=", ".join(map(str, table.columns)),
-            do="Pass measures.predictors(...) merged with tasks.describe(...), or other terms.",
-        )
+    do = "Pass measures.predictors(...) merged with tasks.describe(...), or other terms."
+    require_columns("the regression's table", table, columns, do)
 
 
 def _one_row_a_task(table: pd.DataFrame) -> pd.DataFrame:
@@ -147,6 +143,13 @@ def correlations(
     if table.empty:
         return pd.DataFrame(columns=list(CORRELATION_COLUMNS))
     _require(table, ("model", "eval_task", outcome, *predictors))
+    if words := [c for c in (outcome, *predictors) if not is_numeric_dtype(table[c])]:
+        raise InputError(
+            "rank correlation",
+            expected="columns of numbers",
+            found=", ".join(words),
+            do="Leave out categories: least_squares takes them.",
+        )
     _one_row_a_task(table)
     rows = []
     for model, of_model in table.groupby("model", sort=True):
@@ -611,11 +614,9 @@ def example_level(
     lost has none and does not enter; a task without any other has its row, with NaN and all of its
     examples in n and n_lost.
     """
-    _require(
-        table,
-        ("model", "eval_task", "seed", "uid", "tuned_correct", "forgotten_correct"),
-    )
-    _require(table, EXAMPLE_PREDICTORS)
+    columns = ("model", "eval_task", "seed", "uid", "tuned_correct", "forgotten_correct")
+    do = "Pass measures.example_level(...)."
+    require_columns("the table of examples", table, (*columns, *EXAMPLE_PREDICTORS), do)
     rng = np.random.default_rng(seed)
     rows: list[dict[str, object]] = []
     for model, of_model in table.groupby("model", sort=True):

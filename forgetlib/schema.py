@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,9 @@ CHANCE = 0.5  # accuracy of guessing between one true response and one distracto
 CONDITIONS = ("base", "true", "random", "flipped")
 TUNINGS = ("body", "full", "lora")
 DTYPES = ("bfloat16", "float32")
+OPTIMIZERS = ("adamw", "adafactor")
+# Settings that came later, at the value that goes without saying: the ids of older runs still hold.
+LATER = {"optimizer": "adamw"}
 
 
 class ForgetlibError(Exception):
@@ -31,6 +36,112 @@ class InputError(ForgetlibError, ValueError):
     """The caller passed something that cannot be right."""
 
 
+# --- what is asked of a value, here and in the modules above -------------------------------------
+
+
+def require(what: str, value: object, kind: type | UnionType, expected: str) -> None:
+    """Raise InputError unless the value is of this kind."""
+    if not isinstance(value, kind):
+        raise InputError(what, expected=expected, found=repr(value), do="Correct the value.")
+
+
+def require_one_of(
+    what: str, value: object, allowed: Collection[str], do: str = "Choose one of these."
+) -> None:
+    """Raise InputError unless the value is one of these words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(what, expected=f"one of {', '.join(allowed)}", found=repr(value), do=do)
+
+
+def require_whole(
+    what: str,
+    value: object,
+    least: int = 0,
+    most: int | None = None,
+    do: str = "Correct the number.",
+) -> None:
+    """Raise InputError unless the value is an int of Python's own, as JSON can hold no other."""
+    if type(value) is not int or value < least or (most is not None and value > most):
+        until = "" if most is None else f" to {most}"
+        expected = f"a whole number from {least}{until}"
+        raise InputError(what, expected=expected, found=repr(value), do=do)
+
+
+def require_number(what: str, value: Any, expected: str, fits: Callable[[float], bool]) -> float:
+    """The number as a float, 0 without a sign; InputError where it is none or does not fit."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not fits(value):
+        raise InputError(what, expected=expected, found=repr(value), do="Correct the number.")
+    return float(value) + 0.0
+
+
+def require_name(what: str, value: object) -> None:
+    """Raise InputError unless the value is a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise InputError(what, expected="a name", found=repr(value), do="Name one.")
+
+
+def require_texts(what: str, value: object, expected: str, do: str) -> None:
+    """Raise InputError unless the value is a tuple of str: a single str would be its letters."""
+    if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
+        raise InputError(what, expected=expected, found=repr(value), do=do)
+
+
+def utf8(what: str, text: str) -> bytes:
+    """The text's bytes; InputError where it has none, as half of a surrogate pair."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            what,
+            expected="text that can be written as UTF-8",
+            found=repr(text),
+            do="It was decoded in the wrong way: correct that, or drop it.",
+        ) from error
+
+
+def _require_arrays(result: object, *names: str) -> None:
+    for name in names:
+        if not isinstance(value := getattr(result, name), np.ndarray):
+            raise InputError(
+                f"{type(result).__name__}.{name}",
+                expected="a NumPy array",
+                found=type(value).__name__,
+                do="Convert it: np.array(...).",
+            )
+
+
+def _require_finite(what: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(
+            what,
+            expected="finite numbers",
+            found="not-a-number or infinity",
+            do="The model computes no usable numbers: check its weights and dtype.",
+        )
+
+
+def _require_record(cls: type, values: object) -> None:
+    """Raise InputError unless these are fields of the class, and all that have no default."""
+    known = {f.name: f.default is MISSING for f in fields(cls)}
+    found: object = repr(values)
+    if isinstance(values, Mapping):
+        unknown = sorted(set(values) - set(known))
+        absent = [name for name, needed in known.items() if needed and name not in values]
+        if not unknown and not absent:
+            return
+        found = unknown or f"none of {absent}"
+    raise InputError(
+        cls.__name__,
+        expected=f"fields among {sorted(known)}",
+        found=found,
+        do="The record was written by another version: recompute it.",
+    )
+
+
+# --- nouns ---------------------------------------------------------------------------------------
+
+
 def hash_uniform(purpose: str, seed: int, uid: str) -> float:
     """A number in [0, 1) that depends on its arguments only.
 
@@ -38,7 +149,9 @@ def hash_uniform(purpose: str, seed: int, uid: str) -> float:
     random label) comes from here, so that none depends on how many examples there are or on their
     order: the first 100 examples of a task are a prefix of the first 1000.
     """
-    digest = hashlib.blake2b(f"{purpose}|{seed}|{uid}".encode(), digest_size=8).digest()
+    require_whole("seed", seed)
+    text = utf8("uid", f"{purpose}|{seed}|{uid}")
+    digest = hashlib.blake2b(text, digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
@@ -59,17 +172,19 @@ class Example:
     label: int
 
     def __post_init__(self) -> None:
-        def wrong(expected: object, found: object, do: str) -> InputError:
-            return InputError(f"example {self.uid!r}", expected=expected, found=found, do=do)
+        what = f"example {self.uid!r}"
 
-        if not isinstance(self.uid, str) or self.uid.count("/") < 2:
+        def wrong(expected: object, found: object, do: str) -> InputError:
+            return InputError(what, expected=expected, found=found, do=do)
+
+        parts = self.uid.split("/", 2) if isinstance(self.uid, str) else ()
+        if len(parts) < 3 or not all(parts):
             raise wrong(
                 "a uid '<task>/<split>/<row>'", repr(self.uid), "Name the example's origin."
             )
         for name in ("prompts", "choices"):
-            texts = getattr(self, name)
-            if not isinstance(texts, tuple) or not all(isinstance(t, str) for t in texts):
-                raise wrong(f"{name} to be a tuple of str", repr(texts), "Convert them to str.")
+            expected = f"{name} to be a tuple of str"
+            require_texts(what, getattr(self, name), expected, "Convert them to str.")
         if len(self.choices) < 2:
             raise wrong(
                 "at least two choices",
@@ -82,6 +197,8 @@ class Example:
                 f"{len(self.prompts)} prompts and {len(self.choices)} choices",
                 "Repeat the prompt for every choice.",
             )
+        for text in (self.uid, *self.prompts, *self.choices):
+            utf8(what, text)
         if not all(t.strip() for t in (*self.prompts, *self.choices)):
             raise wrong(
                 "prompts and choices with text",
@@ -95,13 +212,8 @@ class Example:
                 repr(self.choices),
                 "Two equal responses cannot be told apart: drop the question.",
             )
-        is_index = isinstance(self.label, int) and not isinstance(self.label, bool)
-        if not is_index or not 0 <= self.label < len(self.choices):
-            raise wrong(
-                f"a label from 0 to {len(self.choices) - 1}",
-                repr(self.label),
-                "The label is the index of the true response.",
-            )
+        do = "The label is the index of the true response."
+        require_whole(f"label of {what}", self.label, 0, len(self.choices) - 1, do)
 
     @property
     def task(self) -> str:
@@ -116,6 +228,7 @@ class TrainConfig:
     warmup: share of the steps spent warming up
     record_steps: how many times, evenly spaced, every training example's confidence is recorded
         (0: never; each costs one scoring pass over the training set)
+    optimizer: "adamw", or "adafactor", which takes half the memory: 7 billion weights in 80 GB
     """
 
     learning_rate: float
@@ -125,25 +238,22 @@ class TrainConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     record_steps: int = 0
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
-        limits = {
-            "learning_rate": (0 < self.learning_rate < 1, "a number between 0 and 1"),
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
-            "warmup": (0 <= self.warmup <= 1, "a share of the steps, 0 to 1"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "max_grad_norm": (self.max_grad_norm > 0, "more than 0"),
-            "record_steps": (self.record_steps >= 0, "0 or more"),
+        limits: dict[str, tuple[str, Callable[[float], bool]]] = {
+            "learning_rate": ("a number between 0 and 1", lambda x: 0 < x < 1),
+            "warmup": ("a share of the steps, 0 to 1", lambda x: 0 <= x <= 1),
+            "weight_decay": ("a number, 0 or more", lambda x: x >= 0),
+            "max_grad_norm": ("a number above 0", lambda x: x > 0),
         }
-        for name, (ok, expected) in limits.items():
-            if not ok:
-                raise InputError(
-                    f"TrainConfig.{name}",
-                    expected=expected,
-                    found=repr(getattr(self, name)),
-                    do="Correct the setting.",
-                )
+        for name, (expected, fits) in limits.items():
+            number = require_number(f"TrainConfig.{name}", getattr(self, name), expected, fits)
+            # Equal settings have one run_id, though JSON tells 0, 0.0 and -0.0 apart.
+            object.__setattr__(self, name, number)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("record_steps", 0)):
+            require_whole(f"TrainConfig.{name}", getattr(self, name), least)
+        require_one_of("TrainConfig.optimizer", self.optimizer, OPTIMIZERS)
 
 
 @dataclass(frozen=True)
@@ -180,13 +290,8 @@ class RunSpec:
     def __post_init__(self) -> None:
         for name in ("train_tasks", "eval_tasks"):
             names = getattr(self, name)
-            if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names):
-                raise InputError(
-                    f"RunSpec.{name}",
-                    expected="a tuple of task names",
-                    found=repr(names),
-                    do="Write ('sst2',) for a single task.",
-                )
+            do = "Write ('sst2',) for a single task."
+            require_texts(f"RunSpec.{name}", names, "a tuple of task names", do)
             if len(set(names)) < len(names):
                 raise InputError(
                     f"RunSpec.{name}",
@@ -198,34 +303,21 @@ class RunSpec:
             raise InputError(
                 "RunSpec.train_tasks", expected="at least one task", found="()", do="Name a task."
             )
-        if self.probe and self.train_tasks != self.eval_tasks:
+        require_name("RunSpec.model", self.model)
+        require("RunSpec.probe", self.probe, bool, "True or False")
+        require("RunSpec.start", self.start, RunSpec | None, "a RunSpec, or None")
+        require("RunSpec.train", self.train, TrainConfig | None, "a TrainConfig, or None")
+        for name, allowed in (("condition", CONDITIONS), ("tuning", TUNINGS), ("dtype", DTYPES)):
+            require_one_of(f"RunSpec.{name}", getattr(self, name), allowed)
+        for name, least in (("n_train", 1), ("n_eval", 1), ("seed", 0)):
+            require_whole(f"RunSpec.{name}", getattr(self, name), least)
+        if self.probe and not self.train_tasks == self.eval_tasks == self.train_tasks[:1]:
             raise InputError(
                 "RunSpec with probe=True",
                 expected="one task, trained on and evaluated",
                 found=f"train_tasks {self.train_tasks} and eval_tasks {self.eval_tasks}",
                 do="A probe is fitted on a task's training set and scored on its test set.",
             )
-        for name, allowed in (
-            ("condition", CONDITIONS),
-            ("tuning", TUNINGS),
-            ("dtype", DTYPES),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"RunSpec.{name}",
-                    expected=f"one of {', '.join(allowed)}",
-                    found=repr(getattr(self, name)),
-                    do="Choose one of these.",
-                )
-        for name, least in (("n_train", 1), ("n_eval", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(
-                    f"RunSpec.{name}",
-                    expected=f"a whole number from {least}",
-                    found=repr(value),
-                    do="Correct the setting.",
-                )
         if (self.train is None) != (self.condition == "base"):
             raise InputError(
                 f"RunSpec with condition {self.condition!r}",
@@ -266,27 +358,23 @@ class RunSpec:
         return (*(self.start.lineage if self.start else ()), self)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        def without_later(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {name: v for name, v in pairs if name not in LATER or LATER[name] != v}
+
+        return asdict(self, dict_factory=without_later)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
-        known = {f.name for f in fields(cls)}
-        if unknown := set(values) - known:
-            raise InputError(
-                "RunSpec",
-                expected=f"fields among {sorted(known)}",
-                found=f"{sorted(unknown)}",
-                do="The record was written by another version: recompute it.",
-            )
-        rest = dict(values)
-        start, train = rest.pop("start", None), rest.pop("train", None)
-        for name in ("train_tasks", "eval_tasks"):
-            rest[name] = tuple(rest.get(name, ()))
-        return cls(
-            **rest,
-            start=None if start is None else cls.from_dict(start),
-            train=None if train is None else TrainConfig(**train),
-        )
+        _require_record(cls, values)
+        rest: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        if (start := rest.get("start")) is not None:
+            rest["start"] = cls.from_dict(start)
+        if (train := rest.get("train")) is not None:
+            _require_record(TrainConfig, train)
+            rest["train"] = TrainConfig(**train)
+        return cls(**rest)
 
     @cached_property
     def run_id(self) -> str:
@@ -315,17 +403,13 @@ class Scores:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        n = len(self.uids)
-        shape = self.log_likelihoods.shape
-        if (
-            n == 0
-            or self.log_likelihoods.ndim != 2
-            or shape[0] != n
-            or self.n_tokens.shape != shape
-        ):
+        _require_arrays(self, "log_likelihoods", "n_tokens", "labels")
+        n, shape = len(self.uids), self.log_likelihoods.shape
+        fits = len(shape) == 2 and shape[0] == n > 0 and shape[1] > 1
+        if not fits or self.n_tokens.shape != shape:
             raise InputError(
                 "Scores",
-                expected="N >= 1 uids with (N, C) log_likelihoods and n_tokens",
+                expected="N >= 1 uids with (N, C) log_likelihoods and n_tokens, C >= 2",
                 found=f"{n} uids, {shape} and {self.n_tokens.shape}",
                 do="Score at least one example, and every choice of it.",
             )
@@ -345,11 +429,13 @@ class Scores:
                 found=f"not-a-number or infinity for {len(bad)} of {n}, first {bad[0]!r}",
                 do="The model returned no usable probabilities: check its weights and dtype.",
             )
-        if self.labels.shape != (n,) or self.labels.min() < 0 or self.labels.max() >= shape[1]:
+        labels = self.labels
+        are_indices = labels.dtype.kind in "iu" and labels.shape == (n,)
+        if not are_indices or labels.min() < 0 or labels.max() >= shape[1]:
             raise InputError(
                 "Scores.labels",
                 expected=f"({n},) indices below {shape[1]}",
-                found=f"shape {self.labels.shape}, values {np.unique(self.labels).tolist()[:5]}",
+                found=f"{labels.dtype} of shape {labels.shape}, as {labels.ravel()[:5].tolist()}",
                 do="A label is the index of the true response.",
             )
 
@@ -371,13 +457,16 @@ class Dynamics:
     confidence: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.confidence.shape != (len(self.steps), len(self.uids)):
+        _require_arrays(self, "steps", "confidence")
+        shape = len(self.steps), len(self.uids)
+        if self.confidence.shape != shape or 0 in shape:
             raise InputError(
                 "Dynamics.confidence",
-                expected=f"shape {(len(self.steps), len(self.uids))}",
+                expected=f"shape {shape}" if all(shape) else "a step and an example at least",
                 found=self.confidence.shape,
                 do="Record every training example at every step.",
             )
+        _require_finite("Dynamics.confidence", self.confidence)
 
 
 @dataclass(frozen=True)
@@ -403,26 +492,19 @@ class ProbeResult:
     deviation: np.ndarray
 
     def __post_init__(self) -> None:
-        shape = self.correct.shape
-        if (
-            len(shape) != 3
-            or shape[:2] != (len(self.layers), len(self.deviation))
-            or self.control.ndim != 2
-            or self.control.shape[1] != len(self.layers)
-        ):
+        names = ("correct", "control", "layers", "deviation")
+        _require_arrays(self, *names)
+        shapes = [getattr(self, name).shape for name in names]
+        of_correct, of_control, of_layers, of_deviation = shapes
+        fits = len(of_correct) == 3 and of_correct[:2] == (*of_layers, *of_deviation)
+        if not fits or len(of_control) != 2 or of_control[1:] != of_layers or not of_control[0]:
             raise InputError(
                 "ProbeResult",
-                expected="correct (P, N, C), control (K, P), layers (P,), deviation (N,)",
-                found=f"{shape}, {self.control.shape}, {self.layers.shape}, {self.deviation.shape}",
-                do="Probe every test example at every layer.",
+                expected="correct (P, N, C), control (K, P), layers (P,), deviation (N,), K >= 1",
+                found=", ".join(map(str, shapes)),
+                do="Probe every test example at every layer, and a control.",
             )
-        if not np.isfinite(self.deviation).all():
-            raise InputError(
-                "ProbeResult.deviation",
-                expected="finite numbers",
-                found="not-a-number or infinity",
-                do="The model's hidden states are broken: check its weights and dtype.",
-            )
+        _require_finite("ProbeResult.deviation", self.deviation)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
 
-from forgetlib.schema import CHANCE, InputError, RunResult, RunSpec, Scores
+from forgetlib.schema import (
+    CHANCE,
+    InputError,
+    RunResult,
+    RunSpec,
+    Scores,
+    require_one_of,
+    require_whole,
+)
 
 CONFIDENCE_LEVEL = 0.95
 N_RESAMPLES = 2000
@@ -57,6 +65,7 @@ def confidence(scores: Scores) -> np.ndarray:
 
 def forget_gap(forget_accuracy: Numbers) -> Numbers:
     """Forget accuracy above chance: 0 is fully forgotten (paper, Fig. 2). Any shape."""
+    _require_shares(forget_accuracy)
     return forget_accuracy - CHANCE
 
 
@@ -66,9 +75,22 @@ def forget_ratio(tuned: Numbers, forgotten: Numbers, floor: Numbers = CHANCE) ->
     (tuned - forgotten) / (tuned - floor): 1 is fully forgotten, 0 nothing. Not-a-number where the
     model was not above the floor to begin with, because there was nothing to lose. Any shape.
     """
+    _require_shares(tuned, forgotten, floor)
     above = np.subtract(tuned, floor)
     defined = np.where(above > 0, above, np.nan)
     return (np.subtract(tuned, forgotten) / defined)[()]
+
+
+def _require_shares(*accuracies: Numbers) -> None:
+    for values in accuracies:
+        outside = (np.less(values, -1e-9) | np.greater(values, 1 + 1e-9)).ravel()
+        if outside.any():
+            raise InputError(
+                "accuracies",
+                expected="shares, from 0 to 1",
+                found=f"{np.ravel(values)[outside][0]:g}",
+                do="Divide percentages by 100.",
+            )
 
 
 def flipped_forget_ratio(tuned: Numbers, forgotten: Numbers) -> Numbers:
@@ -79,13 +101,7 @@ def flipped_forget_ratio(tuned: Numbers, forgotten: Numbers) -> Numbers:
 def ratio_of(condition: str) -> Callable[[Numbers, Numbers], Numbers]:
     """The forget ratio that belongs to the labels of the forgetting phase."""
     ratios = {"random": forget_ratio, "flipped": flipped_forget_ratio}
-    if condition not in ratios:
-        raise InputError(
-            "condition of forgetting",
-            expected=f"one of {', '.join(ratios)}",
-            found=repr(condition),
-            do="Correct the name.",
-        )
+    require_one_of("condition of forgetting", condition, ratios)
     return ratios[condition]
 
 
@@ -118,14 +134,7 @@ def bootstrap(
         and the statistic maps that (K,) to a number: a statistic of accuracies, not of examples.
     statistic: vectorised over leading axes
     """
-    if not groups or any(g.ndim != 2 or len(g) == 0 for g in groups):
-        raise InputError(
-            "bootstrap",
-            expected="at least one (N, K) array with N >= 1",
-            found=[g.shape for g in groups],
-            do="Pass a list of arrays, one a seed.",
-        )
-    value = statistic(np.mean([g.mean(0) for g in groups], axis=0))
+    value = statistic(means_of(groups))
     resampled = resampled_means(groups, n_resamples=n_resamples, rng=np.random.default_rng(seed))
     return percentiles(float(value), statistic(resampled))
 
@@ -134,10 +143,24 @@ def bootstrap_each(
     measures: dict[str, Statistic], groups: Sequence[np.ndarray], n_resamples: int
 ) -> dict[str, Interval]:
     """Several statistics of the same data, from the same resamples."""
-    means = np.mean([g.mean(0) for g in groups], axis=0)
+    means = means_of(groups)
     rng = np.random.default_rng(0)
     resampled = resampled_means(groups, n_resamples=n_resamples, rng=rng)
     return {k: percentiles(float(f(means)), f(resampled)) for k, f in measures.items()}
+
+
+def means_of(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """(K,) column means of each group (N_g, K), averaged over the groups, which are the seeds."""
+    shapes = [np.shape(g) for g in groups]
+    fits = all(len(s) == 2 and s[0] > 0 and s[1] == shapes[0][1] for s in shapes)
+    if not shapes or not fits:
+        raise InputError(
+            "bootstrap",
+            expected="at least one (N, K) array with N >= 1, and one K",
+            found=shapes,
+            do="Pass a list of arrays, one a seed.",
+        )
+    return np.mean([g.mean(0) for g in groups], axis=0)
 
 
 def resampled_means(
@@ -177,6 +200,7 @@ def seed_draws(
     normal: for variances; else Student's t with G - 1 degrees of freedom, for intervals, which
         knows that few seeds show badly how much they differ. With one seed, all are 0.
     """
+    require_whole("n_resamples", n_resamples, 1)
     if n_seeds == 1:
         return np.zeros((n_resamples, 1))
     draws = rng.standard_normal((n_resamples, n_seeds)) / np.sqrt(n_seeds)
@@ -198,6 +222,7 @@ def seed_noise(draws: np.ndarray, of_seeds: np.ndarray, known: np.ndarray) -> np
 
 def resample_counts(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
     """(R, N) how often each of N examples is drawn when N are drawn with replacement."""
+    require_whole("n_resamples", n_resamples, 1)
     drawn = rng.integers(n, size=(n_resamples, n)) + n * np.arange(n_resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=n * n_resamples)
     return counts.reshape(n_resamples, n).astype(float)
@@ -269,7 +294,15 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> Interval:
     The value is NaN with fewer than two tasks, or where one of the two is constant; low and high
     are NaN with fewer than `MIN_TASKS` too.
     """
+    x, y = np.asarray(x, float), np.asarray(y, float)
     n = len(x)
+    if n != len(y) or np.isnan([x, y]).any():
+        raise InputError(
+            "rank correlation",
+            expected="two values of every task, and none undefined",
+            found=f"{n} and {len(y)}, {np.isnan(x).sum() + np.isnan(y).sum()} of them undefined",
+            do="Leave out the tasks where either is undefined.",
+        )
     value = float(rank_correlations(x, y, np.ones((1, n)))[0]) if n > 1 else float("nan")
     if n < MIN_TASKS or np.isnan(value):
         return Interval(value, float("nan"), float("nan"))
@@ -312,6 +345,18 @@ def as_columns(name: str, interval: Interval) -> dict[str, float]:
 def column(index: int) -> Statistic:
     """The statistic that is one of the means."""
     return lambda means: means[..., index]
+
+
+def require_columns(what: str, table: pd.DataFrame, columns: Iterable[str], do: str) -> None:
+    """Raise InputError where the table lacks one of these columns."""
+    there = table.columns if isinstance(table, pd.DataFrame) else [type(table).__name__]
+    if missing := sorted(set(columns) - set(there)):
+        raise InputError(
+            what,
+            expected=f"columns {', '.join(missing)}",
+            found=", ".join(map(str, there)) or "none",
+            do=do,
+        )
 
 
 # --- a task's runs -------------------------------------------------------------------------------
@@ -362,12 +407,14 @@ def _is_own(spec: RunSpec, start: RunSpec) -> bool:
 def check_same_examples(spec: RunSpec, test: str, runs: Iterable[RunResult]) -> None:
     """Raise InputError where the runs did not measure the same examples of a data set."""
     if len({run.scores[test].uids for run in runs}) != 1:
-        raise InputError(
-            f"runs of {spec}",
-            expected="the same test examples before and after",
-            found="different ones",
-            do="They were made by different versions of the data: recompute the study.",
-        )
+        expected = "the same test examples before and after"
+        raise other_data(f"runs of {spec}", expected, "different ones")
+
+
+def other_data(what: str, expected: str, found: str) -> InputError:
+    """The error of results that do not fit each other, or the data that there are now."""
+    do = "They were made by different versions of the data: recompute the study."
+    return InputError(what, expected=expected, found=found, do=do)
 
 
 def _but_seed(spec: RunSpec) -> RunSpec:

@@ -11,6 +11,7 @@ that names the file, never a number.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from forgetlib.schema import Dynamics, ForgetlibError, ProbeResult, RunResult, RunSpec, Scores
 
@@ -156,22 +158,43 @@ def _from_row(row: dict[str, Any]) -> RunResult:
 
 def write_records(results: Iterable[RunResult], path: Path) -> None:
     """Write results to one Parquet file, which appears complete or not at all."""
-    rows = [_to_row(r) for r in sorted(results, key=lambda r: r.spec.run_id)]
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    try:
+        rows = [_to_row(r) for r in sorted(results, key=lambda r: r.spec.run_id)]
+        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise StoreError(
+            f"writing {path}",
+            expected="texts in UTF-8, and a provenance that JSON can hold",
+            found=f"{type(error).__name__}: {error}",
+            do="Correct the result.",
+        ) from error
     with replacing(path) as partial:
         pq.write_table(
             table, partial, compression="zstd", compression_level=9, write_page_checksum=True
         )
 
 
-def read_records(path: Path) -> list[RunResult]:
-    """Read what `write_records` wrote. Raises StoreError for a damaged or foreign file."""
+def read_records(path: Path, run_id: str | None = None) -> list[RunResult]:
+    """Read what `write_records` wrote. Raises StoreError for a damaged or foreign file.
+
+    run_id: of the one run that the file has to hold
+    """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         found = (file.schema_arrow.metadata or {}).get(b"forgetlib_format", b"none").decode()
         if found != str(FORMAT):
             raise ValueError(f"format {found}")
-        return [_from_row(row) for row in file.read().to_pylist()]
+        results = [_from_row(row) for row in file.read().to_pylist()]
+        if run_id is not None and [r.spec.run_id for r in results] != [run_id]:
+            raise ValueError(f"runs {[r.spec.run_id for r in results]}")
+        return results
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"results file {path}",
+            expected="what was there a moment ago",
+            found="no such file",
+            do="It was deleted meanwhile: start again, and what it held is computed again.",
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise StoreError(
             f"results file {path}",
@@ -187,6 +210,8 @@ def writing(path: Path) -> Iterator[None]:
     """Turn what the disk refuses inside the block into an error that says what to do."""
     try:
         yield
+    except Timeout:  # of a lock, which another process has
+        raise
     except OSError as error:
         raise StoreError(
             f"writing {path}",
@@ -214,6 +239,13 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def _remove_left_overs(path: Path) -> None:
+    """Temporary paths beside `path` of processes that were killed: no other has its lock."""
+    with writing(path):
+        for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            partial.unlink(missing_ok=True)
+
+
 # --- one study -----------------------------------------------------------------------------------
 
 
@@ -237,6 +269,15 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def lock(self, name: str, timeout: float = 0) -> AcquireReturnProxy:
+        """The lock of a run, or another of that name, to be held in a with block.
+
+        Raises filelock.Timeout where another process has it; a negative timeout waits for it.
+        """
+        path = self.lock_path(name)
+        with writing(path):
+            return FileLock(path).acquire(timeout)
+
     def _from_pack(self) -> dict[str, RunResult]:
         if self._packed_results is None:
             records = read_records(self.packed) if self.packed.exists() else []
@@ -252,11 +293,14 @@ class Store:
     def read(self, run_id: str) -> RunResult:
         if run_id in self._from_pack():
             return self._from_pack()[run_id]
-        (result,) = read_records(self._record(run_id))
+        (result,) = read_records(self._record(run_id), run_id)
         return result
 
     def write(self, result: RunResult) -> None:
-        write_records([result], self._record(result.spec.run_id))
+        """Store a run, whose lock the caller has where other processes may do it too."""
+        path = self._record(result.spec.run_id)
+        _remove_left_overs(path)
+        write_records([result], path)
 
     def others(self, run_ids: Iterable[str]) -> set[str]:
         """Ids of stored runs that are not among `run_ids`: left by a study that has changed."""
@@ -264,15 +308,26 @@ class Store:
         return stored - set(run_ids)
 
     def pack(self, run_ids: Iterable[str]) -> Path:
-        """Write these runs to the packed file, from the work folder or the pack itself."""
-        write_records([self.read(i) for i in sorted(run_ids)], self.packed)
-        self._packed_results = None
+        """Write these runs, and those packed already, to the packed file."""
+        with self.lock("pack", timeout=-1):
+            packed = self._from_pack()
+            self._packed_results = None  # another process may have packed others meanwhile
+            packed = packed | self._from_pack()
+            _remove_left_overs(self.packed)
+            new = [self.read(i) for i in run_ids if i not in packed]
+            write_records([*packed.values(), *new], self.packed)
+            self._packed_results = None
         return self.packed
 
     def save_weights(self, run_id: str, save: Callable[[Path], None]) -> None:
         """save(path) writes weights, to be kept until `drop_weights`."""
-        with replacing(self.weights_path(run_id)) as partial:
-            save(partial)
+        path = self.weights_path(run_id)
+        with self.lock(f"{run_id}.weights", timeout=-1):
+            _remove_left_overs(path)
+            with replacing(path) as partial:
+                save(partial)
 
     def drop_weights(self, run_id: str) -> None:
-        self.weights_path(run_id).unlink(missing_ok=True)
+        path = self.weights_path(run_id)
+        with writing(path):
+            path.unlink(missing_ok=True)

@@ -20,11 +20,18 @@ import pandas as pd
 from forgetlib import prompts
 from forgetlib.prompts import Question, Row
 from forgetlib.prompts import ask as ask  # with `tasks` alone, one can write a task of one's own
-from forgetlib.schema import Example, InputError, hash_uniform
+from forgetlib.schema import (
+    Example,
+    InputError,
+    hash_uniform,
+    require_one_of,
+    require_whole,
+)
 from forgetlib.sources import SYNTHETIC_WORDS as SYNTHETIC_WORDS  # all words of the suite `tiny`
 from forgetlib.sources import DataMissing, Rows, arrow, chain, hub, requests, synthetic
 
 TEST_SHARE = 0.4  # of the questions, where the source's own splits are not used
+ANSWER_FORMATS = ("text", "verbaliser")
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,21 @@ class Task:
     note: str = ""
     splits: tuple[str, str] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w+", self.name):
+            raise InputError(
+                "task name", expected="letters, digits, _", found=repr(self.name), do="Rename it."
+            )
+        require_one_of(f"answer_format of task {self.name!r}", self.answer_format, ANSWER_FORMATS)
+        for name in ("rows", "question"):
+            if not callable(value := getattr(self, name)):
+                raise InputError(
+                    f"task {self.name!r}",
+                    expected=f"{name} to be a function",
+                    found=type(value).__name__,
+                    do="Pass rows() -> ('<split>/<row>', row) pairs and question(row) -> Question.",
+                )
+
 
 # --- from questions to examples ------------------------------------------------------------------
 
@@ -56,7 +78,8 @@ class Task:
 def binarise(question: Question, uid: str, seed: int) -> Example | None:
     """The true response and one random distractor, in random order (paper, section 3).
 
-    Distractors equal to the true response are no distractors; None where none is left.
+    Distractors equal to the true response are no distractors; None where none is left. White space
+    may be all that differs, as in questions on trimming.
     """
     pairs = list(zip(question.prompts, question.choices, strict=True))
     true = pairs[question.gold]
@@ -78,8 +101,42 @@ def normalised(example: Example) -> str:
 def questions(name: str) -> tuple[tuple[str, Question], ...]:
     """Every usable question of a task, as (uid, question), in the source's order."""
     task = get(name)
-    pairs = ((f"{name}/{where}", task.question(row)) for where, row in task.rows())
-    return tuple((uid, question) for uid, question in pairs if question is not None)
+    found: dict[str, Question | None] = {}
+    for pair in task.rows():
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise InputError(
+                f"rows of task {name!r}",
+                expected="pairs ('<split>/<row>', row)",
+                found=repr(pair)[:300],
+                do="Give every row its name in the source.",
+            )
+        uid = f"{name}/{pair[0]}"
+        if uid in found:
+            raise InputError(
+                f"rows of task {name!r}",
+                expected="every row under a name of its own",
+                found=f"{pair[0]!r} twice",
+                do="Number the rows of a split.",
+            )
+        found[uid] = _question(task, uid, pair[1])
+    return tuple((uid, question) for uid, question in found.items() if question is not None)
+
+
+def _question(task: Task, uid: str, row: Row) -> Question | None:
+    """What the task asks about a row; what its function does wrong is said with the row's name."""
+
+    def wrong(found: str) -> InputError:
+        expected = "a Question, or None where it cannot be used"
+        do = "Correct the task's question function."
+        return InputError(f"row {uid!r}", expected=expected, found=found, do=do)
+
+    try:
+        question = task.question(row)
+    except Exception as error:
+        raise wrong(f"{type(error).__name__}: {error}".rstrip(".")) from error
+    if question is not None and not isinstance(question, Question):
+        raise wrong(repr(question)[:300])
+    return question
 
 
 @dataclass(frozen=True)
@@ -123,12 +180,9 @@ def split(name: str, seed: int) -> Split:
 
 def load(name: str, part: str, n: int, seed: int) -> list[Example]:
     """The first n examples of a task's "train" or "test" part, or all where there are fewer."""
-    if part not in ("train", "test"):
-        raise InputError(
-            f"part of task {name!r}", expected="train or test", found=repr(part), do="Choose one."
-        )
-    if n < 1:
-        raise InputError("n", expected="at least 1", found=n, do="Ask for some examples.")
+    require_one_of(f"part of task {name!r}", part, ("train", "test"))
+    require_whole("n", n, 1)
+    require_whole("seed", seed)
     examples = getattr(split(name, seed), part)[:n]
     if not examples:
         raise InputError(
@@ -231,10 +285,6 @@ def add(task: Task) -> Task:
             expected="a new name",
             found=repr(task.name),
             do="The package has a task of this name: choose another.",
-        )
-    if not re.fullmatch(r"\w+", task.name):
-        raise InputError(
-            "task name", expected="letters, digits, _", found=repr(task.name), do="Rename it."
         )
     _TASKS[task.name] = task
     questions.cache_clear()
@@ -432,24 +482,13 @@ SUITES: Mapping[str, tuple[str, ...]] = {
 
 
 def get(name: str) -> Task:
-    if name not in _TASKS:
-        raise InputError(
-            "task",
-            expected=f"one of {', '.join(sorted(_TASKS))}",
-            found=repr(name),
-            do="Correct the name, or make the task known with tasks.add(Task(...)).",
-        )
+    do = "Correct the name, or make the task known with tasks.add(Task(...))."
+    require_one_of("task", name, sorted(_TASKS), do)
     return _TASKS[name]
 
 
 def suite(name: str) -> tuple[str, ...]:
-    if name not in SUITES:
-        raise InputError(
-            "suite",
-            expected=f"one of {', '.join(SUITES)}",
-            found=repr(name),
-            do="Correct the name.",
-        )
+    require_one_of("suite", name, SUITES)
     return SUITES[name]
 
 

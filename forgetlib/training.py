@@ -8,13 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.optimization import Adafactor
 
-from forgetlib import kernels, models, scoring
-from forgetlib.schema import Dynamics, Example, ForgetlibError, InputError, Scores, TrainConfig
+from forgetlib import kernels, models, parallel, scoring
+from forgetlib.schema import (
+    Dynamics,
+    Example,
+    ForgetlibError,
+    InputError,
+    Scores,
+    TrainConfig,
+    require_whole,
+)
 from forgetlib.stats import confidence
 
 # Tokens whose activations are held for one backward pass; gradients add up over passes, so
@@ -59,25 +69,34 @@ def finetune(
     """Train the model, in place, to answer each example with the choice its label names.
 
     The loss is the mean negative log-likelihood of the response's tokens given the prompt, over
-    the tokens of a batch (paper, section 3; its record does not say more). AdamW works on fp32
-    master copies of the trainable weights.
+    the tokens of a batch (paper, section 3; its record does not say more).
 
     labels: (N,) from `labels.training_labels`
     seed: decides the order of the examples, epoch by epoch
     on_step: called with (steps done, steps in all)
     """
-    if len(examples) == 0 or len(labels) != len(examples):
+    require_whole("seed of finetune", seed)
+    labels = np.asarray(labels)
+    n_choices = np.array([len(e.choices) for e in examples])
+    if len(examples) == 0 or labels.shape != n_choices.shape:
         raise InputError(
             "finetune",
             expected="at least one example, and a label for each",
-            found=f"{len(examples)} examples and {len(labels)} labels",
+            found=f"{len(examples)} examples and {labels.size} labels of shape {labels.shape}",
+            do="Pass labels.training_labels(examples, ...).",
+        )
+    if labels.dtype.kind not in "iu" or (labels < 0).any() or (labels >= n_choices).any():
+        raise InputError(
+            "labels of finetune",
+            expected="an index of a choice for each example",
+            found=f"{labels.dtype}, {np.unique(labels).tolist()[:5]}",
             do="Pass labels.training_labels(examples, ...).",
         )
     sequences = [
         models.encode(lm, example, int(label))
         for example, label in zip(examples, labels, strict=True)
     ]
-    optimizer = _AdamW(list(lm.trainable.values()), config)
+    optimizer = _Optimizer(list(lm.trainable.values()), config)
     rng = np.random.default_rng([seed, len(examples)])
     batches = [
         order[start : start + config.batch_size]
@@ -125,31 +144,56 @@ def _accumulate(lm: models.LM, batch: Sequence[models.TokenSequence]) -> float:
     n_tokens = sum(s.n_response for s in batch)
     lengths = [len(s.tokens) for s in batch]
     order = sorted(range(len(batch)), key=lambda i: -lengths[i])
-    total = 0.0
+    total = torch.zeros((), device=lm.device)
     padded = models.pads(lm, lengths)
     budget = TOKEN_BUDGET[lm.device.type]
-    for group in models.by_token_budget(lengths, order, budget, padded=padded):
+
+    def passes(places: Sequence[int]) -> list[list[int]]:
+        of_process = [order[place] for place in places]
+        return list(models.by_token_budget(lengths, of_process, budget, padded=padded))
+
+    for group, counts in parallel.dealt(len(order), passes):
         collated = models.collate(lm, [[batch[i]] for i in group])
         loss = -models.response_log_likelihoods(lm, collated).sum() / n_tokens
-        loss.backward()
-        total += float(loss.detach())
-    return total
+        (loss if counts else 0 * loss).backward()
+        total += loss.detach() if counts else 0
+    parallel.sum_gradients(list(lm.trainable.values()))
+    return float(parallel.summed(total))
 
 
-class _AdamW:
-    """AdamW on fp32 masters of the weights, copied back into the weights' own dtype."""
+class _Optimizer:
+    """AdamW or Adafactor on fp32 masters of the weights, copied back into the weights' own dtype.
+
+    Adafactor keeps a row and a column of second moments for each matrix, and no first moments: with
+    weight, gradient and master it is 8 bytes a bf16 weight, where AdamW takes 16.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], config: TrainConfig) -> None:
         self.parameters, self.config = parameters, config
-        self.masters = [p.detach().to(torch.float32, copy=True) for p in parameters]
-        self.optimizer = torch.optim.AdamW(
-            self.masters,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=parameters[0].device.type in ("cpu", "cuda"),
-        )
-        contiguous = all(p.is_contiguous() for p in parameters)
-        self.in_kernel = contiguous and kernels.usable(*parameters) and bool(kernels.library())
+        # Of weights that are spread over processes, each has its part.
+        self.weights = [parallel.local(p.detach()) for p in parameters]
+        self.masters = [w.to(torch.float32, copy=True) for w in self.weights]
+        settings: Any = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        self.optimizers: list[torch.optim.Optimizer]
+        if config.optimizer == "adamw":
+            fused = self.weights[0].device.type in ("cpu", "cuda")
+            self.optimizers = [torch.optim.AdamW(self.masters, fused=fused, **settings)]
+            self.places = [range(len(self.masters))]
+        else:
+            if parallel.size() > 1:
+                raise InputError(
+                    "TrainConfig.optimizer",
+                    expected="'adamw' where several processes train, each of which keeps a part",
+                    found=f"{config.optimizer!r}, whose steps would depend on their number",
+                    do="Use 'adamw', or one process.",
+                )
+            plain = {"scale_parameter": False, "relative_step": False}  # the learning rate given
+            # One for each weight, so that one weight's gradient at a time is there in fp32.
+            self.optimizers = [Adafactor([m], **settings, **plain) for m in self.masters]
+            self.places = [range(i, i + 1) for i in range(len(self.masters))]
+        contiguous = all(w.is_contiguous() for w in self.weights)
+        usable = config.optimizer == "adamw" and contiguous and kernels.usable(*self.weights)
+        self.in_kernel = usable and bool(kernels.library())
         if self.in_kernel:
             self.moments = [(torch.zeros_like(m), torch.zeros_like(m)) for m in self.masters]
         self.n_steps = 0
@@ -161,41 +205,63 @@ class _AdamW:
         A gradient beyond the largest norm is scaled down to it. All gradients are dropped.
         """
         self.n_steps += 1
+        gradients = [None if p.grad is None else parallel.local(p.grad) for p in self.parameters]
+        clip = self.config.max_grad_norm / (self._norm(gradients) + 1e-6)
+        clip = 1.0 if clip > 1 else clip  # what is not a number stays that
+        learning_rate = self.config.learning_rate * factor
         if self.in_kernel:
-            self._step_in_kernel(factor)
+            self._step_in_kernel(gradients, clip, learning_rate)
         else:
-            self._step_in_torch(factor)
+            self._step_in_torch(gradients, clip, learning_rate)
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _step_in_kernel(self, factor: float) -> None:
-        (group,) = self.optimizer.param_groups
-        moving = [
-            (p.grad.contiguous(), master, *moments, p)
-            for p, master, moments in zip(self.parameters, self.masters, self.moments, strict=True)
-            if p.grad is not None
-        ]
-        norm = kernels.global_norm([gradient for gradient, *_ in moving])
-        clip = self.config.max_grad_norm / (norm + 1e-6)
-        for tensors in moving:
-            kernels.adamw(
-                *tensors,
-                clip=1.0 if clip > 1 else clip,  # what is not a number stays that
-                learning_rate=self.config.learning_rate * factor,
-                betas=group["betas"],
-                eps=group["eps"],
-                weight_decay=self.config.weight_decay,
-                step=self.n_steps,
-            )
+    def _norm(self, gradients: Sequence[Tensor | None]) -> float:
+        """Euclidean norm of all gradients together, other processes' parts included."""
+        # Of parts, and of what every process has whole. On a GPU nothing here waits for it.
+        squares = torch.zeros(2, dtype=torch.float64, device=self.weights[0].device)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            if gradient is None:
+                continue
+            if self.in_kernel:
+                norm: Any = kernels.global_norm([gradient.contiguous()])
+            else:
+                norm = torch.linalg.vector_norm(gradient, dtype=torch.float32)
+            squares[int(gradient is parameter.grad)] += norm**2
+        parts, same = squares
+        return float((parallel.summed(parts) + same).sqrt())
 
-    def _step_in_torch(self, factor: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            if parameter.grad is not None:
-                master.grad = parameter.grad.to(torch.float32)
-        torch.nn.utils.clip_grad_norm_(self.masters, self.config.max_grad_norm)
-        self.optimizer.step()
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            parameter.copy_(master)
-            master.grad = None
+    def _step_in_kernel(
+        self, gradients: Sequence[Tensor | None], clip: float, learning_rate: float
+    ) -> None:
+        (group,) = self.optimizers[0].param_groups
+        for gradient, master, moments, weight in zip(
+            gradients, self.masters, self.moments, self.weights, strict=True
+        ):
+            if gradient is not None:
+                kernels.adamw(
+                    gradient.contiguous(),
+                    master,
+                    *moments,
+                    weight,
+                    clip=clip,
+                    learning_rate=learning_rate,
+                    betas=group["betas"],
+                    eps=group["eps"],
+                    weight_decay=self.config.weight_decay,
+                    step=self.n_steps,
+                )
+
+    def _step_in_torch(
+        self, gradients: Sequence[Tensor | None], clip: float, learning_rate: float
+    ) -> None:
+        for optimizer, places in zip(self.optimizers, self.places, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            for place in places:
+                if (gradient := gradients[place]) is not None:
+                    self.masters[place].grad = gradient.to(torch.float32) * clip
+            optimizer.step()
+            optimizer.zero_grad()
+        for weight, master in zip(self.weights, self.masters, strict=True):
+            weight.copy_(master)

@@ -29,18 +29,17 @@ ARCHITECTURES = {
 }
 
 
-@pytest.fixture(scope="session", params=ARCHITECTURES)
-def folder(request, tmp_path_factory, tiny):
+def save_random_model(architecture, tokenizer, path):
     """A random model of an architecture, saved in the Hugging Face layout with a tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
-        request.param,
-        vocab_size=len(tiny.tokenizer),
+        architecture,
+        vocab_size=len(tokenizer),
         num_hidden_layers=2,
         num_attention_heads=4,
-        **ARCHITECTURES[request.param],
+        **ARCHITECTURES[architecture],
     )
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -48,10 +47,22 @@ def folder(request, tmp_path_factory, tiny):
         with torch.no_grad():  # larger than at the start of training, so that logits differ
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    path = tmp_path_factory.mktemp(request.param)
     model.save_pretrained(path)
-    tiny.tokenizer.save_pretrained(path)
+    tokenizer.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def folder(request, tmp_path_factory, tiny):
+    path = tmp_path_factory.mktemp(request.param)
+    return save_random_model(request.param, tiny.tokenizer, path)
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def folder_with_a_real_tokenizer(request, tmp_path_factory, embedded):
+    """With Gemma's tokenizer, and so 262 144 tokens."""
+    path = tmp_path_factory.mktemp(request.param)
+    return save_random_model(request.param, embedded.tokenizer, path)
 
 
 @pytest.fixture

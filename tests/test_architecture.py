@@ -16,8 +16,8 @@ LAYERS = (
         *("assets", "prompts", "sources", "tasks", "audit", "labels", "store"),
         *("stats", "crosstask", "measures", "regression"),
     },
-    {"kernels", "packing", "models", "scoring", "training", "probing"},
-    {"experiment", "cluster", "plots", "claims"},
+    {"kernels", "packing", "parallel", "models", "scoring", "training", "probing"},
+    {"experiment", "cluster", "cost", "plots", "claims"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # Within a layer, who may use whom: sources read what assets fetched, training scores, and so on.
@@ -29,12 +29,13 @@ SIDEWAYS = {
     "measures": {"stats"},
     "regression": {"stats"},
     "packing": {"kernels"},
-    "models": {"kernels", "packing"},
-    "scoring": {"models"},
-    "training": {"kernels", "models", "scoring"},
-    "probing": {"models", "scoring"},
+    "models": {"kernels", "packing", "parallel"},
+    "scoring": {"models", "parallel"},
+    "training": {"kernels", "models", "parallel", "scoring"},
+    "probing": {"models", "parallel", "scoring"},
     "cluster": {"experiment"},
-    "experiment": {"cluster"},  # offers it, and imports it where it is asked for
+    "cost": {"experiment"},
+    "experiment": {"cluster", "cost"},  # offers them, and imports them where they are asked for
     "plots": {"experiment"},
     "claims": {"experiment"},
 }

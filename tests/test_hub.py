@@ -5,16 +5,18 @@ The real one is FORGETLIB_HUB, or ../shared/hub beside the checkout. Nothing her
 
 import json
 import os
+import shutil
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
+import matplotlib.text
 import pytest
 
 import forgetlib
-from forgetlib import prompts, sources, tasks
-from forgetlib.schema import InputError
+from forgetlib import experiment, plots, prompts, sources, stats, tasks
+from forgetlib.schema import InputError, TrainConfig
 from forgetlib.sources import DataMissing
 from forgetlib.tasks import Task
 
@@ -254,13 +256,15 @@ def write(folder, repository, config, **splits):
     (place / "README.md").write_text(f"---\n{json.dumps({'configs': configs})}\n---\n")
 
 
+def forget():
+    """Read everything from its source again."""
+    for function in (tasks.questions, tasks.split, sources._load):
+        function.cache_clear()
+
+
 @contextmanager
 def in_place_of_the_hub(folder, cache):
     """FORGETLIB_HUB is the folder, and nothing read from elsewhere is remembered."""
-
-    def forget():
-        for function in (tasks.questions, tasks.split, sources._load):
-            function.cache_clear()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORGETLIB_HUB", str(folder))
@@ -727,3 +731,63 @@ def test_what_is_removed_is_what_the_columns_of_the_prompt_share(
     assert split.n_overlap == n_removed
     assert len(split.train) == len(train) - n_removed
     assert len(split.test) == len(test)
+
+
+# --- a study -------------------------------------------------------------------------------------
+
+
+def brief_study(name="tiny", **changes):
+    """A few steps of the tiny model on CoLA, which the folder has, and on ToxiGen."""
+    brief = TrainConfig(1e-3, epochs=1)
+    given = {"tasks": ["cola_hub", "toxigen_hub"], "n_train": 8, "n_eval": 8, "sizes": []}
+    given |= {"tuned": brief, "forgetting": brief, "models": ["tiny"]}
+    return experiment.study(name, **(given | changes))
+
+
+@pytest.fixture
+def cola(hub, project):
+    write_cola(hub, train=sentences("t", 20), validation=sentences("v", 20))
+    return hub
+
+
+@pytest.mark.parametrize("start", experiment.STARTS)
+def test_a_study_goes_on_without_missing_tasks_and_says_so(cola, start):
+    study = brief_study(start=start)
+    with pytest.warns(UserWarning, match=r"without 1 tasks:\n  toxigen_hub: data of skg/toxigen"):
+        found = experiment.results(study, progress=False)
+    assert {t for r in found for t in r.spec.train_tasks} == {"cola_hub"}
+    assert experiment.data_note(study) == "Left out, no data: toxigen_hub"
+
+
+def test_stored_tasks_are_drawn_where_their_data_are_missing(cola, monkeypatch):
+    with pytest.warns(UserWarning, match="toxigen_hub"):
+        computed = experiment.results(brief_study(), progress=False)
+    shutil.rmtree(cola / "nyu-mll")
+    forget()
+    with pytest.warns(UserWarning, match="without 1 tasks"):
+        again = experiment.results(brief_study(), progress=False)
+    assert [r.spec for r in again] == [r.spec for r in computed]
+
+
+def test_a_study_of_which_no_task_has_data_is_an_error_with_each_reason(hub, project):
+    with pytest.raises(
+        sources.DataMissing, match=r"(?s)cola_hub: data of nyu.*toxigen_hub: data of"
+    ):
+        experiment.results(brief_study(), progress=False)
+
+
+def test_figures_name_the_tasks_that_are_left_out_and_those_that_are_carved(hub, project):
+    write_cola(hub, validation=sentences("v", 40))
+    study = brief_study()
+    with pytest.warns(UserWarning):
+        results = experiment.results(study, "own", progress=False)
+    table = stats.forgetting(results)
+    figure = plots.forget_gap(table)
+    plots.save(figure, table, "fig2", study)
+    note = "Left out, no data: toxigen_hub. Train and test carved from one split: cola_hub"
+    drawn = [t.get_text() for t in figure.findobj(matplotlib.text.Text)]
+    assert note in " ".join(" ".join(drawn).split())
+
+
+def test_tasks_without_splits_of_their_own_need_no_note(project):
+    assert experiment.data_note(experiment.study("quick")) == ""

@@ -161,7 +161,7 @@ def test_passing_steps_are_those_of_a_loop(direction):
 
 
 def test_a_direction_is_up_or_down():
-    with pytest.raises(InputError, match="expected 'up' or 'down', found 'left'"):
+    with pytest.raises(InputError, match="expected one of up, down, found 'left'"):
         measures.passing_steps(passing("t", [1, 2], 3), 0.6, "left")
 
 

@@ -1,9 +1,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -11,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from forgetlib import models, packing, scoring, tasks
 from forgetlib.schema import Example, InputError
+from forgetlib.store import StoreError
 
 
 def naive(lm, example, choice):
@@ -306,3 +309,92 @@ def test_a_model_that_ignores_positions_or_mask_is_not_packed(tiny, monkeypatch,
     assert models._can_pack(tiny, way)
     monkeypatch.setattr(decoder, "forward", without)
     assert not models._can_pack(tiny, way)
+
+
+# --- saving --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tuning", ["body", "full", "lora"])
+def test_a_trained_model_that_was_saved_scores_the_same_in_transformers_and_here(
+    folder, tmp_path, tuning
+):
+    lm = models.load(str(folder), tuning=tuning, dtype="float32", device="cpu")
+    with torch.no_grad():
+        for parameter in lm.trainable.values():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    expected = scoring.score(lm, mixed_examples()).log_likelihoods
+    path = models.save(lm, tmp_path / "models" / "saved")
+    again = models.load(str(path), dtype="float32", device="cpu")
+    assert scoring.score(again, mixed_examples()).log_likelihoods == pytest.approx(
+        expected, abs=1e-4
+    )
+    plain = replace(again, model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32))
+    assert naive_scores(plain, mixed_examples()) == pytest.approx(expected, abs=1e-3)
+    untouched = scoring.score(lm, mixed_examples()).log_likelihoods
+    assert untouched.tolist() == expected.tolist()
+    assert [p.name for p in path.parent.iterdir()] == ["saved"]
+
+
+def test_a_folder_that_is_there_is_not_written_over(tiny, tmp_path):
+    (tmp_path / "kept").write_text("")
+    with pytest.raises(InputError, match="one that does not exist yet"):
+        models.save(tiny, tmp_path / "kept")
+
+
+def test_a_disk_that_is_full_leaves_no_half_of_a_model(tiny, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tiny.tokenizer, "save_pretrained", full)
+    with pytest.raises(StoreError, match="No space left"):
+        models.save(tiny, tmp_path / "saved")
+    assert not list(tmp_path.iterdir())
+
+
+# --- large models --------------------------------------------------------------------------------
+
+
+def test_gradients_are_the_same_where_activations_are_computed_again(folder):
+    for tuning in ("body", "full", "lora"):
+        found = []
+        for recompute in (False, True):
+            lm = models.load(
+                str(folder), tuning=tuning, dtype="float32", device="cpu", recompute=recompute
+            )
+            sequence = models.encode(lm, mixed_examples()[-1], 0)
+            models.response_log_likelihoods(lm, models.collate(lm, [[sequence]])).sum().backward()
+            found.append({n: p.grad for n, p in lm.trainable.items() if p.grad is not None})
+        kept, again = found
+        assert kept
+        assert set(kept) == set(again)
+        for name, gradient in kept.items():
+            assert torch.allclose(gradient, again[name], rtol=1e-5, atol=1e-6), name
+
+
+def test_activations_that_are_computed_again_are_not_kept(tiny):
+    """Tensors that the backward pass holds, in numbers, with and without."""
+    held = {}
+    for recompute in (False, True):
+        lm = models.load("tiny", dtype="float32", device="cpu", recompute=recompute)
+        sequence = models.encode(lm, mixed_examples()[-1], 0)
+        kept: dict[int, int] = {}
+
+        def pack(tensor, kept=kept):
+            kept[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            models.response_log_likelihoods(lm, models.collate(lm, [[sequence]]))
+        parameters = {p.data_ptr() for p in lm.model.parameters()}
+        held[recompute] = sum(n for where, n in kept.items() if where not in parameters)
+    assert held[True] < held[False] / 4
+
+
+def test_a_gated_model_s_error_says_where_its_terms_are(monkeypatch):
+    def refused(*_, **__):
+        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
+        raise OSError("gated") from GatedRepoError("no access", response=response)
+
+    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", refused)
+    with pytest.raises(models.ModelError, match=r"https://huggingface\.co/meta/secret, and log in"):
+        models.load("meta/secret")

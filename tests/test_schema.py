@@ -39,10 +39,10 @@ def example(**changes):
         ({"choices": ("a", "a")}, "expected choices that differ"),
         ({"choices": ["a", "b"]}, "expected choices to be a tuple of str"),
         ({"choices": ("a", 1)}, "expected choices to be a tuple of str"),
-        ({"label": 2}, "expected a label from 0 to 1, found 2"),
-        ({"label": -1}, "expected a label from 0 to 1, found -1"),
-        ({"label": "0"}, "expected a label from 0 to 1, found '0'"),
-        ({"label": True}, "expected a label from 0 to 1, found True"),
+        ({"label": 2}, "expected a whole number from 0 to 1, found 2"),
+        ({"label": -1}, "expected a whole number from 0 to 1, found -1"),
+        ({"label": "0"}, "expected a whole number from 0 to 1, found '0'"),
+        ({"label": True}, "expected a whole number from 0 to 1, found True"),
     ],
 )
 def test_a_bad_example_is_refused(changes, message):
@@ -202,7 +202,7 @@ def a_probe(**changes):
         ({"layers": np.arange(2)}, r"found \(3, 2, 2\), \(4, 3\), \(2,\)"),
         ({"control": np.ones((3, 2))}, r"\(3, 2\)"),
         ({"deviation": np.ones(3)}, r"expected correct \(P, N, C\), control \(K, P\)"),
-        ({"deviation": np.array([1, np.nan])}, "hidden states are broken"),
+        ({"deviation": np.array([1, np.nan])}, "finite numbers.*check its weights"),
     ],
 )
 def test_a_bad_probe_is_refused(changes, message):

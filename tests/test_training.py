@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from transformers.optimization import Adafactor
 
-from forgetlib import models, scoring, stats, tasks, training
+from forgetlib import experiment, models, scoring, stats, tasks, training
 from forgetlib.labels import training_labels
-from forgetlib.schema import InputError, TrainConfig
+from forgetlib.schema import InputError, RunSpec, TrainConfig
 from forgetlib.training import TrainingDiverged, finetune, learning_rate_factor
 
 CONFIG = TrainConfig(learning_rate=3e-3, epochs=8)
@@ -185,3 +188,46 @@ def test_labels_must_fit_the_examples(lm):
     examples = tasks.load("tiny_city", "train", 4, 0)
     with pytest.raises(InputError, match="found 4 examples and 3 labels"):
         finetune(lm, examples, np.zeros(3, int), CONFIG, 0)
+
+
+def test_adafactor_moves_as_transformers_s_own_on_the_same_gradients(lm):
+    """Several weights, one optimiser each: as one optimiser of them all."""
+    examples = tasks.load("tiny_city", "train", 8, 0)
+    labels = training_labels(examples, "true", 0)
+    other = models.load("tiny", dtype="float32", device="cpu")
+    config = TrainConfig(1e-2, epochs=3, warmup=0.0, optimizer="adafactor")
+    finetune(lm, examples, labels, config, 0)
+    parameters = list(other.trainable.values())
+    theirs = Adafactor(parameters, lr=1e-2, scale_parameter=False, relative_step=False)
+    sequences = [models.encode(other, e, int(c)) for e, c in zip(examples, labels, strict=True)]
+    batch = models.collate(other, [[s] for s in sequences])
+    for step in range(3):
+        loss = -models.response_log_likelihoods(other, batch).sum() / len(batch.targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        for group in theirs.param_groups:
+            group["lr"] = 1e-2 * learning_rate_factor(step, 3, 0.0)
+        theirs.step()
+        theirs.zero_grad()
+    for name, parameter in lm.trainable.items():
+        assert torch.allclose(parameter, other.trainable[name], atol=1e-5), name
+
+
+def test_adafactor_keeps_two_vectors_a_matrix(lm):
+    parameters = list(lm.trainable.values())
+    optimizer = training._Optimizer(parameters, TrainConfig(1e-3, optimizer="adafactor"))
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(1.0)
+    states = [t for o in optimizer.optimizers for s in o.state.values() for t in s.values()]
+    kept = sum(t.numel() for t in states if isinstance(t, torch.Tensor))
+    assert 0 < kept < 0.1 * sum(p.numel() for p in parameters)
+
+
+def test_the_optimiser_is_part_of_a_run_s_identity_and_older_ids_hold():
+    spec = experiment.study("quick").specs()[1]
+    assert "optimizer" not in spec.to_dict()["train"]
+    other = replace(spec, train=replace(spec.train, optimizer="adafactor"))
+    assert other.run_id != spec.run_id
+    assert RunSpec.from_dict(other.to_dict()) == other
+    assert RunSpec.from_dict(spec.to_dict()) == spec

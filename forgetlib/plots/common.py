@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; marks di
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from forgetlib.experiment import Study, figures_dir
+from forgetlib import stats
+from forgetlib.experiment import Study, data_note, figures_dir
 from forgetlib.schema import InputError
 from forgetlib.store import replacing
 
@@ -69,7 +71,15 @@ def style() -> Iterator[None]:
 
 
 def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Path]:
-    """Write a figure as PDF and PNG, and its data as CSV, to the study's folder."""
+    """Write a figure as PDF and PNG, and its data as CSV, to the study's folder.
+
+    Below it stands what has to be said of the study's data (`experiment.data_note`).
+    """
+    if note := data_note(study):
+        lines = textwrap.fill(note, 120)
+        with style():
+            figure.supxlabel(lines, x=0.01, ha="left", fontsize=SMALL, color=DARK_GREY)
+        figure.set_figheight(figure.get_figheight() + 0.12 * len(lines.splitlines()))
     written = []
     for ending in ("pdf", "png", "csv"):
         path = figures_dir(study) / f"{name}.{ending}"
@@ -87,17 +97,13 @@ def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Pa
 
 def require_columns(table: pd.DataFrame, columns: list[str]) -> None:
     """Raise InputError where the table has not these columns, no rows, or several models."""
-    missing = [c for c in columns if c not in table.columns]
-    if missing or table.empty:
-        raise InputError(
-            "table",
-            expected=f"rows with columns {columns}",
-            found=f"{len(table)} rows, without {missing}",
-            do="Pass the table that this figure's docstring names.",
-        )
+    do = "Pass the table that this figure's docstring names."
+    stats.require_columns("the figure's table", table, columns, do)
+    if table.empty:
+        raise InputError("the figure's table", expected="rows", found="none", do=do)
     if "model" in table and len(set(table["model"])) > 1:
         raise InputError(
-            "table",
+            "the figure's table",
             expected="one model",
             found=sorted(set(table["model"])),
             do="Draw one figure a model: table[table['model'] == ...].",

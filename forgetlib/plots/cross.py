@@ -204,6 +204,13 @@ def _tree(axes: Axes, tree: np.ndarray, n_leaves: int, side: str) -> None:
 def _families(tasks: Sequence[str], described: pd.DataFrame) -> dict[str, str]:
     require_columns(described, ["eval_task", "family"])
     families = dict(zip(described["eval_task"], described["family"], strict=True))
+    if unknown := [task for task in tasks if task not in families]:
+        raise InputError(
+            "families of the tasks",
+            expected=f"one for {', '.join(unknown)}",
+            found=f"those of {', '.join(families)}",
+            do="Pass tasks.describe(...) of all tasks.",
+        )
     return {task: families[task] for task in tasks}
 
 

@@ -1,0 +1,103 @@
+"""Estimates of a study's cost, beside counts by hand and a real run."""
+
+from dataclasses import replace
+
+import pytest
+
+from forgetlib import cost, experiment, models, tasks
+from forgetlib.schema import TrainConfig
+
+
+@pytest.fixture
+def study(project):
+    brief = TrainConfig(3e-3, epochs=2, batch_size=10)
+    settings = {"n_train": 100, "n_eval": 50, "sizes": [], "models": ["tiny"]}
+    settings |= {"tuned": brief, "forgetting": brief}
+    return experiment.study("tiny", tasks=["tiny_city"], **settings)
+
+
+def test_a_model_s_shape_is_counted_without_its_weights():
+    lm = models.load("tiny", device="cpu").model
+    found = cost.shape("tiny")
+    assert found.body + found.embeddings == sum(p.numel() for p in lm.parameters())
+    assert (found.n_layers, found.hidden) == (2, models.TINY_WIDTHS["tiny"])
+
+
+@pytest.mark.parametrize(
+    ("model", "billions"),
+    [
+        ("meta-llama/Llama-2-7b-hf", 6.74),
+        ("EleutherAI/gpt-j-6b", 6.05),
+        ("openai-community/gpt2", 0.124),
+    ],
+)
+def test_the_paper_s_models_are_known_without_the_hub(model, billions):
+    found = cost.shape(model)
+    assert (found.body + found.embeddings) / 1e9 == pytest.approx(billions, rel=0.01)
+
+
+def test_a_run_s_examples_are_counted_as_often_as_they_are_met(study):
+    base, tuned, forgotten = study.own_task("tiny_city", 0, "tiny")
+    # Each is scored once and twice passed by the probe; an epoch each trains.
+    assert (cost.work(base).trained, cost.work(base).scored) == (0, 3 * 150)
+    assert (cost.work(tuned).trained, cost.work(tuned).scored) == (200, 3 * 150)
+    recorded = replace(forgotten, train=replace(forgotten.train, record_steps=4), probe=False)
+    assert cost.work(recorded).scored == 5 * 100 + 50
+
+
+def test_flops_are_two_a_weight_and_token_forward_and_twice_that_backward(study):
+    spec = replace(study.own_task("tiny_city", 0, "tiny")[1], probe=False)
+    form = cost.shape("tiny")
+    # Every prompt has six words, every response one.
+    forward = 2 * (form.body * 7 + form.vocabulary * form.hidden)
+    assert cost.tokens("tiny", "tiny_city") == (6, 1)
+    assert cost.work(spec).training == pytest.approx(200 * 3 * forward)
+    scored = 2 * (form.body * 8 + form.vocabulary * form.hidden * 2)
+    assert cost.work(spec).scoring == pytest.approx(150 * scored)
+
+
+def test_low_rank_training_and_recomputing_change_the_passes(study, monkeypatch):
+    spec = study.own_task("tiny_city", 0, "tiny")[1]
+    full = cost.work(spec).training
+    assert cost.work(replace(spec, tuning="lora")).training == pytest.approx(full * 2 / 3)
+    monkeypatch.setattr(models, "RECOMPUTED_SIZE", 0)
+    assert cost.work(spec).training == pytest.approx(full * 4 / 3)
+
+
+def test_what_is_stored_costs_nothing_and_the_rest_its_share(study):
+    rate = cost.Rate(1e9, 1e9)
+    whole = cost.table(study, rate=rate).iloc[0]
+    assert whole["runs"] == len(study.specs())
+    experiment.results(study, "own", progress=False)
+    rest = cost.table(study, rate=rate).iloc[0]
+    assert rest["runs"] == len(study.specs()) - len(study.specs("own"))
+    assert 0 < rest["hours"] < whole["hours"]
+    experiment.results(study, progress=False)
+    assert cost.table(study, rate=rate).empty
+
+
+def test_the_estimate_is_near_what_a_run_takes(study):
+    """Of the synthetic study, within a factor of three: small steps are mostly overhead."""
+    experiment.results(study, "own", progress=False)
+    store = experiment.open_store(study)
+    specs = [s for s in study.specs("own") if s.train and s.start]
+    took = sum(store.read(s.run_id).provenance["seconds"] for s in specs)
+    rate = cost.measured("tiny", study.tuning, study.dtype)
+    guessed = sum(cost.seconds(cost.work(s), rate) for s in specs)
+    assert guessed == pytest.approx(took, rel=2) or took / guessed < 3
+
+
+def test_missing_tasks_cost_nothing(project, monkeypatch):
+    study = experiment.study("tiny", models=["tiny"], sizes=[], start="pairwise")
+    monkeypatch.setattr(tasks, "missing", lambda names: {"tiny_city": "no data"})
+    found = cost.table(study, rate=cost.Rate(1e9, 1e9)).iloc[0]
+    rest = experiment.study("tiny", tasks=study.tasks[1:], models=["tiny"], sizes=[])
+    assert found["runs"] == len(replace(rest, start="pairwise").specs())
+
+
+def test_the_command_prints_a_row_a_model_and_computes_nothing(project, capsys):
+    assert experiment.main(["tiny", "own", "--cost", "--tflops", "0.001"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("tiny: two random layers")
+    assert out.count("\n") == 3
+    assert not (project / ".work").exists()

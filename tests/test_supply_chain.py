@@ -1,0 +1,324 @@
+"""What comes from elsewhere is pinned, is data and not code, and is fetched once."""
+
+import ast
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import forgetlib
+from forgetlib import assets, models
+
+ROOT = Path(forgetlib.__file__).parent.parent
+PACKAGE = sorted((ROOT / "forgetlib").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+# --- downloads -----------------------------------------------------------------------------------
+
+
+def test_every_wheel_that_is_downloaded_has_a_version_and_a_hash_of_its_own():
+    groups = [v for v in vars(assets).values() if isinstance(v, tuple)]
+    wheels = [w for group in groups for w in group if isinstance(w, assets.Wheel)]
+    assert len(wheels) == len({w.sha256 for w in wheels}) == 5
+    for wheel in wheels:
+        assert re.fullmatch(r"[\w-]+==[\d.]+", wheel.requirement)
+        assert re.fullmatch(r"[0-9a-f]{64}", wheel.sha256)
+    assert re.fullmatch(r"[0-9a-f]{64}", assets.GGUF_SHA256)
+
+
+def calls(tree):
+    """(dotted name of the function, call) of every call."""
+    return [(ast.unparse(n.func), n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+
+
+def test_only_what_compares_the_hash_downloads():
+    tree = ast.parse(Path(assets.__file__).read_text())
+    functions = [f for f in tree.body if isinstance(f, ast.FunctionDef)]
+    callers = {
+        name: {f.name for f in functions if name in dict(calls(f))}
+        for name in ("subprocess.run", "_pip_download", "_download")
+    }
+    assert callers == {
+        "subprocess.run": {"_pip_download"},
+        "_pip_download": {"_download"},
+        "_download": {"_wheels"},
+    }
+    assert {ast.unparse(c.args[0]) for name, c in calls(tree) if name == "_wheels"} == {
+        "DATA_WHEELS",
+        "MODEL_WHEELS",
+    }
+
+
+def imported(tree):
+    """Dotted names of what a file imports, also of single functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_nothing_else_in_the_package_reaches_the_network_or_starts_a_program():
+    """But for transformers and datasets, which fetch what the user names."""
+    network = {"aiohttp", "ftplib", "http", "httpx", "requests", "socket", "urllib"}
+    starting = set()
+    for path in PACKAGE:
+        names = set(imported(ast.parse(path.read_text())))
+        assert not {n.split(".")[0] for n in names} & network, path
+        if "subprocess" in names:
+            starting.add(path.stem)
+    assert starting == {"assets", "experiment", "kernels"}  # pip, git, the compiler
+
+
+# --- code in disguise ----------------------------------------------------------------------------
+
+RUNS_CODE = {"cPickle", "cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "pickle"}
+RUNS_CODE |= {"shelve", "torch.load", "torch.hub", "os.system", "os.popen", "pandas.read_pickle"}
+FUNCTIONS = {"eval", "exec", "compile", "__import__"}
+LAST_NAMES = {"read_pickle", "unsafe_load", "full_load"}
+MUST_BE_FALSE = {"allow_pickle", "shell", "trust_remote_code"}
+
+
+def dangers(tree):
+    """What in a file could run code that came as data, or a command put together from it."""
+    found = [n for n in imported(tree) if n in RUNS_CODE or n.split(".")[0] in RUNS_CODE]
+    for name, call in calls(tree):
+        full = name.removeprefix("builtins.")
+        if full in RUNS_CODE | FUNCTIONS | {"yaml.load"} or full.split(".")[-1] in LAST_NAMES:
+            found.append(full)
+        found += [k.arg for k in call.keywords if k.arg in MUST_BE_FALSE and not is_false(k.value)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            given = [(k.value, v) for k, v in pairs if is_constant(k)]
+            found += [k for k, v in given if k in MUST_BE_FALSE and not is_false(v)]
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                key = target.slice if isinstance(target, ast.Subscript) else None
+                if is_constant(key) and key.value in MUST_BE_FALSE and not is_false(node.value):
+                    found.append(key.value)
+    return found
+
+
+def is_constant(node):
+    return isinstance(node, ast.Constant)
+
+
+def is_false(node):
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "torch.load('weights.bin', weights_only=True)",
+        "from torch import load",
+        "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=given)",
+        "pd.read_pickle(path)",
+        "yaml.load(text)",
+        "eval(text)",
+        "builtins.exec(text)",
+        "subprocess.run(text, shell=True)",
+        "from os import system",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "options = {'trust_remote_code': True}",
+        "options['trust_remote_code'] = True",
+    ],
+)
+def test_the_search_for_dangers_finds(code):
+    assert dangers(ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "model.eval()",
+        "re.compile(pattern)",
+        "np.load(path)",
+        "options = {'trust_remote_code': False}",
+        "json.load(file)",
+        "yaml.safe_load(text)",
+    ],
+)
+def test_the_search_for_dangers_leaves_out(code):
+    assert not dangers(ast.parse(code))
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *TESTS], ids=lambda p: p.stem)
+def test_no_file_runs_code_that_came_as_data(path):
+    found = set(dangers(ast.parse(path.read_text())))
+    if path.name.startswith("test_"):  # which may execute the project's own notebooks
+        found -= {"exec", "compile"}
+    assert not found
+
+
+def test_code_in_a_model_s_folder_is_not_run(tiny, tmp_path):
+    tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(models.ModelError, match="custom code"):
+        models.load(str(tmp_path))
+    assert not (tmp_path / "was run").exists()
+
+
+# --- pinned versions -----------------------------------------------------------------------------
+
+
+def pins():
+    """Canonical name -> version."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    found = [re.fullmatch(r"([A-Za-z0-9][\w.-]*)==(\d[\w.]*)", line) for line in lines]
+    assert all(found), [line for line, ok in zip(lines, found, strict=True) if not ok]
+    assert len({canonicalize_name(m[1]) for m in found}) == len(lines)
+    return {canonicalize_name(m[1]): m[2] for m in found}
+
+
+def test_requirements_are_exact_versions_that_pyproject_admits():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + project["optional-dependencies"]["test"]
+    for requirement in map(Requirement, asked):
+        assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
+
+
+def test_what_the_pinned_packages_need_is_pinned_too():
+    """Else pip would install the newest: of these versions, as far as they are installed here."""
+    # torch brings what its build needs; pip freeze leaves out setuptools.
+    unpinned = set()
+    for name, version in pins().items():
+        try:
+            installed = distribution(name)
+        except ModuleNotFoundError:
+            continue
+        if installed.version != version or name == "torch":
+            continue
+        for requirement in map(Requirement, installed.requires or ()):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                unpinned |= {canonicalize_name(requirement.name)} - set(pins())
+    assert unpinned <= {"setuptools"}
+
+
+# --- notebooks -----------------------------------------------------------------------------------
+
+ACTIVE = re.compile(r"<\s*(script|iframe|object|embed|form|link)|javascript:|\bon\w+\s*=", re.I)
+PRIVATE = re.compile(r"(/home|/root|/tmp|/mnt|/Users)/|[A-Z]:\\\\")
+
+
+def text_of(source):
+    return source if isinstance(source, str) else "".join(source)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+class TestEveryNotebook:
+    def test_hides_no_cell(self, path):
+        notebook = json.loads(path.read_text())
+        keys = {"cell_type", "id", "metadata", "source", "execution_count", "outputs"}
+        for cell in notebook["cells"]:
+            assert cell["cell_type"] in ("code", "markdown")
+            assert set(cell) <= keys
+            assert set(cell["metadata"]) <= {"tags"}
+            assert set(cell["metadata"].get("tags", ())) <= {"parameters", "nbval-ignore-output"}
+
+    def test_is_python_that_parses_and_runs_no_code_that_came_as_data(self, path):
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                lines = text_of(cell["source"]).splitlines()
+                source = "\n".join(line for line in lines if line != "%matplotlib inline")
+                assert not dangers(ast.parse(source))
+
+    def test_has_nothing_active_in_texts_and_outputs(self, path):
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "markdown":
+                assert not ACTIVE.search(text_of(cell["source"]))
+            for output in cell.get("outputs", ()):
+                assert output["output_type"] in ("stream", "execute_result", "display_data")
+                data = output.get("data", {})
+                assert set(data) <= {"text/plain", "text/html", "image/png"}
+                assert not ACTIVE.search(text_of(data.get("text/html", "")))
+                if "image/png" in data:
+                    picture = base64.b64decode(text_of(data["image/png"]), validate=False)
+                    assert picture.startswith(b"\x89PNG")
+
+    def test_names_no_folder_of_a_machine(self, path):
+        notebook = json.loads(path.read_text())
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", ()):
+                output.get("data", {}).pop("image/png", None)
+        assert not PRIVATE.search(json.dumps(notebook))
+
+
+@pytest.mark.parametrize(
+    "text", ["<SCRIPT src=x>", "<img onerror = 'x'>", "[a](javascript:x)", "< iframe>"]
+)
+def test_the_search_for_active_content_finds(text):
+    assert ACTIVE.search(text)
+
+
+# --- no network ----------------------------------------------------------------------------------
+
+NO_NETWORK = """
+import json, sys
+attempts = []
+def refuse(event, arguments):
+    connects = event == "socket.connect" and not isinstance(arguments[1], (str, bytes))
+    sends = event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
+    if connects or sends or event == "subprocess.Popen" and "pip" in arguments[1]:
+        attempts.append(f"{event} {arguments}")
+        raise OSError("no network")
+sys.addaudithook(refuse)
+"""
+SAY = "\nprint(json.dumps(attempts))"
+USE = """
+sys.path.insert(0, sys.argv[1])
+from test_determinism import specs
+from forgetlib import experiment, plots, stats
+experiment.run(specs()[0])
+quick = experiment.study("quick")
+table = stats.forgetting(experiment.results(quick, "own"))
+plots.save(plots.forget_gap(table), table, "figure", quick)
+"""
+TRY = """
+import contextlib, urllib.request
+with contextlib.suppress(OSError): urllib.request.urlopen("http://127.0.0.1:9/")
+"""
+
+
+def without_network(code, **environment):
+    """Attempts to connect while this code runs, none of which succeeds."""
+    environment = os.environ | environment
+    environment.pop("HF_HUB_OFFLINE", None)
+    command = [sys.executable, "-c", NO_NETWORK + code + SAY, str(ROOT / "tests")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_run_and_a_stored_study_s_figure_do_not_even_try_to_reach_the_network(tmp_path):
+    (tmp_path / "figures/quick").mkdir(parents=True)
+    stored = "figures/quick/results.parquet"
+    shutil.copy(ROOT / stored, tmp_path / stored)
+    assert without_network(USE, FORGETLIB_ROOT=str(tmp_path)) == []
+    assert (tmp_path / "figures/quick/figure.png").exists()
+    assert not (tmp_path / ".work").exists()  # nothing was missing
+
+
+def test_an_attempt_to_reach_the_network_would_be_seen():
+    (attempt,) = without_network(TRY)
+    assert "socket" in attempt
