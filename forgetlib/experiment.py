@@ -600,14 +600,17 @@ class Bench:
         return self._lm
 
     def _kept(self, spec: RunSpec) -> dict[str, Any] | None:
-        """The weights that a run ended with, where they are kept and can be read."""
+        """The weights that a run ended with, where every process can read them."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        try:
-            return None if self._store is None else load_file(self._store.weights_path(spec.run_id))
-        except (OSError, SafetensorError):  # they can be trained again
-            return None
+        from forgetlib import parallel
+
+        found = None
+        if self._store is not None:
+            with contextlib.suppress(OSError, SafetensorError):  # they can be trained again
+                found = load_file(self._store.weights_path(spec.run_id))
+        return found if parallel.all_agree(found is not None) else None
 
     def train(self, spec: RunSpec, report: Progress) -> Any:
         """Bring the model to its state at the end of `spec`; the training log, or None for base."""

@@ -158,6 +158,7 @@ def load(
     require_one_of("tuning", tuning, TUNINGS)
     require_one_of("dtype", dtype, DTYPES)
     torch_dtype = getattr(torch, dtype)
+    parallel.connect()  # what fails here is not the device
     try:
         chosen = parallel.own(pick_device() if device is None else torch.device(device))
         torch.empty(0, device=chosen)

@@ -128,6 +128,12 @@ def from_first(value: Callable[[], T]) -> T:
     return told[0]
 
 
+def all_agree(here: bool) -> bool:
+    """Whether it is so in every process."""
+    connect()
+    return int(summed(torch.tensor(int(here)))) == size()
+
+
 def wait() -> None:
     """Until all processes are here."""
     if size() > 1:
