@@ -196,7 +196,7 @@ def test_a_change_of_nothing_is_the_named_study():
         (lambda: study("tiny").specs("fig3"), "part of a study: expected one of own, cross"),
         (
             lambda: study("tiny", n_train=0, sizes=[]).specs(),
-            "RunSpec.n_train: expected a whole number",
+            "n_train.*: expected a whole number",
         ),
         (lambda: results(study("tiny", models=["no/model"])), "model 'no/model': expected"),
     ],
