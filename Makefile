@@ -15,7 +15,7 @@ FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basena
 notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
 
 .DEFAULT_GOAL := help
-.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test bench settings lint notebooks lock audit clean
+.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test bench agreement settings lint notebooks lock audit clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded|paper-suite-270m|paper]   (STUDY is $(STUDY))"; echo
@@ -64,6 +64,9 @@ test: $(READY) ## run every test, the notebooks' too
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine
 	@$(BIN)/python tests/bench.py
+
+agreement: $(READY) ## compare log-likelihoods with lm-eval's, every task of both suites (10 minutes)
+	@$(BIN)/python tests/agreement.py
 
 settings: $(READY) ## compare training settings on a seed that no study reports (an hour)
 	@$(BIN)/python tests/search.py
