@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from transformers import (
 from forgetlib import assets, models, scoring, tasks, training
 from forgetlib.experiment import Study, open_store
 from forgetlib.models import ModelError
-from forgetlib.schema import RunSpec, TrainConfig
+from forgetlib.schema import RunSpec, TrainConfig, require_number
 
 SAMPLE = 40  # questions of a task whose tokens are counted
 GIB = 2**30
@@ -78,7 +79,8 @@ def table(study: Study, part: str | None = None, rate: Rate | None = None) -> pd
 
     rate: None: measured here, with the model or, where it cannot be loaded, the embedded one
     Columns: model, parameters, runs, trained and scored (examples, as often as they are), PFLOP,
-    memory_GiB (of the device), weights_GiB and results_MB (on disk), hours.
+    memory_GiB (of the device, while it trains), weights_GiB (on disk, of a model that others start
+    from) and results_MB, hours.
     """
     store = open_store(study)
     missing = [s for s in study.specs(part) if s.run_id not in store]
@@ -93,7 +95,7 @@ def table(study: Study, part: str | None = None, rate: Rate | None = None) -> pd
         if specs:
             works = [work(s) for s in specs]
             speed = rate or measured(model, study.tuning, study.dtype)
-            n_trained, memory = needed_memory(specs[0], max(w.longest for w in works))
+            needs = [needed_memory(s, w.longest) for s, w in zip(specs, works, strict=True)]
             rows.append(
                 {
                     "model": model,
@@ -102,9 +104,8 @@ def table(study: Study, part: str | None = None, rate: Rate | None = None) -> pd
                     "trained": sum(w.trained for w in works),
                     "scored": sum(w.scored for w in works),
                     "PFLOP": sum(w.training + w.scoring for w in works) / 1e15,
-                    "memory_GiB": memory / GIB,
-                    # Of the model itself and of one that others start from.
-                    "weights_GiB": n_trained * _bytes(study.dtype) / GIB,
+                    "memory_GiB": max(needs) / GIB,
+                    "weights_GiB": n_trained(specs[0]) * _bytes(study.dtype) / GIB,
                     "results_MB": sum(w.scored for w in works) * BYTES_A_SCORE / 1e6,
                     "hours": sum(seconds(w, speed) for w in works) / 3600,
                 }
@@ -117,7 +118,7 @@ def seconds(done: Work, rate: Rate) -> float:
 
 
 def work(spec: RunSpec) -> Work:
-    """What a run does, by the sizes of its data where these are here, else by those it asks for."""
+    """What a run does, by the sizes of its data."""
     form = shape(spec.model)
     n_records = (spec.train.record_steps + 1) if spec.train else 1
     parts = [(t, "train", spec.n_train, n_records) for t in spec.train_tasks]
@@ -127,17 +128,17 @@ def work(spec: RunSpec) -> Work:
     for task, part, n, times in parts:
         examples = tasks.load(task, part, n, spec.seed)
         prompt, response = tokens(spec.model, task)
-        times += spec.probe * 2  # a probe scores pairs, without the output layer
+        times += spec.probe  # as much as scoring, but for the output layer
         n_scored = len(examples) * times
         scored += n_scored
         scoring_flop += n_scored * _forward(form, prompt + 2 * response, 2 * response)
         longest = max(longest, prompt + response)
         if part == "train" and spec.train:
-            n_trained = len(examples) * spec.train.epochs
-            trained += n_trained
+            n = len(examples) * spec.train.epochs
+            trained += n
             backward = 1 if spec.tuning == "lora" else 2  # towards the input, and the weights
-            passes = 1 + backward + (form.body > models.RECOMPUTED_SIZE)
-            training_flop += n_trained * passes * _forward(form, prompt + response, response)
+            passes = 1 + backward + _recomputes(form)
+            training_flop += n * passes * _forward(form, prompt + response, response)
     return Work(trained, scored, training_flop, scoring_flop, longest)
 
 
@@ -199,28 +200,38 @@ def shape(model: str) -> Shape:
     return Shape(total - embeddings, embeddings, vocabulary, lm.config.num_hidden_layers, hidden)
 
 
-def needed_memory(spec: RunSpec, longest: float) -> tuple[int, float]:
-    """Trained parameters, and the bytes that the device needs while they are.
-
-    Weights; of trained ones gradient, fp32 master and the optimiser's state; activations of one
-    pass, of which every layer keeps about 24 vectors a token, or 2 where they are computed again.
-    """
-    form, wide = shape(spec.model), _bytes(spec.dtype)
-    trained = {
+def n_trained(spec: RunSpec) -> int:
+    """Trained parameters."""
+    form = shape(spec.model)
+    return {
         "body": form.body,
         "full": form.body + form.embeddings,
         # Two thin matrices for each of about seven square ones in a layer.
         "lora": form.n_layers * 14 * models.LORA_RANK * form.hidden,
     }[spec.tuning]
+
+
+def _recomputes(form: Shape) -> bool:
+    return form.body + form.embeddings > models.RECOMPUTED_SIZE
+
+
+def needed_memory(spec: RunSpec, longest: float) -> float:
+    """Bytes that the device needs while a run trains.
+
+    Weights; of trained ones gradient, fp32 master and the optimiser's state; activations of one
+    pass, of which every layer keeps about 24 vectors a token, or 2 where they are computed again.
+    Of a run that does not train, weights and as many activations: an upper bound.
+    """
+    form, wide = shape(spec.model), _bytes(spec.dtype)
+    trained = 0 if spec.train is None else n_trained(spec)
     lean = spec.train is not None and spec.train.optimizer == "adafactor"
     state = 4 + (0 if lean else 8)
-    kept = 2 if form.body > models.RECOMPUTED_SIZE else 24
-    n_tokens = max(training.TOKEN_BUDGET[models.pick_device().type], longest)
-    if spec.train is not None:  # a batch may have fewer
-        n_tokens = min(n_tokens, max(spec.train.batch_size * longest, longest))
+    kept = 2 if _recomputes(form) else 24
+    batch = 1 if spec.train is None else spec.train.batch_size
+    n_tokens = max(min(training.TOKEN_BUDGET[models.pick_device().type], batch * longest), longest)
     activations = n_tokens * form.hidden * wide * (kept * form.n_layers + 24)
     everything = (form.body + form.embeddings) * wide + trained * (wide + state) + activations
-    return trained, everything
+    return everything
 
 
 def _bytes(dtype: str) -> int:
@@ -229,12 +240,14 @@ def _bytes(dtype: str) -> int:
 
 @cache
 def measured(model: str, tuning: str, dtype: str) -> Rate:
-    """The engine's rate here, on a few questions, with a model or, without it, the embedded one."""
-    try:
-        lm = models.load(model, tuning=tuning, dtype=dtype)
-    except ModelError:
+    """The engine's rate here, on a few questions.
+
+    Of the model where it is a folder or the package's own, else of the embedded one: nothing large
+    is downloaded for an estimate.
+    """
+    if model not in models.TINY_WIDTHS and not Path(model).is_dir():
         model = "embedded"
-        lm = models.load(model, tuning=tuning, dtype=dtype)
+    lm = models.load(model, tuning=tuning, dtype=dtype)
     task = "tiny_city" if model in models.TINY_WIDTHS else "piqa"
     settings = TrainConfig(1e-6, epochs=1)
     spec = RunSpec((task,), "true", 32, 1, train=settings, model=model, tuning=tuning, dtype=dtype)
@@ -255,13 +268,18 @@ def report(study: Study, part: str | None = None, tflops: float | None = None) -
 
     tflops: the rate of training and scoring on another machine; None: measured on this one
     """
-    rate = None if tflops is None else Rate(tflops * 1e12, tflops * 1e12)
+    rate = None
+    if tflops is not None:
+        tflops = require_number("--tflops", tflops, "a number above 0", lambda x: x > 0)
+        rate = Rate(tflops * 1e12, tflops * 1e12)
     found = table(study, part, rate)
     lines = [f"{study.name}: {study.description}", "nothing is missing"]
     if not found.empty:
         lines[1] = found.round(2).to_string(index=False)
     store = open_store(study)
     stored = [s for s in study.specs(part) if s.run_id in store]
+    lost = tasks.missing({t: None for s in stored for t in (*s.train_tasks, *s.eval_tasks)})
+    stored = [s for s in stored if lost.keys().isdisjoint((*s.train_tasks, *s.eval_tasks))]
     if stored:
         took = sum(store.read(s.run_id).provenance.get("seconds", 0) for s in stored)
         guess = sum(seconds(work(s), rate or measured(s.model, s.tuning, s.dtype)) for s in stored)

@@ -22,7 +22,7 @@ from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import Timeout
 from tqdm import tqdm
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from forgetlib.models import LM
 
+T = TypeVar("T")
 Progress = Callable[[str, int], None]  # (what is being done, examples done since the last call)
 TRAINING_COST = 3  # a training example costs about three times a scored one
 POLL_SECONDS = 2.0  # how often to look whether another process has finished its run
@@ -372,8 +373,9 @@ def results(
     """
     store = open_store(study)
     specs = study.specs(part)
-    if any(s.run_id not in store for s in specs):
-        study = _with_data(study)
+    if _told(lambda: any(s.run_id not in store for s in specs)):
+        named = study
+        study = _told(lambda: _with_data(named))
         specs = study.specs(part)
     all_ids = [s.run_id for s in study.specs()]
     if not study.modified and (others := store.others(all_ids)):
@@ -381,11 +383,11 @@ def results(
             f"study {study.name!r}",
             expected=f"stored runs among the {len(all_ids)} that it defines",
             found=f"{len(others)} others, as {sorted(others)[0]}",
-            do=f"It was changed since: undo the change, or delete {store.packed} and "
-            f"{store.work} to compute it again.",
+            do=f"It was changed since, or data of its tasks came or went: undo the change, pass "
+            f"tasks=[...], or delete {store.packed} and {store.work} to compute it again.",
         )
     try:
-        if any(s.run_id not in store for s in specs):
+        if _told(lambda: any(s.run_id not in store for s in specs)):
             if ray_address is None:
                 compute(specs, store, progress=progress)
             else:
@@ -400,9 +402,23 @@ def results(
     return [store.read(s.run_id) for s in specs]
 
 
+def _together() -> bool:
+    """Whether several processes share a model (see parallel), all of which do the same."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def _writes() -> bool:
     """Whether this process writes results: alone, or the first of those that share a model."""
-    return os.environ.get("RANK", "0") == "0"
+    return not _together() or os.environ["RANK"] == "0"
+
+
+def _told(value: Callable[[], T]) -> T:
+    """What the first of the processes that share a model finds, so that all do the same."""
+    if not _together():
+        return value()
+    from forgetlib import parallel
+
+    return parallel.from_first(value)
 
 
 def _with_data(study: Study) -> Study:
@@ -460,12 +476,10 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
     """Compute every run that the store does not have.
 
     A run that raises does not stop the others: RunsFailed names it at the end. What the store
-    cannot write stops at once, as it would for the others too.
+    cannot write stops at once, as it would for the others too; so does what raises in one of the
+    processes that share a model, since the others may be amid a pass.
     """
-    from forgetlib import parallel
-
-    missing = parallel.from_first(lambda: {s.run_id for s in specs if s.run_id not in store})
-    waiting = [s for s in specs if s.run_id in missing]
+    waiting = _told(lambda: [s for s in specs if s.run_id not in store])
     n_done = len(specs) - len(waiting)
     bench = Bench(store)
     failures: dict[RunSpec, str] = {}
@@ -486,41 +500,41 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
                     waiting.remove(spec)
                     continue
                 try:
-                    with _claimed(spec, store) as ours:
-                        if not ours:
+                    with _claimed(spec, store) as state:
+                        if state == "busy":
                             blocked.add(spec.run_id)
                             continue
-                        if spec.run_id not in store:  # not done by another process meanwhile
+                        if state == "ours":
                             _run_and_keep(spec, specs, store, bench, bar, f"{n_done}/{len(specs)}")
                         n_done += 1
                 except StoreError:
                     raise
                 except Exception as error:
+                    if _together():
+                        raise
                     failures[spec] = reason(error)
                 waiting.remove(spec)
             if waiting:
                 bar.set_description(f"{n_done}/{len(specs)} runs: waiting for another process")
                 time.sleep(POLL_SECONDS)
         bar.set_description(f"{n_done}/{len(specs)} runs")
-    parallel.wait()  # until the first has written
+    _told(lambda: None)  # until the first has written
     if failures:
         raise RunsFailed(failures, skipped)
 
 
 @contextlib.contextmanager
-def _claimed(spec: RunSpec, store: Store) -> Iterator[bool]:
-    """Whether a run is this process's to do, or that of all processes which share a model."""
-    from forgetlib import parallel
-
+def _claimed(spec: RunSpec, store: Store) -> Iterator[str]:
+    """Whether a run is ours to do while this lasts, or another process is busy with it or done."""
     with contextlib.ExitStack() as held:
 
-        def claim() -> bool:
+        def claim() -> str:
             with contextlib.suppress(Timeout):
                 held.enter_context(store.lock(spec.run_id))
-                return True
-            return False
+                return "done" if spec.run_id in store else "ours"
+            return "busy"
 
-        yield parallel.from_first(claim)
+        yield _told(claim)
 
 
 def reason(error: Exception) -> str:
@@ -541,7 +555,7 @@ def _run_and_keep(
 
     result = run(spec, bench, report)
     # Weights first: a kill between the two loses this run, not this run's descendants' start.
-    if any(s.start == spec and s.run_id not in store for s in specs):
+    if _told(lambda: any(s.start == spec and s.run_id not in store for s in specs)):
         bench.keep(spec)
     start = spec.start
     if not _writes():

@@ -152,8 +152,8 @@ def load(
         "lora": low-rank updates of every linear layer of the body (peft)
     dtype: of the weights and activations. Training keeps fp32 master weights either way.
     recompute: whether training keeps the input of each layer only and computes the rest again
-        (gradient checkpointing): a third more work, and the same gradients. None: for models of
-        over a billion parameters
+        (gradient checkpointing): a third more work, half with low-rank tuning, and the same
+        gradients. None: for models of over a billion parameters
     """
     require_one_of("tuning", tuning, TUNINGS)
     require_one_of("dtype", dtype, DTYPES)
@@ -217,7 +217,8 @@ def save(lm: LM, folder: str | Path) -> Path:
 
         lm_eval --model hf --model_args pretrained=<folder> --tasks ...
 
-    Low-rank updates are merged into the weights. The folder appears complete or not at all.
+    Low-rank updates are merged into the weights, in a copy of the model, and rounded to the dtype
+    of these: in bf16 it scores a little otherwise. The folder appears complete or not at all.
     """
     folder = Path(folder)
     if folder.exists():

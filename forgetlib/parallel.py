@@ -2,7 +2,8 @@
 
 Every process runs the same program. The weights of the layers are spread over the processes, a
 batch's sequences are dealt out, and gradients are summed, so that a step is that of one device
-but for the order of sums. A pass is collective: all processes make equally many, in one order.
+but for the order of sums. Scoring is dealt out too; probing is done by every process. A pass is
+collective: all processes make equally many, in one order.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def connect() -> None:
     if size() > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group()
+        # Both: what is told and counted is on the CPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def own(device: torch.device) -> torch.device:

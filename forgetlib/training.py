@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,8 @@ def finetune(
         models.encode(lm, example, int(label))
         for example, label in zip(examples, labels, strict=True)
     ]
+    for parameter in lm.trainable.values():
+        parameter.grad = None  # of a training that was broken off
     optimizer = _Optimizer(list(lm.trainable.values()), config)
     rng = np.random.default_rng([seed, len(examples)])
     batches = [
@@ -174,11 +177,10 @@ class _Optimizer:
         self.weights = [parallel.local(p.detach()) for p in parameters]
         self.masters = [w.to(torch.float32, copy=True) for w in self.weights]
         settings: Any = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-        self.optimizers: list[torch.optim.Optimizer]
+        make: Any
         if config.optimizer == "adamw":
             fused = self.weights[0].device.type in ("cpu", "cuda")
-            self.optimizers = [torch.optim.AdamW(self.masters, fused=fused, **settings)]
-            self.places = [range(len(self.masters))]
+            make = partial(torch.optim.AdamW, fused=fused, **settings)
         else:
             if parallel.size() > 1:
                 raise InputError(
@@ -188,9 +190,9 @@ class _Optimizer:
                     do="Use 'adamw', or one process.",
                 )
             plain = {"scale_parameter": False, "relative_step": False}  # the learning rate given
-            # One for each weight, so that one weight's gradient at a time is there in fp32.
-            self.optimizers = [Adafactor([m], **settings, **plain) for m in self.masters]
-            self.places = [range(i, i + 1) for i in range(len(self.masters))]
+            make = partial(Adafactor, **settings, **plain)
+        # One for each weight, so that one weight's gradient at a time is there in fp32.
+        self.optimizers = [make([m]) for m in self.masters]
         contiguous = all(w.is_contiguous() for w in self.weights)
         usable = config.optimizer == "adamw" and contiguous and kernels.usable(*self.weights)
         self.in_kernel = usable and bool(kernels.library())
@@ -219,7 +221,9 @@ class _Optimizer:
     def _norm(self, gradients: Sequence[Tensor | None]) -> float:
         """Euclidean norm of all gradients together, other processes' parts included."""
         # Of parts, and of what every process has whole. On a GPU nothing here waits for it.
-        squares = torch.zeros(2, dtype=torch.float64, device=self.weights[0].device)
+        device = self.weights[0].device
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS has not
+        squares = torch.zeros(2, dtype=dtype, device=device)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             if gradient is None:
                 continue
@@ -234,7 +238,7 @@ class _Optimizer:
     def _step_in_kernel(
         self, gradients: Sequence[Tensor | None], clip: float, learning_rate: float
     ) -> None:
-        (group,) = self.optimizers[0].param_groups
+        group = self.optimizers[0].param_groups[0]
         for gradient, master, moments, weight in zip(
             gradients, self.masters, self.moments, self.weights, strict=True
         ):
@@ -255,13 +259,12 @@ class _Optimizer:
     def _step_in_torch(
         self, gradients: Sequence[Tensor | None], clip: float, learning_rate: float
     ) -> None:
-        for optimizer, places in zip(self.optimizers, self.places, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            for place in places:
-                if (gradient := gradients[place]) is not None:
-                    self.masters[place].grad = gradient.to(torch.float32) * clip
-            optimizer.step()
-            optimizer.zero_grad()
-        for weight, master in zip(self.weights, self.masters, strict=True):
-            weight.copy_(master)
+        for optimizer, weight, master, gradient in zip(
+            self.optimizers, self.weights, self.masters, gradients, strict=True
+        ):
+            if gradient is not None:
+                optimizer.param_groups[0]["lr"] = learning_rate
+                master.grad = gradient.to(torch.float32) * clip
+                optimizer.step()
+                master.grad = None
+                weight.copy_(master)

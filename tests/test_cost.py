@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from forgetlib import cost, experiment, models, tasks
-from forgetlib.schema import TrainConfig
+from forgetlib.schema import InputError, TrainConfig
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_the_paper_s_models_are_known_without_the_hub(model, billions):
 
 def test_a_run_s_examples_are_counted_as_often_as_they_are_met(study):
     base, tuned, forgotten = study.own_task("tiny_city", 0, "tiny")
-    # Each is scored once and twice passed by the probe; an epoch each trains.
-    assert (cost.work(base).trained, cost.work(base).scored) == (0, 3 * 150)
-    assert (cost.work(tuned).trained, cost.work(tuned).scored) == (200, 3 * 150)
+    # Each is scored, and passed once more by the probe; two epochs.
+    assert (cost.work(base).trained, cost.work(base).scored) == (0, 2 * 150)
+    assert (cost.work(tuned).trained, cost.work(tuned).scored) == (200, 2 * 150)
     recorded = replace(forgotten, train=replace(forgotten.train, record_steps=4), probe=False)
     assert cost.work(recorded).scored == 5 * 100 + 50
 
@@ -62,6 +62,24 @@ def test_low_rank_training_and_recomputing_change_the_passes(study, monkeypatch)
     assert cost.work(replace(spec, tuning="lora")).training == pytest.approx(full * 2 / 3)
     monkeypatch.setattr(models, "RECOMPUTED_SIZE", 0)
     assert cost.work(spec).training == pytest.approx(full * 4 / 3)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "optimizer", "least", "most"),
+    [("full", "adamw", 100, 120), ("full", "adafactor", 50, 60), ("lora", "adamw", 12, 20)],
+)
+def test_seven_billion_weights_take_what_their_optimiser_needs(tuning, optimizer, least, most):
+    """GiB: 16 or 8 bytes a weight, or 2 and next to nothing, with activations of a batch."""
+    spec = experiment.study("paper").specs("own")[1]
+    settings = replace(spec.train, optimizer=optimizer)
+    needed = cost.needed_memory(replace(spec, tuning=tuning, train=settings), longest=200)
+    assert least < needed / cost.GIB < most
+
+
+def test_a_rate_that_is_none_is_refused(study):
+    for rate in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="--tflops: expected a number above 0"):
+            cost.report(study, tflops=rate)
 
 
 def test_what_is_stored_costs_nothing_and_the_rest_its_share(study):

@@ -213,6 +213,16 @@ def test_adafactor_moves_as_transformers_s_own_on_the_same_gradients(lm):
         assert torch.allclose(parameter, other.trainable[name], atol=1e-5), name
 
 
+def test_what_a_broken_off_training_left_does_not_reach_the_next(lm):
+    start = lm.weights()
+    _, expected = trained(lm)
+    lm.set_weights(start)
+    for parameter in lm.trainable.values():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    _, again = trained(lm)
+    assert again.loss.tolist() == expected.loss.tolist()
+
+
 def test_adafactor_keeps_two_vectors_a_matrix(lm):
     parameters = list(lm.trainable.values())
     optimizer = training._Optimizer(parameters, TrainConfig(1e-3, optimizer="adafactor"))
