@@ -500,13 +500,14 @@ def response_log_likelihoods(lm: LM, batch: Batch) -> Tensor:
     return total.index_add(0, batch.owners, token_log_probs)
 
 
-def layer_outputs(lm: LM, packed: Packed) -> Tensor:
-    """(L + 1, B, T, D) hidden states of packed sequences.
+def layer_outputs(lm: LM, packed: Packed, places: Sequence[tuple[int, int]]) -> Tensor:
+    """(L + 1, R, D) hidden states of packed sequences at R places, each a row and a column.
 
     0 is the token embeddings, l the output of block l; the last has passed the final norm.
     """
     outputs = _run_decoder(_causal_lm(lm.model), packed, output_hidden_states=True)
-    return torch.stack(outputs.hidden_states)
+    rows, columns = torch.tensor(places, device=lm.device).unbind(1)
+    return torch.stack([states[rows, columns] for states in outputs.hidden_states])
 
 
 def _run_decoder(model: Any, packed: Packed, **options: Any) -> Any:

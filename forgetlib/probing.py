@@ -63,15 +63,18 @@ def hidden_states(
     padded = models.pads(lm, lengths)
     for group in models.by_token_budget(lengths, order, budget, padded=padded):
         packed = models.pack(lm, [[s.tokens for s in sequences[i]] for i in group])
-        states = models.layer_outputs(lm, packed)  # (P, B, T, D)
         places = iter(packed.places)
+        asked: list[tuple[int, int]] = []  # of each example the question's end, and each answer's
         for i in group:
             found = [next(places) for _ in sequences[i]]
             first = sequences[i][0]
             row, columns = found[0]
-            end = len(first.tokens) - first.n_response
-            questions[i] = states[:, row, columns[end - 1]].cpu()
-            answers[i] = torch.stack([states[:, row, cols[-1]].cpu() for row, cols in found])
+            asked.append((row, columns[len(first.tokens) - first.n_response - 1]))
+            asked += [(row, columns[-1]) for row, columns in found]
+        states = models.layer_outputs(lm, packed, asked).cpu()
+        for i, of_example in zip(group, states.chunk(len(group), dim=1), strict=True):
+            questions[i] = of_example[:, 0]  # (P, D)
+            answers[i] = of_example[:, 1:].transpose(0, 1)  # (C, P, D)
             if not (questions[i].isfinite().all() and answers[i].isfinite().all()):
                 raise InputError(
                     f"hidden states of {examples[i].uid!r}",
