@@ -100,6 +100,7 @@ class Study:
         on the evaluated task. "shared": one model fine-tuned on all tasks, which costs a run a
         task instead of a run a pair
     cross_seeds: seeds of the cross-task runs; None: all of the study's
+    cross_tasks: tasks of the cross-task runs, which are as many as their pairs; None: all
     models: the first is the study's own; the others appear in Fig. 9
     modified: whether it is a named study's variation, whose folder may hold other variations too
     """
@@ -115,6 +116,7 @@ class Study:
     sizes: tuple[int, ...] = ()
     start: str = "pairwise"
     cross_seeds: tuple[int, ...] | None = None
+    cross_tasks: tuple[str, ...] | None = None
     models: tuple[str, ...] = ("embedded",)
     tuning: str = "body"
     dtype: str = "bfloat16"
@@ -126,8 +128,8 @@ class Study:
         for name in ("tuned", "forgetting"):
             what = f"{name} of study {self.name!r}"
             require(what, getattr(self, name), TrainConfig, "a TrainConfig")
-        for name in ("tasks", "seeds", "models"):
-            if not getattr(self, name):
+        for name in ("tasks", "seeds", "models", "cross_seeds", "cross_tasks"):
+            if getattr(self, name) is not None and not getattr(self, name):
                 raise InputError(
                     f"{name} of study {self.name!r}",
                     expected="at least one",
@@ -144,6 +146,8 @@ class Study:
             )
         for task in self.tasks:
             tasks.get(task)
+        for task in self.cross_tasks or ():
+            require_one_of(f"cross_tasks of study {self.name!r}", task, self.tasks)
 
     def specs(self, part: str | None = None) -> tuple[RunSpec, ...]:
         """Every run of a part or of the whole study, each after the run that it starts from.
@@ -205,21 +209,22 @@ class Study:
     def cross_task(self, condition: str, seed: int, model: str) -> list[RunSpec]:
         """Each task's labels randomised or flipped, each task evaluated (paper, Fig. 3 and 8)."""
         forgetting = replace(self.forgetting, record_steps=0)
+        chosen = self.tasks if self.cross_tasks is None else self.cross_tasks
         if self.start == "shared":
             tuned = replace(
-                self.own_task(self.tasks[0], seed, model)[1],
-                train_tasks=self.tasks,
-                eval_tasks=self.tasks,
+                self.own_task(chosen[0], seed, model)[1],
+                train_tasks=chosen,
+                eval_tasks=chosen,
                 train=replace(self.tuned, record_steps=0),
                 probe=False,
             )
             forgotten = replace(tuned, condition=condition, start=tuned, train=forgetting)
-            return [replace(forgotten, train_tasks=(task,)) for task in self.tasks]
+            return [replace(forgotten, train_tasks=(task,)) for task in chosen]
         found = []
-        for evaluated in self.tasks:
+        for evaluated in chosen:
             _, tuned, own = self.own_task(evaluated, seed, model)
             other = replace(own, condition=condition, train=forgetting, probe=False)
-            for forgotten_task in self.tasks:
+            for forgotten_task in chosen:
                 is_own = forgotten_task == evaluated and condition == "random"
                 found.append(own if is_own else replace(other, train_tasks=(forgotten_task,)))
         return found
@@ -307,7 +312,7 @@ def study(name: str, **changes: Any) -> Study:
     do = "Correct the name, or vary one: study('quick', tasks=(...))."
     require_one_of("study", name, STUDIES, do)
     named = STUDIES[name]
-    for key in ("tasks", "seeds", "sizes", "models", "cross_seeds"):
+    for key in ("tasks", "seeds", "sizes", "models", "cross_seeds", "cross_tasks"):
         if not isinstance(changes.get(key), list | tuple | None):
             raise InputError(
                 f"change of study {name!r}",
@@ -329,6 +334,8 @@ def study(name: str, **changes: Any) -> Study:
         n_train = given.get("n_train", named.n_train)
         require_whole(f"n_train of study {name!r}", n_train, 1)
         given["sizes"] = tuple(n for n in named.sizes if n < n_train)
+    if "tasks" in given:  # all pairs of these, not those that the study has pairs of
+        given.setdefault("cross_tasks", None)
     for model in given.get("models", ()):
         require_name(f"models of study {name!r}", model)
     # A folder is the same one wherever a notebook or a target is started.
@@ -436,7 +443,8 @@ def _with_data(study: Study) -> Study:
             do="Make them available, and start again.",
         )
     warnings.warn(f"study {study.name!r} goes on without {len(lost)} tasks:{reasons}", stacklevel=3)
-    return replace(study, tasks=tuple(t for t in study.tasks if t not in lost))
+    cross = study.cross_tasks and tuple(t for t in study.cross_tasks if t not in lost)
+    return replace(study, tasks=tuple(t for t in study.tasks if t not in lost), cross_tasks=cross)
 
 
 def _origins(study: Study) -> dict[str, dict[str, set[str]]]:

@@ -191,6 +191,8 @@ def test_a_change_of_nothing_is_the_named_study():
         (lambda: study("tiny", tasks=[]), "tasks of study 'tiny': expected at least one"),
         (lambda: study("tiny", seeds=[]), "seeds of study"),
         (lambda: study("tiny", models=[]), "models of study"),
+        (lambda: study("tiny", cross_tasks=[]), "cross_tasks of study"),
+        (lambda: study("tiny", cross_tasks=["sst2"]), "cross_tasks of.*one of tiny_.*found 'sst2'"),
         (lambda: study("tiny", start="all"), "start of study 'tiny.*expected one of pairwise"),
         (lambda: study("tiny", sizes=[200]), r"from 1 to below n_train, 120, found \[200\]"),
         (lambda: study("tiny").specs("fig3"), "part of a study: expected one of own, cross"),
@@ -266,6 +268,22 @@ def test_a_task_s_own_run_is_the_diagonal_and_is_not_done_twice():
     assert {s.run_id for s in cross if s.train_tasks == s.eval_tasks} <= own
     n = len(chosen.tasks)
     assert len(chosen.specs("cross")) == n + n * n  # fine-tuned, forgotten
+
+
+@pytest.mark.parametrize("start", ["pairwise", "shared"])
+def test_pairs_of_some_tasks_are_those_of_a_study_of_these_alone(start):
+    two = ("tiny_city", "tiny_praise")
+    some = study("tiny", start=start, cross_tasks=two)
+    assert some.specs("own") == study("tiny").specs("own")
+    for part in ("cross", "flipped", "models"):
+        assert some.specs(part) == study("tiny", start=start, tasks=two).specs(part)
+
+
+def test_other_tasks_are_all_paired(monkeypatch):
+    some = replace(study("tiny"), cross_tasks=("tiny_city", "tiny_praise"))
+    monkeypatch.setitem(STUDIES, "tiny", some)
+    assert study("tiny", n_train=40).cross_tasks == some.cross_tasks
+    assert study("tiny", tasks=some.tasks[2:]).cross_tasks is None
 
 
 def test_a_smaller_forgetting_set_starts_from_the_same_model_and_is_a_part_of_the_larger():
