@@ -304,10 +304,20 @@ def _tiny(width: int, dtype: torch.dtype) -> tuple[Any, Any]:
         max_position_embeddings=64,
         tie_word_embeddings=False,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with _seeded():
         model = LlamaForCausalLM(config)
     return nn.Module.to(model, dtype), tokenizer
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Draw the same weights whatever was drawn before, and leave no trace.
+
+    Weights are drawn on the CPU. torch.manual_seed would seed the GPUs' generators for good.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def _tuned(model: Any, tuning: str) -> nn.Module:
@@ -319,8 +329,7 @@ def _tuned(model: Any, tuning: str) -> nn.Module:
         return model
     from peft import LoraConfig, get_peft_model
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the initial update is zero; only its direction is drawn
+    with _seeded():  # the initial update is zero; only its direction is drawn
         config = LoraConfig(
             r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear", lora_dropout=0.0
         )

@@ -18,7 +18,10 @@ from torch import distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from forgetlib.schema import InputError
+
 T = TypeVar("T")
+LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what a launcher sets
 
 
 def size() -> int:
@@ -27,12 +30,20 @@ def size() -> int:
 
 
 def rank() -> int:
+    """Which of them this one is."""
     return int(os.environ.get("RANK", "0"))
 
 
 def connect() -> None:
     """Let the processes find each other; each has the GPU of its number, where there are GPUs."""
     if size() > 1 and not dist.is_initialized():
+        if missing := [name for name in LAUNCHED if name not in os.environ]:
+            raise InputError(
+                "environment",
+                expected=f"{', '.join(LAUNCHED)} beside WORLD_SIZE={size()}",
+                found=f"no {', '.join(missing)}",
+                do="Start with `accelerate launch` or `torchrun`, or unset WORLD_SIZE.",
+            )
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         # Both: what is told and counted is on the CPU.

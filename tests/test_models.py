@@ -398,3 +398,9 @@ def test_a_gated_model_s_error_says_where_its_terms_are(monkeypatch):
     monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", refused)
     with pytest.raises(models.ModelError, match=r"https://huggingface\.co/meta/secret, and log in"):
         models.load("meta/secret")
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_drawing_weights_seeds_no_gpu(tuning, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeded"))
+    models.load("tiny", tuning=tuning, dtype="float32", device="cpu")

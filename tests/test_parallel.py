@@ -10,7 +10,7 @@ import pytest
 
 from forgetlib import experiment, models, probing, scoring, tasks, training
 from forgetlib.labels import training_labels
-from forgetlib.schema import TrainConfig
+from forgetlib.schema import InputError, TrainConfig
 
 # 20 examples in batches of 7: the last batch has 6, and no batch has an even share for two.
 N, CONFIG = 20, TrainConfig(3e-3, epochs=3, batch_size=7, record_steps=2, max_grad_norm=0.5)
@@ -88,6 +88,12 @@ def test_two_processes_compute_a_study_as_one_does(tmp_path, monkeypatch):
             theirs = scores.log_likelihoods
             assert two.scores[where].log_likelihoods == pytest.approx(theirs, abs=1e-3)
     assert not list((tmp_path / "two").rglob("*.safetensors"))
+
+
+def test_a_process_that_no_launcher_started_says_so(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"RANK.*beside WORLD_SIZE=2.*`accelerate launch`"):
+        experiment.results(small_study(), progress=False)
 
 
 def save_outcomes(folder):

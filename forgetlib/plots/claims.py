@@ -54,8 +54,9 @@ def claims(table: pd.DataFrame) -> Figure:
             markersize=7,
             label="the paper's value",
         )
-        # Shares, correlations and differences of accuracies: all lie between -1 and 1.
-        low, high = min(-1, axes.get_xlim()[0]), max(1, axes.get_xlim()[1])
+        # Nearly all lie between -1 and 1; one wide interval would press the others together.
+        values = rows[["value", "paper"]].to_numpy(float)
+        low, high = np.nanmin(values, initial=-1) - 0.2, np.nanmax(values, initial=1) + 0.2
         for at, statement, threshold in zip(y, rows["statement"], rows["threshold"], strict=True):
             left = {"above": threshold, "below": low}.get(statement, -threshold)
             right = {"above": high, "below": threshold}.get(statement, threshold)
@@ -73,9 +74,12 @@ def claims(table: pd.DataFrame) -> Figure:
         axes.tick_params(axis="y", labelsize=SMALL)
         axes.grid(axis="y", visible=False)
         sns.despine(ax=axes, left=True)
-        for at, n, unit in zip(y, rows["n"], rows["unit"], strict=True):
+        for at, (_, row) in zip(y, rows.iterrows(), strict=True):
+            text = f"{row['n']:.0f} {row['unit']}" if row["n"] > 0 else "no data"
+            if row["value_low"] < low or row["value_high"] > high:
+                text += f"\n[{row['value_low']:.1f}, {row['value_high']:.1f}]".replace("-", "−")
             axes.text(
-                *(1.02, at, f"{n:.0f} {unit}" if n > 0 else "no data"),
+                *(1.02, at, text),
                 transform=axes.get_yaxis_transform(),
                 fontsize=SMALL,
                 va="center",

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from forgetlib.measures import PROBED_PHASES
 from forgetlib.plots.common import (
@@ -68,8 +68,9 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
             if predictor == "log_variance":
                 x = np.exp(x)
                 axes.set_xscale("log")
-                axes.xaxis.set_major_formatter(LogFormatter())
-                axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+                axes.xaxis.set_minor_formatter(NullFormatter())
             drawn.append((axes, x))
             for i, (family, form) in enumerate(zip(rows.family, rows.answer_format, strict=True)):
                 axes.errorbar(
@@ -84,7 +85,10 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
                 )
             for level in (0, 1):
                 axes.axhline(level, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
-            axes.set(xlabel=label, ylabel="forget ratio")
+            # One interval many times as wide as all others would hide what there is to see.
+            margin = np.ptp([0, 1, *y[:, 0]])
+            limits = min(0, *y[:, 0]) - margin, max(1, *y[:, 0]) + margin
+            axes.set(xlabel=label, ylabel="forget ratio", ylim=limits)
             row = correlations.set_index("predictor").loc[predictor]
             found = estimate_text(row, "rank_correlation")
             axes.set_title(f"rank correlation {found}, n = {row['n_tasks']:.0f} tasks", loc="left")
@@ -96,6 +100,10 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
             frameon=False,
         )
         note = "Dashed: nothing forgotten (0), all forgotten (1). Bars: 95 % intervals."
+        wide = rows[(y[:, 1] < limits[0]) | (y[:, 2] > limits[1])].sort_values("eval_task")
+        if len(wide):
+            cut = (f"{r.eval_task} {estimate_text(r, 'forget_ratio')}" for _, r in wide.iterrows())
+            note += f" Wider than the panel: {', '.join(cut)}."
         undefined = table.loc[~table["ratio_defined"], "eval_task"]
         if len(undefined):
             note += f" Not drawn, as the ratio is undefined: {', '.join(sorted(undefined))}."
@@ -143,6 +151,7 @@ def regression(
                 axes.axline((0, 0), slope=slope, color=BLACK, linewidth=0.8)
                 axes.set_title(f"{_plain(term)}\nn = {len(points)}", fontsize=SMALL + 0.5)
                 axes.tick_params(labelsize=SMALL)
+                axes.xaxis.set_major_locator(MaxNLocator(4))
                 sns.despine(ax=axes)
             part.supxlabel("term, less what the other terms say of it", fontsize=8)
             part.supylabel("forget ratio, likewise", fontsize=8)
@@ -331,7 +340,7 @@ def probes(table: pd.DataFrame, own: pd.DataFrame) -> Figure:
         ):
             axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
             axes.set_title(name)
-            axes.set_xlabel(f"accuracy, {count_text(n)} {unit} a task")
+            axes.set_xlabel(f"accuracy ({count_text(n)} {unit})")
             axes.grid(axis="y", visible=False)
             sns.despine(ax=axes, left=True)
         left.set_yticks(y, own["eval_task"])
