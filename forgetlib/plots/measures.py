@@ -69,7 +69,7 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
                 x = np.exp(x)
                 axes.set_xscale("log")
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axes.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+                axes.xaxis.set_major_formatter(LogFormatter(minor_thresholds=(np.inf, np.inf)))
                 axes.xaxis.set_minor_formatter(NullFormatter())
             drawn.append((axes, x))
             for i, (family, form) in enumerate(zip(rows.family, rows.answer_format, strict=True)):
@@ -86,8 +86,8 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
             for level in (0, 1):
                 axes.axhline(level, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
             # One interval many times as wide as all others would hide what there is to see.
-            margin = np.ptp([0, 1, *y[:, 0]])
-            limits = min(0, *y[:, 0]) - margin, max(1, *y[:, 0]) + margin
+            ratios = [0, 1, *y[:, 0]]
+            limits = min(ratios) - np.ptp(ratios), max(ratios) + np.ptp(ratios)
             axes.set(xlabel=label, ylabel="forget ratio", ylim=limits)
             row = correlations.set_index("predictor").loc[predictor]
             found = estimate_text(row, "rank_correlation")
