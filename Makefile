@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make` alone lists them.
 
-STUDY ?= quick
+STUDY ?= embedded
 PYTHON ?= python3
 RUNS ?= 3# runs that check computes again
 SEED ?= 0

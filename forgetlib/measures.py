@@ -334,7 +334,7 @@ def probe_accuracy(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPL
 
     One row a model, task, phase and layer. Columns: model, eval_task, phase in `PROBED_PHASES`,
     layer, accuracy with its interval (an example's pairs are resampled together), control (mean
-    accuracy of the probes that were fitted to shuffled labels), control_low and control_high
+    accuracy of the probes that were fitted to random labels), control_low and control_high
     (between which 95 % of these probes are, of all seeds), n (pairs of question and answer, all
     seeds), is_paper_layer (the fifth-to-last).
     """

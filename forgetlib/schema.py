@@ -474,7 +474,7 @@ class ProbeResult:
     """What a linear probe of the hidden states says of the test examples (paper, Fig. 4 and 6).
 
     Shapes: P probed layers, N test examples in the order of the run's test scores, C choices, K
-    draws of shuffled labels.
+    draws of random labels.
 
     layers: (P,) 0 is the token embeddings, l the output of block l
     correct: (P, N, C) whether the probe is right about each (question, answer) pair

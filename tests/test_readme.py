@@ -12,6 +12,7 @@ import forgetlib
 
 ROOT = Path(forgetlib.__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+FIGURES = ROOT / "figures" / "embedded"  # those that the README shows
 
 
 def blocks(language):
@@ -56,20 +57,22 @@ def test_the_python_examples_run():
 
 
 def test_the_numbers_of_the_figure_s_table_are_the_stored_ones():
-    import pandas as pd
-
-    table = pd.read_csv(ROOT / "figures" / "quick" / "fig2_forget_gap.csv").set_index("eval_task")
-    rows = re.findall(r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", README, re.M)
+    table = pd.read_csv(FIGURES / "fig2_forget_gap.csv").set_index("eval_task")
+    number = r" ([\d.]+) \|"
+    rows = re.findall(rf"^\| (\w+) \|{4 * number} ([^|]+) \|", README, re.M)
     assert {r[0] for r in rows} == set(table.index)
-    for task, *values in rows:
-        stored = table.loc[task, ["base", "tuned", "forgotten", "forgetting_set"]]
+    for task, *values, ratio in rows:
+        of_task = table.loc[task]
+        stored = of_task[["base", "tuned", "forgotten", "forgetting_set"]]
         assert values == [f"{v:.2f}" for v in stored], task
+        interval = [of_task[f"forget_ratio{end}"] for end in ("", "_low", "_high")]
+        undefined = "undefined: nothing to forget"
+        expected = "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
+        assert ratio == (expected if of_task["ratio_defined"] else undefined), task
 
 
 def test_the_table_of_claims_is_the_stored_one():
-    import pandas as pd
-
-    stored = pd.read_csv(ROOT / "figures" / "quick" / "claims.csv")
+    stored = pd.read_csv(FIGURES / "claims.csv")
     rows = []
     for claim in stored.to_dict("records"):
         value = "" if pd.isna(claim["value"]) else f"{claim['value']:.2f}"
@@ -84,8 +87,8 @@ def test_the_table_of_claims_is_the_stored_one():
 
 
 def test_every_figure_of_the_gallery_is_there_and_no_figure_is_left_out():
-    shown = set(re.findall(r"\]\(figures/quick/(\w+)\.png\)", README))
-    assert shown == {p.stem for p in (ROOT / "figures" / "quick").glob("*.png")}
+    shown = set(re.findall(r"\]\(figures/embedded/(\w+)\.png\)", README))
+    assert shown == {p.stem for p in FIGURES.glob("*.png")}
 
 
 def test_the_bench_s_numbers_are_those_of_its_table():
@@ -100,16 +103,17 @@ def test_the_bench_s_numbers_are_those_of_its_table():
 
 
 def test_what_is_said_of_single_examples_is_in_figure_4_s_table():
-    table = pd.read_csv(ROOT / "figures" / "quick" / "fig4_examples.csv")
-    table = table[table["predictor"] == "confidence"].set_index("eval_task")["rank_biserial"]
-    fixed = table[["mrpc", "sst2"]]
-    free = table.drop(["mrpc", "sst2", "pooled"])
-    assert f"{free.max():.2f} to {free.min():.2f}" in README
-    assert f"({fixed.min():.2f} and {fixed.max():.2f})" in README
+    table = pd.read_csv(FIGURES / "fig4_examples.csv").set_index(["predictor", "eval_task"])
+    for predictor in ("confidence", "log_deviation"):
+        of_all = table.loc[predictor, "pooled"]
+        ends = [of_all[f"rank_biserial{end}"] for end in ("", "_low", "_high")]
+        assert "{:.2f} [{:.2f}, {:.2f}]".format(*ends) in README
+    tasks = table.loc["confidence"].drop("pooled")
+    assert f"in {(tasks['rank_biserial_high'] < 0).sum()} of {len(tasks)} tasks" in README
 
 
 def test_the_settings_search_is_its_table():
-    table = pd.read_csv(ROOT / "figures" / "embedded" / "settings.csv")
+    table = pd.read_csv(FIGURES / "settings.csv")
     tuned = table[table["forgetting"].isna()].drop_duplicates(["task", "fine-tuning"])
     assert f"pre-trained {tuned['pre-trained'].mean():.2f}" in README
     for name, rows in tuned.groupby("fine-tuning"):

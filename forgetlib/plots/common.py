@@ -28,6 +28,7 @@ TEXT_WIDTH = 5.5  # inches, the width of a COLM page's text
 SMALL = 6.5  # points, of text inside a panel
 BLACK, GREY = "#000000", "#8c8c8c"
 BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
+GREEN, PURPLE = "#009E73", "#CC79A7"
 DARK_GREY, LIGHT = "#595959", "#bfbfbf"
 ACCURACY_MARKS = {  # column: (legend, marker, colour, filled)
     "base": ("pre-trained", "o", GREY, False),
@@ -39,10 +40,10 @@ FAMILY_COLOURS = {  # of tasks; any other family is grey
     "commonsense": ORANGE,
     "science": BLUE,
     "knowledge": "#56B4E9",
-    "reading": "#009E73",
+    "reading": GREEN,
     "math": "#F0E442",
     "toxicity": VERMILION,
-    "language understanding": "#CC79A7",
+    "language understanding": PURPLE,
     "reasoning": DARK_GREY,
     "programming": "#882255",
     "synthetic": GREY,

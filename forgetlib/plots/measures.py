@@ -41,7 +41,7 @@ from forgetlib.plots.common import (
 from forgetlib.schema import CHANCE
 from forgetlib.stats import PHASES
 
-FORMAT_MARKS = {"text": ("free-text answers", "o"), "verbaliser": ("fixed verbaliser", "s")}
+FORMAT_MARKS = {"text": ("free-text answers", "o"), "verbaliser": ("fixed answers", "s")}
 PREDICTOR_LABELS = {
     "confidence": "mean confidence of the fine-tuned model on the test set",
     "log_variance": "hidden-state variance of the fine-tuned model (trace of the covariance)",
@@ -153,8 +153,8 @@ def regression(
                 axes.tick_params(labelsize=SMALL)
                 axes.xaxis.set_major_locator(MaxNLocator(4))
                 sns.despine(ax=axes)
-            part.supxlabel("term, less what the other terms say of it", fontsize=8)
-            part.supylabel("forget ratio, likewise", fontsize=8)
+            part.supxlabel("residual of the term, given the other terms", fontsize=8)
+            part.supylabel("residual of the forget ratio", fontsize=8)
     return figure
 
 
@@ -212,7 +212,7 @@ def example_level(table: pd.DataFrame) -> Figure:
     y["pooled"] -= 0.3
     labels = {
         "confidence": "confidence",
-        "log_deviation": "hidden state's distance",
+        "log_deviation": "hidden state's distance from the mean",
     }
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.19 * len(names)), layout="constrained")
@@ -333,7 +333,7 @@ def probes(table: pd.DataFrame, own: pd.DataFrame) -> Figure:
             intervals(left, rows, "accuracy", y + offset, "_", marker, colour, filled)
             label = "after forgetting" if phase == "forgotten" else phase
             intervals(right, own, column, y + offset, label, marker, colour, filled)
-        left.plot([], [], "x", color=LIGHT, markersize=4, label="control: shuffled labels")
+        left.plot([], [], "x", color=LIGHT, markersize=4, label="control: random labels")
         for axes, name, n, unit in (
             (left, f"linear probe of layer {at_layer['layer'].iloc[0]}", at_layer["n"], "answers"),
             (right, "the model's own choice", own["n"], "questions"),
@@ -392,7 +392,9 @@ def probe_layers(table: pd.DataFrame) -> Figure:
                 Line2D([], [], color=BLACK, linewidth=2, label=f"mean of {lines.shape[1]} tasks"),
                 Line2D([], [], color=BLACK, linewidth=0.6, alpha=0.5, label="one task"),
                 Line2D([], [], color=DARK_GREY, linestyle="--", label="control: mean"),
-                Patch(color=GREY, alpha=0.25, linewidth=0, label="control: range over tasks"),
+                Patch(
+                    color=GREY, alpha=0.25, linewidth=0, label="control: range of the tasks' means"
+                ),
             ],
             loc="outside upper center",
             ncols=4,

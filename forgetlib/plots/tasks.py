@@ -17,8 +17,10 @@ from forgetlib.plots.common import (
     ACCURACY_MARKS,
     BLACK,
     BLUE,
+    GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     SMALL,
     TEXT_WIDTH,
     VERMILION,
@@ -33,9 +35,9 @@ from forgetlib.schema import CHANCE, Example, InputError
 from forgetlib.stats import BEHAVIOURS
 
 BEHAVIOUR_MARKS = {
-    BEHAVIOURS[0]: ("o", BLUE),
+    BEHAVIOURS[0]: ("o", GREEN),
     BEHAVIOURS[1]: ("s", ORANGE),
-    BEHAVIOURS[2]: ("D", VERMILION),
+    BEHAVIOURS[2]: ("D", PURPLE),
     BEHAVIOURS[3]: ("x", GREY),
 }
 SHORTCUT_MARKS = {  # column of `audit.audit`: (legend, marker, colour)
