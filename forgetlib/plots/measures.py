@@ -392,9 +392,7 @@ def probe_layers(table: pd.DataFrame) -> Figure:
                 Line2D([], [], color=BLACK, linewidth=2, label=f"mean of {lines.shape[1]} tasks"),
                 Line2D([], [], color=BLACK, linewidth=0.6, alpha=0.5, label="one task"),
                 Line2D([], [], color=DARK_GREY, linestyle="--", label="control: mean"),
-                Patch(
-                    color=GREY, alpha=0.25, linewidth=0, label="control: range of the tasks' means"
-                ),
+                Patch(color=GREY, alpha=0.25, linewidth=0, label="control: range of means"),
             ],
             loc="outside upper center",
             ncols=4,
