@@ -212,7 +212,7 @@ def example_level(table: pd.DataFrame) -> Figure:
     y["pooled"] -= 0.3
     labels = {
         "confidence": "confidence",
-        "log_deviation": "hidden state's distance from the mean",
+        "log_deviation": "distance from the mean",
     }
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.19 * len(names)), layout="constrained")
