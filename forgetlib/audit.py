@@ -86,8 +86,8 @@ def nearest(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
     found = []
     for example in test:
         own = _triples(example) - fixed
-        shared = ((len(own & t), len(own | t)) for t in trained)
-        found.append(max((both / either for both, either in shared if either), default=0.0))
+        shared = ((len(own & t), len(own) + len(t)) for t in trained)
+        found.append(max((both / (n - both) for both, n in shared if both), default=0.0))
     return np.array(found)
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from forgetlib import models, scoring, tasks
 from forgetlib.experiment import root
-from forgetlib.schema import Example
+from forgetlib.schema import Example, InputError
 from forgetlib.store import replacing
 
 N_QUESTIONS = 16
@@ -35,13 +35,21 @@ def requests_of(example, rendered):
     return [Instance("loglikelihood", {}, (p, f" {c}"), i) for i, (p, c) in enumerate(pairs)]
 
 
+def example_of(uid, question):
+    """A question with all its choices; None where two of them are equal, or one is empty."""
+    try:
+        return Example(uid, question.prompts, question.choices, question.gold)
+    except InputError:
+        return None
+
+
 def compared(name, ours, theirs):
     """One row of the table: how far the two are from each other on a task."""
     rendered = harness_instances(name) if tasks.get(name).harness else {}
     asked = [
-        Example(uid, q.prompts, q.choices, q.gold)
+        example
         for uid, q in tasks.questions(name)
-        if not rendered or uid in rendered
+        if (not rendered or uid in rendered) and (example := example_of(uid, q)) is not None
     ]
     asked = sorted(asked, key=lambda e: len(e.prompts[0]))[:N_QUESTIONS]
     apart, n_others = [], 0

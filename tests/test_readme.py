@@ -102,6 +102,13 @@ def test_the_bench_s_numbers_are_those_of_its_table():
     assert f"{share.value:.0f} % [{share.low:.0f}, {share.high:.0f}]" in README
 
 
+def test_the_agreement_with_the_harness_is_its_table():
+    table = pd.read_csv(ROOT / "figures" / "harness" / "agreement.csv")
+    said = f"{len(table)} tasks of both suites and {table['questions'].sum()} questions: at most "
+    said += f"{table['largest_difference_nats'].max():.5f} nats apart, "
+    assert f"{said}{table['other_predictions'].sum()} other predictions" in README
+
+
 def test_what_is_said_of_single_examples_is_in_figure_4_s_table():
     table = pd.read_csv(FIGURES / "fig4_examples.csv").set_index(["predictor", "eval_task"])
     for predictor in ("confidence", "log_deviation"):
