@@ -402,5 +402,10 @@ def test_a_gated_model_s_error_says_where_its_terms_are(monkeypatch):
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_drawing_weights_seeds_no_gpu(tuning, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeded"))
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     models.load("tiny", tuning=tuning, dtype="float32", device="cpu")
+    assert not seeded
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+    assert seeded == [0]  # what would have been seen

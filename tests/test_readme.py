@@ -119,6 +119,25 @@ def test_what_is_said_of_single_examples_is_in_figure_4_s_table():
     assert f"in {(tasks['rank_biserial_high'] < 0).sum()} of {len(tasks)} tasks" in README
 
 
+def test_what_is_said_of_sizes_and_pairs_is_in_their_tables():
+    accuracy = pd.read_csv(FIGURES / "fig7_sizes.csv").pivot_table("forgotten", "eval_task", "size")
+    lower, higher = ((accuracy[32] < accuracy[128]).sum(), (accuracy[32] > accuracy[128]).sum())
+    assert f"lower with 32 in {lower} tasks, higher in {higher}." in README
+    ratio = pd.read_csv(FIGURES / "fig3_cross_task.csv")
+    ratio = ratio[ratio["eval_task"] != ratio["forget_task"]].set_index("forget_task")
+    ratio = ratio["forget_ratio"]
+    ends = f"{ratio['sst2'].min():.2f} to {ratio['sst2'].max():.2f}"
+    assert f"{ends} of the seven other tasks, PIQA's at most {ratio['piqa'].max():.2f}" in README
+    share = pd.read_csv(FIGURES / "fig3_summary.csv").dropna(subset="source")
+    share = share.set_index("source")["share"]
+    said = "{:.2f} comes with the forgotten and {:.2f} with the evaluated task"
+    assert said.format(share["forgotten task"], share["evaluated task"]) in README
+    flipped = pd.read_csv(FIGURES / "fig8_flipped.csv").set_index(["eval_task", "forget_task"])
+    inverted = flipped.loc[flipped["forget_ratio"] > 0.5, "forget_ratio"]
+    assert list(inverted.index) == [("sst2", "sst2")]
+    assert f"({inverted.iloc[0]:.2f}, where 0.5 is chance)" in README
+
+
 def test_the_settings_search_is_its_table():
     table = pd.read_csv(FIGURES / "settings.csv")
     tuned = table[table["forgetting"].isna()].drop_duplicates(["task", "fine-tuning"])
