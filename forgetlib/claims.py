@@ -182,7 +182,6 @@ def verdict(statement: str, threshold: float, interval: Interval) -> str:
 
 # --- intervals over tasks ------------------------------------------------------------------------
 
-NAN = float("nan")
 TAIL = (1 - stats.CONFIDENCE_LEVEL) / 2
 
 
@@ -190,10 +189,10 @@ def mean_interval(values: np.ndarray) -> Interval:
     """Mean of (N,) values, one a task, with Student's t interval."""
     n = len(values)
     if n == 0:
-        return Interval(NAN, NAN, NAN)
+        return Interval(np.nan, np.nan, np.nan)
     mean = float(values.mean())
     if n < MIN_TASKS:
-        return Interval(mean, NAN, NAN)
+        return Interval(mean, np.nan, np.nan)
     half = float(scipy.stats.t.ppf(1 - TAIL, n - 1) * values.std(ddof=1) / np.sqrt(n))
     return stats.around(mean, half)
 
@@ -202,13 +201,13 @@ def difference_interval(first: np.ndarray, second: np.ndarray) -> Interval:
     """Mean of the first tasks' values minus that of the second's, with Welch's t interval."""
     sizes = np.array([len(first), len(second)])
     if sizes.min() == 0:
-        return Interval(NAN, NAN, NAN)
+        return Interval(np.nan, np.nan, np.nan)
     difference = float(first.mean() - second.mean())
     if sizes.min() < 2 or sizes.sum() < MIN_TASKS:
-        return Interval(difference, NAN, NAN)
+        return Interval(difference, np.nan, np.nan)
     errors = np.array([first.var(ddof=1), second.var(ddof=1)]) / sizes  # squared
     if errors.sum() == 0:
-        return Interval(difference, NAN, NAN)
+        return Interval(difference, np.nan, np.nan)
     freedom = errors.sum() ** 2 / (errors**2 / (sizes - 1)).sum()
     half = float(scipy.stats.t.ppf(1 - TAIL, freedom) * np.sqrt(errors.sum()))
     return stats.around(difference, half)
@@ -218,10 +217,10 @@ def relative_interval(changes: np.ndarray, heights: np.ndarray) -> Interval:
     """Mean of (N,) changes by the mean of (N,) heights, one a task, with a jackknife's interval."""
     n = len(changes)
     if n == 0:
-        return Interval(NAN, NAN, NAN)
+        return Interval(np.nan, np.nan, np.nan)
     value = float(changes.mean() / heights.mean())
     if n < MIN_TASKS:
-        return Interval(value, NAN, NAN)
+        return Interval(value, np.nan, np.nan)
     without_each = (changes.sum() - changes) / (heights.sum() - heights)
     return stats.jackknife(value, without_each, n - 1)
 
@@ -237,10 +236,10 @@ def share_interval(
     """
     n = len(values)
     if n == 0:
-        return Interval(NAN, NAN, NAN)
+        return Interval(np.nan, np.nan, np.nan)
     share = float((values > threshold).mean())
     if n < MIN_TASKS:
-        return Interval(share, NAN, NAN)
+        return Interval(share, np.nan, np.nan)
     surely, possibly = int((low > threshold).sum()), n - int((high <= threshold).sum())
 
     def exact(count: int) -> tuple[float, float]:
@@ -265,7 +264,7 @@ def _row(
     n: int,
     *,
     unit: str = "tasks",
-    paper: float = NAN,
+    paper: float = np.nan,
 ) -> pd.DataFrame:
     row = {
         "claim": claim,
@@ -414,11 +413,11 @@ def eval_task_determines(cross: CrossTask | None) -> pd.DataFrame:
     cross: from `crosstask.cross_task`. Share and interval (over tasks) are those of
     `crosstask.variance_shares`.
     """
-    found, n = Interval(NAN, NAN, NAN), 0
+    found, n = Interval(np.nan, np.nan, np.nan), 0
     if cross is not None:
         row = crosstask.variance_shares(cross).set_index("source").loc["evaluated task"]
         n = int(cross.defined.sum())
-        ends = (row["tasks_low"], row["tasks_high"]) if n >= MIN_TASKS else (NAN, NAN)
+        ends = (row["tasks_low"], row["tasks_high"]) if n >= MIN_TASKS else (np.nan, np.nan)
         found = Interval(float(row["share"]), *map(float, ends))
     return _row(
         "eval-task-determines",
@@ -441,7 +440,7 @@ def trigger_strength(cross: CrossTask) -> pd.DataFrame:
     Columns: eval_task (the one whose labels were changed), strength (in forget ratio).
     """
     k = len(cross.tasks)
-    strength = np.full(k, NAN)
+    strength = np.full(k, np.nan)
     used = cross.defined[:, None] & ~np.eye(k, dtype=bool)
     if k > 2 and cross.defined.sum() > 1:
         row, column = np.nonzero(used)
@@ -472,7 +471,7 @@ def other_tasks_better(cross: CrossTask | None, described: pd.DataFrame | None) 
         (others,) = _numbers(triggers[~is_commonsense], "strength")
     found = share_interval(better, low, high, 0.0)
     if cross is not None and cross.n_seeds == 1:
-        found = Interval(found.value, NAN, NAN)
+        found = Interval(found.value, np.nan, np.nan)
     share = _row(
         "other-tasks-better",
         "share of tasks forgotten more by the best other task's labels than by their own",
@@ -496,7 +495,7 @@ def _with_forget_ratio(predictors: pd.DataFrame | None, predictor: str) -> tuple
     """Rank correlation over tasks of a predictor with the forget ratio, and the number of tasks."""
     table = _given(predictors, ["eval_task"])
     if table is None:
-        return Interval(NAN, NAN, NAN), 0
+        return Interval(np.nan, np.nan, np.nan), 0
     (found,) = regression.correlations(table, [predictor]).to_dict("records")
     return _interval(found, "rank_correlation"), found["n_tasks"]
 
@@ -544,14 +543,14 @@ def no_example_level_prediction(examples: pd.DataFrame | None) -> pd.DataFrame:
         ("confidence", "confidence"),
         ("log_deviation", "distance from the mean hidden state"),
     ):
-        pooled, n = Interval(NAN, NAN, NAN), 0
+        pooled, n = Interval(np.nan, np.nan, np.nan), 0
         of_tasks = None
         if found is not None:
             of = found[found["predictor"] == predictor]
             of_tasks = of.drop(regression.POOLED)
             pooled = _interval(of.loc[regression.POOLED], "rank_biserial")
             if of_tasks["rank_biserial"].count() < MIN_TASKS:
-                pooled = Interval(pooled.value, NAN, NAN)
+                pooled = Interval(pooled.value, np.nan, np.nan)
             n = int(of.loc[regression.POOLED, "n"])
         effect, low, high = _numbers(of_tasks, *_columns("rank_biserial"))
         errors = (high - low) / (2 * scipy.stats.norm.ppf(1 - TAIL))
@@ -619,7 +618,7 @@ def not_sample_size(sizes: pd.DataFrame | None) -> pd.DataFrame:
     rows = []
     for measure, name, paper in (
         ("forgotten", "forget accuracy", theirs),
-        ("forget_ratio", "forget ratio", NAN),
+        ("forget_ratio", "forget ratio", np.nan),
     ):
         small, large = _numbers(both, measure, f"{measure}_most")
         statistic = f"rank correlation of {name} with {words}"
@@ -658,7 +657,7 @@ def robust_to_method_and_model(
             (f"{row['a']}; {row['b']}", _interval(row, "rank_correlation"), row["n"])
             for row in agreement
         ]
-        for pair, interval, n in found or [(what, Interval(NAN, NAN, NAN), 0)]:
+        for pair, interval, n in found or [(what, Interval(np.nan, np.nan, np.nan), 0)]:
             statistic = f"rank correlation of the evaluated tasks' mean forget ratios ({pair})"
             limits = (ABOVE, SAME_PATTERN)
             rows.append(_row("robust-to-method-and-model", statistic, *limits, interval, n))

@@ -120,7 +120,7 @@ def bootstrap_over_tasks(
     """
     value = rank_correlation(x, y).value
     if len(x) < FEWEST_RESAMPLED:
-        return Interval(value, float("nan"), float("nan"))
+        return Interval(value, np.nan, np.nan)
     counts = resample_counts(np.random.default_rng(seed), len(x), n_resamples)
     return correlation_percentiles(value, rank_correlations(x, y, counts))
 
@@ -333,7 +333,7 @@ def _empty_fit(design: _Design, n: int) -> Fit:
         pd.DataFrame(columns=list(COEFFICIENT_COLUMNS)),
         n=n,
         n_tasks=len(design.points),
-        r_squared=float("nan"),
+        r_squared=np.nan,
         kept=tuple(design.kept),
         dropped=design.dropped,
         left_out=design.left_out,
@@ -577,7 +577,7 @@ def _average(groups: Sequence[_Group]) -> dict[str, float]:
     proportional to n / (n_lost (n - n_lost)).
     """
     used = [g for g in groups if np.isfinite(g.value)]
-    found = Interval(float("nan"), float("nan"), float("nan"))
+    found = Interval(np.nan, np.nan, np.nan)
     if used:
         weights = np.array([g.n_lost * (g.n - g.n_lost) / g.n for g in used])
         replicates = np.stack([g.replicates for g in used], axis=1)  # (R, groups)

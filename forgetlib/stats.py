@@ -235,7 +235,7 @@ def percentiles(value: float, replicates: Numbers) -> Interval:
     """
     good = np.extract(np.isfinite(replicates), replicates)
     if np.isnan(value) or len(good) < max((1 - MAX_UNDEFINED) * np.size(replicates), 1):
-        return Interval(value, float("nan"), float("nan"))
+        return Interval(value, np.nan, np.nan)
     tail = (1 - CONFIDENCE_LEVEL) / 2
     low, high = np.quantile(good, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
@@ -247,7 +247,7 @@ def correlation_percentiles(value: float, replicates: np.ndarray) -> Interval:
     Of examples in perfect order, every resample is in perfect order: that shows no uncertainty.
     """
     found = percentiles(value, replicates)
-    return found if found.high - found.low > 1e-9 else Interval(value, float("nan"), float("nan"))
+    return found if found.high - found.low > 1e-9 else Interval(value, np.nan, np.nan)
 
 
 def something_to_forget(tuned: Sequence[np.ndarray]) -> bool:
@@ -270,7 +270,7 @@ def rank_correlations(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nd
     Equal values share their average rank. NaN where a resample has one value only.
     """
     codes, cells = np.unique(np.stack([x, y]), axis=1, return_inverse=True)
-    weights = counts @ (cells.reshape(-1)[:, None] == np.arange(codes.shape[1]))  # (R, cells)
+    weights = counts @ (cells.ravel()[:, None] == np.arange(codes.shape[1]))  # (R, cells)
     total = weights.sum(1, keepdims=True)
     ranks = []
     for values in codes:
@@ -303,9 +303,9 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> Interval:
             found=f"{n} and {len(y)}, {np.isnan(x).sum() + np.isnan(y).sum()} of them undefined",
             do="Leave out the tasks where either is undefined.",
         )
-    value = float(rank_correlations(x, y, np.ones((1, n)))[0]) if n > 1 else float("nan")
+    value = float(rank_correlations(x, y, np.ones((1, n)))[0]) if n > 1 else np.nan
     if n < MIN_TASKS or np.isnan(value):
-        return Interval(value, float("nan"), float("nan"))
+        return Interval(value, np.nan, np.nan)
     most = 1 - 6 / (n * (n**2 - 1))  # with two neighbours swapped it is twice as far from 1
     inside = float(np.clip(value, -most, most))
     half = norm.ppf((1 + CONFIDENCE_LEVEL) / 2) * np.sqrt((1 + inside**2 / 2) / (n - 3))
@@ -320,7 +320,7 @@ def around(value: float, half: float) -> Interval:
     much tasks differ.
     """
     if not half > 1e-12:
-        return Interval(value, float("nan"), float("nan"))
+        return Interval(value, np.nan, np.nan)
     return Interval(value, value - half, value + half)
 
 
@@ -332,7 +332,7 @@ def jackknife(value: float, without_each: np.ndarray, degrees_of_freedom: int) -
     """
     n = len(without_each)
     if n < MIN_TASKS:
-        return Interval(value, float("nan"), float("nan"))
+        return Interval(value, np.nan, np.nan)
     error = np.sqrt((n - 1) / n * ((without_each - without_each.mean()) ** 2).sum())
     return around(value, float(t.ppf((1 + CONFIDENCE_LEVEL) / 2, degrees_of_freedom) * error))
 
@@ -482,7 +482,7 @@ def forgetting(
         found["forgetting_set"] = bootstrap(column(0), train_groups, n_resamples=n_resamples)
         defined = something_to_forget([g[:, 1] for g in groups])
         if not defined:
-            found["forget_ratio"] = Interval(float("nan"), float("nan"), float("nan"))
+            found["forget_ratio"] = Interval(np.nan, np.nan, np.nan)
         row: dict[str, object] = {
             "model": model,
             "eval_task": task,

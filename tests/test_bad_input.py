@@ -67,11 +67,14 @@ PARTS = re.compile(
 
 
 def assert_says_everything(error, message):
-    """That an error has its four parts, none of them empty, and this message."""
+    """That an error has its four parts, each of them a text, and this message."""
     parts = PARTS.fullmatch(str(error))
     assert parts, f"not '<what>: expected ..., found .... <What to do>': {error}"
     for name, part in parts.groupdict().items():
         assert part.strip(" ."), f"says nothing of {name}: {error}"
+        if name != "found":  # which shows the input as it is
+            assert part != "None", f"says nothing of {name}: {error}"
+            assert part != part.upper(), f"shouts {name}: {error}"
     assert re.search(message, str(error), re.DOTALL), f"{message!r} is not in: {error}"
 
 

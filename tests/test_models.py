@@ -272,15 +272,33 @@ def test_what_does_not_fit_the_context_is_an_error_and_not_cut(tiny, prompt, cho
 
 
 def test_scoring_nothing_is_an_error(tiny):
-    with pytest.raises(InputError, match="score: expected examples, found none"):
+    with pytest.raises(
+        InputError, match=r"^score: expected examples, found none. Pass at least one."
+    ):
         scoring.score(tiny, [])
 
 
 def test_examples_with_different_numbers_of_choices_are_an_error(tiny):
     two = Example("t/test/0", ("is",) * 2, ("good", "bad"), 0)
     three = Example("t/test/1", ("is",) * 3, ("good", "bad", "it"), 0)
-    with pytest.raises(InputError, match=r"expected as many choices for all.*found \[2, 3\]"):
+    with pytest.raises(InputError) as error:
         scoring.score(tiny, [two, three])
+    assert str(error.value) == (
+        "examples: expected as many choices for all examples, found [2, 3]. "
+        "Take examples with different numbers of choices apart."
+    )
+
+
+def test_choices_that_are_equal_to_the_model_are_an_error(tiny):
+    example = Example("t/test/0", ("is",) * 2, ("good", "good "), 0)
+    assert len(set(map(tuple, tiny.tokenizer(["is good", "is good "])["input_ids"]))) == 1
+    with pytest.raises(InputError) as error:
+        scoring.score(tiny, [example])
+    assert str(error.value) == (
+        "example 't/test/0': expected choices that differ in their tokens, found ('good', 'good '),"
+        " which are equal to tiny. It cannot tell them apart: drop the question, or use another "
+        "model."
+    )
 
 
 def test_a_response_that_tokenises_to_nothing_is_an_error(tiny, monkeypatch):

@@ -2,6 +2,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from hypothesis import given
@@ -35,6 +36,13 @@ def test_confidence_survives_likelihoods_that_underflow():
     assert stats.confidence(make([[-2000, -2001]], [0])) == pytest.approx([1 / (1 + np.exp(-1))])
 
 
+def test_confidence_survives_questions_of_very_different_likelihood():
+    """Each question is shifted by its own largest likelihood, in float64."""
+    assert stats.confidence(make([[-5000, -5001], [-1, -2]], [0, 0])) == pytest.approx(
+        [1 / (1 + np.exp(-1))] * 2, rel=1e-12
+    )
+
+
 def test_choice_probs_agree_with_scipy():
     values = np.random.default_rng(0).normal(size=(20, 2)) * 5
     expected = scipy.special.softmax(values.astype(np.float32).astype(float), axis=1)
@@ -53,6 +61,15 @@ def test_the_forget_ratio_of_the_paper_s_formula():
     assert stats.forget_ratio(0.9, 0.6) == pytest.approx(0.75)
     assert stats.flipped_forget_ratio(0.9, 0.5) == pytest.approx(0.5)
     assert stats.forget_gap(0.69) == pytest.approx(0.19)
+
+
+@pytest.mark.parametrize("wrong", [90, 1.001, -0.001])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_every_accuracy_of_a_ratio_is_a_share(wrong, place):
+    given = [np.array([0.9, 0.8]), np.array([0.6, 0.7]), np.array([0.5, 0.5])]
+    given[place][1] = wrong
+    with pytest.raises(InputError, match=f"expected shares, from 0 to 1, found {wrong:g}"):
+        stats.forget_ratio(*given)
 
 
 @pytest.mark.parametrize("tuned", [0.5, 0.4])
@@ -109,6 +126,22 @@ def test_bootstrap_is_repeatable_and_leaves_the_global_generator_alone():
     first, second = (stats.bootstrap(lambda m: m[..., 0], [data]) for _ in range(2))
     assert first == second
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+def test_statistics_of_the_same_resamples_are_those_one_by_one():
+    rng = np.random.default_rng(4)
+    groups = [rng.random((30, 2)) for _ in range(2)]
+    measures = {"first": stats.column(0), "difference": lambda m: m[..., 1] - m[..., 0]}
+    together = stats.bootstrap_each(measures, groups, 300)
+    assert together == {k: stats.bootstrap(f, groups, n_resamples=300) for k, f in measures.items()}
+
+
+def test_a_single_example_is_data_and_a_single_resample_is_a_point():
+    assert stats.bootstrap(stats.column(0), [np.array([[0.75]])]) == stats.Interval(
+        0.75, 0.75, 0.75
+    )
+    found = stats.bootstrap(stats.column(0), [np.arange(9.0)[:, None]], n_resamples=1)
+    assert found.low == found.high
 
 
 @pytest.mark.parametrize("groups", [[], [np.zeros((0, 1))], [np.zeros(3)]])
@@ -171,6 +204,17 @@ def test_there_is_something_to_forget_where_the_binomial_interval_is_above_chanc
     assert decided == sorted(decided) and {*decided} == {True, False}
 
 
+def test_an_interval_that_begins_at_chance_is_not_above_it():
+    right = {k: np.arange(20) < k for k in range(11, 20)}
+    lows = {
+        k: stats.bootstrap(stats.column(0), [r[:, None].astype(float)]).low
+        for k, r in right.items()
+    }
+    (at_chance,) = [k for k, low in lows.items() if low == 0.5]
+    assert not stats.something_to_forget([right[at_chance]])
+    assert stats.something_to_forget([right[at_chance + 1]])
+
+
 @pytest.mark.parametrize(("tuned", "expected"), [(0.55, False), (0.63, True), (0.8, True)])
 def test_what_is_defined_is_the_same_in_every_figure_and_with_any_number_of_resamples(
     tuned, expected
@@ -202,6 +246,27 @@ def test_resamples_without_a_ratio_are_left_out_of_its_interval():
     assert np.isnan(stats.percentiles(0.0, many).low)
 
 
+def test_confidence_is_the_fine_tuned_model_s():
+    """Paper, Fig. 4: what is known before forgetting is to predict it."""
+    results = family("t", 0.5, 0.9, 0.6)  # every answer with probability 0.8
+    row = stats.forgetting(results).iloc[0]
+    assert row.confidence == pytest.approx(0.9 * 0.8 + 0.1 * 0.2)
+    assert row.confidence_low < row.confidence < row.confidence_high
+
+
+def test_as_many_resamples_are_drawn_as_were_asked_for():
+    """Of one resample, an interval is a point."""
+    row = stats.forgetting(family("t", 0.5, 0.9, 0.6), n_resamples=1).iloc[0]
+    for measure in ("forgotten", "forgetting_set"):
+        assert row[f"{measure}_low"] == row[f"{measure}_high"] != row[measure]
+
+
+def test_an_undefined_ratio_is_three_times_not_a_number():
+    row = stats.forgetting(family("t", 0.5, 0.5, 0.5)).iloc[0]
+    ratio = [row[f"forget_ratio{end}"] for end in ("", "_low", "_high")]
+    assert all(isinstance(x, float) and np.isnan(x) for x in ratio)
+
+
 def test_seeds_are_averaged_and_counted():
     results = family("t", 0.5, 0.9, 0.6, seed=0) + family("t", 0.5, 0.9, 0.8, seed=1)
     row = stats.forgetting(results).iloc[0]
@@ -218,14 +283,40 @@ def test_flipped_labels_have_their_own_ratio():
 def test_runs_on_other_test_examples_are_not_mixed():
     base, tuned, forgotten = family("t", 0.5, 0.9, 0.6)
     (other,) = [r for r in family("t", 0.5, 0.9, 0.6, uid_offset=7) if r.spec == base.spec]
-    with pytest.raises(InputError, match="expected the same test examples before and after"):
+    message = "runs of tiny seed 0 .*: expected the same test examples before and after, found diff"
+    with pytest.raises(InputError, match=message):
         stats.forgetting([other, tuned, forgotten])
 
 
 def test_runs_with_other_settings_are_not_averaged():
     results = family("t", 0.5, 0.9, 0.6)
-    with pytest.raises(InputError, match="settings that differ in the seed and in the forgetting"):
-        stats.forgetting(results + with_n_eval(results, 50))
+    others = with_n_eval(results, 50)
+    with pytest.raises(InputError) as error:
+        stats.forgetting(results + others)
+    assert str(error.value) == (
+        "runs of tiny on t: expected settings that differ in the seed and in the forgetting set's "
+        f"size only, found {results[2].spec} and {others[2].spec}. Pass the results of one study."
+    )
+
+
+def test_runs_that_start_from_other_settings_are_not_averaged():
+    def with_rate(results, rate):  # of the fine-tuning, the forgetting being the same
+        _, tuned, forgotten = (r.spec for r in results)
+        other = replace(tuned, train=replace(tuned.train, learning_rate=rate))
+        specs = (results[0].spec, other, replace(forgotten, start=other))
+        return [replace(r, spec=s) for r, s in zip(results, specs, strict=True)]
+
+    results = [family("t", 0.5, 0.9, 0.6, seed=seed) for seed in (0, 1)]
+    assert len(stats.forgetting(results[0] + with_rate(results[1], 1e-4))) == 1  # as it was
+    with pytest.raises(InputError, match="settings that differ in the seed"):
+        stats.forgetting(results[0] + with_rate(results[1], 1e-3))
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+def test_a_task_without_its_base_or_its_fine_tuned_run_is_left_out_and_no_other(absent):
+    incomplete, complete = family("t", 0.5, 0.9, 0.6), family("u", 0.5, 0.9, 0.7)
+    del incomplete[absent]
+    assert stats.forgetting(incomplete + complete)["eval_task"].tolist() == ["u"]
 
 
 def test_each_size_of_the_forgetting_set_has_a_row():
@@ -244,8 +335,14 @@ def test_each_size_of_the_forgetting_set_has_a_row():
 
 
 def test_an_unknown_condition_is_named():
-    with pytest.raises(InputError, match="expected one of random, flipped, found 'true'"):
+    message = "condition of forgetting: expected one of random, flipped, found 'true'"
+    with pytest.raises(InputError, match=message):
         stats.forgetting([], "true")
+
+
+def test_what_is_no_table_has_no_columns():
+    with pytest.raises(InputError, match=r"a table: expected columns a, found list.* Pass one"):
+        stats.require_columns("a table", [1], ["a"], "Pass one.")
 
 
 def test_alike_seeds_are_as_good_as_more_examples():
@@ -263,6 +360,19 @@ def test_another_task_s_labels_do_not_count_as_a_task_s_own():
     assert stats.forgetting(results).empty
 
 
+# --- quantiles of replicates ---
+
+
+def test_an_interval_needs_95_percent_of_its_replicates():
+    replicates = np.where(np.arange(100) < 5, np.nan, np.linspace(0, 1, 100))
+    assert np.isfinite(stats.percentiles(0.5, replicates).low)
+    replicates[5] = np.nan
+    found = stats.percentiles(0.5, replicates)
+    assert found.value == 0.5 and np.isnan([found.low, found.high]).all()
+    assert stats.percentiles(0.5, np.array([0.25])) == stats.Interval(0.5, 0.25, 0.25)
+    assert np.isnan(stats.percentiles(0.5, np.array([np.nan])).low)
+
+
 # --- resamples and rank correlations ---
 
 
@@ -272,13 +382,42 @@ def test_resample_counts_say_how_often_each_example_was_drawn():
     assert (ours == [np.bincount(row, minlength=7) for row in drawn]).all()
 
 
+def test_a_number_of_resamples_is_a_number():
+    for draw in (stats.resample_counts, stats.seed_draws):
+        arguments = (3, 0) if draw is stats.resample_counts else (0, 3)
+        with pytest.raises(
+            InputError, match=r"^n_resamples: expected a whole number from 1, found 0"
+        ):
+            draw(np.random.default_rng(0), *arguments)
+    assert stats.resample_counts(np.random.default_rng(0), 3, 1).shape == (1, 3)
+    assert stats.seed_draws(np.random.default_rng(0), 1, 3).shape == (1, 3)
+    assert stats.seed_draws(np.random.default_rng(0), 5, 1).tolist() == [[0]] * 5
+
+
 def test_resampled_means_of_one_seed_are_those_of_a_loop():
     data = np.random.default_rng(0)
     group = data.random((40, 3))
-    ours = stats.resampled_means([group], rng=np.random.default_rng(1), n_resamples=4000)
+    with warnings.catch_warnings(action="error"):  # one seed has no spread
+        ours = stats.resampled_means([group], rng=np.random.default_rng(1), n_resamples=4000)
     loop = np.array([group[data.integers(40, size=40)].mean(0) for _ in range(4000)])
     assert ours.mean(0) == pytest.approx(loop.mean(0), abs=0.07 * loop.std(0).max())
     assert np.cov(ours.T) == pytest.approx(np.cov(loop.T), rel=0.1, abs=2e-4)
+
+
+def test_resampled_means_of_several_seeds_are_those_of_a_loop_with_the_seeds_noise():
+    rng = np.random.default_rng(3)
+    groups = [rng.random((n, 2)) * [1, 0.1] + offset for n, offset in ((8, 0), (2, 0.3))]
+    draws = np.array([[0.5, -0.5], [0.2, 0.1], [9, -9], [-9, 9]])
+    ours = stats.resampled_means(groups, rng=np.random.default_rng(7), draws=draws)
+    same = np.random.default_rng(7)
+    counts = [stats.resample_counts(same, len(g), 4) for g in groups]
+    means = np.mean([c @ g / len(g) for c, g in zip(counts, groups, strict=True)], axis=0)
+    of_examples = np.mean([g.var(0, ddof=1) / len(g) for g in groups], axis=0)  # of a mean
+    noise = stats.seed_noise(draws, np.array([g.mean(0) for g in groups]), of_examples)
+    everything = np.concatenate(groups)
+    expected = np.clip(means + noise, everything.min(0), everything.max(0))
+    assert ours == pytest.approx(expected, rel=1e-12)
+    assert (noise != 0).all()
 
 
 @pytest.mark.parametrize("normal", [False, True])
@@ -299,6 +438,17 @@ def test_seeds_that_differ_no_more_than_their_examples_explain_add_nothing():
     assert not stats.seed_noise(draws, of_seeds, np.array([0.01])).any()
     assert stats.seed_noise(draws, of_seeds, np.array([0.001])).any()
     assert not stats.seed_draws(np.random.default_rng(0), 10, 1).any()
+
+
+def test_each_measurement_has_the_noise_of_its_own_seeds():
+    """Of two columns: one whose seeds differ around 0.9, one in which they are equal."""
+    of_seeds = np.array([[0.8, 0.3], [1.0, 0.3]])
+    with np.errstate(all="raise"):
+        noise = stats.seed_noise(
+            np.array([[1.0, 0.0], [0.5, 0.5]]), of_seeds, np.array([0.01, 0.0])
+        )
+    share = np.sqrt((0.02 - 0.01) / 0.02)  # of the variance, which the examples do not explain
+    assert noise == pytest.approx(np.array([[-0.1 * share, 0], [0, 0]]))
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.03, 0.1])
@@ -332,7 +482,8 @@ def test_rank_correlations_agree_with_scipy_with_ties_and_in_every_resample(valu
 
 def test_a_constant_has_no_rank_correlation():
     counts = np.array([[1.0, 1, 1], [3, 0, 0]])
-    found = stats.rank_correlations(np.array([1, 2, 3]), np.array([5, 6, 9]), counts)
+    with np.errstate(all="raise"):
+        found = stats.rank_correlations(np.array([1, 2, 3]), np.array([5, 6, 9]), counts)
     assert found[0] == pytest.approx(1)
     assert np.isnan(found[1])
     assert np.isnan(stats.rank_correlations(np.ones(3), np.arange(3), counts)).all()
@@ -409,6 +560,18 @@ def test_the_papers_21_tasks_leave_plus_or_minus_four_tenths():
     assert (found.low, found.high) == pytest.approx((-0.43, 0.43), abs=0.01)
 
 
+@pytest.mark.parametrize("n", [4, 5, 9])
+def test_a_perfect_rank_correlation_is_taken_half_a_step_inside(n):
+    """A step is that of two neighbours swapped: 12 / (n (n^2 - 1))."""
+    swapped = np.arange(n)
+    swapped[:2] = 1, 0
+    step = 1 - scipy.stats.spearmanr(np.arange(n), swapped).statistic
+    inside = 1 - step / 2
+    half = 1.959963985 * np.sqrt((1 + inside**2 / 2) / (n - 3))
+    found = stats.rank_correlation(np.arange(n), np.arange(n))
+    assert (found.low, found.high) == pytest.approx((np.tanh(np.arctanh(inside) - half), 1))
+
+
 def test_a_perfect_rank_correlation_is_not_certain():
     four, six, many = (stats.rank_correlation(np.arange(n), np.arange(n)) for n in (4, 6, 21))
     assert [found.value for found in (four, six, many)] == pytest.approx([1, 1, 1])
@@ -417,7 +580,43 @@ def test_a_perfect_rank_correlation_is_not_certain():
     assert (mirrored.value, mirrored.high) == pytest.approx((-1, -six.low))
 
 
+def test_a_correlation_that_no_resample_changes_has_no_interval():
+    """Of examples in perfect order, every resample is in perfect order."""
+    found = stats.correlation_percentiles(1.0, np.ones(50))
+    assert found.value == 1 and np.isnan([found.low, found.high]).all()
+    replicates = np.linspace(-1, 1, 2001)
+    found = stats.correlation_percentiles(0.3, replicates)
+    assert (found.value, found.low, found.high) == pytest.approx((0.3, -0.95, 0.95))
+
+
+def test_a_rank_correlation_takes_numbers_of_any_kind():
+    x = np.array([1, 2.5, 3, 7, 5], dtype=object)  # as a table's row has them
+    expected = stats.rank_correlation(x.astype(float), np.array([1.0, 2, 4, 3, 5]))
+    assert stats.rank_correlation(x, [1, 2, 4, 3, 5]) == expected
+    assert stats.rank_correlation([1, 2, 4, 3, 5], x) == expected
+
+
+# --- intervals around a value ---
+
+
+def test_an_interval_around_a_value_has_its_half_on_either_side():
+    assert stats.around(0.5, 0.125) == stats.Interval(0.5, 0.375, 0.625)
+    assert stats.around(0.5, 1e-11).low < 0.5
+
+
+@pytest.mark.parametrize("half", [0.0, 1e-13, float("nan")])
+def test_a_width_that_is_0_or_undefined_makes_no_interval(half):
+    found = stats.around(0.5, half)
+    assert found.value == 0.5 and np.isnan([found.low, found.high]).all()
+
+
 # --- the jackknife ---
+
+
+def test_four_tasks_are_enough_for_a_jackknife():
+    found = stats.jackknife(2.5, np.array([1.0, 2, 3, 4]), 3)
+    half = scipy.stats.t.ppf(0.975, 3) * np.sqrt(3 / 4 * 5)
+    assert (found.low, found.high) == pytest.approx((2.5 - half, 2.5 + half))
 
 
 def test_the_jackknife_of_a_mean_is_students_interval():
@@ -435,3 +634,72 @@ def test_too_few_equal_or_undefined_values_have_no_jackknife(without_each):
     found = stats.jackknife(0.2, without_each, max(len(without_each) - 1, 1))
     assert found.value == 0.2
     assert np.isnan([found.low, found.high]).all()
+
+
+# --- errors ---
+
+
+RUNS = family("t", 0.5, 0.9, 0.6)
+OTHER_SCORES = family("t", 0.5, 0.9, 0.6, uid_offset=7)[2].scores
+
+
+@pytest.mark.parametrize(
+    ("call", "what", "expected", "found", "do"),
+    [
+        (
+            lambda: stats.forget_gap(np.array([0.5, 75])),
+            "accuracies",
+            "shares, from 0 to 1",
+            "75",
+            "Divide percentages by 100.",
+        ),
+        (
+            lambda: stats.ratio_of("true"),
+            "condition of forgetting",
+            "one of random, flipped",
+            "'true'",
+            "Choose one of these.",
+        ),
+        (
+            lambda: stats.bootstrap(stats.column(0), [np.zeros((3, 1)), np.zeros((2, 2))]),
+            "bootstrap",
+            "at least one (N, K) array with N >= 1, and one K",
+            "[(3, 1), (2, 2)]",
+            "Pass a list of arrays, one a seed.",
+        ),
+        (
+            lambda: stats.rank_correlation([1, 2, np.nan], [1, np.nan, 2]),
+            "rank correlation",
+            "two values of every task, and none undefined",
+            "3 and 3, 2 of them undefined",
+            "Leave out the tasks where either is undefined.",
+        ),
+        (
+            lambda: stats.require_columns("a table", pd.DataFrame({"a": []}), "cab", "Pass one."),
+            "a table",
+            "columns b, c",
+            "a",
+            "Pass one.",
+        ),
+        (
+            lambda: stats.require_columns("a table", pd.DataFrame(), ["a"], "Pass one."),
+            "a table",
+            "columns a",
+            "none",
+            "Pass one.",
+        ),
+        (
+            lambda: stats.forgetting([RUNS[0], RUNS[1], replace(RUNS[2], scores=OTHER_SCORES)]),
+            f"runs of {RUNS[2].spec}",
+            "the same test examples before and after",
+            "different ones",
+            "They were made by different versions of the data: recompute the study.",
+        ),
+    ],
+)
+def test_an_error_says_what_was_expected_what_was_found_and_what_to_do(
+    call, what, expected, found, do
+):
+    with pytest.raises(InputError) as error:
+        call()
+    assert str(error.value) == f"{what}: expected {expected}, found {found}. {do}"

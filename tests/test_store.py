@@ -1,10 +1,14 @@
 import errno
+import json
 import os
+import threading
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import Timeout
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import family
@@ -35,6 +39,7 @@ def a_result():
 def same(a, b):
     assert a.spec == b.spec
     assert a.provenance == b.provenance
+    assert a.train_loss.dtype == b.train_loss.dtype
     assert (a.train_loss == b.train_loss).all()
     assert set(a.scores) == set(b.scores)
     for where in a.scores:
@@ -45,8 +50,11 @@ def same(a, b):
             assert (x == y).all()
     assert (a.dynamics is None) == (b.dynamics is None)
     if a.dynamics is not None:
-        assert (a.dynamics.confidence == b.dynamics.confidence).all()
         assert a.dynamics.uids == b.dynamics.uids
+        for name in ("steps", "confidence"):
+            x, y = getattr(a.dynamics, name), getattr(b.dynamics, name)
+            assert x.dtype == y.dtype
+            assert (x == y).all()
     assert (a.probe is None) == (b.probe is None)
     if a.probe is not None:
         assert a.probe.variance_layer == b.probe.variance_layer
@@ -89,6 +97,16 @@ def test_the_same_results_pack_to_the_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_the_order_of_what_json_holds_does_not_change_a_byte(tmp_path):
+    result = a_result()
+    other = replace(result, provenance=dict(reversed(result.provenance.items())))
+    write_records([result], tmp_path / "a")
+    write_records([other], tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    (text,) = pq.read_table(tmp_path / "a")["spec"].to_pylist()
+    assert text == json.dumps(result.spec.to_dict(), sort_keys=True)
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999))
 def test_a_record_cut_short_is_an_error_that_names_it(tmp_path, share):
@@ -114,6 +132,21 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path, share, bit):
         assert "run.parquet" in str(error)
     else:
         assert same(found, a_result())
+
+
+def test_every_page_has_a_checksum_that_is_looked_at(tmp_path):
+    path = tmp_path / "run.parquet"
+    write_records([a_result()], path)
+    whole = path.read_bytes()
+    row = pq.ParquetFile(path).metadata.row_group(0)
+    for i in range(row.num_columns):
+        column, data = row.column(i), bytearray(whole)
+        # The last byte is the last page's content, and no header's.
+        start = column.dictionary_page_offset or column.data_page_offset
+        data[start + column.total_compressed_size - 1] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(StoreError, match=r"(?i)crc|checksum"):
+            read_records(path)
 
 
 def test_a_record_under_another_run_s_name_is_an_error(tmp_path):
@@ -169,9 +202,157 @@ def test_a_read_only_folder_is_an_error_that_says_so(place, monkeypatch):
         place.write(a_result())
 
 
+def test_everything_is_where_the_module_says(place):
+    result = a_result()
+    run_id = result.spec.run_id
+    place.write(result)
+    place.save_weights(run_id, lambda path: path.write_bytes(b"weights"))
+    assert (place.work / "runs" / f"{run_id}.parquet").is_file()
+    assert (place.work / "weights" / f"{run_id}.safetensors").is_file()
+    assert place.lock_path(run_id) == place.work / "locks" / f"{run_id}.lock"
+    assert place.pack([run_id]) == place.packed
+    assert place.packed.is_file()
+
+
+def test_others_are_the_runs_in_the_work_folder_and_in_the_pack_that_are_not_named(place):
+    packed, working, named = family("t", 0.5, 0.8, 0.6, n=30)
+    place.write(packed)
+    place.pack([packed.spec.run_id])
+    place.write(working)
+    place.write(named)
+    found = Store(place.packed, place.work).others([named.spec.run_id])
+    assert found == {packed.spec.run_id, working.spec.run_id}
+
+
+def test_what_is_packed_is_all_of_it_or_more(place):
+    a, b, c = (r.spec.run_id for r in family("t", 0.5, 0.8, 0.6, n=30))
+    for result in family("t", 0.5, 0.8, 0.6, n=30)[:2]:
+        place.write(result)
+    place.pack([a, b])
+    assert place.is_packed([a]) and place.is_packed([a, b])
+    assert not place.is_packed([a, b, c])
+
+
+def test_a_lock_keeps_others_out_until_it_is_given_back(place):
+    """Seen from another store on the same folder, as another process has it."""
+    other = Store(place.packed, place.work)
+    with place.lock("a"):
+        with pytest.raises(Timeout):
+            other.lock("a")
+        with other.lock("b"):  # another run's
+            pass
+    with other.lock("a"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["pack", "a.weights"])
+def test_packing_and_saving_wait_for_each_other(place, name):
+    """As long as it takes: another process may have a large study to pack."""
+    result = a_result()
+    place.write(result)
+    work = {
+        "pack": lambda: place.pack([result.spec.run_id]),
+        "a.weights": lambda: place.save_weights("a", lambda path: path.write_bytes(b"w")),
+    }[name]
+    thread = threading.Thread(target=work)
+    with Store(place.packed, place.work).lock(name):
+        thread.start()
+        thread.join(1.5)
+        assert thread.is_alive()
+        assert not place.packed.exists() and not place.weights_path("a").exists()
+    thread.join(30)
+    assert place.packed.exists() or place.weights_path("a").exists()
+
+
+def test_what_a_killed_process_left_beside_its_record_goes_when_the_run_is_written(place):
+    result = a_result()
+    place.write(result)
+    left = place.work / "runs" / f".{result.spec.run_id}.parquet.abc.partial"
+    of_another = place.work / "runs" / f".{'0' * 16}.parquet.abc.partial"
+    for path in (left, of_another):
+        path.write_bytes(b"half of it")
+    place.write(result)
+    assert not left.exists()
+    assert of_another.exists()
+
+
 def test_weights_are_kept_until_they_are_dropped(place):
     place.save_weights("a", lambda path: path.write_bytes(b"weights"))
     assert place.weights_path("a").read_bytes() == b"weights"
     place.drop_weights("a")
     place.drop_weights("a")
     assert not place.weights_path("a").exists()
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ("call", "what", "expected", "found", "do"),
+    [
+        (
+            lambda path: write_records([replace(a_result(), provenance={"a": {1}})], path),
+            "writing {}",
+            "texts in UTF-8, and a provenance that JSON can hold",
+            "TypeError: Object of type set is not JSON serializable",
+            "Correct the result.",
+        ),
+        (
+            read_records,
+            "results file {}",
+            "what was there a moment ago",
+            "no such file",
+            "It was deleted meanwhile: start again, and what it held is computed again.",
+        ),
+        (
+            lambda path: path.write_bytes(b"x" * 100) and read_records(path),
+            "results file {}",
+            "a complete record of format 2",
+            "Parquet magic bytes not found in footer. Either the file is corrupted or this is not "
+            "a parquet file.",
+            "It was damaged or written by another version: delete it, and what it held is computed "
+            "again.",
+        ),
+        (
+            lambda path: write_records([a_result()], path) or read_records(path, "0" * 16),
+            "results file {}",
+            "a complete record of format 2",
+            f"runs ['{a_result().spec.run_id}']",
+            "It was damaged or written by another version: delete it, and what it held is computed "
+            "again.",
+        ),
+        (
+            lambda path: path.mkdir() or write_records([a_result()], path),
+            "writing {}",
+            "a folder that can be written, with space left",
+            None,  # the system's words
+            "Free space or change the permissions, and start again: finished runs are kept.",
+        ),
+    ],
+)
+def test_an_error_says_what_was_expected_what_was_found_and_what_to_do(
+    tmp_path, call, what, expected, found, do
+):
+    path = tmp_path / "run.parquet"
+    with pytest.raises(StoreError) as error:
+        call(path)
+    if found is None:
+        found = str(error.value.__cause__)
+    assert str(error.value) == f"{what.format(path)}: expected {expected}, found {found}. {do}"
+
+
+def test_a_foreign_file_has_no_format(tmp_path):
+    path = tmp_path / "foreign.parquet"
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(StoreError, match=r"a complete record of format 2, found format none\."):
+        read_records(path)
+
+
+def test_long_words_of_the_system_are_cut(tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise OSError("a  b\n" * 200)
+
+    monkeypatch.setattr(store.pq, "ParquetFile", fails)
+    with pytest.raises(StoreError) as error:
+        read_records(tmp_path / "a")
+    assert f", found {('a b ' * 200)[:300]}. It was" in str(error.value)
