@@ -85,7 +85,7 @@ def root() -> Path:
 # --- studies -------------------------------------------------------------------------------------
 
 
-PARTS = ("own", "cross", "flipped", "sizes", "models")  # see Study.specs
+PARTS = ("own", "control", "cross", "flipped", "sizes", "models")  # see Study.specs
 STARTS = ("pairwise", "shared")
 
 
@@ -96,6 +96,7 @@ class Study:
     tuned, forgetting: training settings of the two phases (paper, section 3), the same for all
         tasks
     sizes: smaller forgetting sets (paper, Fig. 7)
+    control_seeds: seeds of the control, whose second phase has true labels; (): none
     start: what cross-task forgetting starts from (paper, Fig. 3). "pairwise": the model fine-tuned
         on the evaluated task. "shared": one model fine-tuned on all tasks, which costs a run a
         task instead of a run a pair
@@ -114,6 +115,7 @@ class Study:
     tuned: TrainConfig
     forgetting: TrainConfig
     sizes: tuple[int, ...] = ()
+    control_seeds: tuple[int, ...] = ()
     start: str = "pairwise"
     cross_seeds: tuple[int, ...] | None = None
     cross_tasks: tuple[str, ...] | None = None
@@ -153,6 +155,7 @@ class Study:
         """Every run of a part or of the whole study, each after the run that it starts from.
 
         own: base, fine-tuned and forgotten model of each task (Fig. 1, 2, 4, 5, 6)
+        control: own, and the same second phase on true labels: what training as such does
         cross, flipped: each task's labels randomised, each other evaluated (Fig. 3, 8)
         sizes: own, and smaller forgetting sets (Fig. 7)
         models: cross for every model (Fig. 9)
@@ -161,8 +164,15 @@ class Study:
         main = self.models[0]
         briefly = replace(self.forgetting, record_steps=0)
         own = [s for seed in self.seeds for t in self.tasks for s in self.own_task(t, seed, main)]
+        controls = [self.own_task(t, seed, main) for seed in self.control_seeds for t in self.tasks]
         parts = {
             "own": own,
+            "control": [
+                spec
+                for base, tuned, forgotten in controls
+                for again in [replace(forgotten, condition="true", train=briefly, probe=False)]
+                for spec in (base, tuned, forgotten, again)
+            ],
             "cross": [s for seed in cross_seeds for s in self.cross_task("random", seed, main)],
             "flipped": [s for seed in cross_seeds for s in self.cross_task("flipped", seed, main)],
             "sizes": own
@@ -246,6 +256,7 @@ STUDIES = {
             tuned=TrainConfig(5e-3, epochs=15, batch_size=40, record_steps=10),
             forgetting=TrainConfig(5e-3, epochs=20, batch_size=40, record_steps=10),
             sizes=(30,),
+            control_seeds=(0,),
             start="shared",
             models=("tiny", "tiny-wide"),
             dtype="float32",
@@ -260,6 +271,7 @@ STUDIES = {
             tuned=_TUNED,
             forgetting=_FORGETTING,
             sizes=(16,),
+            control_seeds=(0,),
             start="shared",
         ),
         Study(
@@ -272,6 +284,7 @@ STUDIES = {
             tuned=_TUNED,
             forgetting=_FORGETTING,
             sizes=(32,),
+            control_seeds=(0,),
             cross_seeds=(0,),
             # With something to forget in every seed, as the rows of others would be undefined.
             cross_tasks=(
@@ -307,6 +320,7 @@ STUDIES = {
             tuned=TrainConfig(1e-4, record_steps=10),
             forgetting=TrainConfig(1e-4, record_steps=10),
             sizes=(100,),
+            control_seeds=(0,),
             models=("meta-llama/Llama-2-7b-hf", "EleutherAI/gpt-j-6b", "openai-community/gpt2"),
             tuning="lora",
         ),
@@ -323,7 +337,8 @@ def study(name: str, **changes: Any) -> Study:
     do = "Correct the name, or vary one: study('quick', tasks=(...))."
     require_one_of("study", name, STUDIES, do)
     named = STUDIES[name]
-    for key in ("tasks", "seeds", "sizes", "models", "cross_seeds", "cross_tasks"):
+    lists = ("tasks", "seeds", "sizes", "control_seeds", "models", "cross_seeds", "cross_tasks")
+    for key in lists:
         if not isinstance(changes.get(key), list | tuple | None):
             raise InputError(
                 f"change of study {name!r}",
@@ -345,6 +360,10 @@ def study(name: str, **changes: Any) -> Study:
         n_train = given.get("n_train", named.n_train)
         require_whole(f"n_train of study {name!r}", n_train, 1)
         given["sizes"] = tuple(n for n in named.sizes if n < n_train)
+    if "seeds" in given:
+        given.setdefault(
+            "control_seeds", tuple(s for s in named.control_seeds if s in given["seeds"])
+        )
     if "tasks" in given:  # all pairs of these, not those that the study has pairs of
         given.setdefault("cross_tasks", None)
     for model in given.get("models", ()):

@@ -217,7 +217,7 @@ class Example:
 
     @property
     def task(self) -> str:
-        return self.uid.split("/", 1)[0]
+        return self.uid.partition("/")[0]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -134,19 +135,35 @@ def bootstrap(
         and the statistic maps that (K,) to a number: a statistic of accuracies, not of examples.
     statistic: vectorised over leading axes
     """
-    value = statistic(means_of(groups))
-    resampled = resampled_means(groups, n_resamples=n_resamples, rng=np.random.default_rng(seed))
-    return percentiles(float(value), statistic(resampled))
+    return bootstrap_each({"": statistic}, groups, n_resamples, seed=seed)[""]
 
 
 def bootstrap_each(
-    measures: dict[str, Statistic], groups: Sequence[np.ndarray], n_resamples: int
+    measures: dict[str, Statistic],
+    groups: Sequence[np.ndarray],
+    n_resamples: int,
+    *,
+    seed: int = 0,
 ) -> dict[str, Interval]:
     """Several statistics of the same data, from the same resamples."""
+    require_whole("n_resamples", n_resamples, 1)
     means = means_of(groups)
-    rng = np.random.default_rng(0)
-    resampled = resampled_means(groups, n_resamples=n_resamples, rng=rng)
+    draws, counts = _draws_and_counts(seed, n_resamples, tuple(map(len, groups)))
+    resampled = _resampled_means(groups, draws, counts)
     return {k: percentiles(float(f(means)), f(resampled)) for k, f in measures.items()}
+
+
+@lru_cache(maxsize=4)
+def _draws_and_counts(
+    seed: int, n_resamples: int, sizes: tuple[int, ...]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """`seed_draws` and each group's `resample_counts`, which are equal for all data of these sizes.
+
+    Making them is most of the time of a bootstrap, and a study's tasks mostly have one size.
+    """
+    rng = np.random.default_rng(seed)
+    draws = seed_draws(rng, n_resamples, len(sizes))
+    return draws, [resample_counts(rng, n, n_resamples) for n in sizes]
 
 
 def means_of(groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -180,9 +197,16 @@ def resampled_means(
     """
     if draws is None:
         draws = seed_draws(rng, n_resamples, len(groups))
+    counts = (resample_counts(rng, len(group), len(draws)) for group in groups)
+    return _resampled_means(groups, draws, counts)
+
+
+def _resampled_means(
+    groups: Sequence[np.ndarray], draws: np.ndarray, counts: Iterable[np.ndarray]
+) -> np.ndarray:
     total = np.zeros((len(draws), groups[0].shape[1]))
-    for group in groups:
-        total += resample_counts(rng, len(group), len(draws)) @ group / len(group)
+    for group, times in zip(groups, counts, strict=True):
+        total += times @ group / len(group)
     total /= len(groups)
     if len(groups) > 1:
         known = np.mean([g.var(0) / max(len(g) - 1, 1) for g in groups], axis=0)
@@ -418,8 +442,7 @@ def other_data(what: str, expected: str, found: str) -> InputError:
 
 
 def _but_seed(spec: RunSpec) -> RunSpec:
-    start = None if spec.start is None else replace(spec.start, seed=0)
-    return replace(spec, start=start, seed=0)
+    return replace(spec, start=spec.start and replace(spec.start, seed=0), seed=0)
 
 
 def full_size(results: Iterable[RunResult]) -> list[tuple[str, str, list[Family]]]:
@@ -431,7 +454,7 @@ def full_size(results: Iterable[RunResult]) -> list[tuple[str, str, list[Family]
     ]
 
 
-# --- Figures 2 and 7: a task's own labels --------------------------------------------------------
+# --- Figures 2 and 7, and Figure 2's control: a task's own labels --------------------------------
 
 BEHAVIOURS = ("no loss shown", "below fine-tuned", "below pre-trained", "nothing to forget")
 
@@ -496,6 +519,49 @@ def forgetting(
         row["ratio_defined"] = defined
         row["behaviour"] = _behaviour(found) if defined else BEHAVIOURS[3]
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def control(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+    """What random labels do beyond what the same training on true labels does, by task.
+
+    results: of part "control"
+
+    One row a model and task, of the seeds that have both. Columns: model, eval_task, n (test
+    examples, all seeds), n_seeds, and for each measure m its value, m_low and m_high (bootstrap
+    over examples and seeds):
+    tuned, again, forgotten: test accuracy after fine-tuning, and after a second phase on true and
+        on random labels
+    lost, lost_again: the fine-tuned accuracy less the one after random and after true labels
+    due_to_labels: the accuracy after true labels less the one after random labels
+    """
+    measures: dict[str, Statistic] = {
+        "tuned": column(0),
+        "again": column(1),
+        "forgotten": column(2),
+        "lost": lambda m: m[..., 0] - m[..., 2],
+        "lost_again": lambda m: m[..., 0] - m[..., 1],
+        "due_to_labels": lambda m: m[..., 1] - m[..., 2],
+    }
+    results = list(results)
+    random, true = families(results, "random"), families(results, "true")
+    rows = []
+    for model, task, size in sorted(random.keys() & true.keys()):
+        of_true = {runs["forgotten"].spec.seed: runs for runs in true[model, task, size]}
+        groups = []
+        for runs in random[model, task, size]:
+            forgotten = runs["forgotten"]
+            if (seed := forgotten.spec.seed) in of_true:
+                tested = [runs["tuned"], of_true[seed]["forgotten"], forgotten]
+                check_same_examples(forgotten.spec, f"{task}/test", tested)
+                groups.append(np.stack([correct(r.scores[f"{task}/test"]) for r in tested], axis=1))
+        if groups:
+            row: dict[str, object] = {"model": model, "eval_task": task}
+            row |= {"n": sum(map(len, groups)), "n_seeds": len(groups)}
+            groups = [g.astype(float) for g in groups]
+            for name, interval in bootstrap_each(measures, groups, n_resamples).items():
+                row |= as_columns(name, interval)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

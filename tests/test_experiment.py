@@ -57,6 +57,31 @@ def test_the_tiny_study_shows_both_kinds_of_forgetting(tiny_results):
             assert table.loc[task, "forget_gap_low"] > 0.1, task
 
 
+def test_true_labels_in_the_second_phase_are_the_tiny_studys_negative_control(tiny_results):
+    own = [r for r in tiny_results[1] if r.spec.model == "tiny"]
+    table = stats.control(own).set_index("eval_task")
+    assert (table["again"] > 0.75).all()
+    assert (table["lost_again"].abs() < 0.1).all()
+    formats = [tasks.get(t).answer_format for t in table.index]
+    forgotten = table[[f == "verbaliser" for f in formats]]
+    assert len(forgotten) and (forgotten["due_to_labels_low"] > 0.1).all()
+
+
+def test_the_control_follows_the_seeds_of_a_variation():
+    def seeds(chosen):
+        return {s.seed for s in chosen.specs("control")}
+
+    assert seeds(STUDIES["embedded"]) == {0}
+    assert seeds(study("embedded", seeds=[1])) == set()
+    assert seeds(study("embedded", seeds=[1], control_seeds=[1])) == {1}
+    again = [s for s in STUDIES["embedded"].specs("control") if s.condition == "true" and s.start]
+    assert {s.train_task for s in again} == set(STUDIES["embedded"].tasks)
+    for spec in again:
+        _, tuned, forgotten = STUDIES["embedded"].own_task(spec.train_task, 0, "embedded")
+        assert spec.start == tuned
+        assert replace(spec.train, record_steps=3) == forgotten.train
+
+
 def test_a_second_call_computes_nothing_and_needs_no_torch(tiny_results):
     root, _ = tiny_results
     code = (

@@ -104,6 +104,12 @@ def sizes_table(k, sizes=(20, 40, 80, 160)):
     return pd.concat(parts, ignore_index=True)
 
 
+def control_table(k):
+    table = own_table(k)
+    with_interval(table, "again", table["tuned"] - 0.02, 0.05)
+    return table
+
+
 def claims_table(k):
     order, _ = order_tables(k, n_enough=k)
     own = own_table(k).drop(columns=["family", "answer_format"])
@@ -131,6 +137,7 @@ FIGURES = {
     "probes": lambda k: plots.probes(probe_table(k), own_table(k)),
     "probe_layers": lambda k: plots.probe_layers(probe_table(k, 3 if k == 4 else 19)),
     "sizes": lambda k: plots.sizes(sizes_table(k)),
+    "control": lambda k: plots.control(control_table(k)),
     "claims": lambda k: plots.claims(claims_table(k)),
 }
 

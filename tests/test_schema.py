@@ -122,6 +122,12 @@ def test_the_run_id_hashes_every_field_of_the_run_and_of_its_ancestors():
     assert len(set(ids)) == len(ids)
 
 
+def test_a_run_names_the_task_before_it():
+    assert (TUNED.start_task, FORGOTTEN.start_task) == ("", "sst2")
+    assert FORGOTTEN.lineage == (TUNED, FORGOTTEN)
+    assert str(FORGOTTEN) == "embedded seed 0 sst2:true > sst2:random"
+
+
 def test_a_spec_survives_the_way_to_json_and_back():
     again = RunSpec.from_dict(FORGOTTEN.to_dict())
     assert again == FORGOTTEN

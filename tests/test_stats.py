@@ -360,6 +360,48 @@ def test_another_task_s_labels_do_not_count_as_a_task_s_own():
     assert stats.forgetting(results).empty
 
 
+# --- the control ---
+
+
+def controlled(task, tuned, again, forgotten, **options):
+    """A task's runs of part "control", with these test accuracies."""
+    random = family(task, 0.5, tuned, forgotten, **options)
+    true = family(task, 0.5, tuned, again, condition="true", **options)
+    return [*random, true[2]]
+
+
+def test_the_control_tells_what_is_lost_by_training_from_what_is_due_to_the_labels():
+    results = controlled("t", 0.9, 0.8, 0.6) + controlled("u", 0.7, 0.75, 0.7)
+    t, u = (row for _, row in stats.control(results).iterrows())
+    assert (t.eval_task, t.n, t.n_seeds) == ("t", 200, 1)
+    assert (t.tuned, t.again, t.forgotten) == pytest.approx((0.9, 0.8, 0.6))
+    assert (t.lost, t.lost_again, t.due_to_labels) == pytest.approx((0.3, 0.1, 0.2))
+    assert t.due_to_labels_low > 0.1
+    assert (u.lost, u.lost_again, u.due_to_labels) == pytest.approx((0, -0.05, 0.05))
+
+
+def test_questions_of_the_control_are_paired_with_those_of_forgetting():
+    """Each question of both is one row of the bootstrap: equal answers differ by exactly 0."""
+    row = stats.control(controlled("t", 0.9, 0.7, 0.7)).iloc[0]
+    assert (row.due_to_labels, row.due_to_labels_low, row.due_to_labels_high) == (0, 0, 0)
+    assert row.again_low < 0.7 < row.again_high
+
+
+def test_a_seed_without_its_control_does_not_count():
+    results = controlled("t", 0.9, 0.8, 0.6) + family("t", 0.5, 0.9, 0.9, seed=1)
+    row = stats.control(results).iloc[0]
+    assert (row.n_seeds, row.n, row.forgotten) == (1, 200, pytest.approx(0.6))
+    only_the_other = controlled("t", 0.9, 0.8, 0.6)[:2] + results[3:]
+    assert stats.control(only_the_other).empty
+
+
+def test_a_control_on_other_test_examples_is_an_error():
+    results = controlled("t", 0.9, 0.8, 0.6)
+    shifted = controlled("t", 0.9, 0.8, 0.6, uid_offset=7)[3]
+    with pytest.raises(InputError, match="expected the same test examples before and after"):
+        stats.control([*results[:3], shifted])
+
+
 # --- quantiles of replicates ---
 
 
@@ -584,9 +626,10 @@ def test_a_correlation_that_no_resample_changes_has_no_interval():
     """Of examples in perfect order, every resample is in perfect order."""
     found = stats.correlation_percentiles(1.0, np.ones(50))
     assert found.value == 1 and np.isnan([found.low, found.high]).all()
-    replicates = np.linspace(-1, 1, 2001)
-    found = stats.correlation_percentiles(0.3, replicates)
-    assert (found.value, found.low, found.high) == pytest.approx((0.3, -0.95, 0.95))
+    for half in (1, 1e-6):
+        found = stats.correlation_percentiles(0.3, np.linspace(-half, half, 2001))
+        assert found.value == 0.3
+        assert (found.low, found.high) == pytest.approx((-0.95 * half, 0.95 * half))
 
 
 def test_a_rank_correlation_takes_numbers_of_any_kind():

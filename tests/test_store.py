@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -193,6 +194,20 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
             write()
 
 
+def test_a_folder_where_a_file_should_be_is_an_error_that_names_the_file(place):
+    result = a_result()
+    record = place.work / "runs" / f"{result.spec.run_id}.parquet"
+    left_over = record.with_name(f".{record.name}.abc.partial")
+    for in_the_way, named, write in (
+        (place.weights_path("a"), place.weights_path("a"), lambda: place.drop_weights("a")),
+        (place.lock_path("a"), place.lock_path("a"), lambda: place.lock("a")),
+        (left_over, record, lambda: place.write(result)),
+    ):
+        in_the_way.mkdir(parents=True)
+        with pytest.raises(StoreError, match=f"^writing {named}: expected a folder that can be"):
+            write()
+
+
 def test_a_read_only_folder_is_an_error_that_says_so(place, monkeypatch):
     def denied(*arguments, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -237,8 +252,10 @@ def test_a_lock_keeps_others_out_until_it_is_given_back(place):
     """Seen from another store on the same folder, as another process has it."""
     other = Store(place.packed, place.work)
     with place.lock("a"):
+        start = time.monotonic()
         with pytest.raises(Timeout):
             other.lock("a")
+        assert time.monotonic() - start < 0.5  # it does not wait
         with other.lock("b"):  # another run's
             pass
     with other.lock("a"):

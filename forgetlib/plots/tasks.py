@@ -227,6 +227,34 @@ def forget_gap(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def control(table: pd.DataFrame) -> Figure:
+    """Figure 2's control: accuracy after a second phase on random and on true labels.
+
+    table: from `stats.control`, of one model
+    """
+    marks = ACCURACY_MARKS | {"again": ("after true labels again, test set", "s", GREEN, True)}
+    columns = ["tuned", "again", "forgotten"]
+    require_columns(table, ["eval_task", "n", *with_intervals(columns)])
+    rows = table.sort_values("forgotten").reset_index(drop=True)
+    y = np.arange(len(rows))
+    with style():
+        figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.24 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for name, offset in zip(columns, (0.25, 0.0, -0.25), strict=True):
+            intervals(axes, rows, name, y + offset, *marks[name])
+        axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+        axes.set_yticks(
+            y, [f"{t} ({n})" for t, n in zip(rows["eval_task"], rows["n"], strict=True)]
+        )
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("accuracy on the test set (dashed: chance)")
+        axes.set_ylabel("task (test examples)")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
+        axes.grid(axis="y", visible=False)
+        sns.despine(ax=axes, left=True)
+    return figure
+
+
 def sizes(table: pd.DataFrame) -> Figure:
     """Figure 7: accuracy after forgetting over the size of the forgetting set, a panel a task.
 
