@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -113,6 +114,41 @@ def test_batching_and_padding_do_not_matter(tiny, budget):
     other = scoring.score(tiny, examples[::-1], token_budget=64)
     assert one.log_likelihoods == pytest.approx(other.log_likelihoods[::-1], abs=1e-4)
     assert one.uids == tuple(e.uid for e in examples)
+
+
+def recorded_batches(lm, examples, monkeypatch, token_budget):
+    """The tokens of every example's longest choice, batch by batch."""
+    batches = []
+    collate = models.collate
+
+    def record(lm, group):
+        batches.append([max(len(s.tokens) for s in pair) for pair in group])
+        return collate(lm, group)
+
+    monkeypatch.setattr(models, "collate", record)
+    scores = scoring.score(lm, examples, token_budget=token_budget)
+    return scores, batches
+
+
+@pytest.mark.parametrize("packs", ["as it does", None])
+def test_the_longest_come_first_in_batches_within_the_budget(tiny, monkeypatch, packs):
+    """packs: None is a model whose sequences are padded to the longest of their batch."""
+    lm = tiny if packs else replace(tiny, packs=None)
+    examples = mixed_examples(24)
+    budget = 100
+    scores, batches = recorded_batches(lm, examples, monkeypatch, budget)
+    flat = [n for batch in batches for n in batch]
+    assert flat == sorted(flat, reverse=True)
+    assert len(set(flat)) > 3 and len(batches) > 3
+    for batch, following in pairwise([*batches, None]):
+
+        def tokens(of):  # both choices of each example
+            return 2 * (sum(of) if packs else max(of) * len(of))
+
+        assert tokens(batch) <= budget
+        assert following is None or tokens([*batch, following[0]]) > budget  # none is left empty
+    assert (scores.n_tokens.dtype, scores.labels.dtype) == (np.int32, np.int64)
+    assert scores.log_likelihoods.dtype == np.float32
 
 
 def test_permuting_the_choices_permutes_the_scores(tiny):

@@ -56,7 +56,6 @@ def test_equal_continuations_of_different_prompts_are_an_example():
         ({"dtype": "float16"}, "expected one of bfloat16, float32"),
         ({"n_eval": 2.5}, "found 2.5"),
         ({"seed": -1}, "RunSpec.seed: expected a whole number from 0"),
-        ({"condition": "base"}, "a TrainConfig for every condition but 'base'"),
         ({"start": replace(TUNED, seed=1)}, "RunSpec.start.seed: expected the run's own, 0"),
     ],
 )
@@ -377,6 +376,13 @@ SCORED = {"sst2/test": scores(), "sst2/train": scores()}
             "Pass train=TrainConfig(...), or none for 'base'.",
         ),
         (
+            lambda: spec(condition="base"),
+            "RunSpec with condition 'base'",
+            "a TrainConfig for every condition but 'base'",
+            repr(TRAIN),
+            "Pass train=TrainConfig(...), or none for 'base'.",
+        ),
+        (
             lambda: spec(condition="base", train=None, start=TUNED),
             "RunSpec with condition 'base'",
             "no start, as the pre-trained model is meant",
@@ -403,6 +409,25 @@ SCORED = {"sst2/test": scores(), "sst2/train": scores()}
             "every uid once",
             "repeated ['t/test/0']",
             "Remove the duplicates before scoring.",
+        ),
+        (
+            lambda: scores(
+                uids=tuple("aabbccdd"),
+                log_likelihoods=np.zeros((8, 2)),
+                n_tokens=np.zeros((8, 2)),
+                labels=np.zeros(8, int),
+            ),
+            "Scores",
+            "every uid once",
+            "repeated ['a', 'b', 'c']",
+            "Remove the duplicates before scoring.",
+        ),
+        (
+            lambda: scores(labels=np.arange(7)),
+            "Scores.labels",
+            "(2,) indices below 2",
+            "int64 of shape (7,), as [0, 1, 2, 3, 4]",
+            "A label is the index of the true response.",
         ),
         (
             lambda: scores(n_tokens=[[1, 1], [1, 1]]),

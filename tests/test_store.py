@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from fnmatch import fnmatch
 
 import numpy as np
 import pyarrow as pa
@@ -279,6 +280,18 @@ def test_packing_and_saving_wait_for_each_other(place, name):
         assert not place.packed.exists() and not place.weights_path("a").exists()
     thread.join(30)
     assert place.packed.exists() or place.weights_path("a").exists()
+
+
+def test_a_file_is_replaced_by_one_beside_it_that_everyone_can_read(tmp_path):
+    path = tmp_path / "new folder" / "run.parquet"
+    with store.replacing(path) as partial:
+        assert partial.parent == path.parent
+        assert fnmatch(partial.name, ".run.parquet.*.partial")
+        partial.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_a_killed_process_left_beside_its_record_goes_when_the_run_is_written(place):
