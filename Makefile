@@ -35,13 +35,13 @@ $(READY): requirements.txt pyproject.toml
 
 figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
 
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(MAKE) --no-print-directory --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
 
 # Computed before the notebooks, which have no progress bar: all of the study, or what a figure needs.
 results: $(READY)
 	@$(BIN)/python -m forgetlib.experiment $(STUDY) $(PART)
 fig1 fig4 fig5 fig6 tasks: PART := own
-fig2: PART := own control
+fig2: PART := control own
 fig3: PART := cross
 fig7: PART := sizes
 fig8: PART := cross flipped
@@ -63,24 +63,24 @@ lab: $(READY) ## open JupyterLab on the notebooks
 test: $(READY) ## run every test, the notebooks' too
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
 
-# What only the two targets below need, beside the environment's own packages.
+# What only `mutation` needs, beside the environment's own packages.
 TOOLS := .work/tools
 $(TOOLS)/ready: $(READY)
-	@rm -rf $(TOOLS) && $(PYTHON) -m venv $(TOOLS)
+	@rm -rf $(TOOLS) && $(BIN)/python -m venv $(TOOLS)
 	@cd $(TOOLS)/lib/python*/site-packages && echo $(CURDIR)/$(VENV)/lib/python*/site-packages > venv.pth
-	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1 pytest-cov==7.1.0
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	@touch $@
 
-coverage: $(TOOLS)/ready ## run every test but the notebooks', and say which lines none reaches
-	@OMP_NUM_THREADS=1 $(TOOLS)/bin/python -m pytest tests -n $(JOBS) --dist loadfile \
-	  --ignore tests/test_notebooks.py --cov --cov-report term-missing:skip-covered
-
-# In a copy of what git knows, since mutmut writes beside the code.
+# In a copy of what is in git's index, since mutmut writes beside the code.
 mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which changes no test notices (an hour)
 	@rm -rf .work/mutation && mkdir .work/mutation
-	@git ls-files -z | xargs -0 cp --parents --target-directory .work/mutation
+	@git checkout-index --all --prefix=.work/mutation/
 	@cd .work/mutation && OMP_NUM_THREADS=1 ../tools/bin/mutmut run --max-children $(JOBS)
 	@cd .work/mutation && ../tools/bin/mutmut results
+
+coverage: $(READY) ## run every test, and say which lines none reaches
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile \
+	  --cov --cov-report term-missing:skip-covered
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine
 	@$(BIN)/python tests/bench.py

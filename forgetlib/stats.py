@@ -163,7 +163,10 @@ def _draws_and_counts(
     """
     rng = np.random.default_rng(seed)
     draws = seed_draws(rng, n_resamples, len(sizes))
-    return draws, [resample_counts(rng, n, n_resamples) for n in sizes]
+    counts = [resample_counts(rng, n, n_resamples) for n in sizes]
+    for shared in (draws, *counts):
+        shared.setflags(write=False)
+    return draws, counts
 
 
 def means_of(groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -525,7 +528,10 @@ def forgetting(
 def control(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
     """What random labels do beyond what the same training on true labels does, by task.
 
-    results: of part "control"
+    Both start from the same fine-tuned model, with the same settings. The intervals are over
+    questions and seeds; with one seed they leave out what another training would give.
+
+    results: of part "control"; InputError where the two differ in more than their labels
 
     One row a model and task, of the seeds that have both. Columns: model, eval_task, n (test
     examples, all seeds), n_seeds, and for each measure m its value, m_low and m_high (bootstrap
@@ -533,7 +539,7 @@ def control(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPLES) -> 
     tuned, again, forgotten: test accuracy after fine-tuning, and after a second phase on true and
         on random labels
     lost, lost_again: the fine-tuned accuracy less the one after random and after true labels
-    due_to_labels: the accuracy after true labels less the one after random labels
+    beyond_true_labels: the accuracy after true labels less the one after random labels
     """
     measures: dict[str, Statistic] = {
         "tuned": column(0),
@@ -541,7 +547,7 @@ def control(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPLES) -> 
         "forgotten": column(2),
         "lost": lambda m: m[..., 0] - m[..., 2],
         "lost_again": lambda m: m[..., 0] - m[..., 1],
-        "due_to_labels": lambda m: m[..., 1] - m[..., 2],
+        "beyond_true_labels": lambda m: m[..., 1] - m[..., 2],
     }
     results = list(results)
     random, true = families(results, "random"), families(results, "true")
@@ -552,7 +558,9 @@ def control(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPLES) -> 
         for runs in random[model, task, size]:
             forgotten = runs["forgotten"]
             if (seed := forgotten.spec.seed) in of_true:
-                tested = [runs["tuned"], of_true[seed]["forgotten"], forgotten]
+                again = of_true[seed]["forgotten"]
+                _check_same_training(again.spec, forgotten.spec)
+                tested = [runs["tuned"], again, forgotten]
                 check_same_examples(forgotten.spec, f"{task}/test", tested)
                 groups.append(np.stack([correct(r.scores[f"{task}/test"]) for r in tested], axis=1))
         if groups:
@@ -563,6 +571,22 @@ def control(results: Iterable[RunResult], *, n_resamples: int = N_RESAMPLES) -> 
                 row |= as_columns(name, interval)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _check_same_training(true: RunSpec, random: RunSpec) -> None:
+    """Raise InputError where two runs differ in more than their labels and what was recorded."""
+
+    def trained(spec: RunSpec) -> RunSpec:
+        train = spec.train and replace(spec.train, record_steps=0)
+        return replace(spec, condition="random", train=train, probe=False)
+
+    if trained(true) != trained(random):
+        raise InputError(
+            f"control of {random}",
+            expected="the same training, but for the labels",
+            found=f"{trained(true)!r} and {trained(random)!r}",
+            do="Pass the results of one study.",
+        )
 
 
 def _behaviour(found: dict[str, Interval]) -> str:

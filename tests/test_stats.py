@@ -123,17 +123,31 @@ def test_bootstrap_over_seeds_sees_what_differs_between_seeds():
 def test_bootstrap_is_repeatable_and_leaves_the_global_generator_alone():
     data = np.random.default_rng(0).random((50, 1))
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    first, second = (stats.bootstrap(lambda m: m[..., 0], [data]) for _ in range(2))
-    assert first == second
+    first = stats.bootstrap(lambda m: m[..., 0], [data])
+    stats._draws_and_counts.cache_clear()
+    assert stats.bootstrap(lambda m: m[..., 0], [data]) == first
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
 
 
-def test_statistics_of_the_same_resamples_are_those_one_by_one():
+def test_statistics_of_the_same_resamples_are_those_of_their_seed_whatever_came_before():
     rng = np.random.default_rng(4)
-    groups = [rng.random((30, 2)) for _ in range(2)]
     measures = {"first": stats.column(0), "difference": lambda m: m[..., 1] - m[..., 0]}
-    together = stats.bootstrap_each(measures, groups, 300)
-    assert together == {k: stats.bootstrap(f, groups, n_resamples=300) for k, f in measures.items()}
+    for sizes, n_resamples, seed in (
+        ((30, 30), 300, 0),
+        ((30, 20), 300, 0),
+        ((30, 30), 200, 1),
+    ) * 2:
+        groups = [rng.random((n, 2)) for n in sizes]
+        resampled = stats.resampled_means(
+            groups, n_resamples=n_resamples, rng=np.random.default_rng(seed)
+        )
+        means = stats.means_of(groups)
+        expected = {
+            k: stats.percentiles(float(f(means)), f(resampled)) for k, f in measures.items()
+        }
+        assert stats.bootstrap_each(measures, groups, n_resamples, seed=seed) == expected
+        one = stats.bootstrap(measures["first"], groups, n_resamples=n_resamples, seed=seed)
+        assert one == expected["first"]
 
 
 def test_a_single_example_is_data_and_a_single_resample_is_a_point():
@@ -375,15 +389,19 @@ def test_the_control_tells_what_is_lost_by_training_from_what_is_due_to_the_labe
     t, u = (row for _, row in stats.control(results).iterrows())
     assert (t.eval_task, t.n, t.n_seeds) == ("t", 200, 1)
     assert (t.tuned, t.again, t.forgotten) == pytest.approx((0.9, 0.8, 0.6))
-    assert (t.lost, t.lost_again, t.due_to_labels) == pytest.approx((0.3, 0.1, 0.2))
-    assert t.due_to_labels_low > 0.1
-    assert (u.lost, u.lost_again, u.due_to_labels) == pytest.approx((0, -0.05, 0.05))
+    assert (t.lost, t.lost_again, t.beyond_true_labels) == pytest.approx((0.3, 0.1, 0.2))
+    assert t.beyond_true_labels_low > 0.1
+    assert (u.lost, u.lost_again, u.beyond_true_labels) == pytest.approx((0, -0.05, 0.05))
 
 
 def test_questions_of_the_control_are_paired_with_those_of_forgetting():
     """Each question of both is one row of the bootstrap: equal answers differ by exactly 0."""
     row = stats.control(controlled("t", 0.9, 0.7, 0.7)).iloc[0]
-    assert (row.due_to_labels, row.due_to_labels_low, row.due_to_labels_high) == (0, 0, 0)
+    assert (row.beyond_true_labels, row.beyond_true_labels_low, row.beyond_true_labels_high) == (
+        0,
+        0,
+        0,
+    )
     assert row.again_low < 0.7 < row.again_high
 
 
@@ -393,6 +411,15 @@ def test_a_seed_without_its_control_does_not_count():
     assert (row.n_seeds, row.n, row.forgotten) == (1, 200, pytest.approx(0.6))
     only_the_other = controlled("t", 0.9, 0.8, 0.6)[:2] + results[3:]
     assert stats.control(only_the_other).empty
+
+
+def test_a_control_of_another_training_is_an_error():
+    results = controlled("t", 0.9, 0.8, 0.6)
+    other = replace(results[3].spec, train=replace(results[3].spec.train, learning_rate=1e-5))
+    with pytest.raises(InputError, match="expected the same training, but for the labels, found"):
+        stats.control([*results[:3], replace(results[3], spec=other)])
+    recorded = replace(results[3].spec, train=replace(results[3].spec.train, record_steps=3))
+    assert len(stats.control([*results[:3], replace(results[3], spec=recorded)])) == 1
 
 
 def test_a_control_on_other_test_examples_is_an_error():

@@ -1,4 +1,4 @@
-"""Figures 1, 2 and 7: tasks forgotten by their own labels. And shortcuts to their answers."""
+"""Figures 1, 2, its control, and 7: tasks forgotten by their own labels. And shortcuts."""
 
 from __future__ import annotations
 
@@ -232,7 +232,10 @@ def control(table: pd.DataFrame) -> Figure:
 
     table: from `stats.control`, of one model
     """
-    marks = ACCURACY_MARKS | {"again": ("after true labels again, test set", "s", GREEN, True)}
+    marks = ACCURACY_MARKS | {
+        "again": ("after true labels again", "s", GREEN, True),
+        "forgotten": ("after random labels", *ACCURACY_MARKS["forgotten"][1:]),
+    }
     columns = ["tuned", "again", "forgotten"]
     require_columns(table, ["eval_task", "n", *with_intervals(columns)])
     rows = table.sort_values("forgotten").reset_index(drop=True)
