@@ -72,7 +72,7 @@ $(TOOLS)/ready: $(READY)
 	@touch $@
 
 # In a copy of what is in git's index, since mutmut writes beside the code.
-mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which changes no test notices (an hour)
+mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which no test notices (half an hour)
 	@rm -rf .work/mutation && mkdir .work/mutation
 	@git checkout-index --all --prefix=.work/mutation/
 	@cd .work/mutation && OMP_NUM_THREADS=1 ../tools/bin/mutmut run --max-children $(JOBS)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import forgetlib
+from forgetlib import claims
 
 ROOT = Path(forgetlib.__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -69,6 +70,32 @@ def test_the_numbers_of_the_figure_s_table_are_the_stored_ones():
         undefined = "undefined: nothing to forget"
         expected = "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
         assert ratio == (expected if of_task["ratio_defined"] else undefined), task
+
+
+def test_the_table_of_the_papers_tasks_is_the_stored_one():
+    table = pd.read_csv(ROOT / "figures" / "paper-suite-270m" / "fig2_forget_gap.csv")
+    for row in table.to_dict("records"):
+        name = row["eval_task"].removesuffix("_hub")
+        paper = claims.PUBLISHED_FORGET_ACCURACY.get(name)
+        cells = [
+            name,
+            f"{row['tuned']:.2f}",
+            f"{row['forgotten']:.2f}",
+            "{forget_ratio:.2f} [{forget_ratio_low:.2f}, {forget_ratio_high:.2f}]".format(**row)
+            if row["ratio_defined"]
+            else "undefined: nothing to forget",
+            "" if paper is None else f"{paper:.2f}",
+        ]
+        assert f"| {' | '.join(cells)} |".replace("  |", " |") in README.replace("  |", " |"), name
+
+
+def test_what_is_said_of_the_control_is_its_table():
+    table = pd.read_csv(FIGURES / "fig2_control.csv")
+    for measure in ("lost", "lost_again", "beyond_true_labels"):
+        found = claims.mean_interval(table[measure].to_numpy())
+        assert f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" in README, measure
+    shown = table[table["beyond_true_labels_low"] > 0]
+    assert f"in {len(shown)} of {len(table)} tasks" in README
 
 
 def test_the_table_of_claims_is_the_stored_one():
