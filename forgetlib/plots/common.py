@@ -18,6 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from forgetlib import stats
 from forgetlib.experiment import Study, data_note, figures_dir
@@ -76,11 +77,22 @@ def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Pa
 
     Below it stands what has to be said of the study's data (`experiment.data_note`).
     """
+    page = None  # the figure's own
     if note := data_note(study):
-        lines = textwrap.fill(note, 120)
-        with style():
-            figure.supxlabel(lines, x=0.01, ha="left", fontsize=SMALL, color=DARK_GREY)
-        figure.set_figheight(figure.get_figheight() + 0.12 * len(lines.splitlines()))
+        # Below the figure, whose layout stays as it is: the page grows.
+        lines = textwrap.wrap(note, 105)
+        width, height = figure.get_size_inches()
+        page = Bbox([[0, -0.12 * len(lines) - 0.06], [width, height]])
+        below = {"fontsize": SMALL, "color": DARK_GREY, "verticalalignment": "top"}
+        figure.text(0.01, 0, "\n".join(lines), **below)
+        own_dpi = figure.dpi
+        with style():  # texts have another width at another resolution
+            figure.dpi = mpl.rcParams["savefig.dpi"]
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # as it is now
+        figure.dpi = own_dpi
+        for legend in figure.legends:  # which would go with the edge of the page
+            legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     written = []
     for ending in ("pdf", "png", "csv"):
         path = figures_dir(study) / f"{name}.{ending}"
@@ -91,7 +103,7 @@ def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Pa
                 # Without the date, the same numbers give the same file.
                 metadata = {"CreationDate": None} if ending == "pdf" else None
                 with style():
-                    figure.savefig(partial, format=ending, metadata=metadata)
+                    figure.savefig(partial, format=ending, metadata=metadata, bbox_inches=page)
         written.append(path)
     return written
 
