@@ -83,8 +83,7 @@ def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Pa
         lines = textwrap.wrap(note, 105)
         width, height = figure.get_size_inches()
         page = Bbox([[0, -0.12 * len(lines) - 0.06], [width, height]])
-        below = {"fontsize": SMALL, "color": DARK_GREY, "verticalalignment": "top"}
-        figure.text(0.01, 0, "\n".join(lines), **below)
+        figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=SMALL, color=DARK_GREY)
         own_dpi = figure.dpi
         with style():  # texts have another width at another resolution
             figure.dpi = mpl.rcParams["savefig.dpi"]
