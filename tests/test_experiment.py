@@ -222,7 +222,7 @@ def test_a_change_of_nothing_is_the_named_study():
         (lambda: study("tiny", cross_tasks=["sst2"]), "cross_tasks of.*one of tiny_.*found 'sst2'"),
         (lambda: study("tiny", start="all"), "start of study 'tiny.*expected one of pairwise"),
         (lambda: study("tiny", sizes=[200]), r"from 1 to below n_train, 120, found \[200\]"),
-        (lambda: study("tiny").specs("fig3"), "part of a study: expected one of own, control, cross"),
+        (lambda: study("tiny").specs("fig3"), "part of a study: expected one of own, control"),
         (
             lambda: study("tiny", n_train=0, sizes=[]).specs(),
             "n_train.*: expected a whole number",
