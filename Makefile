@@ -79,6 +79,7 @@ mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which no 
 	@cd .work/mutation && ../tools/bin/mutmut results
 
 coverage: $(READY) ## run every test, and say which lines none reaches
+	@mkdir -p .work
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile \
 	  --cov --cov-report term-missing:skip-covered
 
