@@ -15,7 +15,11 @@ from forgetlib.plots.common import TEXT_WIDTH
 from forgetlib.plots.measures import PROBE_PHASES
 from forgetlib.schema import InputError
 
-SUITES = {4: "tiny", 6: "quick", 21: "embedded"}
+SUITES = {4: "tiny", 6: "quick", 20: "paper", 21: "embedded"}  # how many of its tasks: the suite
+
+
+def names_of(k):
+    return tasks.suite(SUITES[k])[:k]
 
 
 def with_interval(table, name, value, half):
@@ -26,7 +30,7 @@ def with_interval(table, name, value, half):
 def own_table(k):
     """What Figure 4's notebook makes: one row a task, the last of which has nothing to forget."""
     rng = np.random.default_rng(k)
-    table = tasks.describe(tasks.suite(SUITES[k])).assign(model="embedded", n=200)
+    table = tasks.describe(names_of(k)).assign(model="embedded", n=200)
     tuned, ratio = rng.uniform(0.6, 1, k), rng.uniform(0, 1.5, k)
     with_interval(table, "base", rng.uniform(0.5, 0.8, k), 0.05)
     with_interval(table, "tuned", tuned, 0.05)
@@ -53,12 +57,12 @@ def regression_tables(k):
     """Some terms are in the joint regression; the last cannot be estimated even alone."""
     families = sorted(set(tasks.describe(tasks.suite("embedded"))["family"]))
     terms = ["confidence", "log_variance", "tuned", "answer_format: verbaliser"]
-    terms += [f"family: {family}" for family in families if k == 21] + ["family"]
-    kept = terms[: {4: 0, 6: 2, 21: len(terms) - 1}[k]]
+    terms += [f"family: {family}" for family in families if k >= 20] + ["family"]
+    kept = terms[: {4: 0, 6: 2}.get(k, len(terms) - 1)]
     joint, alone = coefficients(kept, 0), coefficients(terms, 1)
     alone.loc[len(alone) - 1, ["coefficient", "coefficient_low", "coefficient_high"]] = np.nan
     rng = np.random.default_rng(2)
-    names = tasks.suite(SUITES[k])
+    names = names_of(k)
     rows = [(term, task, *rng.normal(size=2)) for term in kept for task in names]
     partial = pd.DataFrame(rows, columns=["term", "eval_task", "x", "y"])
     left_out = partial[["term", "eval_task"]].assign(coefficient=rng.normal(0, 0.1, len(rows)))
@@ -66,7 +70,7 @@ def regression_tables(k):
 
 
 def example_level_table(k):
-    names = [*tasks.suite(SUITES[k]), "pooled"]
+    names = [*names_of(k), "pooled"]
     rows = [(t, p) for p in ("confidence", "log_deviation") for t in names]
     table = pd.DataFrame(rows, columns=["eval_task", "predictor"]).assign(n=160, n_lost=30)
     values = np.random.default_rng(0).normal(0, 0.1, len(table))
@@ -78,7 +82,7 @@ def example_level_table(k):
 def order_tables(k, n_enough):
     rng = np.random.default_rng(0)
     enough = np.arange(k) < n_enough
-    table = pd.DataFrame({"model": "embedded", "eval_task": tasks.suite(SUITES[k])})
+    table = pd.DataFrame({"model": "embedded", "eval_task": names_of(k)})
     table = table.assign(n=np.where(enough, 100, 3), enough=enough)
     values = np.where(enough, rng.normal(-0.2, 0.1, k), np.nan)
     with_interval(table, "rank_correlation", values, 0.15)
@@ -88,7 +92,7 @@ def order_tables(k, n_enough):
 
 
 def probe_table(k, n_layers=19):
-    names = tasks.suite(SUITES[k])
+    names = names_of(k)
     rows = [(t, p, x) for t in names for p in measures.PROBED_PHASES for x in range(n_layers)]
     table = pd.DataFrame(rows, columns=["eval_task", "phase", "layer"]).assign(n=400)
     rng = np.random.default_rng(0)
@@ -137,6 +141,7 @@ FIGURES = {
     "probes": lambda k: plots.probes(probe_table(k), own_table(k)),
     "probe_layers": lambda k: plots.probe_layers(probe_table(k, 3 if k == 4 else 19)),
     "sizes": lambda k: plots.sizes(sizes_table(k)),
+    "sizes, one": lambda k: plots.sizes(sizes_table(k, (128,))),
     "control": lambda k: plots.control(control_table(k)),
     "claims": lambda k: plots.claims(claims_table(k)),
 }
@@ -407,6 +412,17 @@ class TestSizes:
             assert points_of(axes) == pytest.approx(rows[["size", "forgotten"]].to_numpy())
             tuned, chance = (line.get_ydata()[0] for line in axes.lines[:2])
             assert (tuned, chance) == (rows["tuned"].iloc[0], 0.5)
+
+    def test_a_single_size_is_drawn_and_named(self):
+        table = sizes_table(4, (128,))
+        figure = plots.sizes(table)
+        assert "the study has this one only" in figure.get_supxlabel()
+        for axes in figure.axes:
+            ((x, y),) = points_of(axes)
+            left, right = axes.get_xlim()
+            assert left < x < right
+            assert y == table.set_index("eval_task")["forgotten"][axes.get_title().split("\n")[0]]
+        assert "only" not in plots.sizes(sizes_table(4)).get_supxlabel()
 
     def test_panels_that_are_not_used_vanish_and_leave_tick_labels_above_them(self):
         figure = plots.sizes(sizes_table(21))

@@ -267,10 +267,13 @@ def sizes(table: pd.DataFrame) -> Figure:
     by_task = dict(list(table.sort_values("size").groupby("eval_task")))
     names = sorted(by_task, key=lambda t: by_task[t]["forgotten"].iloc[-1], reverse=True)
     ticks = sorted(set(table["size"]))
-    n_rows, columns = panel_grid(len(names), 5)
+    longest = max(map(len, names))
+    n_rows, columns = panel_grid(len(names), 5 if longest <= 17 else 4)
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, 0.75 + 1.2 * n_rows), layout="constrained")
         panels = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False)
+        # Stated, as the limits around a single size would be too close for the log scale's ticks.
+        panels[0, 0].set(xscale="log", xlim=(ticks[0] / 1.5, ticks[-1] * 1.5))
         for axes, name in zip(used_panels(panels, len(names)), names, strict=True):
             rows = by_task[name]
             full = rows.iloc[-1]
@@ -286,15 +289,14 @@ def sizes(table: pd.DataFrame) -> Figure:
                 markersize=3.5,
                 linewidth=1,
             )
-            axes.set_xscale("log")
             axes.set_title(f"{name}\nn = {full['n']}", fontsize=SMALL)
             axes.set_xticks(ticks, [str(t) for t in ticks])
             axes.minorticks_off()
             axes.tick_params(labelsize=SMALL)
-            axes.margins(x=0.15)
             sns.despine(ax=axes)
         panels[0, 0].set_ylim(*_with_margin(table[["forgotten_low", "tuned_high"]].to_numpy()))
-        figure.supxlabel("size of the forgetting set (examples)", fontsize=8)
+        only = "; the study has this one only" if len(ticks) == 1 else ""
+        figure.supxlabel(f"size of the forgetting set (examples{only})", fontsize=8)
         figure.supylabel("accuracy on the test set", fontsize=8)
         figure.legend(
             handles=[
@@ -332,13 +334,13 @@ def shortcuts(table: pd.DataFrame) -> Figure:
                 markerfacecolor="white",
                 markersize=4,
             )
-        axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+        axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
         axes.set_yticks(y, rows["eval_task"])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("accuracy on the test set (dashed: chance)")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
         axes.grid(axis="y", visible=False)
         sns.despine(ax=axes, left=True)
+        figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
