@@ -280,17 +280,27 @@ def test_zero_shot_accuracy_is_what_the_model_should_reach(task, n, expected):
 
 
 @pytest.mark.embedded
-def test_once_converted_the_model_loads_in_seconds():
-    """Three seconds on two idle cores; twice that here, where other tests may be running."""
-    code = (
-        "import time; from forgetlib import models; import transformers.models.gemma3;"
-        "s = time.perf_counter(); models.load('embedded'); print(time.perf_counter() - s)"
-    )
-    seconds = []
-    for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(float(done.stdout))
-    assert min(seconds) < 6
+def test_once_converted_the_model_loads_about_as_fast_as_in_transformers():
+    """Three seconds on two idle cores; here side by side, as other tests may be running."""
+    code = """if True:
+        import time
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from forgetlib import assets, models
+        folder = str(assets.model_dir(models.convert_gguf))
+        def theirs():
+            AutoTokenizer.from_pretrained(folder)
+            AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
+        def seconds(load):
+            start = time.process_time()
+            load()
+            return time.process_time() - start
+        theirs()  # imports
+        pairs = [(seconds(lambda: models.load("embedded")), seconds(theirs)) for _ in range(3)]
+        print(min(ours for ours, _ in pairs) / min(plain for _, plain in pairs))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 2.5
 
 
 @pytest.mark.embedded
