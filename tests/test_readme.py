@@ -180,3 +180,37 @@ def test_the_settings_search_is_its_table():
         assert f"between {on_the_set.min():.2f} and {on_the_set.max():.2f}" in README.replace(
             "\n", " "
         )
+
+
+def test_what_is_said_of_the_papers_tasks_is_in_their_tables():
+    folder = ROOT / "figures" / "paper-suite-270m"
+    section = README.split("### The paper's own tasks, on this model")[1].split("\n### ")[0]
+    said = " ".join(section.split())
+    own = pd.read_csv(folder / "fig2_forget_gap.csv").set_index("eval_task")
+    own.index = own.index.str.removesuffix("_hub")
+    assert f"{len(own)} of 21" in said
+    assert "Half of these tasks have nothing to forget" in said
+    assert (~own["ratio_defined"]).sum() == len(own) / 2
+    above = own["forgotten_low"] > 0.5
+    assert "SciQ, ARC Easy, SST-2 and PIQA are above chance and BoolQ is not shown to be" in said
+    assert above[["sciq", "arc_easy", "sst2", "piqa"]].all()
+    assert not above["boolq"]
+    assert f"CoLA's fine-tuned model is right in {own['tuned']['cola']:.2f}: below chance" in said
+    assert own["tuned_high"]["cola"] < 0.5
+    table = pd.read_csv(folder / "claims.csv").set_index(["claim", "statistic"])
+    for claim, words in (
+        ("no-example-level-prediction", "being lost and confidence"),
+        ("probes-recover", "change of probe accuracy"),
+        ("robust-to-method-and-model", "flipped, shared"),
+    ):
+        row = table.loc[claim][table.loc[claim].index.str.contains(words)].iloc[0]
+        assert "{value:.2f} [{low:.2f}, {high:.2f}]".format(**row) in said, claim
+    undecided = (table["verdict"] == claims.NOT_DECIDED).sum()
+    assert "most of the claims are undecided" in said
+    assert undecided > len(table) / 2
+    pairs = pd.read_csv(folder / "fig3_cross_task.csv").dropna(subset=["forget_ratio"])
+    others = pairs[pairs["eval_task"] != pairs["forget_task"]]
+    by_labels = others.groupby("forget_task")["forget_ratio"].mean().sort_values()
+    assert "MRPC's and BoolQ's labels forget most, PIQA's least" in said
+    assert set(by_labels.index[-2:]) == {"mrpc_hub", "boolq_hub"}
+    assert by_labels.index[0] == "piqa_hub"
