@@ -285,7 +285,7 @@ STUDIES = {
             tuned=_TUNED,
             forgetting=_FORGETTING,
             sizes=(32,),
-            control_seeds=(0,),
+            control_seeds=(0, 1, 2),
             cross_seeds=(0,),
             # With something to forget in every seed, as the rows of others would be undefined.
             cross_tasks=(
