@@ -119,40 +119,54 @@ def _to_row(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _from_row(row: dict[str, Any]) -> RunResult:
-    spec = RunSpec.from_dict(json.loads(row["spec"]))
-    if spec.run_id != row["run_id"]:
+def _array(values: pa.Array, dtype: type) -> np.ndarray:
+    """Nested lists of equal lengths as an array, without a Python object for each number."""
+    shape = [len(values)]
+    while pa.types.is_list(values.type):
+        lengths = np.unique(values.value_lengths())
+        if len(lengths) > 1 or values.null_count:
+            raise ValueError(f"lists of lengths {lengths.tolist()[:5]}, where one is expected")
+        shape.append(int(lengths.sum()))
+        values = values.flatten()
+    if values.null_count:
+        raise ValueError(f"{values.null_count} values missing")
+    return values.to_numpy(zero_copy_only=False).astype(dtype).reshape(shape)
+
+
+def _from_row(row: dict[str, pa.Scalar]) -> RunResult:
+    spec = RunSpec.from_dict(json.loads(row["spec"].as_py()))
+    if spec.run_id != row["run_id"].as_py():
         raise ValueError(f"run_id {row['run_id']} of a spec that hashes to {spec.run_id}")
     dynamics, probe = row["dynamics"], row["probe"]
     return RunResult(
         spec,
         {
-            s["where"]: Scores(
-                tuple(s["uids"]),
-                np.array(s["log_likelihoods"], np.float32),
-                np.array(s["n_tokens"], np.int32),
-                np.array(s["labels"], np.int64),
+            s["where"].as_py(): Scores(
+                tuple(s["uids"].as_py()),
+                _array(s["log_likelihoods"].values, np.float32),
+                _array(s["n_tokens"].values, np.int32),
+                _array(s["labels"].values, np.int64),
             )
             for s in row["scores"]
         },
-        np.array(row["train_loss"], np.float32),
+        _array(row["train_loss"].values, np.float32),
         None
-        if dynamics is None
+        if not dynamics.is_valid
         else Dynamics(
-            np.array(dynamics["steps"], np.int32),
-            tuple(dynamics["uids"]),
-            np.array(dynamics["confidence"], np.float32),
+            _array(dynamics["steps"].values, np.int32),
+            tuple(dynamics["uids"].as_py()),
+            _array(dynamics["confidence"].values, np.float32),
         ),
         None
-        if probe is None
+        if not probe.is_valid
         else ProbeResult(
-            np.array(probe["layers"], np.int16),
-            np.array(probe["correct"], bool),
-            np.array(probe["control"], np.float32),
-            probe["variance_layer"],
-            np.array(probe["deviation"], np.float32),
+            _array(probe["layers"].values, np.int16),
+            _array(probe["correct"].values, bool),
+            _array(probe["control"].values, np.float32),
+            probe["variance_layer"].as_py(),
+            _array(probe["deviation"].values, np.float32),
         ),
-        json.loads(row["provenance"]),
+        json.loads(row["provenance"].as_py()),
     )
 
 
@@ -184,7 +198,13 @@ def read_records(path: Path, run_id: str | None = None) -> list[RunResult]:
         found = (file.schema_arrow.metadata or {}).get(b"forgetlib_format", b"none").decode()
         if found != str(FORMAT):
             raise ValueError(f"format {found}")
-        results = [_from_row(row) for row in file.read().to_pylist()]
+        types = {f.name: f.type for f in file.schema_arrow}
+        if other := [f.name for f in _SCHEMA if types.get(f.name) != f.type]:
+            raise ValueError(f"{', '.join(other)} missing or of another type")
+        table = file.read()
+        columns = [table[name] for name in table.column_names]
+        rows = zip(*columns, strict=True)
+        results = [_from_row(dict(zip(table.column_names, row, strict=True))) for row in rows]
         if run_id is not None and [r.spec.run_id for r in results] != [run_id]:
             raise ValueError(f"runs {[r.spec.run_id for r in results]}")
         return results

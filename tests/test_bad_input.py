@@ -14,6 +14,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import papermill
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -122,6 +123,18 @@ class Box:
 
     def store(self):
         return store.Store(self.path / "packed.parquet", self.path / "work")
+
+
+def in_rows(change):
+    """A change of each row, a dict, as a change of the table."""
+
+    def changed(table):
+        rows = table.to_pylist()
+        for row in rows:
+            change(row)
+        return pa.Table.from_pylist(rows, schema=table.schema)
+
+    return changed
 
 
 @pytest.fixture(scope="module")
@@ -913,7 +926,33 @@ BAD = [
         lambda box: store.read_records(
             box.records(FAMILY, lambda t: t.drop_columns(["train_loss"]))
         ),
-        "found 'train_loss'",
+        "found train_loss missing or of another type",
+        error=StoreError,
+    ),
+    bad(
+        "results-with-a-column-of-another-type",
+        lambda box: store.read_records(
+            box.records(FAMILY[:1], lambda t: t.set_column(3, "train_loss", [["0.5"]]))
+        ),
+        "found train_loss missing or of another type",
+        error=StoreError,
+    ),
+    bad(
+        "results-with-a-missing-number",
+        lambda box: store.read_records(
+            box.records(FAMILY[:1], in_rows(lambda row: row["train_loss"].append(None)))
+        ),
+        "complete record of format 2, found 1 values missing",
+        error=StoreError,
+    ),
+    bad(
+        "results-with-a-list-that-is-shorter-than-its-neighbours",
+        lambda box: store.read_records(
+            box.records(
+                FAMILY[:1], in_rows(lambda row: row["scores"][0]["log_likelihoods"][0].pop())
+            )
+        ),
+        r"complete record of format 2, found lists of lengths \[1, 2\]",
         error=StoreError,
     ),
     bad(
