@@ -93,7 +93,7 @@ def _connected(address: str) -> Iterator[Any]:
             "computing on a cluster",
             expected="the package ray",
             found=str(error),
-            do="pip install 'forgetlib[ray]', here and on every node, or give no address.",
+            do="pip install -e '.[ray]' in the repository, here and on every node, or give no address.",
         ) from error
     if ray.is_initialized():
         yield ray
