@@ -93,7 +93,8 @@ def _connected(address: str) -> Iterator[Any]:
             "computing on a cluster",
             expected="the package ray",
             found=str(error),
-            do="pip install -e '.[ray]' in the repository, here and on every node, or give no address.",
+            do="Call pip install -e '.[ray]' in the repository, here and on every node, or give no "
+            "address.",
         ) from error
     if ray.is_initialized():
         yield ray
