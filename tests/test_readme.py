@@ -103,12 +103,26 @@ def test_the_table_of_the_papers_tasks_is_the_stored_one():
 
 
 def test_what_is_said_of_the_control_is_its_table():
-    table = pd.read_csv(FIGURES / "fig2_control.csv")
+    table = pd.read_csv(FIGURES / "fig2_control.csv").set_index("eval_task")
+
+    def mean(measure, of=table):
+        found = claims.mean_interval(of[measure].to_numpy())
+        return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+    said = " ".join(README.split())
     for measure in ("lost", "lost_again", "beyond_true_labels"):
-        found = claims.mean_interval(table[measure].to_numpy())
-        assert f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" in README, measure
-    shown = table[table["beyond_true_labels_low"] > 0]
-    assert f"in {len(shown)} of {len(table)} tasks" in README
+        assert mean(measure) in said, measure
+    shown = table[table["beyond_true_labels_low"] > 0]["beyond_true_labels"].sort_values()
+    assert f"in {len(shown)} of {len(table)} tasks" in said
+    names = {"sst2": "SST-2", "social_iqa": "Social IQa"}
+    for task, value in shown.items():
+        assert f"{names.get(task, task)} ({value:.2f})" in said
+    least = table["beyond_true_labels"][["piqa", "basic_arithmetic", "arithmetic"]]
+    assert least.max() < 0.01
+    own = pd.read_csv(FIGURES / "fig2_forget_gap.csv").set_index("eval_task")
+    defined = table[own["ratio_defined"]]
+    assert f"Over the {len(defined)} tasks with something to forget alone" in said
+    assert f"beyond true ones is {mean('beyond_true_labels', defined)}." in said
 
 
 def test_the_table_of_claims_is_the_stored_one():
@@ -140,6 +154,14 @@ def test_the_bench_s_numbers_are_those_of_its_table():
     ours = rows.loc[[("boolq", "ours")]].set_index("quantity")
     share = ours.loc["share of the matmul rate beside it"]
     assert f"{share.value:.0f} % [{share.low:.0f}, {share.high:.0f}]" in README
+    of_others = [
+        rows.loc[[(task, "ours")]].set_index("quantity")["value"][share.name]
+        for task in ("piqa", "sst2")
+    ]
+    said = "reaches {:.0f} % of the matmul rate, .* on SST-2 {:.0f} %".format(*of_others)
+    assert re.search(said, README, re.S)
+    times = rows.loc[[("piqa", "ours, Trainer")]].set_index("quantity")["value"]["ratio of rates"]
+    assert 8 < 100 / of_others[0] * times < 9  # as many times Trainer's speed is the matmul rate
 
 
 def test_the_agreement_with_the_harness_is_its_table():
