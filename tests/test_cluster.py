@@ -284,7 +284,7 @@ def test_the_address_comes_from_the_argument_or_else_from_the_environment(projec
 
 def test_without_ray_the_error_says_what_to_install(project, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ClusterError, match=r"the package ray.*pip install 'forgetlib\[ray\]'"):
+    with pytest.raises(ClusterError, match=r"the package ray.*pip install -e '\.\[ray\]'"):
         results(small(), ray_address="auto")
 
 

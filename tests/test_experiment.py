@@ -71,13 +71,15 @@ def test_the_control_follows_the_seeds_of_a_variation():
     def seeds(chosen):
         return {s.seed for s in chosen.specs("control")}
 
-    assert seeds(STUDIES["embedded"]) == {0}
-    assert seeds(study("embedded", seeds=[1])) == set()
-    assert seeds(study("embedded", seeds=[1], control_seeds=[1])) == {1}
+    assert seeds(STUDIES["embedded"]) == {0, 1, 2}
+    assert seeds(study("embedded", seeds=[1])) == {1}
+    assert seeds(STUDIES["quick"]) == {0}
+    assert seeds(study("quick", seeds=[1])) == set()
+    assert seeds(study("quick", seeds=[1], control_seeds=[1])) == {1}
     again = [s for s in STUDIES["embedded"].specs("control") if s.condition == "true" and s.start]
     assert {s.train_task for s in again} == set(STUDIES["embedded"].tasks)
     for spec in again:
-        _, tuned, forgotten = STUDIES["embedded"].own_task(spec.train_task, 0, "embedded")
+        _, tuned, forgotten = STUDIES["embedded"].own_task(spec.train_task, spec.seed, "embedded")
         assert spec.start == tuned
         assert replace(spec.train, record_steps=3) == forgotten.train
 
