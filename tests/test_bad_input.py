@@ -930,6 +930,14 @@ BAD = [
         error=StoreError,
     ),
     bad(
+        "results-without-two-columns",
+        lambda box: store.read_records(
+            box.records(FAMILY, lambda t: t.drop_columns(["train_loss", "probe"]))
+        ),
+        "found train_loss, probe missing or of another type",
+        error=StoreError,
+    ),
+    bad(
         "results-with-a-column-of-another-type",
         lambda box: store.read_records(
             box.records(FAMILY[:1], lambda t: t.set_column(3, "train_loss", [["0.5"]]))

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import cross, family, spec_of, with_n_eval
+from synthetic import cross, family, probe_with, spec_of, with_n_eval
 
 from forgetlib import crosstask, measures, stats
 from forgetlib.schema import InputError, Scores
@@ -405,9 +405,12 @@ def test_questions_of_the_control_are_paired_with_those_of_forgetting():
     assert row.again_low < 0.7 < row.again_high
 
 
-def test_a_seed_without_its_control_does_not_count():
+def test_a_task_or_a_seed_without_its_control_does_not_count():
     results = controlled("t", 0.9, 0.8, 0.6) + family("t", 0.5, 0.9, 0.9, seed=1)
-    row = stats.control(results).iloc[0]
+    table = stats.control([*results, *family("u", 0.5, 0.9, 0.9)])
+    assert list(table.columns[:4]) == ["model", "eval_task", "n", "n_seeds"]
+    assert list(zip(table["model"], table["eval_task"], strict=True)) == [("tiny", "t")]
+    row = table.iloc[0]
     assert (row.n_seeds, row.n, row.forgotten) == (1, 200, pytest.approx(0.6))
     only_the_other = controlled("t", 0.9, 0.8, 0.6)[:2] + results[3:]
     assert stats.control(only_the_other).empty
@@ -416,17 +419,31 @@ def test_a_seed_without_its_control_does_not_count():
 def test_a_control_of_another_training_is_an_error():
     results = controlled("t", 0.9, 0.8, 0.6)
     other = replace(results[3].spec, train=replace(results[3].spec.train, learning_rate=1e-5))
-    with pytest.raises(InputError, match="expected the same training, but for the labels, found"):
+    with pytest.raises(InputError) as raised:
         stats.control([*results[:3], replace(results[3], spec=other)])
-    recorded = replace(results[3].spec, train=replace(results[3].spec.train, record_steps=3))
-    assert len(stats.control([*results[:3], replace(results[3], spec=recorded)])) == 1
+    compared = replace(other, condition="random")
+    assert str(raised.value) == (
+        f"control of {results[2].spec}: expected the same training, but for the labels, "
+        f"found {compared!r} and {results[2].spec!r}. Pass the results of one study."
+    )
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_what_is_recorded_and_probed_is_no_other_training(place):
+    results = controlled("t", 0.9, 0.8, 0.6)
+    spec = results[place].spec
+    recorded = replace(spec, train=replace(spec.train, record_steps=3), probe=True)
+    results[place] = replace(results[place], spec=recorded, probe=probe_with(0.8))
+    assert len(stats.control(results)) == 1
 
 
 def test_a_control_on_other_test_examples_is_an_error():
     results = controlled("t", 0.9, 0.8, 0.6)
     shifted = controlled("t", 0.9, 0.8, 0.6, uid_offset=7)[3]
-    with pytest.raises(InputError, match="expected the same test examples before and after"):
+    with pytest.raises(InputError) as raised:
         stats.control([*results[:3], shifted])
+    said = f"runs of {results[3].spec}: expected the same test examples before and after, found"
+    assert str(raised.value).startswith(said)
 
 
 # --- quantiles of replicates ---
@@ -461,6 +478,16 @@ def test_a_number_of_resamples_is_a_number():
     assert stats.resample_counts(np.random.default_rng(0), 3, 1).shape == (1, 3)
     assert stats.seed_draws(np.random.default_rng(0), 1, 3).shape == (1, 3)
     assert stats.seed_draws(np.random.default_rng(0), 5, 1).tolist() == [[0]] * 5
+
+
+def test_a_bootstrap_draws_from_seed_0_and_at_least_once():
+    groups = [np.random.default_rng(0).random((30, 1))]
+    measures_of = {"mean": stats.column(0)}
+    own = stats.bootstrap_each(measures_of, groups, 50)
+    assert own == stats.bootstrap_each(measures_of, groups, 50, seed=0)
+    assert own != stats.bootstrap_each(measures_of, groups, 50, seed=1)
+    with pytest.raises(InputError, match=r"^n_resamples: expected a whole number from 1, found 0"):
+        stats.bootstrap_each(measures_of, groups, 0)
 
 
 def test_resampled_means_of_one_seed_are_those_of_a_loop():
