@@ -1,3 +1,4 @@
+import re
 import warnings
 from dataclasses import replace
 
@@ -486,8 +487,10 @@ def test_a_bootstrap_draws_from_seed_0_and_at_least_once():
     own = stats.bootstrap_each(measures_of, groups, 50)
     assert own == stats.bootstrap_each(measures_of, groups, 50, seed=0)
     assert own != stats.bootstrap_each(measures_of, groups, 50, seed=1)
-    with pytest.raises(InputError, match=r"^n_resamples: expected a whole number from 1, found 0"):
-        stats.bootstrap_each(measures_of, groups, 0)
+    for wrong in (0, [3]):  # the second cannot be looked up among remembered draws
+        said = rf"^n_resamples: expected a whole number from 1, found {re.escape(str(wrong))}"
+        with pytest.raises(InputError, match=said):
+            stats.bootstrap_each(measures_of, groups, wrong)
 
 
 def test_resampled_means_of_one_seed_are_those_of_a_loop():
