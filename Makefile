@@ -72,7 +72,7 @@ $(TOOLS)/ready: $(READY)
 	@touch $@
 
 # In a copy of what is in git's index, since mutmut writes beside the code.
-mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which no test notices (half an hour)
+mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which no test notices (20 minutes)
 	@rm -rf .work/mutation && mkdir .work/mutation
 	@git checkout-index --all --prefix=.work/mutation/
 	@cd .work/mutation && OMP_NUM_THREADS=1 ../tools/bin/mutmut run --max-children $(JOBS)
@@ -114,7 +114,7 @@ audit: ## look the pinned versions up among known vulnerabilities
 	@.work/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
 	  --requirement requirements.txt || { echo "audit: expected every version in requirements.txt" \
 	  "to be looked up and none to be vulnerable, found the above. Update what is vulnerable; what" \
-	  "could not be looked up needs a network with pypi.org" >&2; exit 1; }
+	  "could not be looked up needs a network with the service that pip-audit asks" >&2; exit 1; }
 
 clean: ## delete the work in progress of STUDY; packed results and figures stay
 	@rm -rf '.work/$(or $(STUDY),none)'

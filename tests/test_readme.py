@@ -161,6 +161,13 @@ def test_the_bench_s_numbers_are_those_of_its_table():
     ]
     said = "reaches {:.0f} % of the matmul rate, .* on SST-2 {:.0f} %".format(*of_others)
     assert re.search(said, SAID)
+    bf16 = [
+        rows.loc[[(task, "ours, Trainer, bf16 weights")]]["value"].iloc[0]
+        for task in ("piqa", "sst2")
+    ]
+    assert "is another training, the ratios are {:.1f} and {:.1f}.".format(*bf16) in SAID
+    equal = rows[rows["quantity"] == "equal predictions"]["value"]
+    assert f"the same answer to {equal.min():.0f} to {equal.max():.0f} % of a task's" in SAID
     times = rows.loc[[("piqa", "ours, Trainer")]].set_index("quantity")["value"]["ratio of rates"]
     assert 8 < 100 / of_others[0] * times < 9  # as many times Trainer's speed is the matmul rate
 

@@ -267,8 +267,8 @@ def sizes(table: pd.DataFrame) -> Figure:
     by_task = dict(list(table.sort_values("size").groupby("eval_task")))
     names = sorted(by_task, key=lambda t: by_task[t]["forgotten"].iloc[-1], reverse=True)
     ticks = sorted(set(table["size"]))
-    longest = max(map(len, names))
-    n_rows, columns = panel_grid(len(names), 5 if longest <= 17 else 4)
+    # A title of more letters is wider than a fifth of the page.
+    n_rows, columns = panel_grid(len(names), 5 if max(map(len, names)) <= 17 else 4)
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, 0.75 + 1.2 * n_rows), layout="constrained")
         panels = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False)
