@@ -14,6 +14,7 @@ FIGURES := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebo
 FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
 notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
 
+SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help figures results $(FIGURE_NAMES) lab check-figures test coverage mutation bench agreement settings lint notebooks lock audit clean
 
@@ -47,11 +48,13 @@ fig7: PART := sizes
 fig8: PART := cross flipped
 fig9: PART := models
 
+# Each kernel warns that its connection, within this machine, is not encrypted.
 $(FIGURE_NAMES): $(if $(COMPUTED),,results)
 	@mkdir -p .work/$(STUDY)/notebooks
 	@echo "$@: notebooks/$(call notebook_of,$@) -> figures/$(STUDY)/"
 	@cd notebooks && ../$(BIN)/papermill --no-progress-bar --log-level ERROR -p study $(STUDY) \
-	  $(call notebook_of,$@) ../.work/$(STUDY)/notebooks/$(call notebook_of,$@)
+	  $(call notebook_of,$@) ../.work/$(STUDY)/notebooks/$(call notebook_of,$@) \
+	  2> >(grep --invert-match 'Kernel is running over TCP' >&2)
 
 check-figures: $(READY) ## compute some of STUDY's stored runs again, drawn by SEED, and compare
 	@$(BIN)/python -m forgetlib.experiment $(STUDY) --check $(RUNS) --seed $(SEED)

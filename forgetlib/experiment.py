@@ -42,7 +42,7 @@ from forgetlib.schema import (
     require_whole,
 )
 from forgetlib.sources import DataMissing
-from forgetlib.store import Store, StoreError
+from forgetlib.store import Store, StoreError, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -793,15 +793,17 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
     the last bit (CPU). Elsewhere an accuracy differs by at most `SAME_ACCURACY`, and the log-
     likelihoods of a pre-trained model by `SAME_LOG_LIKELIHOODS` nats on average.
 
+    Each run's rows are added to figures/<study>/check.csv as it ends, in place of what an earlier
+    check of it on such a machine found.
+
     n_runs, seed: how many runs, drawn at random
-    Columns: run, data, same_origin (whether the scores have to be the same), same_data (whether the
-    questions are), n, stored and again (accuracies), equal_predictions (share), difference (mean
-    absolute, of log-likelihoods, nats), ok.
+    Columns: run_id, run, data, machine and machine_again (the CPU or GPU, and the number of
+    threads), commit_again, same_origin (whether the scores have to be the same), same_data (whether
+    the questions are), n, stored and again (accuracies), equal_predictions (share), difference
+    (mean absolute, of log-likelihoods, nats), ok.
     """
     import numpy as np
     import pandas as pd
-
-    from forgetlib.stats import correct, predictions
 
     store = open_store(study)
     stored = [s for s in study.specs() if s.run_id in store]
@@ -814,39 +816,61 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
             do="Correct the number, or compute the study first.",
         )
     picked = np.random.default_rng(seed).choice(len(stored), n_runs, replace=False)
-    bench, rows = Bench(), []
+    bench, tables = Bench(), []
     for spec in (stored[i] for i in sorted(picked)):
-        old, new = store.read(spec.run_id), run(spec, bench)
-        was, now = (
-            {k: v for k, v in r.provenance.items() if k not in ("seconds", "date")}
-            for r in (old, new)
-        )
-        same_origin = was == now and not was["commit"].endswith("+")
-        same_data = was.get("data", now["data"]) == now["data"]  # earlier results do not tell
-        for data, scores in old.scores.items():
-            again = new.scores[data]
-            apart = np.abs(scores.log_likelihoods - again.log_likelihoods)
-            accuracies = correct(scores).mean(), correct(again).mean()
-            if same_origin:
-                ok = not apart.any()
-            else:
-                ok = abs(accuracies[0] - accuracies[1]) <= SAME_ACCURACY and (
-                    spec.train is not None or apart.mean() <= SAME_LOG_LIKELIHOODS
-                )
-            rows.append(
-                {
-                    "run": str(spec),
-                    "data": data,
-                    "same_origin": same_origin,
-                    "same_data": same_data,
-                    "n": len(scores),
-                    "stored": accuracies[0],
-                    "again": accuracies[1],
-                    "equal_predictions": (predictions(scores) == predictions(again)).mean(),
-                    "difference": apart.mean(),
-                    "ok": bool(ok) and same_data and scores.uids == again.uids,
-                }
+        tables.append(_compared(store.read(spec.run_id), run(spec, bench)))
+        path = figures_dir(study) / "check.csv"
+        with store.lock("check", timeout=-1), replacing(path) as partial:
+            before = [pd.read_csv(path)] if path.exists() else []
+            known = pd.concat([*before, tables[-1]])
+            known = known.drop_duplicates(["run_id", "data", "machine_again"], keep="last")
+            known.sort_values(["machine_again", "run", "run_id", "data"]).to_csv(
+                partial, index=False, float_format="%.6g"
             )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _compared(old: RunResult, new: RunResult) -> pd.DataFrame:
+    """The rows of `check` for one run."""
+    import numpy as np
+    import pandas as pd
+
+    from forgetlib.stats import correct, predictions
+
+    was, now = (
+        {k: v for k, v in r.provenance.items() if k not in ("seconds", "date")} for r in (old, new)
+    )
+    same_origin = was == now and not was["commit"].endswith("+")
+    same_data = was.get("data", now["data"]) == now["data"]  # earlier results do not tell
+    rows = []
+    for data, scores in old.scores.items():
+        again = new.scores[data]
+        apart = np.abs(scores.log_likelihoods - again.log_likelihoods)
+        accuracies = correct(scores).mean(), correct(again).mean()
+        if same_origin:
+            ok = not apart.any()
+        else:
+            ok = abs(accuracies[0] - accuracies[1]) <= SAME_ACCURACY and (
+                old.spec.train is not None or apart.mean() <= SAME_LOG_LIKELIHOODS
+            )
+        rows.append(
+            {
+                "run_id": old.spec.run_id,
+                "run": str(old.spec),
+                "data": data,
+                "machine": f"{was['device']}, threads: {was['threads']}",
+                "machine_again": f"{now['device']}, threads: {now['threads']}",
+                "commit_again": now["commit"],
+                "same_origin": same_origin,
+                "same_data": same_data,
+                "n": len(scores),
+                "stored": accuracies[0],
+                "again": accuracies[1],
+                "equal_predictions": (predictions(scores) == predictions(again)).mean(),
+                "difference": apart.mean(),
+                "ok": bool(ok) and same_data and scores.uids == again.uids,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -929,7 +953,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
         chosen = study(given.study)
         if given.check is not None:
             table = check(chosen, given.check, given.seed)
-            print(table.round(3).to_string(index=False))
+            shown = table.drop(columns=["run_id", "machine", "machine_again", "commit_again"])
+            print(shown.round(3).to_string(index=False))
             return 0 if table["ok"].all() else 1
         if given.cost:
             from forgetlib import cost as estimate

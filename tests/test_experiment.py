@@ -5,7 +5,9 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from test_store import same
 
 from forgetlib import experiment, models, scoring, stats, tasks
@@ -414,6 +416,11 @@ def test_runs_computed_again_are_the_same_and_others_are_found_out(project, monk
     monkeypatch.setattr(experiment, "_commit", lambda: "def")
     table = experiment.check(chosen, 6)
     assert not table["same_origin"].any()
+    # The last check of each run is on record.
+    kept = pd.read_csv(experiment.figures_dir(chosen) / "check.csv")
+    assert len(kept) == len(table) and kept["run_id"].isin([r.spec.run_id for r in stored]).all()
+    assert set(kept["commit_again"]) == {"def"}
+    assert kept["machine_again"].str.endswith(f", threads: {torch.get_num_threads()}").all()
     assert not table.loc[(table["stored"] - table["again"]).abs() > 0.2, "ok"].any()
     assert not table["ok"].all()
 

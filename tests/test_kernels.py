@@ -3,6 +3,11 @@
 bf16 keeps 8 bits, so that a number rounded once is within 2^-8 of the exact one.
 """
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +21,13 @@ from forgetlib.schema import TrainConfig
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler here")
 ROUNDED = 2**-8
+
+
+@pytest.fixture(params=[False, True], ids=["as-they-are", "widened"])
+def widened(request, monkeypatch):
+    """Products of bf16 matrices as they are, and as fp32 ones."""
+    monkeypatch.setattr(kernels, "widens", lambda: request.param)
+    return request.param
 
 
 def random(*shape, seed=0, scale=1.0):
@@ -104,7 +116,7 @@ def test_rotation(rows_of_angles):
 
 
 @pytest.mark.parametrize("shape", [(5, 16, 24), (2, 7, 9, 33), (700, 32, 640)])
-def test_linear(shape):
+def test_linear(shape, widened):
     *rows, width, columns = shape
     inputs = random(*rows, width), random(columns, width, seed=1)
     compare(kernels._Linear.apply, F.linear, *inputs)
@@ -123,7 +135,7 @@ def test_linear_of_a_transposed_tensor_and_without_a_gradient_of_its_weights():
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("rows", [639, 640, 1025, 1300, 1301])
-def test_a_product_in_pieces_is_the_product(rows, threads, monkeypatch):
+def test_a_product_in_pieces_is_the_product(rows, threads, widened, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     a, b = random(rows, 48), random(640, 48, seed=1)
     assert_rounded(kernels.product(a, b.t()), a.double() @ b.double().t())
@@ -138,7 +150,7 @@ def test_transposed(shape):
 
 @pytest.mark.parametrize("branches", [False, True])
 @pytest.mark.parametrize("heads, groups", [(4, 1), (4, 2), (3, 3)])
-def test_attention(heads, groups, branches):
+def test_attention(heads, groups, branches, widened):
     """Of a sequence, and of a tree: a prompt of 6 tokens and two branches."""
     length = 11
     mask = None
@@ -217,6 +229,7 @@ def test_adamw_is_torch_s():
 
 def without_kernels(monkeypatch):
     monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr(kernels, "widens", lambda: False)
 
 
 def test_a_model_with_kernels_scores_as_one_without(folder, monkeypatch):
@@ -235,7 +248,44 @@ def test_a_model_with_kernels_scores_as_one_without(folder, monkeypatch):
     assert plain_off < 0.2
 
 
-def test_training_with_kernels_is_training_without(monkeypatch):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_with_widened_products_scores_as_one_without(folder, compiled, monkeypatch):
+    """On CPUs without instructions for bf16: no further from fp32 than what PyTorch does there."""
+    examples = mixed_examples()
+    exact = scoring.score(models.load(str(folder), dtype="float32", device="cpu"), examples)
+    if not compiled:
+        without_kernels(monkeypatch)
+    monkeypatch.setattr(kernels, "widens", lambda: True)
+    lm = models.load(str(folder), device="cpu")
+    assert compiled or set(lm.kernels) <= {"Linear"}
+    widened = scoring.score(lm, examples)
+    without_kernels(monkeypatch)
+    plain = scoring.score(models.load(str(folder), device="cpu"), examples)
+    widened_off, plain_off = (
+        np.abs(s.log_likelihoods - exact.log_likelihoods).mean() for s in (widened, plain)
+    )
+    assert widened_off < 1.3 * plain_off + 0.01
+
+
+def test_products_are_widened_where_pytorch_has_no_instructions_for_bf16():
+    command = [sys.executable, "-c", "from forgetlib import kernels; print(kernels.widens())"]
+    said = {
+        capability: subprocess.run(
+            command,
+            env=os.environ | {"ATEN_CPU_CAPABILITY": capability},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for capability in ("avx2", "avx512")
+    }
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    bf16 = x86 and "avx512_bf16" in kernels._cpu_flags()
+    assert said == {"avx2": str(x86), "avx512": str(x86 and not bf16)}
+
+
+@pytest.mark.parametrize("widen", [False, True])
+def test_training_with_kernels_is_training_without(widen, monkeypatch):
     """The gradient of a step, and the loss over many."""
     examples = tasks.load("tiny_city", "train", 64, 0)
     labels = training_labels(examples, "true", 0)
@@ -250,6 +300,7 @@ def test_training_with_kernels_is_training_without(monkeypatch):
         log = training.finetune(lm, examples, labels, TrainConfig(3e-3, epochs=10), 0)
         return lm.kernels, gradients, log.loss
 
+    monkeypatch.setattr(kernels, "widens", lambda: widen)
     names, ours, loss = train()
     assert set(names) == {"Linear", "LlamaAttention", "LlamaMLP", "LlamaRMSNorm"}
     without_kernels(monkeypatch)
@@ -301,7 +352,8 @@ def test_a_compiler_that_fails_leaves_the_model_as_it_is(tmp_path, monkeypatch):
     try:
         with pytest.warns(UserWarning, match="could not be compiled with 'false'"):
             assert kernels.library() is None
-        assert models.load("tiny", dtype="bfloat16", device="cpu").kernels == ()
+        lm = models.load("tiny", dtype="bfloat16", device="cpu")
+        assert lm.kernels == (("Linear",) if kernels.widens() else ())
         assert not list(tmp_path.iterdir())
     finally:
         kernels.library.cache_clear()

@@ -365,6 +365,21 @@ def test_a_model_that_ignores_positions_or_mask_is_not_packed(tiny, monkeypatch,
     assert not models._can_pack(tiny, way)
 
 
+@pytest.mark.embedded
+def test_the_embedded_model_is_packed_in_bf16_however_the_cpu_rounds(monkeypatch):
+    """On a CPU that sums in another order for other sizes it was not, and half as fast."""
+    lm = models.load("embedded", device="cpu")
+    assert lm.packs == "tree"
+    decoder = models._decoder(lm.model)
+    forward = decoder.forward
+    monkeypatch.setattr(
+        decoder,
+        "forward",
+        lambda **inputs: forward(**{k: v for k, v in inputs.items() if k != "trees"}),
+    )
+    assert not models._can_pack(lm, "tree")
+
+
 # --- saving --------------------------------------------------------------------------------------
 
 
