@@ -408,7 +408,7 @@ class _Dispatch:
 
 def _ways(module: nn.Module) -> list[Any]:
     """What the module may compute, by the names of its parts."""
-    if type(module) is nn.Linear and module.bias is None:
+    if type(module) is nn.Linear and (module.bias is None or widens()):
         return [_linear]
     if library() is None:
         return []
@@ -420,7 +420,8 @@ def _ways(module: nn.Module) -> list[Any]:
 
 
 def _linear(module: Any, x: Tensor) -> Tensor:
-    return _Linear.apply(x, module.weight)
+    y = _Linear.apply(x, module.weight)
+    return y if module.bias is None else y + module.bias
 
 
 def _eps(module: Any) -> float:

@@ -709,7 +709,7 @@ def _can_pack(lm: LM, way: str) -> bool:
         unused = [
             all(map(torch.equal, together, states(changed))) for changed in (moved, without_mask)
         ]
-        can = bool(max(apart) <= SAME_STATES[exact]) and not any(unused)
+        can = bool(torch.stack(apart).max() <= SAME_STATES[exact]) and not any(unused)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, IndexError):
         pass
     if not can and model.config._attn_implementation != attention:

@@ -6,7 +6,7 @@
 The machine's speed drifts, so the tools take turns, and every comparison is a ratio of times that
 were measured one after the other: the median of the rounds, with the smallest and the largest.
 Between any two measurements stands one of the machine's matmul rate. Loading is never included.
-A full run writes figures/bench, any other .work/bench.
+A full run writes figures/bench/<processor>.*, any other .work/bench/<processor>.*.
 """
 
 import argparse
@@ -579,12 +579,14 @@ def finish(run, about, folder):
     run.rows += [("machine", "", "", str(v), k, "", *nothing) for k, v in about.items()]
     table = pd.DataFrame(run.rows, columns=COLUMNS)
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "bench.csv", index=False, float_format="%.6g")
+    device = re.sub(r"\([^)]*\)", " ", about["device"].lower())  # less its (R) and (TM)
+    path = folder / "-".join(re.findall("[a-z0-9]+", device))
+    table.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
     with common.style():
         figure = draw(table)
-        figure.savefig(folder / "bench.png")
-        figure.savefig(folder / "bench.pdf", metadata={"CreationDate": None})
-    print(f"written to {folder}", flush=True)
+        figure.savefig(path.with_suffix(".png"))
+        figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    print(f"written to {path}.csv, .png and .pdf", flush=True)
 
 
 SECTIONS = {  # in this order: memory comes last, as it gives up the models
