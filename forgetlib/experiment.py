@@ -816,18 +816,40 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
             do="Correct the number, or compute the study first.",
         )
     picked = np.random.default_rng(seed).choice(len(stored), n_runs, replace=False)
+    path = figures_dir(study) / "check.csv"
+    _known_checks(path)  # what is wrong with it is said before hours of work
     bench, tables = Bench(), []
     for spec in (stored[i] for i in sorted(picked)):
         tables.append(_compared(store.read(spec.run_id), run(spec, bench)))
-        path = figures_dir(study) / "check.csv"
+        if not _writes():
+            continue
         with store.lock("check", timeout=-1), replacing(path) as partial:
-            before = [pd.read_csv(path)] if path.exists() else []
-            known = pd.concat([*before, tables[-1]])
+            known = pd.concat([*_known_checks(path), tables[-1]])
             known = known.drop_duplicates(["run_id", "data", "machine_again"], keep="last")
             known.sort_values(["machine_again", "run", "run_id", "data"]).to_csv(
                 partial, index=False, float_format="%.6g"
             )
     return pd.concat(tables, ignore_index=True)
+
+
+def _known_checks(path: Path) -> list[pd.DataFrame]:
+    """The table of earlier checks, if there were any."""
+    import pandas as pd
+
+    if not path.exists():
+        return []
+    try:
+        # As texts, since a hash can look like a number.
+        known = pd.read_csv(path, dtype={"run_id": str, "commit_again": str})
+        known[["run_id", "run", "data", "machine_again", "commit_again"]]  # KeyError
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"table of earlier checks {path}",
+            expected="the table that a check writes",
+            found=" ".join(str(error).split())[:300],
+            do="Restore it from git, or delete it to begin a new one.",
+        ) from error
+    return [known]
 
 
 def _compared(old: RunResult, new: RunResult) -> pd.DataFrame:
@@ -881,7 +903,7 @@ def provenance(lm: LM, seconds: float) -> dict[str, Any]:
     """Where a result came from: code, libraries, machine, time. Read, never computed with."""
     import torch
 
-    from forgetlib import parallel
+    from forgetlib import kernels, parallel
 
     found: dict[str, Any] = {"forgetlib": forgetlib.__version__, "commit": _commit()}
     for name in LIBRARIES:
@@ -890,6 +912,8 @@ def provenance(lm: LM, seconds: float) -> dict[str, Any]:
     if parallel.size() > 1:
         found["processes"] = parallel.size()
     cuda = lm.device.type == "cuda"
+    if not cuda and kernels.widens():
+        found["products"] = "fp32"
     return found | {
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(lm.device) if cuda else _cpu_name(),
@@ -902,13 +926,22 @@ def provenance(lm: LM, seconds: float) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checkout's commit, with "+" where files differ from it; "" outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    """The checkout's commit, with "+" where files differ from it; "" outside a checkout.
+
+    But for figures, which are made from results and not the other way round.
+    """
+    git = ["git", "-C", str(Path(__file__).parent.parent)]
     try:
-        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=10)
+        named, differs = (
+            subprocess.run([*git, *command], capture_output=True, text=True, timeout=10)
+            for command in (
+                ["describe", "--always", "--exclude=*"],
+                ["diff", "--quiet", "HEAD", "--", ".", ":!figures"],
+            )
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return named.stdout.strip() + "+" * (differs.returncode != 0) if named.returncode == 0 else ""
 
 
 def _cpu_name() -> str:

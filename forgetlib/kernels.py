@@ -424,6 +424,11 @@ def _linear(module: Any, x: Tensor) -> Tensor:
     return y if module.bias is None else y + module.bias
 
 
+def linear(module: nn.Module, x: Tensor) -> Any:
+    """What a linear layer gives, of those that `install` leaves alone."""
+    return _linear(module, x) if usable(x, *module.parameters()) and widens() else module(x)
+
+
 def _eps(module: Any) -> float:
     return float(module.eps if hasattr(module, "eps") else module.variance_epsilon)
 

@@ -425,6 +425,40 @@ def test_runs_computed_again_are_the_same_and_others_are_found_out(project, monk
     assert not table["ok"].all()
 
 
+def test_a_damaged_table_of_checks_is_an_error_before_the_work(project, monkeypatch):
+    chosen = small(tasks=["tiny_city"])
+    results(chosen, "own", progress=False)
+    path = experiment.figures_dir(chosen) / "check.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(experiment, "run", None)
+    for text in ("", "a,b\n1\n1,2,3\n", "<<<<<<< HEAD\nrun_id,run\n"):
+        path.write_text(text)
+        with pytest.raises(StoreError, match=r"table of earlier checks.*or delete it"):
+            experiment.check(chosen, 1)
+
+
+def test_figures_do_not_make_a_commit_another(tmp_path, monkeypatch):
+    def git(*command):
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *command], check=True)
+
+    places = [tmp_path / name for name in ("forgetlib/experiment.py", "figures/check.csv")]
+    for place in places:
+        place.parent.mkdir()
+        place.write_text("1")
+    monkeypatch.setattr(experiment, "__file__", str(places[0]))
+    assert experiment._commit() == ""
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    commit = experiment._commit()
+    assert len(commit) >= 7 and not commit.endswith("+")
+    places[1].write_text("2")
+    assert experiment._commit() == commit
+    places[0].write_text("2")
+    assert experiment._commit() == commit + "+"
+
+
 def test_a_check_tells_that_the_questions_have_changed(project, monkeypatch):
     """A prompt that was edited, say; a run's id does not cover it."""
     chosen = small(tasks=["tiny_city"])

@@ -14,6 +14,7 @@ import torch
 from test_models import mixed_examples
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from forgetlib import kernels, models, scoring, tasks, training
 from forgetlib.labels import training_labels
@@ -28,6 +29,19 @@ def widened(request, monkeypatch):
     """Products of bf16 matrices as they are, and as fp32 ones."""
     monkeypatch.setattr(kernels, "widens", lambda: request.param)
     return request.param
+
+
+class Products(TorchDispatchMode):
+    """The dtypes of the matrices that are multiplied meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        if any(name in str(function) for name in ("aten.mm.", "aten.bmm.", "scaled_dot_product")):
+            self.dtypes.add(arguments[0].dtype)
+        return function(*arguments, **options or {})
 
 
 def random(*shape, seed=0, scale=1.0):
@@ -138,11 +152,15 @@ def test_linear_of_a_transposed_tensor_and_without_a_gradient_of_its_weights():
 def test_a_product_in_pieces_is_the_product(rows, threads, widened, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     a, b = random(rows, 48), random(640, 48, seed=1)
-    assert_rounded(kernels.product(a, b.t()), a.double() @ b.double().t())
+    with Products() as products:
+        found = kernels.product(a, b.t())
+    assert_rounded(found, a.double() @ b.double().t())
+    assert products.dtypes == {torch.float32 if widened else torch.bfloat16}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (7, 9), (16, 40), (37, 130), (130, 37)])
-def test_transposed(shape):
+def test_transposed(shape, monkeypatch):
+    monkeypatch.setattr(kernels, "widens", lambda: False)
     x = random(*shape)
     y = kernels._transposed(x)
     assert torch.equal(y, x.t()) and y.is_contiguous()
@@ -171,9 +189,12 @@ def test_attention(heads, groups, branches, widened):
 
     inputs = [random(1, h, length, 16, seed=s) for s, h in enumerate((heads, groups, groups))]
     one, other = ([f(x).requires_grad_() for x in inputs] for f in (Tensor.clone, Tensor.double))
-    y, expected = ours(*one), exact(*other)
-    gradient = random(*y.shape, seed=9)
-    y.backward(gradient)
+    gradient = random(1, heads, length, 16, seed=9)
+    with Products() as products:
+        y = ours(*one)
+        y.backward(gradient)
+    assert products.dtypes == {torch.float32 if widened else torch.bfloat16}
+    expected = exact(*other)
     expected.backward(gradient.double())
     # Probabilities are rounded before they are multiplied, as in PyTorch's own.
     for a, b in zip((y, *(x.grad for x in one)), (expected, *(x.grad for x in other)), strict=True):
@@ -260,7 +281,10 @@ def test_a_model_with_widened_products_scores_as_one_without(folder, compiled, m
     others = [m for m in lm.model.modules() if m is not lm.model.get_output_embeddings()]
     linear = {"Linear"} & {type(m).__name__ for m in others}
     assert linear <= set(lm.kernels) and (compiled or linear == set(lm.kernels))
-    widened = scoring.score(lm, examples)
+    with Products() as products:
+        widened = scoring.score(lm, examples)
+    if lm.packs == "tree" and linear:  # not GPT-J's attention, nor GPT-2's own linear layers
+        assert products.dtypes == {torch.float32}
     without_kernels(monkeypatch)
     plain = scoring.score(models.load(str(folder), device="cpu"), examples)
     widened_off, plain_off = (
@@ -270,20 +294,15 @@ def test_a_model_with_widened_products_scores_as_one_without(folder, compiled, m
 
 
 def test_products_are_widened_where_pytorch_has_no_instructions_for_bf16():
+    x86, flags = platform.machine() in ("x86_64", "AMD64"), kernels._cpu_flags().split()
+    expected = {"avx2": x86}
+    if "avx512f" in flags:  # PyTorch takes it at its word
+        expected["avx512"] = "avx512_bf16" not in flags
     command = [sys.executable, "-c", "from forgetlib import kernels; print(kernels.widens())"]
-    said = {
-        capability: subprocess.run(
-            command,
-            env=os.environ | {"ATEN_CPU_CAPABILITY": capability},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for capability in ("avx2", "avx512")
-    }
-    x86 = platform.machine() in ("x86_64", "AMD64")
-    bf16 = x86 and "avx512_bf16" in kernels._cpu_flags()
-    assert said == {"avx2": str(x86), "avx512": str(x86 and not bf16)}
+    for capability, widens in expected.items():
+        env = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(widens)
 
 
 @pytest.mark.parametrize("widen", [False, True])

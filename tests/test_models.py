@@ -372,12 +372,22 @@ def test_the_embedded_model_is_packed_in_bf16_however_the_cpu_rounds(monkeypatch
     assert lm.packs == "tree"
     decoder = models._decoder(lm.model)
     forward = decoder.forward
-    monkeypatch.setattr(
-        decoder,
-        "forward",
-        lambda **inputs: forward(**{k: v for k, v in inputs.items() if k != "trees"}),
+    changes = (
+        lambda i: i | {"position_ids": i["position_ids"] * 2},
+        lambda i: i | {"position_ids": i["position_ids"].clamp(max=12)},
+        lambda i: i | {"trees": tuple((n, None) for n, _ in i["trees"] or ())},
     )
-    assert not models._can_pack(lm, "tree")
+    for change in changes:
+
+        def wrong(change=change, **inputs):
+            return forward(**(change(inputs) if "trees" in inputs else inputs))
+
+        monkeypatch.setattr(decoder, "forward", wrong)
+        assert not models._can_pack(lm, "tree")
+
+
+def test_a_model_with_a_short_window_is_not_packed(tiny):
+    assert not models._can_pack(replace(tiny, window=16), "tree")
 
 
 # --- saving --------------------------------------------------------------------------------------
