@@ -297,6 +297,9 @@ STUDIES = {
                 "sciq",
                 "common_knowledge",
                 "basic_arithmetic",
+                "pattern",
+                "string_operations",
+                "coding",
             ),
         ),
         Study(
