@@ -287,7 +287,7 @@ STUDIES = {
             sizes=(32,),
             control_seeds=(0, 1, 2),
             cross_seeds=(0,),
-            # With something to forget in every seed, as the rows of others would be undefined.
+            # All with something to forget in every seed, as the rows of others would be undefined.
             cross_tasks=(
                 "sst2",
                 "arc_easy",
@@ -300,6 +300,7 @@ STUDIES = {
                 "pattern",
                 "string_operations",
                 "coding",
+                "sciriff_yesno",
             ),
         ),
         Study(

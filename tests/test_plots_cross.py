@@ -243,6 +243,13 @@ def test_colours_of_more_forgetting_are_darker_also_without_colour():
     assert (np.diff([luminance(c) for c in shades]) < 0).all()
 
 
+def test_every_family_has_a_letter_of_its_own():
+    letters = common.family_letters(["reasoning", "science", "reading", "sculpture", "reading"])
+    assert letters == {"science": "S", "reading": "R", "reasoning": "E", "sculpture": "C"}
+    shown = [handle.get_label() for handle in common.family_handles(letters, letters=True)]
+    assert shown == ["S: science", "R: reading", "E: reasoning", "C: sculpture"]
+
+
 def test_a_family_that_the_package_does_not_know_is_grey():
     table = described(4).assign(family="astrology")
     figure = plots.cross_task(cross(4), table)

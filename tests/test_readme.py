@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import forgetlib
-from forgetlib import claims, tasks
+from forgetlib import claims, crosstask, experiment, stats, tasks
 
 ROOT = Path(forgetlib.__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -224,9 +225,10 @@ def test_what_is_said_of_runs_computed_again_is_their_table():
     assert said.format(largest["stored"], largest["again"]) in SAID
     made = pq.read_table(FIGURES / "results.parquet", columns=["spec", "provenance"]).to_pylist()
     epyc = [json.loads(run["spec"]) for run in made if "AMD EPYC" in run["provenance"]]
-    later = {"pattern", "string_operations", "coding"}
+    later = {"pattern", "string_operations", "coding", "sciriff_yesno"}
     assert all(later & {*run["eval_tasks"], *run["train_tasks"]} for run in epyc)
-    assert f"The {len(epyc)} runs of pairs with pattern, string_operations and coding" in SAID
+    said = "The {} runs of pairs with pattern, string_operations, coding and SciRIFF"
+    assert said.format(len(epyc)) in SAID
 
 
 def test_the_agreement_with_the_harness_is_its_table():
@@ -253,21 +255,73 @@ def test_what_is_said_of_sizes_and_pairs_is_in_their_tables():
     ratio = pd.read_csv(FIGURES / "fig3_cross_task.csv")
     ratio = ratio[ratio["eval_task"] != ratio["forget_task"]].set_index("forget_task")
     ratio = ratio["forget_ratio"]
-    ends = f"{ratio['sst2'].min():.2f} to {ratio['sst2'].max():.2f}"
-    assert f"{ends} of the ten other tasks, PIQA's at most {ratio['piqa'].max():.2f}" in SAID
+    said = "SST-2's at least {:.2f} and SciRIFF's at least {:.2f}; coding's at most {:.2f}"
+    ends = [ratio["sst2"].min(), ratio["sciriff_yesno"].min(), ratio["coding"].max()]
+    assert said.format(*ends) in SAID
     share = pd.read_csv(FIGURES / "fig3_summary.csv").dropna(subset="source")
     share = share.set_index("source")["share"]
     said = "{:.2f} comes with the forgotten and {:.2f} with the evaluated task"
     assert said.format(share["forgotten task"], share["evaluated task"]) in SAID
     own = pd.read_csv(FIGURES / "fig3_summary.csv").dropna(subset=["eval_task"])
-    assert "Another task's random labels do more than a task's own in five of eleven tasks" in SAID
-    assert (len(own), (own["difference_low"] > 0).sum()) == (11, 5)
-    assert "each task's own labels against the best other's: in seven of eleven tasks" in SAID
+    assert "Another task's random labels do more than a task's own in five of twelve tasks" in SAID
+    assert (len(own), (own["difference_low"] > 0).sum()) == (12, 5)
+    assert "each task's own labels against the best other's: in seven of twelve tasks" in SAID
     assert (own["best_other"] == "sst2").sum() == 7
     flipped = pd.read_csv(FIGURES / "fig8_flipped.csv").set_index(["eval_task", "forget_task"])
     inverted = flipped.loc[flipped["forget_ratio_low"] > 0.5, "forget_ratio"]
+    inverted = inverted.drop("sciriff_yesno")  # what its models answer: see below
     assert list(inverted.index) == [("sst2", "sst2")]
     assert f"({inverted.iloc[0]:.2f}, where 0.5 is chance)" in SAID
+
+
+def test_what_is_said_of_pairs_without_sciriff_is_what_they_give():
+    results = experiment.results(experiment.study("embedded"), "cross")
+    kept = [r for r in results if "sciriff_yesno" not in r.spec.eval_tasks + r.spec.train_tasks]
+    cross = crosstask.cross_task(kept, "random")
+    assert len(cross.tasks) == 11
+    share = crosstask.variance_shares(cross).set_index("source")["share"]
+    said = "Without SciRIFF that is {:.2f} and {:.2f}"
+    assert said.format(share["forgotten task"], share["evaluated task"]) in SAID
+    verdicts = claims.other_tasks_better(cross, tasks.describe(cross.tasks)).set_index("statistic")
+    (row,) = verdicts.loc[verdicts.index.str.contains("commonsense labels")].itertuples()
+    said = f"without SciRIFF they are not: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+    assert said in SAID
+    assert row.verdict == claims.DOES_NOT_HOLD
+
+
+def answers_to_sciriff(part):
+    """(start, forgotten task or None) and how often its model gives each answer, of 200."""
+    questions = {e.uid: e for e in tasks.load("sciriff_yesno", "test", n=200, seed=0)}
+    for result in experiment.results(experiment.study("embedded"), part):
+        spec = result.spec
+        if spec.eval_tasks == ("sciriff_yesno",) and spec.seed == 0:
+            scores = result.scores["sciriff_yesno/test"]
+            chosen = zip(scores.uids, stats.predictions(scores), strict=True)
+            given = Counter(questions[uid].choices[i].strip() for uid, i in chosen)
+            yield spec.condition, spec.train_tasks[0], given
+
+
+@pytest.mark.embedded
+def test_what_is_said_of_sciriff_s_answers_is_what_its_models_give():
+    ratios = [
+        pd.read_csv(FIGURES / f"{name}.csv").set_index(["eval_task", "forget_task"])
+        for name in ("fig3_cross_task", "fig8_flipped")
+    ]
+    random, flipped = (table.loc["sciriff_yesno"] for table in ratios)
+    one = {"Yes": [], "No": []}
+    for condition, forgotten, given in answers_to_sciriff("cross"):
+        if condition == "true":
+            assert f"says yes to {given['Yes']} of {given.total()} questions" in SAID
+        if condition == "random" and forgotten != "sciriff_yesno" and len(given) == 1:
+            one[next(iter(given))].append(round(random["forget_ratio"][forgotten], 2))
+    assert one == {"Yes": [0.12] * 2, "No": [1.88] * 4}
+    assert "six of its eleven models with others' labels give one answer to all" in SAID
+    assert "a ratio of 1.88 where this is no and 0.12 where it is yes" in SAID
+    inverted = set(flipped.index[flipped["forget_ratio_low"] > 0.5])
+    said_no = {f: n["No"] for c, f, n in answers_to_sciriff("flipped") if c == "flipped"}
+    assert inverted == {task for task, n in said_no.items() if n >= 195}
+    assert min(said_no[task] for task in inverted) == 195
+    assert "SciRIFF where its models say no to 195 or more of 200 questions" in SAID
 
 
 def test_the_settings_search_is_its_table():

@@ -176,14 +176,21 @@ def intervals(
     )
 
 
+def family_letters(families: Iterable[str]) -> dict[str, str]:
+    """A letter for each family, in the legend's order: the first of its name that is still free."""
+    found, letters = set(families), dict[str, str]()
+    known = [f for f in FAMILY_COLOURS if f in found]
+    for family in [*known, *sorted(found - set(known))]:
+        name = family.upper()
+        letters[family] = next((x for x in name if x not in letters.values()), name[0])
+    return letters
+
+
 def family_handles(families: Iterable[str], *, letters: bool) -> list[Artist]:
     """A legend's entries for these families, with the letter that the strips have."""
-    found = set(families)
-    shown = [f for f in FAMILY_COLOURS if f in found]
-    shown += sorted(found - set(shown))
     return [
-        Patch(color=FAMILY_COLOURS.get(f, GREY), label=f"{f[0].upper()}: {f}" if letters else f)
-        for f in shown
+        Patch(color=FAMILY_COLOURS.get(f, GREY), label=f"{letter}: {f}" if letters else f)
+        for f, letter in family_letters(families).items()
     ]
 
 

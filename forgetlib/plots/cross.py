@@ -34,6 +34,7 @@ from forgetlib.plots.common import (
     error_bar,
     estimate_text,
     family_handles,
+    family_letters,
     intervals,
     name_points,
     require_columns,
@@ -51,6 +52,7 @@ RATIO_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
 )
 LEAST_CELL = 12  # points, the width that two digits need
 ALL_FORGOTTEN = {"random": "at chance", "flipped": "inverted"}  # what a ratio of 1 means
+_DARK = (BLUE, VERMILION, DARK_GREY, FAMILY_COLOURS["programming"])  # letters are white there
 
 
 def cross_task(cross: CrossTask, described: pd.DataFrame) -> Figure:
@@ -215,7 +217,8 @@ def _families(tasks: Sequence[str], described: pd.DataFrame) -> dict[str, str]:
 
 
 def _family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> None:
-    """A cell in its family's colour, and with its first letter, for each task."""
+    """A cell in its family's colour, and with its letter, for each task."""
+    letters = family_letters(families)
     for i, family in enumerate(families):
         colour = FAMILY_COLOURS.get(family, GREY)
         corner, middle = ((0, i - 0.5), (0.5, i)) if vertical else ((i - 0.5, 0), (i, 0.5))
@@ -223,11 +226,11 @@ def _family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> Non
         axes.text(
             middle[0],
             middle[1],
-            family[0].upper(),
+            letters[family],
             ha="center",
             va="center_baseline",
             fontsize=6,
-            color="white" if colour in (BLUE, VERMILION, DARK_GREY) else BLACK,
+            color="white" if colour in _DARK else BLACK,
         )
     along, across = (axes.set_ylim, axes.set_xlim) if vertical else (axes.set_xlim, axes.set_ylim)
     along((len(families) - 0.5, -0.5) if vertical else (-0.5, len(families) - 0.5))
