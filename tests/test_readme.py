@@ -274,6 +274,31 @@ def test_what_is_said_of_sizes_and_pairs_is_in_their_tables():
     assert f"({inverted.iloc[0]:.2f}, where 0.5 is chance)" in SAID
 
 
+def test_the_pairs_are_of_the_tasks_with_something_to_forget_in_every_seed():
+    study = experiment.study("embedded")
+    results = experiment.results(study, "own")
+    defined = []
+    for seed in study.seeds:
+        table = stats.forgetting([r for r in results if r.spec.seed == seed])
+        defined.append(set(table["eval_task"][table["ratio_defined"]]))
+    assert set(study.cross_tasks) == set.intersection(*defined)
+    assert f"of the {len(study.cross_tasks)} tasks with something to forget in every seed" in SAID
+    assert "what the labels of the other nine would do" in SAID
+    assert len(study.tasks) - len(study.cross_tasks) == 9
+
+
+def test_the_hours_of_embedded_are_those_of_its_runs():
+    table = pq.read_table(FIGURES / "results.parquet", columns=["provenance"])
+    seconds = sum(json.loads(text)["seconds"] for text in table["provenance"].to_pylist())
+    n_tasks = len(experiment.study("embedded").cross_tasks)
+    hours = f"{seconds / 2 / 3600:.0f} hours"  # two processes share them
+    assert f"pairs of {n_tasks} of these tasks, 1 seed | about {hours}" in SAID
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        text = path.read_text()
+        if "Computing all of `embedded` anew" in text:
+            assert f"takes about {hours}" in text, path
+
+
 def test_what_is_said_of_pairs_without_sciriff_is_what_they_give():
     results = experiment.results(experiment.study("embedded"), "cross")
     kept = [r for r in results if "sciriff_yesno" not in r.spec.eval_tasks + r.spec.train_tasks]
@@ -290,7 +315,7 @@ def test_what_is_said_of_pairs_without_sciriff_is_what_they_give():
 
 
 def answers_to_sciriff(part):
-    """(start, forgotten task or None) and how often its model gives each answer, of 200."""
+    """Of each run: condition, the task trained on, and how often its model gives each answer."""
     questions = {e.uid: e for e in tasks.load("sciriff_yesno", "test", n=200, seed=0)}
     for result in experiment.results(experiment.study("embedded"), part):
         spec = result.spec

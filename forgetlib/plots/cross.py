@@ -24,7 +24,6 @@ from forgetlib.crosstask import CrossTask, short_name
 from forgetlib.plots.common import (
     BLACK,
     BLUE,
-    DARK_GREY,
     FAMILY_COLOURS,
     GREY,
     SMALL,
@@ -52,7 +51,6 @@ RATIO_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
 )
 LEAST_CELL = 12  # points, the width that two digits need
 ALL_FORGOTTEN = {"random": "at chance", "flipped": "inverted"}  # what a ratio of 1 means
-_DARK = (BLUE, VERMILION, DARK_GREY, FAMILY_COLOURS["programming"])  # letters are white there
 
 
 def cross_task(cross: CrossTask, described: pd.DataFrame) -> Figure:
@@ -154,10 +152,8 @@ def _matrix(
             row = table.loc[(cross.tasks[evaluated], cross.tasks[forgotten])]
             low, high = row["forget_ratio_low"], row["forget_ratio_high"]
             interval = room > 40 and np.isfinite(low)
-            # Black or white, whichever the cell's luminance leaves readable (WCAG's weights).
-            red, green, blue, _ = image.cmap(image.norm(ratio[y, x]))
-            dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.2
-            text: dict[str, Any] = {"ha": "center", "color": "white" if dark else BLACK}
+            colour = _readable_on(image.cmap(image.norm(ratio[y, x])))
+            text: dict[str, Any] = {"ha": "center", "color": colour}
             if not (low > 0 or high < 0):
                 text |= {"alpha": 0.7, "style": "italic"}
             axes.text(
@@ -177,6 +173,12 @@ def _matrix(
 def _name_length(names: Sequence[str]) -> float:
     """Inches that the longest name takes, as the label of a row or column."""
     return max(map(len, names)) * 0.6 * SMALL / 72
+
+
+def _readable_on(colour: Any) -> str:
+    """White or black, whichever the colour's luminance leaves readable (WCAG's weights)."""
+    red, green, blue = mpl.colors.to_rgb(colour)
+    return "white" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.2 else BLACK
 
 
 def _two_digits(value: float) -> str:
@@ -230,7 +232,7 @@ def _family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> Non
             ha="center",
             va="center_baseline",
             fontsize=6,
-            color="white" if colour in _DARK else BLACK,
+            color=_readable_on(colour),
         )
     along, across = (axes.set_ylim, axes.set_xlim) if vertical else (axes.set_xlim, axes.set_ylim)
     along((len(families) - 0.5, -0.5) if vertical else (-0.5, len(families) - 0.5))
