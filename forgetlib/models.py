@@ -281,7 +281,8 @@ def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         with _no_bars():
             if adapter := find_adapter_config_file(source):
                 return _adapted(source, Path(adapter).parent, dtype)
-            return _whole_model(source, dtype), _tokenizer(source)
+            tokenizer = _tokenizer(source)  # first, as it is there in a moment or not at all
+            return _whole_model(source, dtype), tokenizer
     except Exception as error:  # of any kind, as the files of a model can be damaged in any way
         do = "Check the name; without a network give the path of a folder."
         if isinstance(error.__cause__, GatedRepoError):
@@ -656,7 +657,7 @@ def layer_outputs(lm: LM, packed: Packed, places: Sequence[tuple[int, int]]) -> 
     if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[:2] != packed.input_ids.shape:
         raise ModelError(
             f"hidden states of {lm.name!r}",
-            expected=f"one state a token in every layer, for {tuple(packed.input_ids.shape)} tokens",
+            expected=f"one state for each of {tuple(packed.input_ids.shape)} tokens in every layer",
             found=f"shapes {sorted({tuple(states.shape) for states in found})}",
             do="Its layers pass on something else, which is not probed: set probe=False.",
         )
@@ -795,7 +796,7 @@ def _furthest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def _same_states(lm: LM) -> float:
-    config = lm.model.config.get_text_config()
+    config = _causal_lm(lm.model).config.get_text_config()
     depth = int(getattr(config, "num_hidden_layers", USUAL_DEPTH) or USUAL_DEPTH)
     exact = next(lm.model.parameters()).dtype == torch.float32
     return SAME_STATES[exact] * max(1.0, math.sqrt(depth / USUAL_DEPTH))
