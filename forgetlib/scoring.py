@@ -10,6 +10,7 @@ import torch
 from forgetlib import models, parallel
 from forgetlib.schema import Example, InputError, Scores
 
+ROUNDING = 1e-4  # nats above 0 that a sum of log-probabilities may be by rounding
 # Tokens in one forward pass. It bounds memory and does not change the scores.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192}
 
@@ -61,6 +62,14 @@ def score(lm: models.LM, examples: Sequence[Example], token_budget: int | None =
             log_likelihoods[[i for unit in group for i in units[unit]]] = values
     found = np.empty((len(examples), len(families[0])), np.float32)
     found[order] = parallel.summed(log_likelihoods).cpu().numpy().reshape(found.shape)
+    if (worst := found.max()) > ROUNDING:
+        uid = examples[int(found.max(1).argmax())].uid
+        raise models.ModelError(
+            f"log-likelihoods by {lm.name!r}",
+            expected="at most 0",
+            found=f"{worst:.3g} for {uid!r}",
+            do="This is an error of forgetlib or of the model's output layer: report it.",
+        )
     n_tokens = np.empty(found.shape, np.int32)
     n_tokens[order] = [[s.n_response for s in family] for family in families]
     labels = np.array([e.label for e in examples], np.int64)
