@@ -71,6 +71,7 @@ ORDINARY_TEXT = (
     "bread and cheese near a stone bridge that was built before anyone could write its story."
 )
 N_ORDINARY = 20
+N_OUTPUT = 4  # of them, whose logits are compared: with a large vocabulary they are most of the work
 LONGEST_ROW = 2048  # tokens of a packed row, at most
 # What configurations call the longest sequence, and the longest one of which a layer sees all.
 CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
@@ -211,7 +212,7 @@ def load(
     _check_end(name, tokenizer)
     max_length, window = _lengths(model)
     tokens = _ordinary_tokens(tokenizer, model, min(N_ORDINARY, max_length))
-    output = _output_layer(name, model, tokens.to(chosen))
+    output = _output_layer(name, model, tokens[:, :N_OUTPUT].to(chosen))
     unscaled = _unscaled(model)
     lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, unscaled, kernels=replaced)
     _check_causal(lm, tokens.tolist()[0])
