@@ -160,8 +160,10 @@ def test_every_figure_of_next_to_nothing_is_drawn_and_says_so(name, kind):
 
 
 def test_the_summary_of_one_task_says_that_there_is_no_other():
-    _, left, _ = plots.cross_task_summary(*summary_of(alone())).axes
-    assert [t.get_text() for t in left.texts] == ["no other task"]
+    _, left, right = plots.cross_task_summary(*summary_of(alone())).axes
+    assert [t.get_text() for t in right.texts] == ["no other task"]
+    drawn_ratio = of_tasks.points_of(left)[:, 0]
+    assert drawn_ratio == pytest.approx(alone().forget_ratio[0])
 
 
 def test_single_examples_without_any_correlation_say_why():
@@ -169,7 +171,7 @@ def test_single_examples_without_any_correlation_say_why():
     table.loc[0, "n"] = 0
     left, right = plots.example_level(table).axes
     assert left.get_xlim() == (-1, 1)
-    of_left = ["not measured", "all lost", "none lost", "", "none lost"]
+    of_left = ["not measured", "all lost", "", "none lost", "none lost"]  # sorted by name
     assert [t.get_text() for t in left.texts] == [
         f"undefined: {why}" if why else "undefined" for why in of_left
     ]

@@ -60,9 +60,11 @@ FAMILY_COLOURS = {  # of tasks; any other family is grey
 
 def font_of(character: str) -> str | None:
     """The installed font that draws a character: OWN_FONT where it can; None where none can."""
+    if not character.isprintable():
+        return None
     if ord(character) in _characters_of(mpl.font_manager.findfont(_own_font())):
         return OWN_FONT
-    return _other_fonts().get(ord(character)) if character.isprintable() else None
+    return _other_fonts().get(ord(character))
 
 
 def _own_font() -> FontProperties:

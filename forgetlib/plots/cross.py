@@ -326,14 +326,14 @@ def cross_task_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame
             ("eval_task", "own labels", "D", VERMILION, 0.16),
             ("best_other", "best other task's", "o", BLUE, -0.16),
         ):
-            known = rows["best_other"].notna().to_numpy()
+            known = (rows[partner].notna() & rows["own"].notna()).to_numpy()
             pairs = list(zip(rows["eval_task"][known], rows[partner][known], strict=True))
             found = cells.loc[pairs]
             intervals(left, found, "forget_ratio", y[known] + offset, label, marker, colour, True)
-        alone = len(cross.tasks) == 1
+        alone = len(cross.tasks) == 1 and bool(cross.defined[0])
         for line in y[rows["best_other"].isna()]:
-            left.annotate(
-                "no other task" if alone and cross.defined[0] else "nothing to forget",
+            (right if alone else left).annotate(
+                "no other task" if alone else "nothing to forget",
                 (0.02, line),
                 xycoords=("axes fraction", "data"),
                 va="center",

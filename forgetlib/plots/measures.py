@@ -220,7 +220,8 @@ def _coefficients(
     sns.despine(ax=axes, left=True)
     label = "change of the forget ratio per standard deviation, or between groups"
     figure.supxlabel(label, fontsize=8)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, handletextpad=0.4)
+    if len(estimated) or len(left_out):
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, handletextpad=0.4)
 
 
 def _plain(term: str) -> str:
