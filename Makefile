@@ -134,4 +134,4 @@ clean: ## delete the work in progress of STUDY; packed results and figures stay
 
 .DEFAULT:
 	@echo "make: expected a target of those below, found '$@'" >&2; echo >&2
-	@$(MAKE) --no-print-directory help >&2; exit 2
+	@$(MAKE) --no-print-directory --file $(firstword $(MAKEFILE_LIST)) help >&2; exit 2

