@@ -72,9 +72,12 @@ lab: $(READY) ## open JupyterLab on the notebooks
 	  "passed. Whoever can open the address below can do as root; another user is safer" >&2
 	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks
 
+# A file is one process's, and the longest begin first (tests/conftest.py): xdist would have begun
+# with those of the most tests.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 # Two processes of one thread each: faster than one of two, as the waiting of one is the other's time.
 test: $(READY) ## run every test, the notebooks' too
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) $(BY_FILE)
 
 # What only `mutation` needs, beside the environment's own packages.
 TOOLS := .work/tools
@@ -93,7 +96,7 @@ mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which no 
 
 coverage: $(READY) ## run every test, and say which lines none reaches
 	@mkdir -p .work
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) $(BY_FILE) \
 	  --cov --cov-report term-missing:skip-covered
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine

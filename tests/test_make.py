@@ -2,9 +2,11 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import LONGEST
 
 import forgetlib
 from forgetlib import experiment
@@ -112,6 +114,15 @@ WANTED = {
     }
     for path in (ROOT / "notebooks").glob("[!0]*.ipynb")
 }
+
+
+def test_the_longest_files_of_tests_begin_first():
+    assert all((ROOT / "tests" / f"{name}.py").exists() for name in LONGEST)
+    files = ["tests/test_labels.py", *(f"tests/{name}.py" for name in reversed(LONGEST[:2]))]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
+    met = dict.fromkeys(x.partition("::")[0] for x in done.stdout.splitlines() if "::" in x)
+    assert list(met) == [files[2], files[1], files[0]]
 
 
 @pytest.mark.parametrize("part", experiment.PARTS)
