@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import conftest
 import pytest
-from conftest import LONGEST
 
 import forgetlib
 from forgetlib import experiment
@@ -117,12 +117,22 @@ WANTED = {
 
 
 def test_the_longest_files_of_tests_begin_first():
-    assert all((ROOT / "tests" / f"{name}.py").exists() for name in LONGEST)
-    files = ["tests/test_labels.py", *(f"tests/{name}.py" for name in reversed(LONGEST[:2]))]
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
-    met = dict.fromkeys(x.partition("::")[0] for x in done.stdout.splitlines() if "::" in x)
-    assert list(met) == [files[2], files[1], files[0]]
+    paths = {p.stem: p for p in (ROOT / "tests").glob("test_*.py")}
+    assert paths.keys() >= set(conftest.LONGEST)
+    names = [name for name in sorted(paths) for _ in range(2)]
+    items = [SimpleNamespace(path=paths[name], place=place) for place, name in enumerate(names)]
+    conftest.pytest_collection_modifyitems(items)
+    met = list(dict.fromkeys(item.path.stem for item in items))
+    rest = sorted(paths.keys() - set(conftest.LONGEST))
+    assert met == [*conftest.LONGEST, *rest]
+    of_each = [[i.place for i in items if i.path == path] for path in paths.values()]
+    assert all(places == sorted(places) for places in of_each)
+
+
+def test_the_tests_are_begun_in_that_order(folder):
+    for target in ("test", "coverage"):
+        command = make(folder, "--dry-run", target).stdout
+        assert "--dist loadfile --no-loadscope-reorder" in command
 
 
 @pytest.mark.parametrize("part", experiment.PARTS)
