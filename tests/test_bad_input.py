@@ -1293,7 +1293,8 @@ def a_damaged_file(box):
     [
         (["TINY"], None, "study: expected one of tiny, quick, embedded, .*found 'TINY'"),
         (["tiny", "fig3"], None, "part of a study: expected one of own, control.*found 'fig3'"),
-        (["tiny", "own", "fig3"], a_damaged_file, "results.parquet: expected a complete record"),
+        (["tiny", "own", "fig3"], a_damaged_file, "part of a study: expected.*found 'fig3'"),
+        (["tiny", "own"], a_damaged_file, "results.parquet: expected a complete record"),
         (["tiny", "--check", "0"], a_stored_run, "expected from 1 to 1 runs.*found 0"),
         (["tiny", "--check", "-1"], a_stored_run, "expected from 1 to 1 runs.*found -1"),
         (["tiny", "--check", "2"], a_stored_run, "expected from 1 to 1 runs.*found 2"),
