@@ -258,7 +258,7 @@ def write(folder, repository, config, **splits):
 
 def forget():
     """Read everything from its source again."""
-    for function in (tasks.questions, tasks.split, sources._load):
+    for function in (tasks._read, tasks.questions, tasks.split, sources._load):
         function.cache_clear()
 
 
