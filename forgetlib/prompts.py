@@ -120,12 +120,19 @@ def asked(function: Callable[[Row], Question | None], row: Row) -> Question | No
                 raise Lacking(kind, ".".join(names)) from (found if stumbled else None)
     if stumbled:
         raise found
-    if isinstance(found, Question):
-        true = {"prompt": found.prompts[found.gold], "true response": found.choices[found.gold]}
-        for part, text in true.items():
-            if not text.strip():
-                raise Lacking("empty", part)
+    if isinstance(found, Question) and (part := _empty_part(found)):
+        raise Lacking("empty", part)
     return found
+
+
+def _empty_part(question: Question) -> str:
+    """What a question has no text for, though no example can be made without; "" for nothing."""
+    others = [c for i, c in enumerate(question.choices) if i != question.gold]
+    if not question.prompts[question.gold].strip():
+        return "prompt"
+    if not question.choices[question.gold].strip():
+        return "true response"
+    return "distractor" if others and not "".join(others).strip() else ""
 
 
 def _outcome(function: Callable[[Row], Question | None], row: Row) -> Any:
@@ -341,7 +348,7 @@ def wnli(row: Row) -> Question:
 
 
 def wic(row: Row) -> Question:
-    word = row["sentence1"][row["start1"] : row["end1"]]
+    word = row["sentence1"][int(row["start1"]) : int(row["end1"])]  # from or to None is no error
     prompt = (
         f"Sentence 1: {row['sentence1']}\nSentence 2: {row['sentence2']}\n"
         f"Question: Is the word '{word}' used in the same way in the two sentences above?\nAnswer:"

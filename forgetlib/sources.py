@@ -225,7 +225,8 @@ def _differences(types: Mapping[str, Any]) -> list[str]:
     for column in columns:
         files: dict[str, list[str]] = {}
         for path, of_file in types.items():
-            kind = str(of_file[column]) if column in of_file else "none"
+            kind = of_file.get(column, "none")
+            kind = str(getattr(kind, "dtype", kind))
             files.setdefault(kind, []).append(Path(path).name)
         if len(files) > 1:
             where = ", ".join(

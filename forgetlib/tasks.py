@@ -23,6 +23,7 @@ from forgetlib.prompts import Lacking, Question, Row, asked
 from forgetlib.prompts import ask as ask  # with `tasks` alone, one can write a task of one's own
 from forgetlib.schema import (
     Example,
+    ForgetlibError,
     InputError,
     hash_uniform,
     require_one_of,
@@ -121,8 +122,8 @@ def question(uid: str) -> Question:
 def left_out(name: str) -> dict[str, str]:
     """The rows of a task that lack what their question needs: uid -> "null passage", for example.
 
-    Nulls, fields that other rows have, and empty texts. Rows for which the task's function says
-    None are not counted.
+    Nulls, fields that only other rows have, and empty texts. Rows for which the task's function
+    says None are not counted.
     """
     return dict(_read(name)[1])
 
@@ -187,23 +188,26 @@ def _question(task: Task, uid: str, row: Row) -> Question | None:
     except Lacking:
         raise
     except Exception as error:
-        raise _unusable(task, uid, f"{type(error).__name__}: {error}".rstrip(".")) from error
+        raise _unusable(task, uid, error) from error
     if question is not None and not isinstance(question, Question):
         raise _unusable(task, uid, repr(question)[:300])
     return question
 
 
-def _unusable(task: Task, uid: str, found: str) -> InputError:
+def _unusable(task: Task, uid: str, found: str | Exception) -> InputError:
     """The error for a row that makes no question: a task's own function is to blame, or the data.
 
     Functions of the package were written for data as they were published.
     """
+    said = f"{type(found).__name__}: {found}" if isinstance(found, Exception) else found
     expected = "a Question, or None where it cannot be used"
     do = "Correct the task's question function."
     if task.name in _BUILT_IN and isinstance(task.rows, Source):
         expected = f"what a row of {task.rows.place} holds"
         do = "The data there are damaged, or of another version: correct this row, or drop it."
-    return InputError(f"row {uid!r}", expected=expected, found=found, do=do)
+        if isinstance(found, ForgetlibError):  # without its advice, which is for a function
+            said = f"{found.what}: expected {found.expected}, found {found.found}"
+    return InputError(f"row {uid!r}", expected=expected, found=said.rstrip("."), do=do)
 
 
 @dataclass(frozen=True)
