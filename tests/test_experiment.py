@@ -222,32 +222,34 @@ def first_that_fit(part, n, seed):
     return tuple(fitting[:n])
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_questions_that_are_too_long_are_left_out_of_every_set_before_the_first_n(
-    long, project, seed
-):
-    """By the longest choice, whichever is drawn: the same questions at every seed and n."""
-    assert (
-        len({len(c.split()) for e in tasks.load("long", "test", 20, seed) for c in e.choices}) > 1
-    )
-    chosen = small(tasks=["tiny_city", "long"], seeds=[seed], control_seeds=[seed], sizes=[8])
+def long_study(**changes):
+    brief = TrainConfig(3e-3, epochs=1)
+    settings = {"tasks": ["tiny_city", "long"], "n_train": 12, "n_eval": 12, "tuned": brief}
+    settings |= {"forgetting": replace(brief, record_steps=2), "sizes": [5]}
+    return small(**(settings | changes))
+
+
+def test_questions_that_are_too_long_are_left_out_of_every_set_before_the_first_n(long, project):
+    """In training, testing and probing, of every condition, and in pairs."""
+    chosen = long_study()
     found = results(chosen, progress=False)
-    own = [r for r in found if r.spec.train_tasks == ("long",)]
-    assert {r.spec.n_train for r in own} == {8, 24} and any(r.spec.start is None for r in own)
+    own = [r for r in found if r.spec.train_tasks == r.spec.eval_tasks == ("long",)]
+    assert {r.spec.condition for r in own} == {"base", "true", "random", "flipped"}
+    assert {r.spec.n_train for r in own} == {12, 5}
     for result in found:
         for where, scores in result.scores.items():
             task, part = where.split("/")
             n = result.spec.n_train if part == "train" else result.spec.n_eval
-            loaded = tuple(e.uid for e in tasks.load(task, part, n, seed))
-            assert scores.uids == (first_that_fit(part, n, seed) if task == "long" else loaded)
+            loaded = tuple(e.uid for e in tasks.load(task, part, n, 0))
+            assert scores.uids == (first_that_fit(part, n, 0) if task == "long" else loaded)
             assert len(scores) == n
             if result.dynamics is not None and part == "train":
                 assert result.dynamics.uids == scores.uids
             if result.probe is not None and part == "test":
                 assert result.probe.correct.shape[1] == n
         assert ("too_long" in result.provenance) == any(w.startswith("long") for w in result.scores)
-    uids = [e.uid for e in tasks.load("long", "test", 200, seed)]
-    last = uids.index(first_that_fit("test", 24, seed)[-1])
+    uids = [e.uid for e in tasks.load("long", "test", 200, 0)]
+    last = uids.index(first_that_fit("test", 12, 0)[-1])
     passed = [uid for uid in uids[:last] if too_long(uid)]
     told = own[0].provenance["too_long"]["long/test"]
     assert told == {"n": len(passed), "first": passed[0]}
@@ -258,9 +260,22 @@ def test_questions_that_are_too_long_are_left_out_of_every_set_before_the_first_
 
 
 def test_a_shared_start_goes_on_without_the_questions_that_are_too_long(long, project):
-    chosen = small(tasks=["tiny_city", "long"], start="shared")
-    for result in results(chosen, "cross", progress=False):
-        assert result.scores["long/test"].uids == first_that_fit("test", 24, 0)
+    for result in results(long_study(start="shared"), "cross", progress=False):
+        assert result.scores["long/test"].uids == first_that_fit("test", 12, 0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_seed_and_no_distractor_decides_whether_a_question_fits(long, tiny, seed):
+    """By the longest choice, though in some of these the drawn ones are short."""
+    everything = tasks.load("long", "train", 200, seed)
+    drawn = [max(len(f"{p} {c}".split()) for p, c in zip(e.prompts, e.choices, strict=True))
+             for e in everything]  # fmt: skip
+    assert any(n <= CONTEXT and too_long(e.uid) for n, e in zip(drawn, everything, strict=True))
+    for n in (3, 30, 200):
+        taken, passed = experiment._fitting(tiny, "long", "train", n, seed)
+        assert tuple(e.uid for e in taken) == first_that_fit("train", n, seed)
+        assert all(map(too_long, passed))
+    assert len(taken) + len(passed) == len(everything)
 
 
 def test_what_just_fits_is_what_the_model_takes(long, tiny):
