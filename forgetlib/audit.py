@@ -9,6 +9,7 @@ Shapes: N test examples, M training examples.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,7 +18,14 @@ import pandas as pd
 
 from forgetlib import tasks
 from forgetlib.schema import CHANCE, Example, InputError, RunResult
-from forgetlib.stats import as_columns, correct, full_size, percentiles, resampled_means
+from forgetlib.stats import (
+    as_columns,
+    correct,
+    full_size,
+    other_data,
+    percentiles,
+    resampled_means,
+)
 
 ALIKE = 0.5  # Jaccard similarity of word triples from which two prompts are near-duplicates
 NEIGHBOUR_COLUMNS = [
@@ -122,9 +130,9 @@ def neighbours(
     for model, task, seeds in full_size(results):
         lost, resembles = [], []
         for runs in seeds:
-            spec = runs["forgotten"].spec
-            train = load(task, "train", spec.n_train, spec.seed)
-            test = load(task, "test", spec.n_eval, spec.seed)
+            train, test = (
+                _scored(runs["forgotten"], task, part, load) for part in ("train", "test")
+            )
             resembles.append((nearest(train, test) >= ALIKE) | shares_part(train, test))
             right = (correct(runs[p].scores[f"{task}/test"]) for p in ("tuned", "forgotten"))
             lost.append(np.subtract(*(r.astype(float) for r in right)))
@@ -147,6 +155,21 @@ def neighbours(
             }
         )
     return pd.DataFrame(rows, columns=NEIGHBOUR_COLUMNS)
+
+
+def _scored(
+    result: RunResult, task: str, part: str, load: Callable[[str, str, int, int], list[Example]]
+) -> list[Example]:
+    """The examples that a run was scored on: those too long for its model are not among them."""
+    known = {e.uid: e for e in load(task, part, sys.maxsize, result.spec.seed)}
+    uids = result.scores[f"{task}/{part}"].uids
+    if gone := [uid for uid in uids if uid not in known]:
+        raise other_data(
+            f"{part} set of {result.spec}",
+            "questions that the task has",
+            f"{len(gone)} others, first {gone[0]!r}",
+        )
+    return [known[uid] for uid in uids]
 
 
 def _triples(example: Example) -> set[tuple[str, ...]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -526,22 +527,49 @@ def _origins(study: Study) -> dict[str, dict[str, set[str]]]:
 def data_note(study: Study) -> str:
     """What a figure has to say of a study's data; "" where there is nothing.
 
-    Of tasks with splits of their own: which are left out, since their data could not be had, and
-    for which both sets are carved from the same rows, since a split was missing.
+    Which questions are left out, as the runs tell. Of tasks with splits of their own: which are
+    left out, since their data could not be had, and for which both sets are carved from the same
+    rows, since a split was missing.
     """
-    if not any(tasks.get(t).splits for t in study.tasks):
-        return ""
-    origins = _origins(study)
-    lost = [t for t in study.tasks if t not in origins]
-    carved = [
-        t
-        for t in study.tasks
-        if tasks.get(t).splits
-        and (parts := origins.get(t, {})).keys() == {"train", "test"}
-        and not parts["train"].isdisjoint(parts["test"])
-    ]
-    notes = {"Left out, no data": lost, "Train and test carved from one split": carved}
+    notes: dict[str, list[str]] = {}
+    if any(tasks.get(t).splits for t in study.tasks):
+        origins = _origins(study)
+        notes["Left out, no data"] = [t for t in study.tasks if t not in origins]
+        notes["Train and test carved from one split"] = [
+            t
+            for t in study.tasks
+            if tasks.get(t).splits
+            and (parts := origins.get(t, {})).keys() == {"train", "test"}
+            and not parts["train"].isdisjoint(parts["test"])
+        ]
+    counts = _counts_left_out(study)
+    notes["Questions left out of a set, too long for the model"] = counts["too_long"]
+    notes["Rows left out, with nothing where text is needed"] = counts["lacking"]
     return ". ".join(f"{note}: {', '.join(names)}" for note, names in notes.items() if names)
+
+
+def _counts_left_out(study: Study) -> dict[str, list[str]]:
+    """By kind, the study's tasks with the most questions that a run had to leave out of a set."""
+    import pyarrow.parquet as pq
+
+    store = open_store(study)
+    most: dict[str, dict[str, int]] = {"too_long": {}, "lacking": {}}
+    # Of the records these columns only: a figure is not to wait for all scores.
+    for path in (store.packed, *(store.work / "runs").glob("*.parquet")):
+        columns = ["spec", "provenance"]
+        records = pq.ParquetFile(path).read(columns).to_pylist() if path.exists() else []
+        for record in records:
+            if json.loads(record["spec"])["model"] not in study.models:
+                continue
+            found = json.loads(record["provenance"])
+            for kind, of_kind in most.items():
+                for where, left_out in found.get(kind, {}).items():
+                    task = where.split("/")[0]
+                    of_kind[task] = max(of_kind.get(task, 0), left_out["n"])
+    return {
+        kind: [f"{task} ({of_kind[task]})" for task in study.tasks if task in of_kind]
+        for kind, of_kind in most.items()
+    }
 
 
 def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) -> None:
@@ -705,7 +733,11 @@ class Bench:
         lm = self.at(spec, spec.start, report)
         if spec.train is None:
             return None
-        train = [e for part in _training_sets(spec).values() for e in part]
+        train = [
+            example
+            for task in spec.train_tasks
+            for example in _fitting(lm, task, "train", spec.n_train, spec.seed)[0]
+        ]
         targets = labels.training_labels(train, spec.condition, spec.seed)
         self._state = "in training"  # until it is done, the weights are nobody's
 
@@ -743,12 +775,57 @@ def _ignore_progress(what: str, n_examples: int) -> None:
     pass
 
 
-def _training_sets(spec: RunSpec) -> dict[str, list[Example]]:
-    """By "<task>/train"."""
-    return {
-        f"{task}/train": tasks.load(task, "train", spec.n_train, spec.seed)
-        for task in spec.train_tasks
+def _fits(lm: LM, question: tasks.Question) -> bool:
+    """Whether the model's context holds the question with each of its choices.
+
+    Of all choices, whichever becomes the distractor, so that a seed does not decide it. Counted as
+    `models.encode` counts, which refuses what is longer.
+    """
+    for prompt, choice in dict.fromkeys(zip(question.prompts, question.choices, strict=True)):
+        texts = prompt.rstrip(), f"{prompt} {choice}"
+        if max(len(lm.tokens(text)) for text in texts) > lm.max_length:
+            return False
+    return True
+
+
+def _fitting(lm: LM, task: str, part: str, n: int, seed: int) -> tuple[list[Example], list[str]]:
+    """The first n examples of a task that fit the model; and the uids of those left out."""
+    examples = tasks.load(task, part, sys.maxsize, seed)
+    taken: list[Example] = []
+    too_long: list[str] = []
+    for example in examples:
+        if len(taken) == n:
+            break
+        if _fits(lm, tasks.question(example.uid)):
+            taken.append(example)
+        else:
+            too_long.append(example.uid)
+    if not taken:
+        raise InputError(
+            f"task {task!r}",
+            expected=f"a {part} question of at most {lm.max_length} tokens, the context of "
+            f"{lm.name}",
+            found=f"none among {len(examples)}",
+            do="Leave the task out, or use a model with a longer context.",
+        )
+    return taken, too_long
+
+
+def _left_out(too_long: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What a run's provenance says of the questions that its sets are without; {} for none.
+
+    too_long: by "<task>/<part>", uids
+    """
+    lacking = {t: tasks.left_out(t) for t in {where.split("/")[0]: None for where in too_long}}
+    found: dict[str, dict[str, Any]] = {
+        "too_long": {w: {"n": len(u), "first": u[0]} for w, u in too_long.items() if u},
+        "lacking": {
+            task: {"n": len(rows), "first": first, "why": rows[first]}
+            for task, rows in lacking.items()
+            for first in [*rows][:1]
+        },
     }
+    return {kind: of_kind for kind, of_kind in found.items() if of_kind}
 
 
 def run(
@@ -762,10 +839,13 @@ def run(
 
     started = time.perf_counter()
     bench = bench or Bench()
-    data = _training_sets(spec)
-    for task in spec.eval_tasks:
-        data[f"{task}/test"] = tasks.load(task, "test", spec.n_eval, spec.seed)
+    wanted = [(t, "train", spec.n_train) for t in spec.train_tasks]
+    wanted += [(t, "test", spec.n_eval) for t in spec.eval_tasks]
+    for task, part, n in wanted:  # a task without data is found before the model is loaded
+        tasks.load(task, part, n, spec.seed)
     lm = bench.at(spec, spec.start, report)
+    sets = {f"{t}/{part}": _fitting(lm, t, part, n, spec.seed) for t, part, n in wanted}
+    data = {where: examples for where, (examples, _) in sets.items()}
     for examples in data.values():  # what does not fit the model is found before the training
         scoring.encode_all(lm, examples)
     log = bench.train(spec, report)
@@ -786,6 +866,7 @@ def run(
         extra["probe"] = probing.probe(lm, train, test, spec.seed)
         report("probed", len(train) + len(test))
     where_from = provenance(lm, time.perf_counter() - started) | {"data": data_hash(data)}
+    where_from |= _left_out({where: too_long for where, (_, too_long) in sets.items()})
     return RunResult(spec, scores, provenance=where_from, **extra)
 
 

@@ -8,6 +8,7 @@ Shapes: N examples, C = 2 choices, S recorded steps, P probed layers.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
@@ -94,22 +95,25 @@ def commonest_answers(
     for model, task, seeds in full_size(results):
         for runs in seeds:
             spec = runs["forgotten"].spec
-            examples = {e.uid: e for e in load(task, "test", spec.n_eval, spec.seed)}
-            n = len(runs["forgotten"].scores[f"{task}/test"])
-            if len({choice for e in examples.values() for choice in e.choices}) > n / 10:
+            scores = {phase: runs[phase].scores[f"{task}/test"] for phase in PHASES}
+            # Of all questions: a run's are not the first n where some are too long for its model.
+            known = {e.uid: e for e in load(task, "test", sys.maxsize, spec.seed)}
+            n = len(scores["forgotten"])
+            examples = [known[uid] for uid in scores["forgotten"].uids if uid in known]
+            if len({choice for e in examples for choice in e.choices}) > n / 10:
                 continue
-            row = {"model": model, "eval_task": task, "seed": spec.seed, "n": n}
-            _, row["true_share"] = _commonest([e.choices[e.label] for e in examples.values()])
-            for phase in PHASES:
-                scores = runs[phase].scores[f"{task}/test"]
-                if gone := [uid for uid in scores.uids if uid not in examples]:
+            for phase, of_phase in scores.items():
+                if gone := [uid for uid in of_phase.uids if uid not in known]:
                     raise other_data(
                         f"answers of {runs[phase].spec}",
                         "questions that the task has",
                         f"{len(gone)} others, first {gone[0]!r}",
                     )
-                given = zip(scores.uids, predictions(scores), strict=True)
-                answer, share = _commonest([examples[uid].choices[i] for uid, i in given])
+            row = {"model": model, "eval_task": task, "seed": spec.seed, "n": n}
+            _, row["true_share"] = _commonest([e.choices[e.label] for e in examples])
+            for phase, of_phase in scores.items():
+                given = zip(of_phase.uids, predictions(of_phase), strict=True)
+                answer, share = _commonest([known[uid].choices[i] for uid, i in given])
                 row |= {f"{phase}_answer": answer, f"{phase}_share": share}
             rows.append(row)
     of_phases = [f"{phase}_{what}" for phase in PHASES for what in ("answer", "share")]

@@ -7,13 +7,24 @@ the letter, where a task's note in `tasks` does not say otherwise. Rows come fro
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forgetlib.schema import InputError, require_texts, require_whole
+import numpy as np
+import pandas as pd
+
+from forgetlib.schema import (
+    ForgetlibError,
+    InputError,
+    is_null,
+    require_label,
+    require_texts,
+    utf8,
+)
 
 Row = Mapping[str, Any]
+Path = tuple[str | int, ...]  # where in a row a value is: ("choices", "text", 0)
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,11 @@ class Question:
     def __post_init__(self) -> None:
         for name in ("prompts", "choices"):
             what = f"{name} of a question"
-            require_texts(what, getattr(self, name), "a tuple of str", "Convert them to str.")
+            do = "Convert them to str."
+            texts = require_texts(what, getattr(self, name), "a tuple of str", do)
+            object.__setattr__(self, name, texts)
+            for text in texts:
+                utf8(what, text)
         if len(self.prompts) != len(self.choices):
             raise InputError(
                 f"question {self.prompts[:1]}",
@@ -42,9 +57,9 @@ class Question:
             )
         # Rows without a label have -1, which as an index would be the last choice.
         do = "Leave out rows without a label: their question is None."
-        require_whole(
-            f"gold of question {self.prompts[:1]}", self.gold, 0, len(self.choices) - 1, do
-        )
+        what = f"gold of question {self.prompts[:1]}"
+        gold = require_label(what, self.gold, len(self.choices), do)
+        object.__setattr__(self, "gold", gold)
 
 
 def ask(prompt: str, choices: Sequence[str], gold: int) -> Question:
@@ -57,6 +72,155 @@ def ask(prompt: str, choices: Sequence[str], gold: int) -> Question:
             do="Write [...] around it: its letters are no choices.",
         )
     return Question((prompt,) * len(choices), tuple(choices), gold)
+
+
+# --- rows that lack something --------------------------------------------------------------------
+
+MARK = "\ufdd0"  # stands for a null in a trial; Unicode keeps it out of every text
+
+
+class Lacking(Exception):
+    """A question needs a field in which its row has nothing.
+
+    kind: "null", "empty", or "absent" where the row has no such field
+    field: "choices.text", for example; or the part of the question that is empty
+    """
+
+    def __init__(self, kind: str, field: str) -> None:
+        super().__init__(f"{kind} {field}")
+        self.kind, self.field = kind, field
+
+
+def asked(function: Callable[[Row], Question | None], row: Row) -> Question | None:
+    """What a task's function asks about a row. Raises Lacking, or what the function raises.
+
+    The function sees None for every null, NaN included. It may make something of it; but a null
+    that it writes into the question as the word "None", or over which it stumbles, is lacking. So
+    is an empty text over which it stumbles. Whether it was that, a trial tells with another value
+    in its place.
+    """
+    leaves = list(_leaves(row))
+    nulls = [path for path, leaf in leaves if is_null(leaf)]
+    for path in nulls:
+        row = _with(row, path, None)
+    found = _outcome(function, row)
+    stumbled = isinstance(found, Exception)
+    if stumbled or (isinstance(found, Question) and "none" in _text(found)):
+        suspects = [("null", path) for path in nulls]
+        if isinstance(row, Mapping):
+            watched = _Watched(row)
+            _outcome(function, watched)
+            suspects += [("absent", (field,)) for field in watched.absent]
+        if stumbled:
+            empty = (path for path, leaf in leaves if isinstance(leaf, str) and not leaf.strip())
+            suspects += [("empty", path) for path in empty]
+        for kind, path in suspects:
+            if _matters(found, _outcome(function, _with(row, path, MARK))):
+                names = [key for key in path if isinstance(key, str)] or [*map(str, path)]
+                raise Lacking(kind, ".".join(names)) from (found if stumbled else None)
+    if stumbled:
+        raise found
+    if isinstance(found, Question) and (part := _empty_part(found)):
+        raise Lacking("empty", part)
+    return found
+
+
+def _empty_part(question: Question) -> str:
+    """What a question has no text for, though no example can be made without; "" for nothing."""
+    others = [c for i, c in enumerate(question.choices) if i != question.gold]
+    if not question.prompts[question.gold].strip():
+        return "prompt"
+    if not question.choices[question.gold].strip():
+        return "true response"
+    return "distractor" if others and not "".join(others).strip() else ""
+
+
+def _outcome(function: Callable[[Row], Question | None], row: Row) -> Any:
+    """What a question function returns, or what it raises."""
+    try:
+        return function(row)
+    except Exception as error:
+        return error
+
+
+def _matters(found: Question | Exception, trial: Any) -> bool:
+    """Whether a question function, given a mark instead of nothing, does something else.
+
+    Where it had made a question: whether the mark stands where the word "None" stood.
+    """
+    if isinstance(found, Exception):
+        return _complaint(found) != _complaint(trial)
+    if not isinstance(trial, Question):
+        return False
+    n_marks = _text(trial).count(MARK)
+    return n_marks > 0 and _text(found).count("none") == _text(trial).count("none") + n_marks
+
+
+def _complaint(outcome: Any) -> tuple[str, ...]:
+    """What an exception is about. Ours name the question, which has the mark in any case."""
+    if isinstance(outcome, ForgetlibError):
+        return outcome.expected, outcome.found
+    return type(outcome).__name__, str(outcome)
+
+
+def _text(question: Question) -> str:
+    return "\n".join((*question.prompts, *question.choices)).casefold()
+
+
+def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The values in a row that hold no others, each with its place."""
+    parts: Any
+    if isinstance(value, Mapping | pd.Series):
+        parts = value.items()
+    elif isinstance(value, list | tuple) or _holds_objects(value):
+        parts = enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, part in parts:
+        yield from _leaves(part, (*path, key))
+
+
+def _with(value: Any, path: Path, leaf: Any) -> Any:
+    """A copy of a row, or of a part of it, with another value at this place."""
+    if not path:
+        return leaf
+    key, *rest = path
+    if isinstance(value, Mapping):
+        return {**value, key: _with(value.get(key), tuple(rest), leaf)}
+    changed: Any
+    if isinstance(value, pd.Series):
+        changed = value.astype(object)  # of numbers or texts, None would be NaN again
+    else:
+        changed = value.copy() if isinstance(value, np.ndarray) else list(value)
+    changed[key] = _with(value[key], tuple(rest), leaf)
+    if isinstance(value, tuple):
+        return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
+    return changed
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == object and value.ndim > 0
+
+
+class _Watched(dict[str, Any]):
+    """A row that remembers which fields it was asked for that it does not have."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.absent: list[str] = []
+
+    def get(self, field: str, default: Any = None) -> Any:
+        if field not in self and default is None:
+            self.absent.append(field)
+        return super().get(field, default)
+
+    def __missing__(self, field: str) -> Any:
+        self.absent.append(field)
+        raise KeyError(field)
+
+
+# --- the tasks -----------------------------------------------------------------------------------
 
 
 def arc(row: Row) -> Question:
@@ -184,7 +348,7 @@ def wnli(row: Row) -> Question:
 
 
 def wic(row: Row) -> Question:
-    word = row["sentence1"][row["start1"] : row["end1"]]
+    word = row["sentence1"][int(row["start1"]) : int(row["end1"])]  # from or to None is no error
     prompt = (
         f"Sentence 1: {row['sentence1']}\nSentence 2: {row['sentence2']}\n"
         f"Question: Is the word '{word}' used in the same way in the two sentences above?\nAnswer:"

@@ -9,7 +9,10 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from types import UnionType
@@ -30,6 +33,7 @@ class ForgetlibError(Exception):
     """Every error says what is wrong, what was expected, what was found, and what to do."""
 
     def __init__(self, what: str, *, expected: object, found: object, do: str) -> None:
+        self.what, self.expected, self.found = what, str(expected), str(found)
         super().__init__(f"{what}: expected {expected}, found {found}. {do}")
 
 
@@ -69,12 +73,59 @@ def require_whole(
     least: int = 0,
     most: int | None = None,
     do: str = "Correct the number.",
-) -> None:
-    """Raise InputError unless the value is an int of Python's own, as JSON can hold no other."""
-    if type(value) is not int or value < least or (most is not None and value > most):
+) -> int:
+    """The number as an int of Python's own, as JSON can hold no other; InputError where it is none.
+
+    Integers of NumPy and PyTorch, single ones, are whole numbers too.
+
+    do: what to do where `int` would not make it one
+    """
+    number = _whole(value)
+    if number is None or number < least or (most is not None and number > most):
         until = "" if most is None else f" to {most}"
         expected = f"a whole number from {least}{until}"
+        do = "Convert it with int(...)." if number is None and _says_whole(value) else do
         raise InputError(what, expected=expected, found=repr(value), do=do)
+    return number
+
+
+def require_label(what: str, value: object, n_choices: int, unlabelled: str) -> int:
+    """The index of one of so many choices, as an int of Python's own; InputError where it is none.
+
+    unlabelled: what to do where there is no label, for which data sets write null or -1
+    """
+    without = is_null(value) or _whole(value) == -1
+    do = unlabelled if without else "The label is the index of the true response."
+    return require_whole(what, value, 0, n_choices - 1, do)
+
+
+def _whole(value: Any) -> int | None:
+    """The value as an int of Python's own; None where it is no integer, or a truth value."""
+    if type(value) is int:
+        return value
+    is_truth = isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+    if is_truth or getattr(value, "ndim", None):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _says_whole(value: object) -> bool:
+    """Whether int(value) is what was meant: "0", 0.0 or True."""
+    if isinstance(value, str):
+        return re.fullmatch(r"\s*[+-]?\d+\s*", value) is not None
+    if isinstance(value, float | np.floating):
+        return float(value).is_integer()
+    return isinstance(value, bool | np.bool_)
+
+
+def is_null(value: Any) -> bool:
+    """Whether the value is one of those that stand for none: None, NaN, and those of pandas."""
+    if isinstance(value, float) or getattr(value, "ndim", 1) == 0:
+        return bool(value != value)  # only NaN, and a date that is none, differ from themselves
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def require_number(what: str, value: Any, expected: str, fits: Callable[[float], bool]) -> float:
@@ -91,10 +142,26 @@ def require_name(what: str, value: object) -> None:
         raise InputError(what, expected="a name", found=repr(value), do="Name one.")
 
 
-def require_texts(what: str, value: object, expected: str, do: str) -> None:
-    """Raise InputError unless the value is a tuple of str: a single str would be its letters."""
+def require_texts(what: str, value: object, expected: str, do: str) -> tuple[str, ...]:
+    """The texts, as str of Python's own; InputError where it is no tuple of str.
+
+    A single str would be its letters. NumPy's are str too, but written otherwise.
+    """
     if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
         raise InputError(what, expected=expected, found=repr(value), do=do)
+    return tuple(str(text) for text in value)
+
+
+def require_distinct_uids(what: str, uids: Sequence[str]) -> None:
+    """Raise InputError where a uid is there twice: scores and labels are told apart by it."""
+    if len(set(uids)) < len(uids):
+        repeated = sorted(uid for uid, count in Counter(uids).items() if count > 1)
+        raise InputError(
+            what,
+            expected="every uid once",
+            found=f"repeated {repeated[:3]}",
+            do="Remove the duplicates before scoring.",
+        )
 
 
 def utf8(what: str, text: str) -> bytes:
@@ -159,7 +226,7 @@ def hash_uniform(purpose: str, seed: int, uid: str) -> float:
     random label) comes from here, so that none depends on how many examples there are or on their
     order: the first 100 examples of a task are a prefix of the first 1000.
     """
-    require_whole("seed", seed)
+    seed = require_whole("seed", seed)
     text = utf8("uid", f"{purpose}|{seed}|{uid}")
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
@@ -194,7 +261,8 @@ class Example:
             )
         for name in ("prompts", "choices"):
             expected = f"{name} to be a tuple of str"
-            require_texts(what, getattr(self, name), expected, "Convert them to str.")
+            texts = require_texts(what, getattr(self, name), expected, "Convert them to str.")
+            object.__setattr__(self, name, texts)
         if len(self.choices) < 2:
             raise wrong(
                 "at least two choices",
@@ -222,8 +290,9 @@ class Example:
                 repr(self.choices),
                 "Two equal responses cannot be told apart: drop the question.",
             )
-        do = "The label is the index of the true response."
-        require_whole(f"label of {what}", self.label, 0, len(self.choices) - 1, do)
+        do = "It has no true response: leave the example out."
+        label = require_label(f"label of {what}", self.label, len(self.choices), do)
+        object.__setattr__(self, "label", label)
 
     @property
     def task(self) -> str:
@@ -262,7 +331,8 @@ class TrainConfig:
             # Equal settings have one run_id, though JSON tells 0, 0.0 and -0.0 apart.
             object.__setattr__(self, name, number)
         for name, least in (("epochs", 1), ("batch_size", 1), ("record_steps", 0)):
-            require_whole(f"TrainConfig.{name}", getattr(self, name), least)
+            whole = require_whole(f"TrainConfig.{name}", getattr(self, name), least)
+            object.__setattr__(self, name, whole)
         require_one_of("TrainConfig.optimizer", self.optimizer, OPTIMIZERS)
 
 
@@ -320,7 +390,8 @@ class RunSpec:
         for name, allowed in (("condition", CONDITIONS), ("tuning", TUNINGS), ("dtype", DTYPES)):
             require_one_of(f"RunSpec.{name}", getattr(self, name), allowed)
         for name, least in (("n_train", 1), ("n_eval", 1), ("seed", 0)):
-            require_whole(f"RunSpec.{name}", getattr(self, name), least)
+            whole = require_whole(f"RunSpec.{name}", getattr(self, name), least)
+            object.__setattr__(self, name, whole)
         if self.probe and not self.train_tasks == self.eval_tasks == self.train_tasks[:1]:
             raise InputError(
                 "RunSpec with probe=True",
@@ -423,14 +494,7 @@ class Scores:
                 found=f"{n} uids, {shape} and {self.n_tokens.shape}",
                 do="Score at least one example, and every choice of it.",
             )
-        if len(set(self.uids)) != n:
-            repeated = sorted({u for u in self.uids if self.uids.count(u) > 1})
-            raise InputError(
-                "Scores",
-                expected="every uid once",
-                found=f"repeated {repeated[:3]}",
-                do="Remove the duplicates before scoring.",
-            )
+        require_distinct_uids("Scores", self.uids)
         if not np.isfinite(self.log_likelihoods).all():
             bad = [self.uids[i] for i in np.flatnonzero(~np.isfinite(self.log_likelihoods).all(1))]
             raise InputError(

@@ -9,13 +9,16 @@ A source yields ("<split>/<row number>", row) pairs, anew at each call, and read
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,14 +33,26 @@ class DataMissing(ForgetlibError, RuntimeError):
     """A task's data are not where they were looked for."""
 
 
-def chain(*sources: Rows) -> Rows:
-    return lambda: (pair for source in sources for pair in source())
+@dataclass(frozen=True)
+class Source:
+    """Rows, and where they are, as an error says it."""
+
+    place: str
+    read: Rows
+
+    def __call__(self) -> Iterable[tuple[str, Row]]:
+        return self.read()
+
+
+def chain(*sources: Rows) -> Source:
+    places = " and ".join(source.place for source in sources if isinstance(source, Source))
+    return Source(places, lambda: (pair for source in sources for pair in source()))
 
 
 # --- the embedded data ---------------------------------------------------------------------------
 
 
-def arrow(*folders: str) -> Rows:
+def arrow(*folders: str) -> Source:
     """Rows of saved copies of hub datasets, one folder a split."""
 
     def rows() -> Iterator[tuple[str, Row]]:
@@ -51,14 +66,16 @@ def arrow(*folders: str) -> Rows:
             for number, row in enumerate(Dataset.from_file(str(path))):
                 yield f"{part}/{number}", row
 
-    return rows
+    return Source(", ".join(f"hf_datasets/{folder}" for folder in folders), rows)
 
 
-def requests(folder: str, part: str) -> Rows:
+def requests(folder: str, part: str) -> Source:
     """Documents of a request file, which lists a document once for every choice."""
 
+    file = f"oe_eval_tasks/{folder}/requests.jsonl.gz"
+
     def rows() -> Iterator[tuple[str, Row]]:
-        path = assets.data_dir() / "oe_eval_tasks" / folder / "requests.jsonl.gz"
+        path = assets.data_dir() / file
         seen: set[str] = set()
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for line in lines:
@@ -67,7 +84,7 @@ def requests(folder: str, part: str) -> Rows:
                     seen.add(request["native_id"])
                     yield f"{part}/{len(seen) - 1}", request["doc"]
 
-    return rows
+    return Source(file, rows)
 
 
 # --- the hub, or a folder laid out like it -------------------------------------------------------
@@ -94,7 +111,7 @@ def hub_folder() -> Path | None:
     return folder
 
 
-def hub(repository: str, config: str | None, *splits: str, gated: bool = False) -> Rows:
+def hub(repository: str, config: str | None, *splits: str, gated: bool = False) -> Source:
     """Rows of those of these splits that a repository's config has.
 
     They are looked for where `hub_folder` says. Raises DataMissing where there are none.
@@ -115,7 +132,11 @@ def hub(repository: str, config: str | None, *splits: str, gated: bool = False) 
             for number, row in enumerate(found[split]):
                 yield f"{split}/{number}", row
 
-    return rows
+    return Source(_named(repository, config), rows)
+
+
+def _named(repository: str, config: str | None) -> str:
+    return repository + (f", config {config}" if config else "")
 
 
 @cache
@@ -140,8 +161,79 @@ def _load(
         cache_dir = Path(settings.HF_DATASETS_CACHE) / "forgetlib" / digest
     try:
         return load_dataset(where, config, cache_dir=cache_dir)
+    except exceptions.DatasetGenerationError as error:
+        types = _types(where, config, cache_dir)
+        differences = _differences(types)
+        if differences:  # `datasets` takes the types of the first file for those of all
+            with contextlib.suppress(exceptions.DatasetGenerationError):
+                features = _joined(types)
+                return load_dataset(where, config, cache_dir=cache_dir, features=features)
+        reason = "; ".join([_reason(error), *differences])
+        raise _missing(folder, repository, config, gated, reason) from error
     except (exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-        raise _missing(folder, repository, config, gated, str(error)) from error
+        raise _missing(folder, repository, config, gated, _reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says, and what the one says that began it."""
+    said = [str(error)]
+    first = error
+    while (before := first.__cause__) is not None:
+        first = before
+    if first is not error:
+        said.append(f"{type(first).__name__}: {first}")
+    return ": ".join(text.strip().rstrip(".:") for text in said)[:1000]
+
+
+def _types(where: str, config: str | None, cache_dir: Path | None) -> dict[str, Any]:
+    """The features of each of a config's Parquet files, by path; of others, none."""
+    import fsspec
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features, load_dataset_builder
+
+    builder = load_dataset_builder(where, config, cache_dir=cache_dir)
+    found = {}
+    for files in (builder.config.data_files or {}).values():
+        for path in files:
+            with contextlib.suppress(pa.ArrowInvalid, OSError), fsspec.open(path, "rb") as file:
+                found[path] = Features.from_arrow_schema(pq.read_schema(file))
+    return found
+
+
+def _joined(types: Mapping[str, Any]) -> Any:
+    """Features of which each file's are a case: another file's type where one has only nulls."""
+    from datasets import Features, Value
+
+    def join(one: Any, other: Any) -> Any:
+        if one == Value("null"):
+            return other
+        if isinstance(one, dict) and isinstance(other, dict):
+            both = {name: join(of, other.get(name, of)) for name, of in one.items()}
+            return other | both
+        if hasattr(one, "feature") and hasattr(other, "feature"):
+            return replace(one, feature=join(one.feature, other.feature))
+        return one
+
+    return Features(reduce(join, map(dict, types.values())))
+
+
+def _differences(types: Mapping[str, Any]) -> list[str]:
+    """The columns that have not the same type in all files: which in which."""
+    columns = {name: None for of_file in types.values() for name in of_file}
+    found = []
+    for column in columns:
+        files: dict[str, list[str]] = {}
+        for path, of_file in types.items():
+            kind = of_file.get(column, "none")
+            kind = str(getattr(kind, "dtype", kind))
+            files.setdefault(kind, []).append(Path(path).name)
+        if len(files) > 1:
+            where = ", ".join(
+                f"{kind} in {' and '.join(names[:3])}" for kind, names in files.items()
+            )
+            found.append(f"column {column!r} is {where}")
+    return found
 
 
 def _missing(
@@ -155,7 +247,7 @@ def _missing(
     if gated:
         do += " Its publisher has terms: accept them on that page, and log in with `hf auth login`."
     return DataMissing(
-        f"data of {repository}" + (f", config {config}" if config else ""),
+        f"data of {_named(repository, config)}",
         expected=f"a data set {'on the hub' if folder is None else f'in {folder / repository}'}",
         found=" ".join(reason.split()),
         do=do,
@@ -179,7 +271,7 @@ SYNTHETIC_WORDS = (
 )
 
 
-def synthetic(name: str) -> Rows:
+def synthetic(name: str) -> Source:
     """A seeded generator of one synthetic task's questions.
 
     Every prompt carries two random names, by which a model can remember the single question, and
@@ -213,4 +305,4 @@ def synthetic(name: str) -> Rows:
                 question = ask(prompt, choices, good)
             yield f"synthetic/{number}", {"question": question}
 
-    return rows
+    return Source("the generator", rows)

@@ -10,6 +10,7 @@ names the task there. Where it is empty, `Task.note` says why.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -18,17 +19,27 @@ from itertools import compress
 import pandas as pd
 
 from forgetlib import prompts
-from forgetlib.prompts import Question, Row
+from forgetlib.prompts import Lacking, Question, Row, asked
 from forgetlib.prompts import ask as ask  # with `tasks` alone, one can write a task of one's own
 from forgetlib.schema import (
     Example,
+    ForgetlibError,
     InputError,
     hash_uniform,
     require_one_of,
     require_whole,
 )
 from forgetlib.sources import SYNTHETIC_WORDS as SYNTHETIC_WORDS  # all words of the suite `tiny`
-from forgetlib.sources import DataMissing, Rows, arrow, chain, hub, requests, synthetic
+from forgetlib.sources import (
+    DataMissing,
+    Rows,
+    Source,
+    arrow,
+    chain,
+    hub,
+    requests,
+    synthetic,
+)
 
 TEST_SHARE = 0.4  # of the questions, where the source's own splits are not used
 ANSWER_FORMATS = ("text", "verbaliser")
@@ -100,8 +111,34 @@ def normalised(example: Example) -> str:
 @cache
 def questions(name: str) -> tuple[tuple[str, Question], ...]:
     """Every usable question of a task, as (uid, question), in the source's order."""
+    return tuple(_read(name)[0].items())
+
+
+def question(uid: str) -> Question:
+    """The question that an example is made from, with all its choices."""
+    return _read(uid.partition("/")[0])[0][uid]
+
+
+def left_out(name: str) -> dict[str, str]:
+    """The rows of a task that lack what their question needs: uid -> "null passage", for example.
+
+    Nulls, fields that only other rows have, and empty texts. Rows for which the task's function
+    says None are not counted.
+    """
+    return dict(_read(name)[1])
+
+
+@cache
+def _read(name: str) -> tuple[dict[str, Question], dict[str, str]]:
+    """The questions of a task's rows, and what those lack that have none, both by uid.
+
+    What is left out is told once, when it is read.
+    """
     task = get(name)
-    found: dict[str, Question | None] = {}
+    seen: set[str] = set()
+    fields: set[str] = set()
+    found: dict[str, Question] = {}
+    lacking: dict[str, Lacking] = {}
     for pair in task.rows():
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
             raise InputError(
@@ -110,33 +147,67 @@ def questions(name: str) -> tuple[tuple[str, Question], ...]:
                 found=repr(pair)[:300],
                 do="Give every row its name in the source.",
             )
-        uid = f"{name}/{pair[0]}"
-        if uid in found:
+        uid, row = f"{name}/{pair[0]}", pair[1]
+        if uid in seen:
             raise InputError(
                 f"rows of task {name!r}",
                 expected="every row under a name of its own",
                 found=f"{pair[0]!r} twice",
                 do="Number the rows of a split.",
             )
-        found[uid] = _question(task, uid, pair[1])
-    return tuple((uid, question) for uid, question in found.items() if question is not None)
+        seen.add(uid)
+        if isinstance(row, Mapping):
+            fields.update(row)
+        try:
+            question = _question(task, uid, row)
+        except Lacking as error:
+            lacking[uid] = error
+        else:
+            if question is not None:
+                found[uid] = question
+    for uid, lack in lacking.items():
+        if lack.kind == "absent" and lack.field not in fields:  # of no row: it is misspelt
+            raise _unusable(task, uid, f"KeyError: {lack.field!r}, a field of no row") from lack
+    reasons = {uid: str(lack) for uid, lack in lacking.items()}
+    if reasons:
+        said = _first(reasons)
+        warnings.warn(f"task {name!r} goes on without {said}", stacklevel=3)
+    return found, reasons
+
+
+def _first(reasons: Mapping[str, str]) -> str:
+    """How many rows were left out, and why the first of them was."""
+    uid, why = next(iter(reasons.items()))
+    return f"{len(reasons)} rows that lack what their question needs, first {uid!r}: {why}"
 
 
 def _question(task: Task, uid: str, row: Row) -> Question | None:
-    """What the task asks about a row; what its function does wrong is said with the row's name."""
-
-    def wrong(found: str) -> InputError:
-        expected = "a Question, or None where it cannot be used"
-        do = "Correct the task's question function."
-        return InputError(f"row {uid!r}", expected=expected, found=found, do=do)
-
+    """What the task asks about a row; what goes wrong is said with the row's name."""
     try:
-        question = task.question(row)
+        question = asked(task.question, row)
+    except Lacking:
+        raise
     except Exception as error:
-        raise wrong(f"{type(error).__name__}: {error}".rstrip(".")) from error
+        raise _unusable(task, uid, error) from error
     if question is not None and not isinstance(question, Question):
-        raise wrong(repr(question)[:300])
+        raise _unusable(task, uid, repr(question)[:300])
     return question
+
+
+def _unusable(task: Task, uid: str, found: str | Exception) -> InputError:
+    """The error for a row that makes no question: a task's own function is to blame, or the data.
+
+    Functions of the package were written for data as they were published.
+    """
+    said = f"{type(found).__name__}: {found}" if isinstance(found, Exception) else found
+    expected = "a Question, or None where it cannot be used"
+    do = "Correct the task's question function."
+    if task.name in _BUILT_IN and isinstance(task.rows, Source):
+        expected = f"what a row of {task.rows.place} holds"
+        do = "The data there are damaged, or of another version: correct this row, or drop it."
+        if isinstance(found, ForgetlibError):  # without its advice, which is for a function
+            said = f"{found.what}: expected {found.expected}, found {found.found}"
+    return InputError(f"row {uid!r}", expected=expected, found=said.rstrip("."), do=do)
 
 
 @dataclass(frozen=True)
@@ -144,6 +215,7 @@ class Split:
     """A task's examples for one seed, in the order in which a smaller n takes them.
 
     n_overlap: training examples removed because the test set asks the same
+    n_left_out: rows that lack what their question needs, of both sets and all seeds (`left_out`)
     carved: whether both were carved from the same rows, anew for each seed; else they are the
         source's own splits, and the seed decides their order
     """
@@ -152,6 +224,7 @@ class Split:
     test: tuple[Example, ...]
     n_overlap: int
     carved: bool
+    n_left_out: int = 0
 
 
 @lru_cache(maxsize=64)
@@ -175,7 +248,7 @@ def split(name: str, seed: int) -> Split:
     asked = {normalised(e) for e in test}
     pool = tuple(compress(examples, in_train))
     train = tuple(e for e in pool if normalised(e) not in asked)
-    return Split(train, test, len(pool) - len(train), carved)
+    return Split(train, test, len(pool) - len(train), carved, len(left_out(name)))
 
 
 def load(name: str, part: str, n: int, seed: int) -> list[Example]:
@@ -185,10 +258,11 @@ def load(name: str, part: str, n: int, seed: int) -> list[Example]:
     require_whole("seed", seed)
     examples = getattr(split(name, seed), part)[:n]
     if not examples:
+        reasons = left_out(name)
         raise InputError(
             f"task {name!r}",
             expected=f"at least one usable {part} example",
-            found="none",
+            found="none" + (f", but {_first(reasons)}" if reasons else ""),
             do="Check the task's rows and its question function.",
         )
     return list(examples)
@@ -287,8 +361,8 @@ def add(task: Task) -> Task:
             do="The package has a task of this name: choose another.",
         )
     _TASKS[task.name] = task
-    questions.cache_clear()
-    split.cache_clear()
+    for function in (_read, questions, split):
+        function.cache_clear()
     return task
 
 

@@ -5,7 +5,7 @@ import pytest
 from synthetic import family
 
 from forgetlib import audit, stats
-from forgetlib.schema import Example
+from forgetlib.schema import Example, InputError
 
 
 def asked(prompt, choices, label, number=0):
@@ -80,7 +80,10 @@ def test_questions_with_neighbours_that_are_forgotten_more_are_seen():
 
     def load(task, part, n, seed):
         if part == "train":
-            return [asked("one two three four five six", ("a", "b"), 0)]
+            uids_there = results[2].scores["t/train"].uids
+            asks = ["one two three four five six", *(f"r{i} s{i} t{i}" for i in range(1, 100))]
+            pairs = zip(uids_there, asks, strict=True)
+            return [Example(uid, (ask, ask), ("a", "b"), 0) for uid, ask in pairs]
         return [
             Example(
                 uid,
@@ -95,4 +98,7 @@ def test_questions_with_neighbours_that_are_forgotten_more_are_seen():
     assert (row["n_with"], row["n_without"]) == (30, 70)
     assert row["lost_with"] == pytest.approx(25 / 30) and row["lost_without"] == 0
     assert 0.6 < row["difference_low"] < 25 / 30 < row["difference_high"] < 1
-    assert audit.neighbours(results, lambda *a: load("t", "test", 0, 0)).empty
+    alike |= set(range(100))
+    assert audit.neighbours(results, load).empty
+    with pytest.raises(InputError, match=r"train set of .*: expected questions .* 100 others"):
+        audit.neighbours(results, lambda *a: load("t", "test", 0, 0))

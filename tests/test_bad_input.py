@@ -335,9 +335,9 @@ BAD = [
         "TrainConfig.learning_rate",
     ),
     bad(
-        "n-train-of-numpy",
-        lambda box: replace(SPEC, n_train=np.int64(8)),
-        r"RunSpec.n_train: expected a whole number from 1, found np\.int64",
+        "n-train-a-float-of-numpy",
+        lambda box: replace(SPEC, n_train=np.float64(8)),
+        r"RunSpec.n_train: expected a whole number from 1, found np\.float64\(8\.0\)\. Convert it",
     ),
     bad("seed-a-truth-value", lambda box: replace(SPEC, seed=True), "RunSpec.seed: .*found True"),
     bad(
@@ -523,7 +523,17 @@ BAD = [
     bad(
         "own-question-whose-label-is-a-text",
         lambda box: mine(asked(gold="0")),
-        "gold.*found .*'0'",
+        r"gold.*found .*'0'\. Convert it with int",
+    ),
+    bad(
+        "own-question-whose-label-is-none",
+        lambda box: mine(asked(gold=None)),
+        "gold.*found None. Leave out rows without a label",
+    ),
+    bad(
+        "own-question-of-half-a-surrogate-pair-in-a-choice-that-is-not-drawn",
+        lambda box: mine(asked(choices=("a", "b", "\ud800"))),
+        "'mine/all/0'.*UTF-8",
     ),
     bad(
         "own-question-without-a-prompt",

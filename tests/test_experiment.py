@@ -185,13 +185,159 @@ def test_a_disk_that_is_full_when_weights_are_kept_is_an_error_that_says_so(proj
         results(small(), progress=False)
 
 
-def test_what_does_not_fit_the_model_is_found_before_the_training(project, monkeypatch):
+# --- questions that are too long for the model ---------------------------------------------------
+
+CONTEXT = 64  # tokens, of the tiny models, to which a word is one
+
+
+def words(n, first=0):
+    return " ".join(f"name{(first + i) % 200}" for i in range(n))
+
+
+@pytest.fixture
+def long():
+    """A task of 200 questions, whose longest choice ends 60 to 67 words after the prompt's start.
+
+    It is the true response, or one of two distractors.
+    """
+
+    def question(row):
+        i = row["i"]
+        lengths = [1, 1, 1]
+        lengths[i // 8 % 3] = 5
+        prompt = f"{words(55 + i % 8, i)} person{i % 24} city{i // 24}"
+        return tasks.ask(prompt, [words(n, k) for k, n in enumerate(lengths)], i // 24 % 3)
+
+    rows = [(f"all/{i}", {"i": i}) for i in range(200)]
+    yield tasks.add(tasks.Task("long", "synthetic", "text", lambda: rows, question))
+    tasks._TASKS.pop("long")
+
+
+def too_long(uid):
+    return 57 + int(uid.split("/")[2]) % 8 + 5 > CONTEXT
+
+
+def first_that_fit(part, n, seed):
+    fitting = [e.uid for e in tasks.load("long", part, 200, seed) if not too_long(e.uid)]
+    return tuple(fitting[:n])
+
+
+def long_study(**changes):
+    brief = TrainConfig(3e-3, epochs=1)
+    settings = {"tasks": ["tiny_city", "long"], "n_train": 12, "n_eval": 12, "tuned": brief}
+    settings |= {"forgetting": replace(brief, record_steps=2), "sizes": [5]}
+    return small(**(settings | changes))
+
+
+def test_questions_that_are_too_long_are_left_out_of_every_set_before_the_first_n(long, project):
+    """In training, testing and probing, of every condition, and in pairs."""
+    chosen = long_study()
+    found = results(chosen, progress=False)
+    own = [r for r in found if r.spec.train_tasks == r.spec.eval_tasks == ("long",)]
+    assert {r.spec.condition for r in own} == {"base", "true", "random", "flipped"}
+    assert {r.spec.n_train for r in own} == {12, 5}
+    for result in found:
+        for where, scores in result.scores.items():
+            task, part = where.split("/")
+            n = result.spec.n_train if part == "train" else result.spec.n_eval
+            loaded = tuple(e.uid for e in tasks.load(task, part, n, 0))
+            assert scores.uids == (first_that_fit(part, n, 0) if task == "long" else loaded)
+            assert len(scores) == n
+            if result.dynamics is not None and part == "train":
+                assert result.dynamics.uids == scores.uids
+            if result.probe is not None and part == "test":
+                assert result.probe.correct.shape[1] == n
+        assert ("too_long" in result.provenance) == any(w.startswith("long") for w in result.scores)
+    uids = [e.uid for e in tasks.load("long", "test", 200, 0)]
+    last = uids.index(first_that_fit("test", 12, 0)[-1])
+    passed = [uid for uid in uids[:last] if too_long(uid)]
+    told = own[0].provenance["too_long"]["long/test"]
+    assert told == {"n": len(passed), "first": passed[0]}
+    most = max(t["n"] for r in own for t in r.provenance["too_long"].values())
+    note = f"Questions left out of a set, too long for the model: long ({most})"
+    assert experiment.data_note(chosen) == note
+    assert experiment.data_note(small(tasks=["tiny_city"])) == ""
+
+
+def test_a_shared_start_goes_on_without_the_questions_that_are_too_long(long, project):
+    for result in results(long_study(start="shared"), "cross", progress=False):
+        assert result.scores["long/test"].uids == first_that_fit("test", 12, 0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_seed_and_no_distractor_decides_whether_a_question_fits(long, tiny, seed):
+    """By the longest choice, though in some of these the drawn ones are short."""
+    everything = tasks.load("long", "train", 200, seed)
+    drawn = [max(len(f"{p} {c}".split()) for p, c in zip(e.prompts, e.choices, strict=True))
+             for e in everything]  # fmt: skip
+    assert any(n <= CONTEXT and too_long(e.uid) for n, e in zip(drawn, everything, strict=True))
+    for n in (3, 30, 200):
+        taken, passed = experiment._fitting(tiny, "long", "train", n, seed)
+        assert tuple(e.uid for e in taken) == first_that_fit("train", n, seed)
+        assert all(map(too_long, passed))
+    assert len(taken) + len(passed) == len(everything)
+
+
+def test_what_just_fits_is_what_the_model_takes(long, tiny):
+    """The rule counts as `models.encode`, which refuses, over all choices of a question."""
+    fitting = 0
+    for uid, question in tasks.questions("long"):
+        pairs = [tasks.ask(question.prompts[0], [c, "it"], 0) for c in question.choices]
+        examples = [tasks.binarise(pair, uid, 0) for pair in pairs]
+        taken = []
+        for example in examples:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(tiny, "max_length", 10**6)
+                lengths = [len(models.encode(tiny, example, c).tokens) for c in (0, 1)]
+            taken.append(max(lengths) <= CONTEXT)
+        assert experiment._fits(tiny, question) == all(taken) == (not too_long(uid))
+        fitting += all(taken)
+    assert 0 < fitting < 200
+    with pytest.raises(InputError, match="at most 64 tokens"):  # who asks for it is told
+        scoring.score(tiny, tasks.load("long", "test", 24, 0))
+
+
+def test_no_more_questions_are_made_tokens_than_are_needed(long):
+    lm = models.load("tiny", dtype="float32", device="cpu")
+    taken, passed = experiment._fitting(lm, "long", "train", 5, 0)
+    assert len(lm._tokens) <= (len(taken) + len(passed)) * 4 < 100
+
+
+def test_a_task_without_a_question_that_fits_is_an_error_before_the_training(project, monkeypatch):
     from forgetlib import training
 
     monkeypatch.setattr(training, "finetune", lambda *a: pytest.fail("trained already"))
-    spec = replace(small().specs()[1], eval_tasks=("sciq",), model="tiny", probe=False)
-    with pytest.raises(InputError, match="at most 64 tokens"):
-        experiment.run(spec)
+    rows = [(f"all/{i}", {"q": f"{i} {words(64)}"}) for i in range(30)]
+    asked = lambda row: tasks.ask(row["q"], ["yes", "no"], 0)  # noqa: E731
+    tasks.add(tasks.Task("longer", "synthetic", "verbaliser", lambda: rows, asked))
+    spec = replace(small().specs()[1], eval_tasks=("longer",), model="tiny", probe=False)
+    try:
+        n = len(tasks.load("longer", "test", 30, 0))
+        said = f"task 'longer': expected a test question of at most 64 tokens.*none among {n}"
+        with pytest.raises(InputError, match=said):
+            experiment.run(spec)
+    finally:
+        tasks._TASKS.pop("longer")
+
+
+def test_rows_that_lack_something_are_told_with_a_run_and_in_the_figures(project):
+    rows = [(f"all/{i}", {"q": None if i % 10 == 7 else f"name{i}"}) for i in range(100)]
+    asked = lambda row: tasks.ask(f"what is {row['q']}", ["good", "bad"], 0)  # noqa: E731
+    tasks.add(tasks.Task("gaps", "synthetic", "verbaliser", lambda: rows, asked))
+    chosen = small(tasks=["tiny_city", "gaps"])
+    try:
+        with pytest.warns(UserWarning, match="task 'gaps' goes on without 10 rows"):
+            found = results(chosen, "own", progress=False)
+        told = [r.provenance.get("lacking") for r in found if r.spec.train_tasks == ("gaps",)]
+        assert told == [{"gaps": {"n": 10, "first": "gaps/all/7", "why": "null q"}}] * 3
+        assert all("lacking" not in r.provenance for r in found if "gaps" not in r.spec.train_tasks)
+        note = "Rows left out, with nothing where text is needed: gaps (10)"
+        assert experiment.data_note(chosen) == note
+    finally:
+        tasks._TASKS.pop("gaps")
+
+
+# --- variations ----------------------------------------------------------------------------------
 
 
 def test_a_variation_reuses_the_named_study_s_runs(tiny_results, monkeypatch):

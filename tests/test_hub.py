@@ -247,7 +247,8 @@ def write(folder, repository, config, **splits):
         {
             "config_name": part.name,
             "data_files": [
-                {"split": file.stem, "path": f"{part.name}/{file.name}"} for file in part.iterdir()
+                {"split": file.stem, "path": f"{part.name}/{file.name}"}
+                for file in sorted(part.iterdir())
             ],
         }
         for part in sorted(place.iterdir())
@@ -258,7 +259,7 @@ def write(folder, repository, config, **splits):
 
 def forget():
     """Read everything from its source again."""
-    for function in (tasks.questions, tasks.split, sources._load):
+    for function in (tasks._read, tasks.questions, tasks.split, sources._load):
         function.cache_clear()
 
 
@@ -624,6 +625,77 @@ def test_a_repository_is_loaded_once(hub, monkeypatch):
     tasks.missing(["cola_hub"])
     monkeypatch.delattr(datasets, "load_dataset")
     assert tasks.missing(["cola_hub"]) == {}
+
+
+# --- files of one config whose types differ -------------------------------------------------------
+
+
+def passages(*texts):
+    """Rows of BoolQ; a column without a text has the type of nulls."""
+    return [{"question": f"{i} {t}", "passage": t, "label": i % 2} for i, t in enumerate(texts)]
+
+
+@pytest.mark.parametrize("nulls_in", ["train", "validation"])
+def test_a_column_of_nulls_in_one_split_is_one_of_texts_in_the_other(hub, nulls_in):
+    """`datasets` takes the first split's type, and cannot make a null of a text."""
+    of_splits = {"train": passages("a", "b", "c"), "validation": passages("d", "e")}
+    of_splits[nulls_in] = passages(*[None] * len(of_splits[nulls_in]))
+    write(hub, "aps/super_glue", "boolq", **of_splits)
+    n = len(of_splits[nulls_in])
+    said = f"without {n} rows .* first 'boolq_hub/{nulls_in}/0': null passage"
+    with pytest.warns(UserWarning, match=said):
+        questions = tasks.questions("boolq_hub")
+    assert {uid.split("/")[1] for uid, _ in questions} == {"train", "validation"} - {nulls_in}
+    assert [q.prompts[0].split("\n")[0] for _, q in questions] == [
+        row["passage"] for rows in of_splits.values() for row in rows if row["passage"]
+    ]
+    split = tasks.split("boolq_hub", 0)
+    assert split.carved and split.n_left_out == n
+
+
+def test_nulls_within_lists_and_columns_of_one_file_alone_are_read_too(hub):
+    """In two files of one split, as a large split has them."""
+    first = [
+        {"question": f"q{i}", "answerKey": "A", "choices": options("x", "y")} for i in range(3)
+    ]
+    second = [row | {"choices": options(None, None), "more": 1} for row in first]
+    write(hub, "allenai/ai2_arc", "ARC-Easy", train=second, validation=first)
+    readme = hub / "allenai" / "ai2_arc" / "README.md"
+    configs = [{"config_name": "ARC-Easy", "data_files": "ARC-Easy/*.parquet"}]
+    readme.write_text(f"---\n{json.dumps({'configs': configs})}\n---\n")
+    with pytest.warns(UserWarning, match="without 3 rows"):
+        assert len(tasks.questions("arc_easy_hub")) == 3
+    assert set(tasks.left_out("arc_easy_hub").values()) == {"null choices.text"}
+
+
+def test_types_that_cannot_be_joined_are_named_with_their_column_and_their_files(hub):
+    texts = [row | {"label": "yes"} for row in passages("d", "e")]
+    write(hub, "aps/super_glue", "boolq", train=passages("a", "b"), validation=texts)
+    with pytest.raises(DataMissing) as error:
+        tasks.questions("boolq_hub")
+    message = str(error.value)
+    assert "column 'label' is int64 in train.parquet, string in validation.parquet" in message
+    assert "ArrowInvalid: Failed to parse string: 'yes' as a scalar of type int64" in message
+    assert "'passage'" not in message
+
+
+def test_what_began_an_error_is_said_with_it(no_folder, monkeypatch):
+    def load_dataset(repository, config, cache_dir):
+        try:
+            raise PermissionError("no access to the cache")
+        except PermissionError as error:
+            raise ConnectionError("it could not be loaded") from error
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    said = "found it could not be loaded: PermissionError: no access to the cache. Connect to"
+    with pytest.raises(DataMissing, match=said):
+        tasks.questions("cola_hub")
+
+
+def test_a_row_of_the_hub_that_is_not_as_published_is_named_with_its_repository(hub):
+    write_cola(hub, validation=[{"text": "x", "label": 0}])
+    with pytest.raises(InputError, match=r"'cola_hub/validation/0': .*nyu-mll/glue, config cola"):
+        tasks.questions("cola_hub")
 
 
 # --- the real data, where they are ---------------------------------------------------------------

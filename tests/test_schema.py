@@ -1,7 +1,9 @@
 from dataclasses import fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,9 @@ from forgetlib.schema import (
     Scores,
     TrainConfig,
     hash_uniform,
+    is_null,
     nearest,
+    require_distinct_uids,
     require_one_of,
 )
 
@@ -67,6 +71,74 @@ def test_a_bad_example_is_refused(changes, message):
     with pytest.raises(InputError, match="example") as error:
         example(**changes)
     assert message in str(error.value)
+
+
+LEAVE_OUT = "It has no true response: leave the example out."
+CONVERT, INDEX = "Convert it with int(...).", "The label is the index of the true response."
+
+
+@pytest.mark.parametrize(
+    ("label", "do"),
+    [
+        *((none, LEAVE_OUT) for none in (None, -1, np.int64(-1), float("nan"), np.float32("nan"))),
+        *((number, CONVERT) for number in ("1", " 0 ", 0.0, np.float64(1), True, np.True_)),
+        *(
+            (other, INDEX)
+            for other in (2, np.int64(2), -2, 0.5, "A", "", "1.0", np.array([1]), [1])
+        ),
+        *((other, INDEX) for other in (torch.tensor(1.0), torch.tensor(True), torch.tensor([0]))),
+    ],
+)
+def test_what_to_do_with_a_bad_label_is_said_of_its_value(label, do):
+    with pytest.raises(InputError) as error:
+        example(label=label)
+    said = "label of example 't/test/0': expected a whole number from 0 to 1"
+    assert str(error.value) == f"{said}, found {label!r}. {do}"
+
+
+@pytest.mark.parametrize(
+    "one", [1, np.int64(1), np.uint8(1), np.array(1), torch.tensor(1), torch.tensor(1).int()]
+)
+def test_integers_of_numpy_and_pytorch_are_whole_numbers_and_become_python_s(one):
+    assert example(label=one) == example(label=1) and type(example(label=one).label) is int
+    settings = replace(TRAIN, epochs=one, batch_size=one, record_steps=one)
+    spec = replace(FORGOTTEN, n_train=one, n_eval=one, train=settings)
+    same = replace(
+        FORGOTTEN,
+        n_train=1,
+        n_eval=1,
+        train=replace(TRAIN, epochs=1, batch_size=1, record_steps=1),
+    )
+    assert spec == same and spec.run_id == same.run_id
+    assert {type(v) for v in (spec.n_train, spec.n_eval, spec.train.epochs)} == {int}
+    assert replace(TUNED, seed=one).run_id == replace(TUNED, seed=1).run_id
+    assert hash_uniform("split", one, "t/test/0") == hash_uniform("split", 1, "t/test/0")
+
+
+def test_texts_of_numpy_become_python_s():
+    """They are written otherwise, and so hash otherwise where a run's data are hashed."""
+    made = example(prompts=(np.str_("p"),) * 2, choices=tuple(np.array(["a", "b"])))
+    assert repr(made) == repr(example())
+
+
+def test_uids_have_to_be_distinct():
+    assert require_distinct_uids("examples", ["a", "b"]) is None
+    said = r"examples: expected every uid once, found repeated \['a', 'b', 'c'\]. Remove the dup"
+    with pytest.raises(InputError, match=said):
+        require_distinct_uids("examples", [*"dcbaabcd"])
+
+
+@pytest.mark.parametrize(
+    ("value", "null"),
+    [
+        *((v, True) for v in (None, float("nan"), np.float16("nan"), np.datetime64("NaT"))),
+        *((v, True) for v in (pd.NA, pd.NaT, torch.tensor(float("nan")))),
+        *((v, False) for v in (0, "", "nan", "None", False, [], {}, [None], np.array([np.nan]))),
+        *((v, False) for v in (np.str_("nan"), np.int64(0), torch.tensor(0), float("inf"))),
+    ],
+)
+def test_what_stands_for_none_is_a_null(value, null):
+    assert is_null(value) is null
 
 
 def test_equal_continuations_of_different_prompts_are_an_example():

