@@ -13,7 +13,7 @@ FOLDER = Path(forgetlib.__file__).parent
 LAYERS = (
     {"schema"},
     {
-        *("assets", "prompts", "sources", "tasks", "audit", "labels", "store"),
+        *("assets", "prompts", "sources", "tasks", "audit", "labels", "store", "content"),
         *("stats", "crosstask", "measures", "regression"),
     },
     {"kernels", "packing", "parallel", "models", "scoring", "training", "probing"},
@@ -25,6 +25,7 @@ SIDEWAYS = {
     "sources": {"assets", "prompts"},
     "tasks": {"prompts", "sources"},
     "audit": {"stats", "tasks"},
+    "content": {"assets", "sources", "tasks"},
     "crosstask": {"stats"},
     "measures": {"stats"},
     "regression": {"stats"},

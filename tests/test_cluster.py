@@ -263,7 +263,7 @@ def test_the_command_line_computes_on_a_cluster_that_runs_already(ray_address, p
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
-    assert "tiny: 2 runs in" in done.stdout, done.stderr
+    assert "tiny: 2 runs stored in" in done.stdout, done.stderr
     assert "0 runs left, 0 workers, 0 died, 0 runs failed: 100%" in done.stderr
     assert open_store(small()).packed.exists()
 

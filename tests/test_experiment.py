@@ -177,7 +177,7 @@ def test_results_that_were_not_packed_before_a_kill_are_packed_by_the_next_call(
 def test_a_disk_that_is_full_when_weights_are_kept_is_an_error_that_says_so(project, monkeypatch):
     import safetensors.torch
 
-    def full(weights, path):
+    def full(weights, path, metadata):
         raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
@@ -242,7 +242,7 @@ def test_bad_input_is_refused(project, call, message):
 def test_the_command_line_computes_and_reports(project, capsys, monkeypatch):
     monkeypatch.setitem(STUDIES, "tiny", named_tiny())
     assert main(["tiny"]) == 0
-    assert "tiny: 6 runs in" in capsys.readouterr().out
+    assert "tiny: 6 runs stored in" in capsys.readouterr().out
     assert (project / "figures" / "tiny" / "results.parquet").exists()
 
 
