@@ -227,12 +227,13 @@ def _warn_of_impossible(results: Iterable[RunResult], path: Path) -> None:
     if not len(above) or (place := path.resolve()) in _warned:
         return
     _warned.add(place)
-    warnings.warn(
-        f"{'/'.join(path.parts[-3:])}: {len(above)} of {len(every)} log-likelihoods are above 0, "
-        f"the largest by {above.max():.2f} nats. An earlier version computed them, which in bf16 "
-        "rounded a token's logit otherwise than the sum that it is a share of. They are shown as "
-        "they are stored.",
-        stacklevel=2,
+    warnings.warn_explicit(
+        f"{len(above)} of {len(every)} log-likelihoods are above 0, the largest "
+        f"{above.max():.2f}: an earlier version computed them, which in bf16 rounded a token's "
+        "logit otherwise than the sum over the vocabulary. They are read as they are stored.",
+        UserWarning,
+        "/".join(path.parts[-3:]),  # in the place of a source file: the same on every machine
+        0,
     )
 
 
