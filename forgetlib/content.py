@@ -7,7 +7,7 @@ whose question function was edited, never gets an old result:
     model       of a folder, its files; of a hub id, its revision; of what a low-rank adapter is
                 for, that too; of the embedded model, the sha256 of its GGUF file
     revisions   by task, of the hub's repository that its rows are from
-    questions   by "<task>/<part>/<n>", of the questions that the run and its starts were given
+    questions   by "<task>/<part>", of the questions that the run and its starts took theirs from
 
 The last two are of tasks that can change: one's own, and those over the hub. The others' data have
 pinned hashes. An own task's functions count by the questions that they give: what a helper changes
@@ -22,6 +22,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -121,7 +122,8 @@ def _is_own(task: str) -> bool:
 
 def _repository(task: str) -> str | None:
     """Name the hub's repository that a task of the package is over; None: its data are pinned."""
-    return inspect.getclosurevars(tasks.get(task).rows).nonlocals.get("repository")
+    rows: Any = tasks.get(task).rows
+    return inspect.getclosurevars(getattr(rows, "read", rows)).nonlocals.get("repository")
 
 
 def can_change(task: str) -> bool:
@@ -148,25 +150,23 @@ def revision(task: str) -> str | None:
 
 
 def of_training(spec: RunSpec) -> dict[str, str]:
-    """Hash the questions that made a run's weights, its starts' too, by "<task>/train/<n>"."""
-    sets = {(t, s.n_train) for s in spec.lineage for t in s.train_tasks if can_change(t)}
-    return {f"{t}/train/{n}": _questions(t, "train", n, spec.seed) for t, n in sorted(sets)}
+    """Hash the questions that made a run's weights, its starts' too, by "<task>/train"."""
+    trained = {t for s in spec.lineage for t in s.train_tasks if can_change(t)}
+    return {f"{t}/train": _questions(t, "train", spec.seed) for t in sorted(trained)}
 
 
 def of_tasks(spec: RunSpec) -> dict[str, Any]:
     """Tell the content of a run's tasks and of its starts': revisions and questions."""
-    tested = {t for t in spec.eval_tasks if can_change(t)}
-    questions = of_training(spec) | {
-        f"{t}/test/{spec.n_eval}": _questions(t, "test", spec.n_eval, spec.seed)
-        for t in sorted(tested)
-    }
+    tested = sorted(t for t in spec.eval_tasks if can_change(t))
+    questions = of_training(spec) | {f"{t}/test": _questions(t, "test", spec.seed) for t in tested}
     names = sorted({key.split("/")[0] for key in questions})
     revisions = {t: now for t in names if (now := revision(t)) is not None}
     return {"revisions": revisions, "questions": questions}
 
 
-def _questions(task: str, part: str, n: int, seed: int) -> str:
-    return data_hash({task: tasks.load(task, part, n, seed)})
+def _questions(task: str, part: str, seed: int) -> str:
+    """Hash all of a part, as which of them a run takes may depend on the model too."""
+    return data_hash({task: tasks.load(task, part, sys.maxsize, seed)})
 
 
 # --- then and now --------------------------------------------------------------------------------
@@ -217,11 +217,11 @@ class Present:
 
     def _asked(self, data: str, seed: int) -> str | None:
         if (data, seed) not in self._questions:
-            task, part, n = data.split("/")
+            task, part = data.split("/")
             found = None
             # Of any kind, as its rows and questions are anybody's functions. Who computes is told.
             with contextlib.suppress(Exception if _is_own(task) else ForgetlibError):
-                found = _questions(task, part, int(n), seed)
+                found = _questions(task, part, seed)
             self._questions[data, seed] = found
         return self._questions[data, seed]
 

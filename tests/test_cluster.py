@@ -246,18 +246,54 @@ def test_a_node_with_another_version_is_an_error(ray_address, project, tmp_path,
         cluster.compute(small().specs("own"), store, ray_address, progress=False)
 
 
+class Unready(Exception):
+    """In the place of Ray's own errors; never raised."""
+
+
+def in_this_process():
+    """What the driver uses of Ray, where every call is done at once, in this process."""
+
+    def method(function):
+        return SimpleNamespace(remote=lambda *given: Reference(function(*given)))
+
+    def actor(*given):
+        worker = cluster.Worker(*given)
+        return SimpleNamespace(load=method(worker.load), run=method(worker.run))
+
+    return SimpleNamespace(
+        is_initialized=lambda: True,
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}],
+        remote=lambda of: SimpleNamespace(options=lambda **k: SimpleNamespace(remote=actor)),
+        get=lambda reference: reference.value,
+        wait=lambda references, timeout: (references[:1], references[1:]),
+        kill=lambda worker: None,
+        exceptions=SimpleNamespace(RayError=Unready),
+    )
+
+
+class Reference:
+    def __init__(self, value):
+        self.value = value
+
+
+@pytest.fixture
+def fake_ray(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", in_this_process())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 def test_a_model_that_a_worker_cannot_load_is_said_once_before_the_first_run(
-    ray_address, project, tmp_path, written
+    fake_ray, project, tmp_path, written
 ):
     store = Store(tmp_path / "none", tmp_path / "work")
     specs = small(models=["tiny", "no/model"]).specs()
     with pytest.raises(ClusterError) as raised:
-        cluster.compute(specs, store, ray_address, progress=False)
+        cluster.compute(specs, store, "auto", progress=False)
     text = str(raised.value)
     assert text.startswith(
         "a worker: expected a model that it can use, found ModelError: model 'no"
     )
-    assert text.count("no/model") == 1 or text.count("ModelError") == 1
+    assert text.count("ModelError") == 1
     assert written == []
 
 
@@ -274,17 +310,17 @@ def test_a_model_that_fails_in_a_later_run_is_said_once(project, tmp_path, monke
 
 
 def test_a_model_that_is_another_one_on_a_node_is_an_error_before_the_first_run(
-    ray_address, project, tmp_path, written
+    fake_ray, project, tmp_path, written
 ):
     present = Present()
     present.learn("tiny", "another")
     store = Store(tmp_path / "none", tmp_path / "work", present)
     specs = small(tasks=("tiny_city",)).specs("own")[:1]
     with pytest.raises(ClusterError, match=r"'tiny' of content 1, here another"):
-        cluster.compute(specs, store, ray_address, progress=False)
+        cluster.compute(specs, store, "auto", progress=False)
     assert written == []
     present.learn("tiny", None)  # what only the nodes have
-    cluster.compute(specs, store, ray_address, progress=False)
+    cluster.compute(specs, store, "auto", progress=False)
     assert present.model("tiny") == "1"
     assert store.read(specs[0].run_id).provenance["content"]["model"] == "1"
 
