@@ -366,7 +366,7 @@ class Store:
             return () if path.exists() else None
         try:
             found = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         stamp = [found.st_ino, found.st_size, found.st_mtime_ns]
         if path not in self._origins or self._origins[path][0] != stamp:
