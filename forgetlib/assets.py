@@ -12,6 +12,7 @@ complete or absent: everything is built in a temporary folder and renamed into p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +43,7 @@ PIP_DOWNLOAD = (
 # Of the first look: how long pip waits for a word of its index, unless its own settings say, and
 # how long for all that it tries, as an index can have many addresses.
 PATIENCE, LONGEST_LOOK = 3, 20
+SETTLED = 2.0  # seconds; what was written since may change again under the same time stamp
 
 
 class AssetError(ForgetlibError, RuntimeError):
@@ -149,6 +152,44 @@ def has_model() -> bool:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """Return a file's sha256, for which it is read only where its size or times are new.
+
+    What was found is kept in the cache. A damaged entry, or a cache that cannot be written, costs
+    the reading again and nothing else.
+    """
+    before = _stamp(path)
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    entry = cache_dir() / "digests" / f"{name}.json"
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(entry.read_text())
+        if isinstance(known, dict) and known.get("stamp") == before and "sha256" in known:
+            return str(known["sha256"])
+    digest = sha256_of(path)
+    if _stamp(path) == before and time.time() - path.stat().st_ctime > SETTLED:
+        with contextlib.suppress(OSError):
+            _keep(entry, json.dumps({"path": str(path), "stamp": before, "sha256": digest}))
+    return digest
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes with a file's content: the last cannot be set, as by `cp --preserve`."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a small file, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 # --- the cache: complete or absent ---------------------------------------------------------------

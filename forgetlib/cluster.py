@@ -25,11 +25,24 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from forgetlib import experiment, tasks
+from forgetlib import content, experiment, tasks
 from forgetlib.schema import ForgetlibError, RunResult, RunSpec
 from forgetlib.store import Store
 
 Lineage = list[RunSpec]  # runs to be done that share a root, each after the one it starts from
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run raised, as text, since not every exception can be sent.
+
+    good: whether the worker's process is as good as before
+    shared: whether all other runs of the model would raise too
+    """
+
+    why: str
+    good: bool
+    shared: bool
 
 
 class ClusterError(ForgetlibError, RuntimeError):
@@ -62,21 +75,26 @@ def compute(
     one run's weights in its temporary folder. Tasks of your own are sent along, with what a
     notebook or script defines; modules that they import have to be on the nodes.
 
-    Raises RunsFailed, at the end, where a run raised or its workers kept dying; ClusterError.
+    Every model is loaded once by one worker before the first run: what is wrong with it is said
+    then. Raises RunsFailed, at the end, where a run raised or its workers kept dying; ClusterError,
+    at once, where a worker cannot use a model.
     """
     missing = [s for s in specs if s.run_id not in store]
     if not missing:
         return
-    total = sum(map(experiment.cost, missing))
-    pause = 0.2 if sys.stderr.isatty() else 5.0
-    with (
-        _connected(address) as ray,
-        tqdm(total=total, unit="ex", disable=not progress, mininterval=pause) as bar,
-    ):
+    with _connected(address) as ray:
         driver = _Driver(ray, missing, store, max_retries)
+        first = driver.load(experiment.one_per_model(missing))
+        missing = [s for s in specs if s.run_id not in store]  # by what the models are there
+        experiment.warn_of_outdated(missing, store)
+        driver.add(missing)
+        total = sum(map(experiment.cost, missing))
+        pause = 0.2 if sys.stderr.isatty() else 5.0
+        bar = tqdm(total=total, unit="ex", disable=not progress, mininterval=pause)
         try:
-            driver.work(bar)
+            driver.work(bar, first)
         finally:
+            bar.close()
             for job in driver.jobs.values():
                 ray.kill(job.worker)
                 job.lock.release()
@@ -132,11 +150,7 @@ class _Driver:
 
     def __init__(self, ray: Any, specs: Sequence[RunSpec], store: Store, max_retries: int) -> None:
         self.ray, self.store, self.max_retries = ray, store, max_retries
-        lineages: dict[str, Lineage] = {}
-        for spec in specs:
-            lineages.setdefault(spec.lineage[0].run_id, []).append(spec)
-        # The costliest first: begun late, it would end last, alone.
-        self.queue = sorted(lineages.values(), key=lambda runs: -sum(map(experiment.cost, runs)))
+        self.queue: list[Lineage] = []
         self.jobs: dict[Any, _Job] = {}  # by the reference to their result
         self.deaths: Counter[RunSpec] = Counter()
         self.failures: dict[RunSpec, str] = {}
@@ -159,6 +173,38 @@ class _Driver:
         code = source_hash()  # now: who edits a file while a study runs is told by a new worker
         self.new_worker = lambda: actor.remote(own_tasks, n_threads, code)
 
+    def load(self, specs: Sequence[RunSpec]) -> Any:
+        """A worker that has loaded these runs' models, one after the other."""
+        worker = self.new_worker()
+        for spec in specs:
+            try:
+                outcome = self.ray.get(worker.load.remote(spec))
+            except self.ray.exceptions.RayError as error:
+                raise self.unfit(error) from error
+            if isinstance(outcome, Failure):
+                self.ray.kill(worker)
+                raise _unusable(outcome.why)
+            if (present := self.store.present) is None:
+                continue
+            if content.differ(outcome, here := present.model(spec.model)):
+                self.ray.kill(worker)
+                raise _unusable(f"{spec.model!r} of content {outcome}, here {here}")
+            present.learn(spec.model, outcome or here)  # this process may not have it
+        return worker
+
+    def unfit(self, error: Exception) -> ClusterError:
+        """What to say of a worker that could not even start, or died without a run to blame."""
+        said = " ".join(str(error).split())
+        return ClusterError("a worker", expected="to start", found=said, do="Correct its node.")
+
+    def add(self, specs: Sequence[RunSpec]) -> None:
+        """Queue these runs."""
+        lineages: dict[str, Lineage] = {}
+        for spec in specs:
+            lineages.setdefault(spec.lineage[0].run_id, []).append(spec)
+        # The costliest first: begun late, it would end last, alone.
+        self.queue = sorted(lineages.values(), key=lambda runs: -sum(map(experiment.cost, runs)))
+
     def nodes(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
@@ -169,8 +215,8 @@ class _Driver:
             for node in self.nodes()
         )
 
-    def work(self, bar: tqdm) -> None:
-        idle: list[Any] = []  # the worker that has just done a run
+    def work(self, bar: tqdm, first: Any) -> None:
+        idle = [first]  # later the worker that has just done a run
         while self.queue or self.jobs:
             while (idle or len(self.jobs) < self.room()) and (taken := self.take()):
                 spec, lineage, lock = taken
@@ -213,14 +259,15 @@ class _Driver:
             if isinstance(outcome, RunResult):
                 self.store.write(outcome)
                 good = True
+            elif outcome.shared:
+                self.ray.kill(job.worker)
+                raise _unusable(outcome.why)
             else:
-                self.failures[job.spec], good = outcome
+                self.failures[job.spec], good = outcome.why, outcome.good
         except self.ray.exceptions.RayError as error:
-            said = " ".join(str(error).split())
             if getattr(error, "actor_init_failed", False):
-                raise ClusterError(
-                    "a worker", expected="to start", found=said, do="Correct its node."
-                ) from error
+                raise self.unfit(error) from error
+            said = " ".join(str(error).split())
             self.deaths[job.spec] += 1
             if (n := self.deaths[job.spec]) > self.max_retries:
                 self.failures[job.spec] = f"its worker died {n} times, the last time: {said[:300]}"
@@ -239,6 +286,15 @@ class _Driver:
         said = f"{len(left)} runs left, {len(self.jobs)} workers, {self.deaths.total()} died"
         bar.set_description(f"{said}, {len(self.failures)} runs failed", refresh=False)
         bar.update(bar.total - bar.n - sum(map(experiment.cost, left)))
+
+
+def _unusable(why: str) -> ClusterError:
+    return ClusterError(
+        "a worker",
+        expected="a model that it can use",
+        found=why,
+        do="Correct it there, and start again: finished runs are kept.",
+    )
 
 
 # --- a worker ------------------------------------------------------------------------------------
@@ -264,8 +320,16 @@ class Worker:
         self.bench = experiment.Bench(self.store)
         self.root = ""
 
-    def run(self, spec: RunSpec, keep: bool) -> RunResult | tuple[str, bool]:
-        """A result; or why it raised, and whether this process is as good as before.
+    def load(self, spec: RunSpec) -> str | Failure | None:
+        """The content of a run's model, once it is loaded; or why it cannot be."""
+        try:
+            self.bench.load(spec)
+            return self.bench.digest()
+        except Exception as error:
+            return Failure(experiment.reason(error), good=False, shared=True)
+
+    def run(self, spec: RunSpec, keep: bool) -> RunResult | Failure:
+        """A result, or why it raised.
 
         keep: whether another run of the lineage will start from this one
         """
@@ -277,8 +341,11 @@ class Worker:
             if keep:
                 self.bench.keep(spec)
             return result
-        except Exception as error:  # sent as text, since not every exception can be
-            return experiment.reason(error), isinstance(error, ForgetlibError)
+        except Exception as error:
+            from forgetlib.models import ModelError
+
+            shared = isinstance(error, experiment.StudyError | ModelError)
+            return Failure(experiment.reason(error), isinstance(error, ForgetlibError), shared)
 
 
 def source_hash() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -19,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +28,7 @@ from filelock import Timeout
 from tqdm import tqdm
 
 import forgetlib
-from forgetlib import labels, tasks
+from forgetlib import content, labels, tasks
 from forgetlib.schema import (
     Example,
     ForgetlibError,
@@ -58,7 +57,7 @@ POLL_SECONDS = 2.0  # how often to look whether another process has finished its
 
 
 class StudyError(ForgetlibError, RuntimeError):
-    """A study's stored results and its definition do not fit together."""
+    """A study as a whole cannot go on: its results, its definition or its model do not fit."""
 
 
 class RunsFailed(ForgetlibError, RuntimeError):
@@ -417,11 +416,15 @@ def figures_dir(study: Study) -> Path:
     return root() / "figures" / study.name
 
 
-def open_store(study: Study) -> Store:
-    """The study's results; a variation also sees what its named study has packed."""
+def open_store(study: Study, *, any_content: bool = False) -> Store:
+    """The study's results; a variation also sees what its named study has packed.
+
+    any_content: whether those of models and questions count that have changed since
+    """
     named = study.name.removesuffix("-modified")
     packed = root() / "figures" / named / "results.parquet"
-    return Store(packed, root() / ".work" / study.name)
+    present = None if any_content else content.Present()
+    return Store(packed, root() / ".work" / study.name, present)
 
 
 # --- results -------------------------------------------------------------------------------------
@@ -437,7 +440,8 @@ def results(
     """All results of a study or of one part of it, in the order of its specs.
 
     Missing runs are computed first, in this process or on the Ray cluster at `ray_address` (see
-    `cluster.compute`). Several processes may call this for one study at the same time: each run is
+    `cluster.compute`); so are, with a warning, those whose model or questions have changed since
+    (see `content`). Several processes may call this for one study at the same time: each run is
     done by one of them. After a kill, finished runs are there, and the run in progress starts
     again. Raises RunsFailed, at the end, where a run raised. Tasks whose data cannot be had are
     left out, with a warning, and figures name them.
@@ -517,6 +521,8 @@ def _origins(study: Study) -> dict[str, dict[str, set[str]]]:
     store = open_store(study)
     found: dict[str, dict[str, set[str]]] = {}
     for run_id in store.others(()):
+        if run_id not in store:  # of another content
+            continue
         for where, scores in store.read(run_id).scores.items():
             task, part = where.split("/")
             of_part = found.setdefault(task, {}).setdefault(part, set())
@@ -575,13 +581,24 @@ def _counts_left_out(study: Study) -> dict[str, list[str]]:
 def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) -> None:
     """Compute every run that the store does not have.
 
-    A run that raises does not stop the others: RunsFailed names it at the end. What the store
-    cannot write stops at once, as it would for the others too; so does what raises in one of the
-    processes that share a model, since the others may be amid a pass.
+    Every model is loaded once before the first run: what is wrong with it is said then. A run that
+    raises does not stop the others: RunsFailed names it at the end. What the store cannot write,
+    and a model that fails or has changed, stops at once, as it would for the others too; so does
+    what raises in one of the processes that share a model, since the others may be amid a pass.
     """
     waiting = _told(lambda: [s for s in specs if s.run_id not in store])
-    n_done = len(specs) - len(waiting)
+    if not waiting:
+        return
     bench = Bench(store)
+    for spec in reversed(one_per_model(waiting)):  # the first run's last, which then stays
+        bench.load(spec)
+        if store.present is not None:
+            store.present.learn(spec.model, bench.digest())
+    from forgetlib.models import ModelError
+
+    waiting = _told(lambda: [s for s in specs if s.run_id not in store])
+    warn_of_outdated(waiting, store)
+    n_done = len(specs) - len(waiting)
     failures: dict[RunSpec, str] = {}
     skipped: list[RunSpec] = []
     total = sum(map(cost, waiting))
@@ -607,7 +624,7 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
                         if state == "ours":
                             _run_and_keep(spec, specs, store, bench, bar, f"{n_done}/{len(specs)}")
                         n_done += 1
-                except StoreError:
+                except (StoreError, StudyError, ModelError):
                     raise
                 except Exception as error:
                     if _together():
@@ -621,6 +638,23 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
     _told(lambda: None)  # until the first has written
     if failures:
         raise RunsFailed(failures, skipped)
+
+
+def one_per_model(specs: Iterable[RunSpec]) -> list[RunSpec]:
+    """The first run of each model, tuning and dtype."""
+    return list({(s.model, s.tuning, s.dtype): s for s in reversed(list(specs))}.values())[::-1]
+
+
+def warn_of_outdated(specs: Iterable[RunSpec], store: Store) -> None:
+    """Say once which contents have changed, and how many stored runs are computed anew for it."""
+    outdated = store.outdated(s.run_id for s in specs)
+    if outdated and _writes():
+        names = ", ".join(dict.fromkeys(name for differs in outdated.values() for name in differs))
+        warnings.warn(
+            f"{len(outdated)} stored runs are computed anew, as other than when they were made: "
+            f"{names}",
+            stacklevel=4,
+        )
 
 
 @contextlib.contextmanager
@@ -678,6 +712,10 @@ def cost(spec: RunSpec) -> int:
 # --- one run -------------------------------------------------------------------------------------
 
 
+def _ignore_progress(what: str, n_examples: int) -> None:
+    pass
+
+
 class Bench:
     """One model in memory, brought into the state that a run starts from."""
 
@@ -686,44 +724,95 @@ class Bench:
         self._lm: LM | None = None
         self._pretrained: dict[str, Any] = {}
         self._loaded: tuple[str, str, str] | None = None
+        self._digest: str | None = None  # of the pre-trained model's content
         self._state: str | None = None  # run_id whose weights the model has; None: pre-trained
 
-    def at(self, spec: RunSpec, start: RunSpec | None, report: Progress) -> LM:
-        """The model of `spec` with the weights that `start` ended with."""
+    def load(self, spec: RunSpec, report: Progress = _ignore_progress) -> LM:
+        """The model of `spec`, in whatever state it is."""
         from forgetlib import models
 
         wanted = (spec.model, spec.tuning, spec.dtype)
-        if self._lm is None or self._loaded != wanted:
-            report("loading the model", 0)
-            self._lm = None  # before the next is loaded: two may not fit
+        if self._lm is not None and self._loaded == wanted:
+            return self._lm
+        report("loading the model", 0)
+
+        def look() -> str | None:
+            return _told(lambda: content.of_model(spec.model))
+
+        # A folder may be written to meanwhile; of a hub's model the newest revision is fetched.
+        digest = look() if Path(spec.model).is_dir() else None
+        self._lm = None  # before the next is loaded: two may not fit
+        try:
             self._lm = models.load(spec.model, tuning=spec.tuning, dtype=spec.dtype)
-            self._pretrained = self._lm.weights()
-            self._loaded, self._state = wanted, None
+        except ForgetlibError:
+            raise
+        except Exception as error:  # of any kind, as from its code or a device without room
+            raise StudyError(
+                f"model {spec.model!r}",
+                expected="one that can be loaded here",
+                found=reason(error),
+                do="Correct the cause, or leave the model out.",
+            ) from error
+        self._pretrained = self._lm.weights()
+        self._digest = digest or look()
+        self._loaded, self._state = wanted, None
+        return self._lm
+
+    def digest(self) -> str | None:
+        """The content of the model in memory; StudyError where its name stands for another now."""
+        assert self._loaded is not None
+        name = self._loaded[0]
+        now = _told(lambda: content.of_model(name))
+        if None not in (now, self._digest) and now != self._digest:
+            raise StudyError(
+                f"model {name!r}",
+                expected=f"the content that was loaded, {self._digest}",
+                found=f"{now}: it was changed meanwhile",
+                do="Start again when it is complete: what is stored of the old one is computed "
+                "anew.",
+            )
+        return self._digest
+
+    def at(self, spec: RunSpec, start: RunSpec | None, report: Progress) -> LM:
+        """The model of `spec` with the weights that `start` ended with."""
+        lm = self.load(spec, report)
+        self.digest()  # raises where the folder holds another model by now
         state = None if start is None else start.run_id
         if self._state != state:
             if start is None:
-                self._lm.set_weights(self._pretrained)
+                lm.set_weights(self._pretrained)
                 self._state = None
             elif (kept := self._kept(start)) is not None:
-                self._lm.set_weights(kept)
+                lm.set_weights(kept)
                 self._state = start.run_id
             else:
                 self.train(start, lambda what, n: report(f"{what} (its start, again)", 0))
                 if self._store is not None:  # others may start from it too
                     self.keep(start)
-        return self._lm
+        return lm
+
+    def _content(self, spec: RunSpec) -> str:
+        """What, beside a run's spec, decides the weights that it ends with."""
+        found = {"model": self._digest, "questions": content.of_training(spec)}
+        return json.dumps(found, sort_keys=True)
 
     def _kept(self, spec: RunSpec) -> dict[str, Any] | None:
-        """The weights that a run ended with, where every process can read them."""
-        from safetensors import SafetensorError
+        """The weights that a run ended with, where every process can read them.
+
+        Not those that were made from another content of the model or of the questions.
+        """
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
         from forgetlib import parallel
 
         found = None
         if self._store is not None:
+            path = self._store.weights_path(spec.run_id)
             with contextlib.suppress(OSError, SafetensorError):  # they can be trained again
-                found = load_file(self._store.weights_path(spec.run_id))
+                with safe_open(path, "pt") as file:
+                    made_from = (file.metadata() or {}).get("content")
+                found = load_file(path) if made_from == self._content(spec) else None
         return found if parallel.all_agree(found is not None) else None
 
     def train(self, spec: RunSpec, report: Progress) -> Any:
@@ -760,19 +849,15 @@ class Bench:
 
         assert self._lm is not None
         assert self._store is not None
-        weights = self._lm.weights()
+        weights, made_from = self._lm.weights(), self._content(spec)
 
         def save(path: Path) -> None:
             with disk_errors():
-                save_file(weights, path)
+                save_file(weights, path, metadata={"content": made_from})
 
         if _writes():
             self._store.save_weights(spec.run_id, save)
         parallel.wait()
-
-
-def _ignore_progress(what: str, n_examples: int) -> None:
-    pass
 
 
 def _fits(lm: LM, question: tasks.Question) -> bool:
@@ -865,7 +950,10 @@ def run(
         train, test = (data[f"{spec.train_task}/{part}"] for part in ("train", "test"))
         extra["probe"] = probing.probe(lm, train, test, spec.seed)
         report("probed", len(train) + len(test))
-    where_from = provenance(lm, time.perf_counter() - started) | {"data": data_hash(data)}
+    where_from = provenance(lm, time.perf_counter() - started) | {
+        "data": content.data_hash(data),
+        "content": {"model": bench.digest(), **content.of_tasks(spec)},
+    }
     where_from |= _left_out({where: too_long for where, (_, too_long) in sets.items()})
     return RunResult(spec, scores, provenance=where_from, **extra)
 
@@ -873,12 +961,6 @@ def run(
 def trained(spec: RunSpec) -> LM:
     """The model as a run leaves it, to look at or to save: its training is done again."""
     return Bench().at(spec, spec, _ignore_progress)
-
-
-def data_hash(data: Mapping[str, Sequence[Example]]) -> str:
-    """Of every example's uid, prompts, choices and label: a changed prompt or row changes it."""
-    content = [(where, [astuple(e) for e in data[where]]) for where in sorted(data)]
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 # Between processors bf16 rounds in another order, and training carries that on, most where all
@@ -891,23 +973,25 @@ SAME_ACCURACY = {"text": 0.15, "verbaliser": 0.4}  # by the task's answer format
 def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
     """Compute some of the stored runs again, from nothing, and compare: one row a run and data set.
 
-    On the kind of machine and by the versions that a result came from, its scores are the same to
-    the last bit (CPU). Elsewhere an accuracy differs by at most `SAME_ACCURACY`, and the log-
-    likelihoods of a pre-trained model by `SAME_LOG_LIKELIHOODS` nats on average.
+    On the kind of CPU and by the versions that a result came from, its scores are the same to the
+    last bit. Elsewhere, and on a GPU, where sums are in no fixed order, an accuracy differs by at
+    most `SAME_ACCURACY`, and the log-likelihoods of a pre-trained model by `SAME_LOG_LIKELIHOODS`
+    nats on average. A model or questions that have changed since are found out.
 
     Each run's rows, but for `ok`, are added to figures/<study>/check.csv as it ends, in place of
     what an earlier check of it on such a machine found.
 
     n_runs, seed: how many runs, drawn at random
     Columns: run_id, run, data, machine and machine_again (the CPU or GPU, and the number of
-    threads), commit_again, same_origin (whether the scores have to be the same), same_data (whether
-    the questions are), n, stored and again (accuracies), equal_predictions (share), difference
-    (mean absolute, of log-likelihoods, nats), ok.
+    threads), commit_again, same_origin (whether the scores have to be the same), same_data and
+    same_model (whether the questions are, and the pre-trained model), n, stored and again
+    (accuracies), equal_predictions (share), difference (mean absolute, of log-likelihoods, nats),
+    ok.
     """
     import numpy as np
     import pandas as pd
 
-    store = open_store(study)
+    store = open_store(study, any_content=True)
     stored = [s for s in study.specs() if s.run_id in store]
     require_whole("seed of the check", seed)
     if n_runs not in range(1, len(stored) + 1):
@@ -961,11 +1045,22 @@ def _compared(old: RunResult, new: RunResult) -> pd.DataFrame:
 
     from forgetlib.stats import correct, predictions
 
-    was, now = (
-        {k: v for k, v in r.provenance.items() if k not in ("seconds", "date")} for r in (old, new)
-    )
-    same_origin = was == now and not was["commit"].endswith("+")
+    apart_from = ("seconds", "date", "content", "device_type")
+    was, now = ({k: v for k, v in r.provenance.items() if k not in apart_from} for r in (old, new))
     same_data = was.get("data", now["data"]) == now["data"]  # earlier results do not tell
+    same_model = True
+    if then := old.provenance.get("content"):
+        found = new.provenance["content"]
+        same_data = same_data and then["questions"] == found["questions"]  # the starts' too
+        same_model = not content.differ(then["model"], found["model"])
+    same_origin = (
+        was == now
+        and same_data
+        and same_model
+        and not was["commit"].endswith("+")
+        and _on_cpu(old.provenance)
+        and _on_cpu(new.provenance)
+    )
     rows = []
     for data, scores in old.scores.items():
         again = new.scores[data]
@@ -988,15 +1083,25 @@ def _compared(old: RunResult, new: RunResult) -> pd.DataFrame:
                 "commit_again": now["commit"],
                 "same_origin": same_origin,
                 "same_data": same_data,
+                "same_model": same_model,
                 "n": len(scores),
                 "stored": accuracies[0],
                 "again": accuracies[1],
                 "equal_predictions": (predictions(scores) == predictions(again)).mean(),
                 "difference": apart.mean(),
-                "ok": bool(ok) and same_data and scores.uids == again.uids,
+                "ok": bool(ok) and same_data and same_model and scores.uids == again.uids,
             }
         )
     return pd.DataFrame(rows)
+
+
+GPU_NAMES = ("NVIDIA", "GeForce", "Tesla", "Quadro", "Radeon", "AMD Instinct")
+
+
+def _on_cpu(provenance: Mapping[str, Any]) -> bool:
+    """Whether a result was computed on a CPU; earlier ones tell by the device's name alone."""
+    by_name = not any(name in provenance["device"] for name in GPU_NAMES)
+    return provenance.get("device_type", "cpu" if by_name else "cuda") == "cpu"
 
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "peft")
@@ -1020,6 +1125,7 @@ def provenance(lm: LM, seconds: float) -> dict[str, Any]:
     return found | {
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(lm.device) if cuda else _cpu_name(),
+        "device_type": lm.device.type,
         "threads": torch.get_num_threads(),
         "packs": lm.packs,
         "kernels": list(lm.kernels),
@@ -1101,15 +1207,19 @@ def main(arguments: Iterable[str] | None = None) -> int:
             for part in parts:
                 print(estimate.report(chosen, part, given.tflops))
             return 0
+        store = open_store(chosen)
+        before = {s.run_id for part in parts for s in chosen.specs(part) if s.run_id in store}
         found = {r.spec: r for part in parts for r in results(chosen, part, given.ray)}
     except ForgetlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    seconds = sum(r.provenance.get("seconds", 0) for r in found.values())
     if not _writes():
         return 0
+    hours = sum(r.provenance.get("seconds", 0) for r in found.values()) / 3600
+    n_now = sum(s.run_id not in before for s in found)
     print(
-        f"{chosen.name}: {len(found)} runs in {open_store(chosen).packed}, {seconds:.0f} s of work"
+        f"{chosen.name}: {len(found)} runs stored in {store.packed}, {n_now} of them computed just "
+        f"now; {hours:.2f} hours of work where they were computed"
     )
     return 0
 

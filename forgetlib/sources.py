@@ -35,10 +35,15 @@ class DataMissing(ForgetlibError, RuntimeError):
 
 @dataclass(frozen=True)
 class Source:
-    """Rows, and where they are, as an error says it."""
+    """Rows, and where they are.
+
+    place: as an error says it
+    repository: the hub's, whose rows can change; None: what is read has a pinned hash
+    """
 
     place: str
     read: Rows
+    repository: str | None = None
 
     def __call__(self) -> Iterable[tuple[str, Row]]:
         return self.read()
@@ -132,7 +137,7 @@ def hub(repository: str, config: str | None, *splits: str, gated: bool = False) 
             for number, row in enumerate(found[split]):
                 yield f"{split}/{number}", row
 
-    return Source(_named(repository, config), rows)
+    return Source(_named(repository, config), rows, repository)
 
 
 def _named(repository: str, config: str | None) -> str:

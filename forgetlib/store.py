@@ -15,10 +15,11 @@ import glob
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,11 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from forgetlib.schema import Dynamics, ForgetlibError, ProbeResult, RunResult, RunSpec, Scores
 
+if TYPE_CHECKING:
+    from forgetlib.content import Present
+
 FORMAT = 2  # raise when a column changes its meaning
+MOST = 1e-4  # nats that the logarithm of a probability may be above 0, by rounding
 
 _SCHEMA = pa.schema(
     [
@@ -193,6 +198,48 @@ def read_records(path: Path, run_id: str | None = None) -> list[RunResult]:
 
     run_id: of the one run that the file has to hold
     """
+    with _reading(path) as file:
+        table = file.read()
+        columns = [table[name] for name in table.column_names]
+        rows = zip(*columns, strict=True)
+        results = [_from_row(dict(zip(table.column_names, row, strict=True))) for row in rows]
+        if run_id is not None and [r.spec.run_id for r in results] != [run_id]:
+            raise ValueError(f"runs {[r.spec.run_id for r in results]}")
+    _warn_of_impossible(results, path)
+    return results
+
+
+def _read_origin(path: Path) -> tuple[RunSpec, Mapping[str, Any]]:
+    """Read the spec and the provenance of the one run that a file holds, and no number."""
+    with _reading(path) as file:
+        (row,) = file.read(["spec", "provenance"]).to_pylist()
+        return RunSpec.from_dict(json.loads(row["spec"])), json.loads(row["provenance"])
+
+
+_warned: set[Path] = set()  # files of which this process has said that they hold such values
+
+
+def _warn_of_impossible(results: Iterable[RunResult], path: Path) -> None:
+    """Say once of a file that it holds log-likelihoods above 0, which no probability has."""
+    values = [s.log_likelihoods.ravel() for r in results for s in r.scores.values()]
+    every = np.concatenate(values) if values else np.zeros(0)
+    above = every[every > MOST]
+    if not len(above) or (place := path.resolve()) in _warned:
+        return
+    _warned.add(place)
+    warnings.warn_explicit(
+        f"{len(above)} of {len(every)} log-likelihoods are above 0, the largest "
+        f"{above.max():.2f}: an earlier version computed them, which in bf16 rounded a token's "
+        "logit otherwise than the sum over the vocabulary. They are read as they are stored.",
+        UserWarning,
+        "/".join(path.parts[-3:]),  # in the place of a source file: the same on every machine
+        0,
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a results file; what is wrong with it, also in the block, becomes a StoreError."""
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         found = (file.schema_arrow.metadata or {}).get(b"forgetlib_format", b"none").decode()
@@ -201,13 +248,7 @@ def read_records(path: Path, run_id: str | None = None) -> list[RunResult]:
         types = {f.name: f.type for f in file.schema_arrow}
         if other := [f.name for f in _SCHEMA if types.get(f.name) != f.type]:
             raise ValueError(f"{', '.join(other)} missing or of another type")
-        table = file.read()
-        columns = [table[name] for name in table.column_names]
-        rows = zip(*columns, strict=True)
-        results = [_from_row(dict(zip(table.column_names, row, strict=True))) for row in rows]
-        if run_id is not None and [r.spec.run_id for r in results] != [run_id]:
-            raise ValueError(f"runs {[r.spec.run_id for r in results]}")
-        return results
+        yield file
     except FileNotFoundError as error:
         raise StoreError(
             f"results file {path}",
@@ -270,12 +311,18 @@ def _remove_left_overs(path: Path) -> None:
 
 
 class Store:
-    """The results of one study: those that were packed, and those in the work folder."""
+    """The results of one study: those that were packed, and those in the work folder.
 
-    def __init__(self, packed: Path, work: Path) -> None:
+    present: what names stand for now. A record of another content counts as none, though it stays
+        until its run is computed anew; None: every record counts
+    """
+
+    def __init__(self, packed: Path, work: Path, present: Present | None = None) -> None:
         self.packed = packed
         self.work = work
+        self.present = present
         self._packed_results: dict[str, RunResult] | None = None
+        self._origins: dict[Path, tuple[list[int], tuple[RunSpec, Mapping[str, Any]]]] = {}
 
     def _record(self, run_id: str) -> Path:
         return self.work / "runs" / f"{run_id}.parquet"
@@ -304,20 +351,63 @@ class Store:
             self._packed_results = {r.spec.run_id: r for r in records}
         return self._packed_results
 
+    def _differs(self, spec: RunSpec, provenance: Mapping[str, Any]) -> tuple[str, ...]:
+        return () if self.present is None else self.present.differs(spec, provenance)
+
+    def _packed_differs(self, run_id: str) -> tuple[str, ...] | None:
+        """What of a packed run's content is not the present one; None: it is not packed."""
+        result = self._from_pack().get(run_id)
+        return None if result is None else self._differs(result.spec, result.provenance)
+
+    def _worked_differs(self, run_id: str) -> tuple[str, ...] | None:
+        """The same of a run in the work folder, whose origin is read once as long as it stays."""
+        path = self._record(run_id)
+        if self.present is None:
+            return () if path.exists() else None
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        stamp = [found.st_ino, found.st_size, found.st_mtime_ns]
+        if path not in self._origins or self._origins[path][0] != stamp:
+            self._origins[path] = stamp, _read_origin(path)
+        return self._differs(*self._origins[path][1])
+
     def __contains__(self, run_id: str) -> bool:
-        return run_id in self._from_pack() or self._record(run_id).exists()
+        return self._packed_differs(run_id) == () or self._worked_differs(run_id) == ()
+
+    def outdated(self, run_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """What differs from the present content, by run, of those stored of another one alone."""
+        found = {}
+        for run_id in run_ids:
+            both = self._packed_differs(run_id), self._worked_differs(run_id)
+            if () not in both and (differs := both[0] or both[1]):
+                found[run_id] = differs
+        return found
 
     def is_packed(self, run_ids: Iterable[str]) -> bool:
-        return set(run_ids) <= set(self._from_pack())
+        return all(self._packed_differs(i) == () for i in run_ids)
 
     def read(self, run_id: str) -> RunResult:
-        if run_id in self._from_pack():
+        if self._packed_differs(run_id) == ():
             return self._from_pack()[run_id]
         (result,) = read_records(self._record(run_id), run_id)
+        self._require_present(result)
         return result
+
+    def _require_present(self, result: RunResult) -> None:
+        if differs := self._differs(result.spec, result.provenance):
+            raise StoreError(
+                f"result of run {result.spec.run_id}",
+                expected="the content that the study began with",
+                found=f"another: {', '.join(differs)}",
+                do="It was changed meanwhile, or is another one on another node: start again, and "
+                "what is stored of another content is computed anew.",
+            )
 
     def write(self, result: RunResult) -> None:
         """Store a run, whose lock the caller has where other processes may do it too."""
+        self._require_present(result)
         path = self._record(result.spec.run_id)
         _remove_left_overs(path)
         write_records([result], path)
@@ -328,14 +418,17 @@ class Store:
         return stored - set(run_ids)
 
     def pack(self, run_ids: Iterable[str]) -> Path:
-        """Write these runs, and those packed already, to the packed file."""
+        """Write these runs, and those packed already, to the packed file.
+
+        Of a run that is packed of another content than the present one, the new record is left.
+        """
         with self.lock("pack", timeout=-1):
             packed = self._from_pack()
             self._packed_results = None  # another process may have packed others meanwhile
-            packed = packed | self._from_pack()
+            packed = self._packed_results = packed | self._from_pack()
             _remove_left_overs(self.packed)
-            new = [self.read(i) for i in run_ids if i not in packed]
-            write_records([*packed.values(), *new], self.packed)
+            new = {i: self.read(i) for i in run_ids if self._packed_differs(i) != ()}
+            write_records((packed | new).values(), self.packed)
             self._packed_results = None
         return self.packed
 

@@ -13,7 +13,7 @@ FOLDER = Path(forgetlib.__file__).parent
 LAYERS = (
     {"schema"},
     {
-        *("assets", "prompts", "sources", "tasks", "audit", "labels", "store"),
+        *("assets", "prompts", "sources", "tasks", "audit", "labels", "store", "content"),
         *("stats", "crosstask", "measures", "regression"),
     },
     {
@@ -28,6 +28,7 @@ SIDEWAYS = {
     "sources": {"assets", "prompts"},
     "tasks": {"prompts", "sources"},
     "audit": {"stats", "tasks"},
+    "content": {"assets", "sources", "tasks"},
     "crosstask": {"stats"},
     "measures": {"stats"},
     "regression": {"stats"},

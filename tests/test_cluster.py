@@ -16,6 +16,7 @@ from test_experiment import same_results, small
 
 from forgetlib import cluster, experiment, tasks
 from forgetlib.cluster import ClusterError
+from forgetlib.content import Present
 from forgetlib.experiment import RunsFailed, open_store, results
 from forgetlib.store import Store
 
@@ -245,6 +246,85 @@ def test_a_node_with_another_version_is_an_error(ray_address, project, tmp_path,
         cluster.compute(small().specs("own"), store, ray_address, progress=False)
 
 
+class Unready(Exception):
+    """In the place of Ray's own errors; never raised."""
+
+
+def in_this_process():
+    """What the driver uses of Ray, where every call is done at once, in this process."""
+
+    def method(function):
+        return SimpleNamespace(remote=lambda *given: Reference(function(*given)))
+
+    def actor(*given):
+        worker = cluster.Worker(*given)
+        return SimpleNamespace(load=method(worker.load), run=method(worker.run))
+
+    return SimpleNamespace(
+        is_initialized=lambda: True,
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}],
+        remote=lambda of: SimpleNamespace(options=lambda **k: SimpleNamespace(remote=actor)),
+        get=lambda reference: reference.value,
+        wait=lambda references, timeout: (references[:1], references[1:]),
+        kill=lambda worker: None,
+        exceptions=SimpleNamespace(RayError=Unready),
+    )
+
+
+class Reference:
+    def __init__(self, value):
+        self.value = value
+
+
+@pytest.fixture
+def fake_ray(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", in_this_process())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_a_model_that_a_worker_cannot_load_is_said_once_before_the_first_run(
+    fake_ray, project, tmp_path, written
+):
+    store = Store(tmp_path / "none", tmp_path / "work")
+    specs = small(models=["tiny", "no/model"]).specs()
+    with pytest.raises(ClusterError) as raised:
+        cluster.compute(specs, store, "auto", progress=False)
+    text = str(raised.value)
+    assert text.startswith(
+        "a worker: expected a model that it can use, found ModelError: model 'no"
+    )
+    assert text.count("ModelError") == 1
+    assert written == []
+
+
+def test_a_model_that_fails_in_a_later_run_is_said_once(project, tmp_path, monkeypatch, one_thread):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which a worker sets
+    worker = cluster.Worker([], 1, cluster.source_hash())
+    spec = small(models=["no/model"]).specs()[0]
+    for outcome in (worker.load(spec), worker.run(spec, keep=False)):
+        assert outcome.shared and outcome.why.startswith("ModelError: model 'no/model': expected")
+    unknown = small(tasks=("tiny_city",)).specs()[0]
+    monkeypatch.setattr(tasks, "load", lambda *given: 1 / 0)
+    outcome = worker.run(unknown, keep=False)
+    assert not outcome.shared and not outcome.good
+
+
+def test_a_model_that_is_another_one_on_a_node_is_an_error_before_the_first_run(
+    fake_ray, project, tmp_path, written
+):
+    present = Present()
+    present.learn("tiny", "another")
+    store = Store(tmp_path / "none", tmp_path / "work", present)
+    specs = small(tasks=("tiny_city",)).specs("own")[:1]
+    with pytest.raises(ClusterError, match=r"'tiny' of content 1, here another"):
+        cluster.compute(specs, store, "auto", progress=False)
+    assert written == []
+    present.learn("tiny", None)  # what only the nodes have
+    cluster.compute(specs, store, "auto", progress=False)
+    assert present.model("tiny") == "1"
+    assert store.read(specs[0].run_id).provenance["content"]["model"] == "1"
+
+
 def test_a_cluster_without_room_for_a_worker_is_an_error(
     ray_address, project, tmp_path, monkeypatch
 ):
@@ -263,7 +343,7 @@ def test_the_command_line_computes_on_a_cluster_that_runs_already(ray_address, p
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
-    assert "tiny: 2 runs in" in done.stdout, done.stderr
+    assert "tiny: 2 runs stored in" in done.stdout, done.stderr
     assert "0 runs left, 0 workers, 0 died, 0 runs failed: 100%" in done.stderr
     assert open_store(small()).packed.exists()
 

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from synthetic import family
 from test_store import same
 
 from forgetlib import experiment, models, scoring, stats, tasks
@@ -177,7 +179,7 @@ def test_results_that_were_not_packed_before_a_kill_are_packed_by_the_next_call(
 def test_a_disk_that_is_full_when_weights_are_kept_is_an_error_that_says_so(project, monkeypatch):
     import safetensors.torch
 
-    def full(weights, path):
+    def full(weights, path, metadata):
         raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
@@ -412,8 +414,12 @@ def test_bad_input_is_refused(project, call, message):
 def test_the_command_line_computes_and_reports(project, capsys, monkeypatch):
     monkeypatch.setitem(STUDIES, "tiny", named_tiny())
     assert main(["tiny"]) == 0
-    assert "tiny: 6 runs in" in capsys.readouterr().out
+    said = r"tiny: 6 runs stored in .*results.parquet, {} of them computed just now; "
+    said += r"0\.0\d hours of work where they were computed\n"
+    assert re.fullmatch(said.format(6), capsys.readouterr().out)
     assert (project / "figures" / "tiny" / "results.parquet").exists()
+    assert main(["tiny", "own"]) == 0
+    assert re.fullmatch(said.replace("6", "3").format(0), capsys.readouterr().out)
 
 
 def test_the_command_line_says_what_is_wrong_without_a_traceback(capsys):
@@ -595,6 +601,33 @@ def test_runs_computed_again_are_the_same_and_others_are_found_out(project, monk
     other = (table["stored"] - table["again"]).abs() > formats.map(experiment.SAME_ACCURACY)
     assert not table.loc[other, "ok"].any()
     assert not table["ok"].all()
+
+
+@pytest.mark.parametrize(
+    ("device", "device_type", "demanded"),
+    [
+        ("AMD EPYC", None, True),
+        ("Intel(R) Xeon(R) Processor", "cpu", True),
+        ("NVIDIA H100 80GB HBM3", None, False),
+        ("Quadro RTX 6000", None, False),
+        ("AMD Instinct MI250X", None, False),
+        ("a card of next year", "cuda", False),
+        ("Apple M2", "mps", False),
+    ],
+)
+def test_equal_bits_are_demanded_of_cpus_alone(device, device_type, demanded):
+    """Nothing makes them equal on a GPU."""
+    (result, *_) = family("tiny_city", 0.5, 0.9, 0.6, n=20)
+    about = {"device": device, "threads": 1, "commit": "abc", "data": "d"}
+    about |= {} if device_type is None else {"device_type": device_type}
+    moved = {
+        where: replace(s, log_likelihoods=s.log_likelihoods + np.float32(1e-3))
+        for where, s in result.scores.items()
+    }
+    old = replace(result, provenance=about)
+    table = experiment._compared(old, replace(old, scores=moved))
+    assert (table["same_origin"] == demanded).all()
+    assert (table["ok"] != demanded).all()
 
 
 def test_a_damaged_table_of_checks_is_an_error_before_the_work(project, monkeypatch):

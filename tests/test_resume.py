@@ -110,7 +110,7 @@ STEPS = {  # of writing: where the function is, and the path in its arguments
     "open": (os, "open", lambda path, *a, **k: Path(os.fsdecode(path))),
     "create": (tempfile, "mkstemp", lambda *a, dir, **k: dir / "any"),
     "write a table": (store.pq, "write_table", lambda table, path, **k: path),
-    "write weights": (safetensors.torch, "save_file", lambda weights, path: path),
+    "write weights": (safetensors.torch, "save_file", lambda weights, path, **k: path),
     "sync": (os, "fsync", lambda fd: Path(f"/proc/self/fd/{fd}").readlink()),
     "rename": (Path, "replace", lambda partial, path: path),
     "drop": (Path, "unlink", lambda path, **k: path if path.suffix == ".safetensors" else Path()),

@@ -3,8 +3,10 @@ import json
 import os
 import threading
 import time
+import warnings
 from dataclasses import replace
 from fnmatch import fnmatch
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -311,6 +313,130 @@ def test_weights_are_kept_until_they_are_dropped(place):
     place.drop_weights("a")
     place.drop_weights("a")
     assert not place.weights_path("a").exists()
+
+
+# --- log-likelihoods that cannot be ---
+
+
+def with_scores(values):
+    """A result whose test scores' first row is `values`."""
+    result = a_result()
+    scores = result.scores["t/test"]
+    moved = scores.log_likelihoods.copy()
+    moved[0] = values
+    return replace(
+        result, scores=dict(result.scores, **{"t/test": replace(scores, log_likelihoods=moved)})
+    )
+
+
+def test_values_above_0_are_read_as_they_are_and_said_once_a_file(tmp_path):
+    result = with_scores((0.5, 2e-4))
+    paths = [tmp_path / "a study" / name for name in ("one.parquet", "other.parquet")]
+    for path in paths:
+        write_records([result], path)
+    for path in paths:
+        with pytest.warns(UserWarning) as said:
+            assert same(read_records(path)[0], result)
+            assert same(read_records(path)[0], result)
+        (warning,) = said
+        n = sum(s.log_likelihoods.size for s in result.scores.values())
+        assert str(warning.message).startswith(
+            f"2 of {n} log-likelihoods are above 0, the largest 0.50: an earlier version computed"
+        )
+        assert warning.filename == "/".join(path.parts[-3:])
+
+
+def test_values_that_are_0_but_for_rounding_are_not_mentioned(tmp_path):
+    write_records([with_scores((9e-5, 0.0))], tmp_path / "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_records(tmp_path / "a")
+
+
+def test_the_committed_results_hold_such_values():
+    """So that the warning is dropped with the last of them."""
+    paths = sorted(Path(store.__file__).parent.parent.glob("figures/*/results.parquet"))
+    assert len(paths) >= 3
+    for path in paths:
+        store._warned.discard(path.resolve())
+        with pytest.warns(UserWarning, match="log-likelihoods are above 0, the largest 0."):
+            read_records(path)
+
+
+# --- another content ---
+
+
+class OtherThan:
+    """What is there now, where the results that a test names are of something else."""
+
+    def __init__(self, *outdated):
+        self.outdated = {r.provenance["made"]: ("model 'x'",) for r in outdated}
+
+    def differs(self, spec, provenance):
+        return self.outdated.get(provenance["made"], ())
+
+
+@pytest.fixture
+def old_and_new():
+    olds = [
+        replace(r, provenance={"made": f"then {i}"})
+        for i, r in enumerate(family("t", 0.5, 0.8, 0.6, n=30))
+    ]
+    return olds, [replace(r, provenance={"made": f"now {i}"}) for i, r in enumerate(olds)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_record_of_another_content_counts_as_none_until_it_is_written_anew(
+    place, old_and_new, packed
+):
+    (old, *_), (new, *_) = old_and_new
+    run_id = old.spec.run_id
+    place.write(old)
+    if packed:
+        place.pack([run_id])
+        (place.work / "runs" / f"{run_id}.parquet").unlink()
+    now = Store(place.packed, place.work, OtherThan(old))
+    assert run_id in place and run_id not in now
+    assert now.outdated([run_id, "0" * 16]) == {run_id: ("model 'x'",)}
+    assert not now.is_packed([run_id])
+    with pytest.raises(StoreError):
+        now.read(run_id)
+    now.write(new)
+    assert run_id in now and now.outdated([run_id]) == {}
+    assert same(now.read(run_id), new)
+
+
+def test_packing_puts_the_new_record_in_the_place_of_the_old_one_and_keeps_the_others(
+    place, old_and_new
+):
+    olds, news = old_and_new
+    ids = [r.spec.run_id for r in olds]
+    for old in olds:
+        place.write(old)
+    place.pack(ids)
+    now = Store(place.packed, place.work, OtherThan(*olds))
+    now.write(news[0])
+    now.pack([i for i in ids if i in now])
+    made = {r.spec.run_id: r.provenance["made"] for r in read_records(place.packed)}
+    assert made == dict(zip(ids, ["now 0", "then 1", "then 2"], strict=True))
+    assert [i in now for i in ids] == [True, False, False]
+
+
+def test_what_is_not_of_the_present_content_is_not_written(place, old_and_new):
+    (old, *_), _ = old_and_new
+    now = Store(place.packed, place.work, OtherThan(old))
+    with pytest.raises(StoreError, match=r"^result of run .* found another: model 'x'\. It was"):
+        now.write(old)
+    assert not (place.work / "runs").exists()
+
+
+def test_what_another_process_writes_anew_counts_at_once(place, old_and_new):
+    (old, *_), (new, *_) = old_and_new
+    place.write(old)
+    now = Store(place.packed, place.work, OtherThan(old))
+    assert old.spec.run_id not in now
+    place.write(new)
+    assert new.spec.run_id in now
 
 
 # --- errors ---

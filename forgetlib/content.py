@@ -1,0 +1,230 @@
+"""What the names in a run's spec stand for: digests of models and of questions.
+
+A run's id hashes names and settings. What these stood for is stored beside its result, in
+`provenance["content"]`, so that a model that was trained further in the same folder, or a task
+whose question function was edited, never gets an old result:
+
+    model       of a folder, its files; of a hub id, its revision; of what a low-rank adapter is
+                for, that too; of the embedded model, the sha256 of its GGUF file
+    revisions   by task, of the hub's repository that its rows are from
+    questions   by "<task>/<part>", of the questions that the run and its starts took theirs from
+
+The last two are of tasks that can change: one's own, and those over the hub. The others' data have
+pinned hashes. An own task's functions count by the questions that they give: what a helper changes
+counts, and a comment does not.
+
+Nothing here needs torch or the network. What cannot be looked up is None, and equal to everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from forgetlib import assets, tasks
+from forgetlib.schema import Example, ForgetlibError, RunSpec
+from forgetlib.sources import Source, hub_folder
+
+# Models that are made here. The tiny ones' numbers are to be raised when they are drawn otherwise.
+MADE_HERE = {"embedded": assets.GGUF_SHA256, "tiny": "1", "tiny-wide": "1"}
+# Of a model's folder, what `transformers` loads: config, tokenizer, weights, adapter.
+LOADED = (
+    ".json",
+    ".safetensors",
+    ".model",
+    ".txt",
+    ".jinja",
+    ".tiktoken",
+    ".spm",
+    ".bpe",
+    ".vocab",
+)
+NOT_LOADED = (  # written beside it by those who train or generate
+    *("generation_config.json", "trainer_state.json", "training_args.json"),
+    *("all_results.json", "train_results.json", "eval_results.json"),
+)
+
+
+def data_hash(data: Mapping[str, Sequence[Example]]) -> str:
+    """Hash every example's uid, prompts, choices and label: a changed prompt or row changes it."""
+    content = [(where, [astuple(e) for e in data[where]]) for where in sorted(data)]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def of_model(name: str) -> str | None:
+    """Tell the content that a model's name stands for now: a folder's, a hub id's, or one of ours.
+
+    Of a hub id it is the revision that the local cache resolves it to.
+    """
+    try:
+        return MADE_HERE.get(name) or _of_pretrained(name, ())
+    except (OSError, ValueError):  # a folder that is gone or no model's, a name that is no id
+        return None
+
+
+def _of_pretrained(name: str, adapters: tuple[str, ...]) -> str:
+    """adapters: those that are for this model, in which a folder that names itself would be too"""
+    if name in adapters:
+        raise ValueError(f"{name} is an adapter for itself")
+    folder = Path(name)
+    if folder.is_dir():
+        files = [p for p in folder.iterdir() if p.suffix in LOADED and p.name not in NOT_LOADED]
+        own = _of_files(folder, files)
+    else:
+        own = _cached_revision("models", name)
+        folder = _hub_cache("models", name) / "snapshots" / own
+    adapter = folder / "adapter_config.json"
+    if not adapter.exists():
+        return own
+    base = json.loads(adapter.read_text())["base_model_name_or_path"]
+    whole = (own, _of_pretrained(str(base), (*adapters, name)))
+    return hashlib.sha256(repr(whole).encode()).hexdigest()[:16]
+
+
+def _of_files(folder: Path, files: Iterable[Path]) -> str:
+    """Hash names and contents; ValueError where there are none."""
+    content = [(p.relative_to(folder).as_posix(), assets.digest_of(p)) for p in sorted(files)]
+    if not content:
+        raise ValueError(f"no files in {folder}")
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def _hub_cache(kind: str, repository: str) -> Path:
+    """Name the folder of a repository in the hub's local cache. kind: "models" or "datasets" """
+    from huggingface_hub import constants  # not needed for what is not from the hub
+
+    return Path(constants.HF_HUB_CACHE) / "--".join([kind, *repository.split("/")])
+
+
+def _cached_revision(kind: str, repository: str) -> str:
+    """Read the commit to which the last download resolved the repository's main branch."""
+    return (_hub_cache(kind, repository) / "refs" / "main").read_text().strip()
+
+
+# --- tasks ---------------------------------------------------------------------------------------
+
+_first_seen: dict[str, str] = {}  # task -> its revision at the first look of this process
+
+
+def _is_own(task: str) -> bool:
+    return task not in tasks._BUILT_IN
+
+
+def _repository(task: str) -> str | None:
+    """Name the hub's repository that a task of the package is over; None: its data are pinned."""
+    rows = tasks.get(task).rows
+    return rows.repository if isinstance(rows, Source) else None
+
+
+def can_change(task: str) -> bool:
+    """Tell whether a task of this name may have other questions tomorrow."""
+    return _is_own(task) or _repository(task) is not None
+
+
+def revision(task: str) -> str | None:
+    """Tell what the repository of a task over the hub, or the folder in its place, is now.
+
+    None too where it has changed since this process first looked, as `tasks` remembers questions.
+    """
+    if _is_own(task) or (repository := _repository(task)) is None:
+        return None
+    try:
+        if (folder := hub_folder()) is None:
+            now = _cached_revision("datasets", repository)
+        else:
+            place = folder / repository
+            now = _of_files(place, (p for p in place.rglob("*") if p.is_file()))
+    except (OSError, ValueError):  # nothing there; InputError, a FORGETLIB_HUB that is wrong
+        return None
+    return now if _first_seen.setdefault(task, now) == now else None
+
+
+def of_training(spec: RunSpec) -> dict[str, str]:
+    """Hash the questions that made a run's weights, its starts' too, by "<task>/train"."""
+    trained = {t for s in spec.lineage for t in s.train_tasks if can_change(t)}
+    return {f"{t}/train": _questions(t, "train", spec.seed) for t in sorted(trained)}
+
+
+def of_tasks(spec: RunSpec) -> dict[str, Any]:
+    """Tell the content of a run's tasks and of its starts': revisions and questions."""
+    tested = sorted(t for t in spec.eval_tasks if can_change(t))
+    questions = of_training(spec) | {f"{t}/test": _questions(t, "test", spec.seed) for t in tested}
+    names = sorted({key.split("/")[0] for key in questions})
+    revisions = {t: now for t in names if (now := revision(t)) is not None}
+    return {"revisions": revisions, "questions": questions}
+
+
+def _questions(task: str, part: str, seed: int) -> str:
+    """Hash all of a part, as which of them a run takes may depend on the model too."""
+    return data_hash({task: tasks.load(task, part, sys.maxsize, seed)})
+
+
+# --- then and now --------------------------------------------------------------------------------
+
+
+class Present:
+    """What names stand for now. Each is looked up once, when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, str | None] = {}
+        self._revisions: dict[str, str | None] = {}
+        self._questions: dict[tuple[str, int], str | None] = {}
+
+    def model(self, name: str) -> str | None:
+        if name not in self._models:
+            self._models[name] = of_model(name)
+        return self._models[name]
+
+    def learn(self, name: str, digest: str | None) -> None:
+        """Take it that a model's name stands for what was loaded by it."""
+        self._models[name] = digest
+
+    def differs(self, spec: RunSpec, provenance: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name what of a result's content is not the present one; () where it is, or nobody knows.
+
+        Results of versions that recorded no content are taken as they are.
+        """
+        then = provenance.get("content")
+        if then is None:
+            return ()
+        found = []
+        if differ(then["model"], self.model(spec.model)):
+            found.append(f"model {spec.model!r}")
+        for data, digest in then["questions"].items():
+            task = data.split("/")[0]
+            if not self._pinned(task, then) and differ(digest, self._asked(data, spec.seed)):
+                found.append(f"questions of task {task!r}")
+        return tuple(dict.fromkeys(found))
+
+    def _pinned(self, task: str, then: Mapping[str, Any]) -> bool:
+        """Tell whether a task's data need not be opened, or cannot, to know its questions."""
+        if _is_own(task):
+            return False
+        if task not in self._revisions:
+            self._revisions[task] = revision(task)
+        now = self._revisions[task]
+        return now is None or then["revisions"].get(task) == now
+
+    def _asked(self, data: str, seed: int) -> str | None:
+        if (data, seed) not in self._questions:
+            task, part = data.split("/")
+            found = None
+            # Of any kind, as its rows and questions are anybody's functions. Who computes is told.
+            with contextlib.suppress(Exception if _is_own(task) else ForgetlibError):
+                found = _questions(task, part, seed)
+            self._questions[data, seed] = found
+        return self._questions[data, seed]
+
+
+def differ(one: str | None, other: str | None) -> bool:
+    """Tell whether two digests are of different contents, as far as both are known."""
+    return None not in (one, other) and one != other
