@@ -12,7 +12,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from oracle import DECODER, INNER, LONG_ROPE, SLIDING, SMALL
+from oracle import DECODER, LONG_ROPE, SLIDING, SMALL
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
 from transformers import AutoTokenizer
@@ -244,13 +244,13 @@ def context(config):
     return next((n for name in names if (n := getattr(text_config, name, None))), None)
 
 
-EVERY = [
-    pytest.param(label, marks=() if label in QUICK else pytest.mark.architectures)
-    for label in CASES
-]
+def marked(labels, quick):
+    """Labels as parameters of a test, those that are not quick for `make architectures` only."""
+    marks = pytest.mark.architectures
+    return [pytest.param(label, marks=() if label in quick else marks) for label in labels]
 
 
-@pytest.fixture(scope="module", params=EVERY)
+@pytest.fixture(scope="module", params=marked(CASES, QUICK))
 def case(request, tmp_path_factory):
     """A model of an architecture in a folder, and what transformers computes with it."""
     kind, settings = CASES[request.param]
@@ -277,11 +277,16 @@ def load(folder, **options):
         return models.load(str(folder), device="cpu", **options)
 
 
+@pytest.fixture(scope="module")
+def lm(case):
+    """The model as forgetlib loads it, in fp32. No test may change it."""
+    return load(case.folder)
+
+
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def test_scores_are_those_of_transformers_at_every_token_budget(case):
-    lm = load(case.folder)
+def test_scores_are_those_of_transformers_at_every_token_budget(case, lm):
     for budget in (1, 60, None):
         found = scoring.score(lm, case.examples, budget).log_likelihoods
         assert found == pytest.approx(case.exact, abs=EXACT)
@@ -317,8 +322,7 @@ def renamed(examples, seed):
     return [replace(e, uid=f"{e.uid}-{seed}") for e in examples]
 
 
-def test_every_length_up_to_the_context_is_scored_and_none_beyond(case):
-    lm = load(case.folder)
+def test_every_length_up_to_the_context_is_scored_and_none_beyond(case, lm):
     longest = min(lm.max_length, 100)
     for n in sorted({longest - 1, longest}):
         example = as_long_as(n)
@@ -341,9 +345,8 @@ SEED = 3
 def trained_plainly(model, names, tokenizer, examples, labels):
     """Train the named parameters as PyTorch's documentation would; the losses."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in names)
-    chosen = [parameters[name] for name in names]
+    model.requires_grad_(False)
+    chosen = [parameters[name].requires_grad_() for name in names]
     optimizer = torch.optim.AdamW(chosen, weight_decay=CONFIG.weight_decay)
     order = np.random.default_rng([SEED, len(examples)]).permutation(len(examples))
     batches = [order[i : i + CONFIG.batch_size] for i in range(0, len(order), CONFIG.batch_size)]
@@ -378,11 +381,22 @@ def as_before(lm, folder):
     return model
 
 
+def trained_by(tuning, model):
+    """The names of what a tuning trains: all, or what is no token embedding or output layer."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    left = {id(p) for part in ends for p in part.parameters() if tuning == "body"}
+    return {name for name, p in model.named_parameters() if id(p) not in left}
+
+
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_training_and_saving_are_those_of_a_plain_loop(case, tuning, tmp_path):
     """Two steps give the losses and the model of a plain loop; saved, it is that model too."""
     lm = load(case.folder, tuning=tuning)
     assert scoring.score(lm, case.examples).log_likelihoods == pytest.approx(case.exact, abs=EXACT)
+    if tuning == "lora":
+        assert all("lora_" in name for name in lm.trainable)
+    else:
+        assert set(lm.trainable) == trained_by(tuning, case.theirs)
     plain = as_before(lm, case.folder)
     labels = np.arange(len(case.examples)) % 2
     log = training.finetune(lm, case.examples, labels, CONFIG, SEED)
@@ -398,26 +412,15 @@ def test_training_and_saving_are_those_of_a_plain_loop(case, tuning, tmp_path):
     assert found == pytest.approx(again, abs=EXACT)
 
 
-def test_what_is_trained_is_what_the_tuning_says(case):
-    """Body: all but the token embeddings and the output layer. Full: all. Lora: updates alone."""
-    ends = (case.theirs.get_input_embeddings(), case.theirs.get_output_embeddings())
-    at_ends = {id(p) for part in ends for p in part.parameters()}
-    named = dict(case.theirs.named_parameters())
-    body = {n for n, p in named.items() if id(p) not in at_ends}
-    assert set(load(case.folder, tuning="body").trainable) == body
-    assert set(load(case.folder, tuning="full").trainable) == set(named)
-    assert all("lora_" in n for n in load(case.folder, tuning="lora").trainable)
-
-
 # --- hidden states --------------------------------------------------------------------------------
 
 
-def test_hidden_states_are_those_of_transformers(case):
+def test_hidden_states_are_those_of_transformers(case, lm):
     if case.label in NO_STATES:
-        with pytest.raises(models.ModelError):
-            probing.hidden_states(load(case.folder), case.examples)
+        with pytest.raises(models.ModelError, match="expected one state a token in every layer"):
+            probing.hidden_states(lm, case.examples)
         return
-    found = probing.hidden_states(load(case.folder), case.examples)
+    found = probing.hidden_states(lm, case.examples)
     for i, example in enumerate(case.examples):
         for choice, (prompt, response) in enumerate(
             zip(example.prompts, example.choices, strict=True)
@@ -435,7 +438,7 @@ def test_hidden_states_are_those_of_transformers(case):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
-@pytest.mark.parametrize("label", REFUSED)
+@pytest.mark.parametrize("label", marked(REFUSED, ("llama, not causal", "bert, encoder")))
 def test_what_is_no_causal_language_model_is_an_error_that_says_so(label, noise, dtype, tmp_path):
     """Also with the weak attention of a model that is not trained, whose future hardly shows."""
     kind, settings, reason = REFUSED[label]
