@@ -29,6 +29,10 @@ static inline bf16 narrow(float f) {  // to the nearest, ties to even; NaN and i
   return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
+static inline float wide(float x) { return x; }
+static inline void rounded(float x, float& y) { y = x; }
+static inline void rounded(float x, bf16& y) { y = narrow(x); }
+
 // exp(x) = 2^n 2^f with |f| <= 1/2 and a polynomial for 2^f: relative error below 4e-6, which is
 // far below bf16's 4e-3. Without a branch or a call, so that the compiler vectorises it.
 static inline float exponential(float x) {
@@ -65,6 +69,33 @@ static inline Gate gate(float x, int gelu) {
   float dz = gelu ? a * (1.f + 3.f * b * x * x) : 1.f;
   float s = 1.f / (1.f + exponential(-z));
   return {x * s, s + x * s * (1.f - s) * dz};
+}
+
+// One chunk of the vocabulary of a softmax over all of it (likelihood._Chunked): logits become
+// exp(logit - peak), where the running peak and norm of each row take the chunk in, and shrink is
+// what a sum over the chunks before has to be multiplied by.
+template <typename Number>
+static void softmax_chunk_of(Number* logits, float* peak, float* norm, float* shrink, int64_t rows,
+                             int64_t width) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    Number* row = logits + r * width;
+    float highest = peak[r], sum = 0;
+#pragma omp simd reduction(max : highest)
+    for (int64_t i = 0; i < width; i++) {
+      float logit = wide(row[i]);
+      highest = logit > highest ? logit : highest;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < width; i++) {
+      float p = exponential(wide(row[i]) - highest);
+      sum += p;
+      rounded(p, row[i]);
+    }
+    shrink[r] = std::exp(peak[r] - highest);
+    norm[r] = norm[r] * shrink[r] + sum;
+    peak[r] = highest;
+  }
 }
 
 extern "C" {
@@ -153,30 +184,14 @@ void rotate(const bf16* x, const bf16* cosine, const bf16* sine, bf16* y, int di
   }
 }
 
-// One chunk of the vocabulary of a softmax over all of it (models._FrozenHead): logits become
-// exp(logit - peak), where the running peak and norm of each row take the chunk in, and shrink is
-// what a sum over the chunks before has to be multiplied by.
 void softmax_chunk(bf16* logits, float* peak, float* norm, float* shrink, int64_t rows,
                    int64_t width) {
-#pragma omp parallel for schedule(static)
-  for (int64_t r = 0; r < rows; r++) {
-    bf16* row = logits + r * width;
-    float highest = peak[r], sum = 0;
-#pragma omp simd reduction(max : highest)
-    for (int64_t i = 0; i < width; i++) {
-      float logit = wide(row[i]);
-      highest = logit > highest ? logit : highest;
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < width; i++) {
-      float p = exponential(wide(row[i]) - highest);
-      sum += p;
-      row[i] = narrow(p);
-    }
-    shrink[r] = std::exp(peak[r] - highest);
-    norm[r] = norm[r] * shrink[r] + sum;
-    peak[r] = highest;
-  }
+  softmax_chunk_of(logits, peak, norm, shrink, rows, width);
+}
+
+void softmax_chunk_wide(float* logits, float* peak, float* norm, float* shrink, int64_t rows,
+                        int64_t width) {
+  softmax_chunk_of(logits, peak, norm, shrink, rows, width);
 }
 
 // y (columns, rows) is the transpose of x (rows, columns). Blocks of 8 x 8 are transposed in

@@ -3,14 +3,19 @@
 Shapes: B rows, T tokens, R response tokens of all rows, D hidden size, V vocabulary.
 
 The one function that everything else calls is `response_log_likelihoods`. Only the R positions
-that predict a response token meet the vocabulary, a chunk of them at a time: with Gemma's 262 144
-tokens, logits at every position would cost more than the rest of the model.
+that predict a response token meet the vocabulary (see likelihood): with Gemma's 262 144 tokens,
+logits at every position would cost more than the rest of the model.
+
+A model is used in ways that its own authors may not have tried: several sequences in a row, padded
+rows, an output layer without the rest. `load` compares each of these ways with the plainest one, a
+sequence alone through the model's own forward, and refuses or avoids what differs.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import math
 import sys
 import tempfile
 import warnings
@@ -24,7 +29,6 @@ import torch
 from huggingface_hub.errors import GatedRepoError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 from transformers import (
@@ -33,11 +37,14 @@ from transformers import (
     GgufConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
-from forgetlib import assets, kernels, packing, parallel, tasks
+from forgetlib import assets, kernels, likelihood, packing, parallel, tasks
 from forgetlib.packing import Packed
 from forgetlib.schema import (
     DTYPES,
@@ -49,19 +56,25 @@ from forgetlib.schema import (
 )
 from forgetlib.store import writing
 
-# Logits that exist at a time, and the fewest columns of them: they should stay in the cache, and
-# products with few columns are slow. 1200 rows take 0.84 s in chunks of 2048 columns, 1.34 of 873.
-LOGITS_CHUNK = 2**20
-FEWEST_COLUMNS = 2048
-ROW_CHUNK = 32  # rows of full logits at a time, where the output layer is trained too
 LORA_RANK = 16
 RECOMPUTED_SIZE = 10**9  # parameters of a model whose activations are rather computed again
 # By whether the model is in fp32: how far its states of a sequence may be from those in another
 # layout, as a share of their norm. In bf16 those of Gemma-3-270M are up to 0.027 apart, on a CPU
 # whose products sum in another order for other sizes; with a wrong mask 0.23, with the last seven
 # of 20 positions wrong 0.08. Log-likelihoods tell less: there, those of three unlikely tokens were
-# 0.4 nats of 59 apart.
+# 0.4 nats of 59 apart. Rounding adds up over layers, as the root of their number.
 SAME_STATES = {True: 1e-3, False: 0.05}
+USUAL_DEPTH = 18
+# What the checks at load are made with: enough words for 20 different tokens.
+ORDINARY_TEXT = (
+    "The river runs down from the hills to an old town, where every Monday farmers sell apples, "
+    "bread and cheese near a stone bridge that was built before anyone could write its story."
+)
+N_ORDINARY = 20
+LONGEST_ROW = 2048  # tokens of a packed row, at most
+# What configurations call the longest sequence, and the longest one of which a layer sees all.
+CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
+WINDOWS = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size")
 TINY_WIDTHS = {"tiny": 64, "tiny-wide": 96}
 
 
@@ -73,8 +86,11 @@ class ModelError(ForgetlibError, RuntimeError):
 class LM:
     """A model in memory, with what is needed to use it.
 
+    output: how its logits come about
     max_length: the longest sequence in tokens, prompt and response together
     window: the longest sequence of which every layer sees the whole
+    unscaled: the longest sequence that is computed alike whatever the length of its pass; what is
+        longer shares a pass with sequences of its own length only
     packs: how several sequences can stand in one row, a packing way; None: they cannot
     kernels: the classes of its parts that are computed by our own kernels
     """
@@ -83,8 +99,10 @@ class LM:
     model: nn.Module
     tokenizer: Any
     device: torch.device
+    output: likelihood.OutputLayer
     max_length: int
     window: int = sys.maxsize
+    unscaled: int = sys.maxsize
     packs: str | None = None
     kernels: tuple[str, ...] = ()
     _tokens: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
@@ -148,18 +166,23 @@ def load(
     device: str | torch.device | None = None,
     recompute: bool | None = None,
 ) -> LM:
-    """A causal language model, ready to be scored and fine-tuned.
+    """Load a causal language model, ready to be scored and fine-tuned.
 
     Where `accelerate launch` or `torchrun` started several processes, it is spread over them.
 
     name: "embedded" (Gemma-3-270M), "tiny" or "tiny-wide" (two random layers for the synthetic
-        tasks), the path of a folder in the Hugging Face layout, or a hub id
-    tuning: what fine-tuning changes. "body": all but the token embeddings; "full": everything;
-        "lora": low-rank updates of every linear layer of the body (peft)
+        tasks), the path of a folder in the Hugging Face layout, or a hub id. Either may hold an
+        adapter (peft) instead of a model: it is merged into the model that it names
+    tuning: what fine-tuning changes. "body": all but the token embeddings and the output layer,
+        which many models share; "full": everything; "lora": low-rank updates of every linear layer
+        of the body (peft)
     dtype: of the weights and activations. Training keeps fp32 master weights either way.
     recompute: whether training keeps the input of each layer only and computes the rest again
         (gradient checkpointing): a third more work, half with low-rank tuning, and the same
         gradients. None: for models of over a billion parameters
+
+    Raises ModelError for what cannot be loaded, has nothing to train, is not causal, or gives other
+    numbers in a batch than alone. Warns where a slower way has to be taken.
     """
     require_one_of("tuning", tuning, TUNINGS)
     require_one_of("dtype", dtype, DTYPES)
@@ -183,20 +206,17 @@ def load(
     # Dropout would draw from torch's global generator, and the models of the paper have next to
     # none: it stays off in training too, so that a run depends on its spec only.
     model.eval()
-    config = model.config.get_text_config()
-    lengths = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
-    # A model without positions (recurrent, or with relative ones) takes any length.
-    max_length = next((int(n) for n in lengths if n), sys.maxsize)
-    windows = ("sliding_window", "window_size", "attention_window_size")
-    window = min((w for key in windows if (w := getattr(config, key, None))), default=max_length)
     replaced = tuple(kernels.install(model))
-    tuned = _tuned(model, tuning)
+    tuned = _tuned(name, model, tuning)
     _check_end(name, tokenizer)
-    _check_head(name, _causal_lm(tuned))
-    lm = LM(name, tuned, tokenizer, chosen, max_length, window, kernels=replaced)
-    # Attention by tree is faster on a CPU only; everything can be packed by mask that can by tree.
-    ways = packing.WAYS if chosen.type == "cpu" else ("mask",)
-    lm.packs = next((way for way in ways if _can_pack(lm, way)), None)
+    max_length, window = _lengths(model)
+    tokens = _ordinary_tokens(tokenizer, model, min(N_ORDINARY, max_length))
+    output = _output_layer(name, model, tokens.to(chosen))
+    unscaled = _unscaled(model)
+    lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, unscaled, kernels=replaced)
+    _check_causal(lm, tokens.tolist()[0])
+    _check_padding(lm, tokens.tolist()[0])
+    lm.packs = _packing_way(lm, tokens.tolist()[0])
     n_parameters = sum(p.numel() for p in tuned.parameters())
     if n_parameters > RECOMPUTED_SIZE if recompute is None else recompute:
         for layer in parallel.layers(tuned):
@@ -257,15 +277,11 @@ def save(lm: LM, folder: str | Path) -> Path:
 def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     source = str(assets.model_dir(convert_gguf)) if name == "embedded" else name
     try:
-        options: dict[str, Any] = {"trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
         with _no_bars():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-            )
-        model, read = loaded
-        if missing := sorted(read["missing_keys"]):  # they would be random numbers
-            raise ValueError(f"{len(missing)} weights missing, as {', '.join(missing[:3])}")
+            if adapter := find_adapter_config_file(source):
+                return _adapted(source, Path(adapter).parent, dtype)
+            tokenizer = _tokenizer(source)  # first, as it is there in a moment or not at all
+            return _whole_model(source, dtype), tokenizer
     except Exception as error:  # of any kind, as the files of a model can be damaged in any way
         do = "Check the name; without a network give the path of a folder."
         if isinstance(error.__cause__, GatedRepoError):
@@ -276,6 +292,45 @@ def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
             found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             do=do,
         ) from error
+
+
+def _tokenizer(source: str) -> Any:
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+
+
+def _whole_model(source: str, dtype: torch.dtype) -> Any:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+    )
+    model, read = loaded
+    if missing := sorted(read["missing_keys"]):  # they would be random numbers
+        raise ValueError(f"{len(missing)} weights missing, as {', '.join(missing[:3])}")
+    return model
+
+
+def _adapted(source: str, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Load an adapter's model, with the adapter merged into its weights, and the tokenizer.
+
+    transformers would put the adapter's layers beside the model's own, where low-rank tuning cannot
+    tell them from its own, and saving would write them alone.
+    """
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(source).base_model_name_or_path
+    if not base:
+        raise ValueError("an adapter that does not name its model (base_model_name_or_path)")
+    with_tokenizer = any(folder.glob("tokenizer*"))
+    tokenizer = _tokenizer(source if with_tokenizer else base)
+    adapted: Any = PeftModel.from_pretrained(_whole_model(base, dtype), source)
+    kind = adapted.peft_config["default"].peft_type
+    if not hasattr(adapted.base_model, "merge_and_unload"):
+        raise ValueError(f"an adapter of type {kind.value}, which cannot be merged into weights")
+    model = adapted.merge_and_unload(safe_merge=True)
+    model.requires_grad_(True)  # peft has frozen it
     return model, tokenizer
 
 
@@ -326,20 +381,55 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def _tuned(model: Any, tuning: str) -> nn.Module:
-    if tuning == "full":
-        return model
+def _tuned(name: str, model: Any, tuning: str) -> nn.Module:
+    """Freeze what a tuning leaves alone, or add what it trains."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    if not all(hasattr(part, "weight") for part in ends):
+        raise ModelError(
+            f"model {name!r}",
+            expected="token embeddings and an output layer, each with one matrix of weights",
+            found=" and ".join(type(part).__name__ for part in ends),
+            do="Use a causal language model of another architecture.",
+        )
+    tuned = model
     if tuning == "body":
-        for part in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for part in ends:
             part.requires_grad_(False)
-        return model
+    elif tuning == "lora":
+        tuned = _with_low_rank_updates(name, model)
+    if not any(p.requires_grad for p in tuned.parameters()):
+        raise ModelError(
+            f"model {name!r}",
+            expected=f"weights that tuning={tuning!r} can train",
+            found="none",
+            do="Choose another tuning, or weights in bf16 or fp32: quantised ones are not trained.",
+        )
+    return tuned
+
+
+def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
-    with _seeded():  # the initial update is zero; only its direction is drawn
-        config = LoraConfig(
-            r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear", lora_dropout=0.0
-        )
-        return get_peft_model(model, config)
+    # By name, and not "all-linear": a router may be a linear layer that returns more than a tensor.
+    linear = [
+        n
+        for n, part in model.named_modules()
+        if type(part) in (nn.Linear, Conv1D) and part is not model.get_output_embeddings()
+    ]
+    config = LoraConfig(
+        r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules=linear, lora_dropout=0.0
+    )
+    try:
+        with _seeded():  # the initial update is zero; only its direction is drawn
+            # In the model's dtype: the optimiser keeps fp32 masters of whatever is trained.
+            return get_peft_model(model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise ModelError(
+            f"model {name!r}",
+            expected="linear layers, to which peft can add low-rank updates",
+            found=" ".join(str(error).split())[:300],
+            do="Choose tuning 'body' or 'full'.",
+        ) from error
 
 
 @contextmanager
@@ -457,7 +547,7 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
 def pack(lm: LM, families: Sequence[Sequence[Sequence[int]]]) -> Packed:
     """Lay out families of token sequences as the model can take them (see packing)."""
     longest = max(len(tokens) for family in families for tokens in family)
-    way = lm.packs if longest <= lm.window else None
+    way = lm.packs if longest <= min(lm.window, lm.unscaled) else None
     dtype = next(lm.model.parameters()).dtype
     return packing.pack(families, way, lm.device, dtype)
 
@@ -478,13 +568,64 @@ def collate(lm: LM, families: Sequence[Sequence[TokenSequence]]) -> Batch:
     return Batch(packed, rows, predicting, targets, owners, len(sequences))
 
 
+def units(lm: LM, families: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Group sequences into those that have to be in one pass, so that they share what they can.
+
+    Mostly a family each. Where positions are scaled by the longest sequence of a pass, those of a
+    family that are long and differ are apart.
+
+    families: the lengths of each family's sequences, as they are fed to the model
+    Returns the numbers of each unit's sequences, counted over all families.
+    """
+    found: list[list[int]] = []
+    first = 0
+    for lengths in families:
+        own = list(range(first, first + len(lengths)))
+        together = max(lengths) <= lm.unscaled or len(set(lengths)) == 1
+        found += [own] if together else [[i] for i in own]
+        first += len(lengths)
+    return found
+
+
+def passes(
+    lm: LM, lengths: Sequence[Sequence[int]], budget: int, *, spread: bool = True
+) -> list[tuple[list[int], bool]]:
+    """Split units into forward passes, the longest first, that fit a budget of tokens.
+
+    So a batch has little padding, and running out of memory happens at once.
+
+    lengths: those of each unit's sequences, as they are fed to the model
+    spread: whether the passes are dealt out to the processes that share the model
+    Returns this process's passes, each as the units in it and whether they count (see
+    `parallel.dealt`).
+    """
+    sizes = [max(unit) * len(unit) for unit in lengths]
+    scales = [max(unit) if max(unit) > lm.unscaled else 0 for unit in lengths]
+    order = sorted(range(len(lengths)), key=lambda i: (-scales[i], -sizes[i]))
+    padded = lm.packs is None or max(map(max, lengths)) > min(lm.window, lm.unscaled)
+
+    def of(places: Sequence[int]) -> list[list[int]]:
+        mine = [order[place] for place in places]
+        return [
+            group
+            for scale in sorted({scales[i] for i in mine}, reverse=True)
+            for group in by_token_budget(
+                sizes, [i for i in mine if scales[i] == scale], budget, padded=padded
+            )
+        ]
+
+    if spread:
+        return parallel.dealt(len(order), of)
+    return [(group, True) for group in of(range(len(order)))]
+
+
 def by_token_budget(
-    lengths: Sequence[int], order: Sequence[int], budget: int, *, padded: bool = False
+    sizes: Sequence[int], order: Sequence[int], budget: int, *, padded: bool = False
 ) -> Iterator[list[int]]:
-    """Consecutive groups of `order` whose tokens, padded to the longest or not, fit the budget."""
+    """Yield consecutive groups of `order` whose tokens, padded to the longest or not, fit."""
     group: list[int] = []
     for index in order:
-        of_group = [lengths[i] for i in (*group, index)]
+        of_group = [sizes[i] for i in (*group, index)]
         size = max(of_group) * len(of_group) if padded else sum(of_group)
         if group and size > budget:
             yield group
@@ -494,35 +635,38 @@ def by_token_budget(
         yield group
 
 
-def pads(lm: LM, lengths: Sequence[int]) -> bool:
-    """Whether `pack` may give each sequence a row, padded to the longest."""
-    return lm.packs is None or max(lengths) > lm.window
-
-
 # --- likelihoods ---------------------------------------------------------------------------------
 
 
 def response_log_likelihoods(lm: LM, batch: Batch) -> Tensor:
-    """(n_sequences,) log-likelihood of every response given its prompt, in nats, fp32.
+    """Compute the log-likelihood (n_sequences,) of every response given its prompt, in nats, fp32.
 
     Differentiable in the model's trainable parameters.
     """
-    model = _causal_lm(lm.model)
-    hidden = _run_decoder(model, batch.packed).last_hidden_state
+    hidden = _run_decoder(_causal_lm(lm.model), batch.packed).last_hidden_state
     picked = hidden[batch.rows, batch.columns]  # (R, D)
-    token_log_probs = _token_log_probs(model, picked, batch.targets)  # (R,)
+    token_log_probs = lm.output.log_probs(picked, batch.targets)  # (R,)
     total = torch.zeros(batch.n_sequences, dtype=torch.float32, device=picked.device)
     return total.index_add(0, batch.owners, token_log_probs)
 
 
 def layer_outputs(lm: LM, packed: Packed, places: Sequence[tuple[int, int]]) -> Tensor:
-    """(L + 1, R, D) hidden states of packed sequences at R places, each a row and a column.
+    """Compute the hidden states (L + 1, R, D) of packed sequences at R places: rows and columns.
 
     0 is the token embeddings, l the output of block l; the last has passed the final norm.
     """
     outputs = _run_decoder(_causal_lm(lm.model), packed, output_hidden_states=True)
     rows, columns = torch.tensor(places, device=lm.device).unbind(1)
-    return torch.stack([states[rows, columns] for states in outputs.hidden_states])
+    found = outputs.hidden_states or ()
+    shapes = {tuple(states.shape) for states in found}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[:2] != packed.input_ids.shape:
+        raise ModelError(
+            f"hidden states of {lm.name!r}",
+            expected=f"one state for each of {tuple(packed.input_ids.shape)} tokens in every layer",
+            found=f"shapes {sorted({tuple(states.shape) for states in found})}",
+            do="Its layers pass on something else, which is not probed: set probe=False.",
+        )
+    return torch.stack([states[rows, columns] for states in found])
 
 
 def _run_decoder(model: Any, packed: Packed, **options: Any) -> Any:
@@ -544,92 +688,15 @@ def _causal_lm(model: Any) -> Any:
 
 
 def _decoder(model: Any) -> nn.Module:
-    return getattr(model, model.base_model_prefix)
+    """Find the part of a causal LM that gives the output layer its hidden states."""
+    base = getattr(model, model.base_model_prefix, None)
+    if base is None:
+        base = next(part for part in model.children() if isinstance(part, PreTrainedModel))
+    decoder = getattr(base, "decoder", None)  # of an architecture that also has an encoder
+    return decoder if isinstance(decoder, nn.Module) else base
 
 
-def _token_log_probs(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
-    """(R,) log-probability of each target after its hidden state (R, D), fp32."""
-    head = model.get_output_embeddings()
-    softcap = getattr(model.config, "final_logit_softcapping", None) or 0.0
-    if not any(p.requires_grad for p in head.parameters()):
-        return _FrozenHead.apply(hidden, head.weight, head.bias, softcap, targets)
-
-    def log_probs(h: Tensor, t: Tensor) -> Tensor:
-        logits = kernels.linear(head, h).float()
-        if softcap:
-            logits = torch.tanh(logits / softcap) * softcap
-        return -F.cross_entropy(logits, t, reduction="none")
-
-    # The head is trained too, so that its own gradient is needed. A chunk's logits are computed
-    # again in the backward pass rather than kept.
-    pieces = zip(hidden.split(ROW_CHUNK), targets.split(ROW_CHUNK), strict=True)
-    return torch.cat([checkpoint(log_probs, h, t, use_reentrant=False) for h, t in pieces])
-
-
-class _FrozenHead(torch.autograd.Function):
-    """Log-probabilities under a frozen output layer W, and their gradient, in one pass over W.
-
-    log p(target) = l[target] - logsumexp(l) with l = W h, and its gradient for h is one vector,
-    W[target] - softmax(l) W. That is attention of the query h over keys and values W, so it is
-    computed as flash attention does: a chunk of the vocabulary at a time, with a running maximum,
-    normaliser and weighted sum. W is read once, and no (R, V) tensor ever exists. On 2 CPU cores
-    256 rows of Gemma's vocabulary take 0.20 s; row by row chunks of full logits took 0.55 s.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        softcap: float,
-        targets: Tensor,
-    ) -> Tensor:
-        needs_gradient = ctx.needs_input_grad[0]
-        peak = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
-        norm = torch.zeros_like(peak)
-        mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-        n_columns = max(FEWEST_COLUMNS, LOGITS_CHUNK // len(hidden))
-        plain = not softcap and bias is None
-        in_kernel = plain and kernels.usable(hidden, weight) and kernels.library()
-        for start in range(0, len(weight), n_columns):
-            part = slice(start, start + n_columns)
-            if in_kernel:
-                logits = kernels.product(hidden, weight[part].t())
-                shrink = kernels.softmax_chunk(logits, peak, norm)
-                if needs_gradient:
-                    mean = mean.mul_(shrink).add_(kernels.product(logits, weight[part]))
-                continue
-            h, w, b = hidden, weight[part], None if bias is None else bias[part]
-            if kernels.usable(h, w) and kernels.widens():
-                h, w, b = h.float(), w.float(), None if b is None else b.float()
-            logits = F.linear(h, w, b).float()
-            if softcap:
-                logits = torch.tanh(logits.div_(softcap)).mul_(softcap)
-            new_peak = torch.maximum(peak, logits.amax(1, keepdim=True))
-            shrink = (peak - new_peak).exp()
-            slope = 1 - (logits / softcap) ** 2 if softcap and needs_gradient else None
-            p = logits.sub_(new_peak).exp_()  # (R, chunk)
-            norm = norm * shrink + p.sum(1, keepdim=True)
-            if needs_gradient:
-                p = p if slope is None else p.mul_(slope)
-                mean = mean.mul_(shrink).add_(p.to(w.dtype) @ w)
-            peak = new_peak
-        towards = weight[targets].float()  # (R, D)
-        at_target = (hidden.float() * towards).sum(1)
-        if bias is not None:
-            at_target = at_target + bias[targets].float()
-        if softcap:
-            at_target = torch.tanh(at_target / softcap) * softcap
-            towards = towards * (1 - (at_target[:, None] / softcap) ** 2)
-        if needs_gradient:
-            ctx.save_for_backward((towards - mean / norm).to(hidden.dtype))
-        return at_target - (peak + norm.log()).squeeze(1)
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * outputs[0][:, None].to(gradient.dtype), None, None, None, None
+# --- checks at load ------------------------------------------------------------------------------
 
 
 def _check_end(name: str, tokenizer: Any) -> None:
@@ -645,79 +712,227 @@ def _check_end(name: str, tokenizer: Any) -> None:
         )
 
 
-@torch.inference_mode()
-def _check_head(name: str, model: Any) -> None:
-    """Compare our way to the logits with the model's own, on a few tokens.
+def _lengths(model: Any) -> tuple[int, int]:
+    """Read the longest sequence, and the longest of which every layer sees all, in tokens."""
+    config = model.config.get_text_config()
 
-    Some architectures scale, cap or shift their logits after the output layer. One that does so
-    in a way that `_token_log_probs` does not know must not give numbers that look right.
+    def least(names: Sequence[str]) -> int:
+        found = [n for key in names if isinstance(n := getattr(config, key, None), int) and n > 0]
+        return min(found, default=sys.maxsize)
+
+    # A model without positions (recurrent, or with relative ones) takes any length.
+    context = next((n for key in CONTEXTS if (n := least([key])) < sys.maxsize), sys.maxsize)
+    for part_name, part in model.named_modules():  # RoBERTa numbers positions from its padding on
+        if isinstance(part, nn.Embedding) and "position" in part_name and part.padding_idx:
+            context = min(context, part.num_embeddings - part.padding_idx - 1)
+    return context, min(context, least(WINDOWS))
+
+
+def _unscaled(model: Any) -> int:
+    """Find the longest sequence that is computed alike whatever the length of its pass.
+
+    Some rotary embeddings take other frequencies where the longest sequence of a pass is beyond the
+    context that they were first trained for: Phi-3's, or those by NTK ("dynamic"). And attention to
+    chosen tokens (DeepSeek's `index_topk`) breaks ties by that length.
     """
-    tokens = torch.arange(4, 9, device=next(model.parameters()).device)[None]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logits = model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
-        theirs = -F.cross_entropy(logits, tokens[0, 1:], reduction="none")
-        hidden = _decoder(model)(input_ids=tokens, use_cache=False).last_hidden_state
-    ours = _token_log_probs(model, hidden[0, :-1], tokens[0, 1:])
-    if not torch.isfinite(theirs).all() or not torch.allclose(ours, theirs, rtol=0.01, atol=0.05):
+    chosen = getattr(model.config.get_text_config(), "index_topk", None)
+    found = [chosen or sys.maxsize]
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        by_layer = kinds if isinstance(kinds, dict) else {None: kinds}
+        for layer_type, kind in by_layer.items():
+            if not isinstance(kind, str) or not ("dynamic" in kind or kind == "longrope"):
+                continue
+            settings = module.config.rope_parameters
+            settings = settings if layer_type is None else settings[layer_type]
+            first = settings.get("original_max_position_embeddings")
+            found.append(first or module.config.max_position_embeddings)
+            if "dynamic" in kind:
+                module.register_forward_pre_hook(_forget_longest)
+    return min(found)
+
+
+def _forget_longest(module: Any, inputs: Any) -> None:
+    """Let a rotary embedding choose its frequencies anew, which keeps those of its longest pass."""
+    for name in list(vars(module)):
+        if name.endswith("max_seq_len_cached"):
+            setattr(module, name, 0)
+
+
+def _ordinary_tokens(tokenizer: Any, model: Any, n: int) -> Tensor:
+    """(1, n) different tokens of an ordinary text, for the checks.
+
+    Special ones, and bytes, are rare in training: a model's states of them are extreme, and in bf16
+    so is their rounding. A vocabulary without these words gives its own, special ones last.
+    """
+    known = model.get_input_embeddings().weight.shape[0]
+    special = set(tokenizer.all_special_ids)
+    text = dict.fromkeys(tokenizer(ORDINARY_TEXT, add_special_tokens=False).input_ids)
+    others = sorted(range(min(known, len(tokenizer))), key=lambda i: (i in special, i))
+    found = dict.fromkeys(
+        [i for i in text if i not in special and i < known] + others[: n + len(text)]
+    )
+    return torch.tensor([list(found)[:n]])
+
+
+def _output_layer(name: str, model: Any, tokens: Tensor) -> likelihood.OutputLayer:
+    try:  # whatever a foreign model does with it, it is not one that can be used
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return likelihood.find(model, _decoder(model), tokens)
+    except Exception as error:
         raise ModelError(
             f"model {name!r}",
-            expected="finite log-probabilities, equal on both ways to compute them",
-            found=f"{theirs.tolist()} and {ours.tolist()}",
-            do="Its weights are broken, or its output layer does something that forgetlib does "
-            "not know: report the architecture.",
+            expected="finite logits, which its output layer computes from its last hidden states",
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            do="Its weights are broken, or it is no causal language model that forgetlib knows: "
+            "report the architecture.",
+        ) from error
+
+
+@torch.inference_mode()
+def _states(lm: LM, packed: Packed) -> list[Tensor]:
+    """Compute the last hidden states (tokens, D), fp32, of each packed sequence."""
+    hidden = _run_decoder(_causal_lm(lm.model), packed).last_hidden_state.float()
+    return [hidden[row, list(columns)] for row, columns in packed.places]
+
+
+def _furthest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Compute the largest distance of states from those expected, as a share of their norm."""
+    pairs = zip(found, expected, strict=True)
+    return max(float((f - e).norm() / e.norm().clamp_min(1e-12)) for f, e in pairs)
+
+
+def _same_states(lm: LM) -> float:
+    config = _causal_lm(lm.model).config.get_text_config()
+    depth = int(getattr(config, "num_hidden_layers", USUAL_DEPTH) or USUAL_DEPTH)
+    exact = next(lm.model.parameters()).dtype == torch.float32
+    return SAME_STATES[exact] * max(1.0, math.sqrt(depth / USUAL_DEPTH))
+
+
+def _check_causal(lm: LM, tokens: list[int]) -> None:
+    """Refuse a model whose states of earlier tokens depend on later ones.
+
+    It would see the answer before it predicts it, and with padding its numbers would change. The
+    gradient tells: that of a causal model is exactly 0, however it rounds or routes.
+    """
+    model = _causal_lm(lm.model)
+    inputs: list[Tensor] = []
+
+    def watch(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
+        inputs.append(embedded.detach().requires_grad_())
+        return inputs[-1] * 1  # some architectures scale it in place
+
+    hook = model.get_input_embeddings().register_forward_hook(watch)
+    half = len(tokens) // 2
+    try:
+        with torch.enable_grad():
+            packed = pack(replace(lm, packs=None), [[tokens]])
+            past = _run_decoder(model, packed).last_hidden_state[0, :half].float()
+            # Any other than equal weights: the sum of a normalised state is constant.
+            weights = torch.linspace(1, 2, past.numel(), device=past.device).view(past.shape)
+            (gradient,) = torch.autograd.grad((past * weights).sum(), inputs[-1])
+    except Exception as error:  # whatever a foreign model does
+        raise ModelError(
+            f"model {lm.name!r}",
+            expected="states through which a gradient reaches the token embeddings",
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            do="It cannot be trained here: use another architecture.",
+        ) from error
+    finally:
+        hook.remove()
+    of_earlier, of_later = (float(g.float().norm()) for g in gradient[0].split(half)[:2])
+    if of_later != 0:
+        raise ModelError(
+            f"model {lm.name!r}",
+            expected="a causal model, whose states of earlier tokens no later token moves",
+            found=f"a gradient of {of_later:.2g} for later tokens, beside {of_earlier:.2g} for "
+            "earlier ones",
+            do="Use a causal language model: one that sees the whole text cannot be scored so.",
         )
 
 
-@torch.inference_mode()
-def _can_pack(lm: LM, way: str) -> bool:
-    """Whether the model gives packed sequences the hidden states that it gives them alone.
-
-    Not so where it takes no mask or no positions (recurrent layers, or positions in the attention),
-    or where its attention cannot be replaced. A model that cannot is left as it was.
-    """
-    prompt, words = [5, 3, 9, 6, 2], [7, 4, 8]
-    families = [[prompt + 5 * words, prompt + words[::-1]], [[9, 3, 5, 6]]]
-    model = _causal_lm(lm.model)
-    if way == "tree" and model.config._attn_implementation not in ("sdpa", packing.TREE_ATTENTION):
-        return False
-
-    def states(packed: Packed) -> list[Tensor]:
-        """Of each sequence, (tokens, D)."""
-        hidden = _run_decoder(model, packed).last_hidden_state.float()
-        return [hidden[row, list(columns)] for row, columns in packed.places]
-
+def _check_padding(lm: LM, tokens: list[int]) -> None:
+    """Refuse a model that gives a sequence other states in a padded batch than alone."""
     single = replace(lm, packs=None)
-    alone = [states(pack(single, [[tokens]]))[0] for family in families for tokens in family]
+    longest = min(len(tokens), lm.unscaled)
+    sequences = [tokens[:longest], tokens[1 : max(2, longest // 3)], tokens[2:longest][::-1]]
+    sequences = [s for s in sequences if s]
+    alone = [_states(single, pack(single, [[s]]))[0] for s in sequences]
+    together = _states(single, pack(single, [[s] for s in sequences]))
+    apart = _furthest(together, alone)
+    if not apart <= _same_states(lm):
+        raise ModelError(
+            f"model {lm.name!r}",
+            expected="the states that it gives a sequence alone, in a batch too",
+            found=f"others, by {apart:.2g} of their norm, in a batch padded on the right",
+            do="Its numbers would depend on what else is scored: use another architecture.",
+        )
+
+
+def _packing_way(lm: LM, tokens: list[int]) -> str | None:
+    """Choose how sequences are packed; warn where the model allows none of the faster ways."""
+    # Attention by tree is faster on a CPU only; everything can be packed by mask that can by tree.
+    ways = packing.WAYS if lm.device.type == "cpu" else ("mask",)
+    reasons = []
+    for way in ways:
+        reason = _why_not_packed(lm, way, tokens)
+        if not reason:
+            break
+        reasons.append(f"{way}: {reason}")
+    found = way if len(reasons) < len(ways) else None
+    if reasons:
+        instead = "with a mask" if found else "each sequence in a row of its own"
+        warnings.warn(
+            f"model {lm.name!r} is computed {instead}, which is slower and as right "
+            f"({'; '.join(reasons)})",
+            stacklevel=3,
+        )
+    return found
+
+
+def _why_not_packed(lm: LM, way: str, tokens: list[int]) -> str:
+    """Say why packed sequences do not get the states that they get alone; "" where they do.
+
+    Not so where a model takes no mask or no positions (recurrent layers, or positions in the
+    attention), or where its attention cannot be replaced. Such a model is left as it was.
+    """
+    longest = min(len(tokens), lm.window, lm.unscaled, lm.max_length)
+    if longest < 8:
+        return f"its layers see {longest} tokens at a time"
+    n_prompt = longest // 4
+    prompt, branch = tokens[:n_prompt], tokens[n_prompt:longest]
+    families = [[prompt + branch, prompt + branch[:2:-1]], [tokens[3:7]]]
+    if lm.max_length < LONGEST_ROW:  # a row can be longer than a sequence, and buffers may not be
+        families *= 1 + lm.max_length // longest
+    model = _causal_lm(lm.model)
     attention = model.config._attn_implementation
+    if way == "tree" and attention not in ("sdpa", packing.TREE_ATTENTION):
+        return f"its attention is {attention!r}"
+    single = replace(lm, packs=None)
+    alone = [_states(lm, pack(single, [[own]]))[0] for family in families for own in family]
     layout = pack(replace(lm, packs=way), families)
     if layout.trees is not None:
         without_mask = replace(layout, trees=tuple((n, None) for n, _ in layout.trees))
-    elif layout.mask is not None:
+    else:
+        assert layout.mask is not None
         without_mask = replace(layout, mask=torch.zeros_like(layout.mask))
-    else:  # longer than the model's window
-        return False
-    moved = replace(layout, position_ids=2 * layout.position_ids)
-    exact = next(lm.model.parameters()).dtype == torch.float32
-    can = False
+    moved = replace(layout, position_ids=2 * layout.position_ids % longest)
     try:
         if way == "tree":
             model.set_attn_implementation(packing.TREE_ATTENTION)
-        right, *wrong = (
-            torch.stack([(t - a).norm() / a.norm() for t, a in zip(states(x), alone, strict=True)])
-            .max()
-            .item()
-            for x in (layout, without_mask, moved)
-        )
+        right, *wrong = (_furthest(_states(lm, x), alone) for x in (layout, without_mask, moved))
         # With random weights, wrong positions or masks may change next to nothing, and yet matter
         # once the model is trained: the right ones have to be nearer by far.
-        can = right <= SAME_STATES[exact] and 2 * right < min(wrong)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, IndexError):
-        pass
-    if not can and model.config._attn_implementation != attention:
+        if right <= _same_states(lm) and 2 * right < min(wrong):
+            return ""
+        reason = f"states {right:.2g} of their norm apart, and {min(wrong):.2g} in a wrong layout"
+    except Exception as error:  # whatever a foreign model does with a layout
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if model.config._attn_implementation != attention:
         model.set_attn_implementation(attention)
-    return can
+    return reason
 
 
 def vocabulary_size(lm: LM) -> int:
-    return int(_causal_lm(lm.model).get_output_embeddings().weight.shape[0])
+    return int(lm.output.layer.weight.shape[0])

@@ -54,35 +54,33 @@ def hidden_states(
     """Hidden states of every question, alone and with each of its answers."""
     if not examples:
         raise InputError("hidden_states", expected="examples", found="none", do="Pass some.")
-    sequences = scoring.encode_all(lm, examples)
-    lengths = [max(len(s.tokens) for s in pair) * len(pair) for pair in sequences]
-    order = sorted(range(len(examples)), key=lambda i: (-lengths[i], examples[i].uid))
+    families = scoring.encode_all(lm, examples)
+    sequences = [s for family in families for s in family]
+    units = models.units(lm, [[len(s.tokens) for s in family] for family in families])
+    lengths = [[len(sequences[i].tokens) for i in unit] for unit in units]
     budget = token_budget or scoring.TOKEN_BUDGET[lm.device.type]
-    questions: list[Tensor] = [torch.empty(0)] * len(examples)
-    answers: list[Tensor] = [torch.empty(0)] * len(examples)
-    padded = models.pads(lm, lengths)
-    for group in models.by_token_budget(lengths, order, budget, padded=padded):
-        packed = models.pack(lm, [[s.tokens for s in sequences[i]] for i in group])
-        places = iter(packed.places)
-        asked: list[tuple[int, int]] = []  # of each example the question's end, and each answer's
-        for i in group:
-            found = [next(places) for _ in sequences[i]]
-            first = sequences[i][0]
-            row, columns = found[0]
-            asked.append((row, columns[len(first.tokens) - first.n_response - 1]))
-            asked += [(row, columns[-1]) for row, columns in found]
+    ends: list[Tensor] = [torch.empty(0)] * len(sequences)  # (P, 2, D): question's end, answer's
+    for group, _ in models.passes(lm, lengths, budget, spread=False):
+        numbers = [i for unit in group for i in units[unit]]
+        packed = models.pack(lm, [[sequences[i].tokens for i in units[unit]] for unit in group])
+        asked = [
+            (row, columns[place])
+            for i, (row, columns) in zip(numbers, packed.places, strict=True)
+            for place in (-sequences[i].n_response - 1, -1)
+        ]
         states = models.layer_outputs(lm, packed, asked).cpu()
-        for i, of_example in zip(group, states.chunk(len(group), dim=1), strict=True):
-            questions[i] = of_example[:, 0]  # (P, D)
-            answers[i] = of_example[:, 1:].transpose(0, 1)  # (C, P, D)
-            if not (questions[i].isfinite().all() and answers[i].isfinite().all()):
-                raise InputError(
-                    f"hidden states of {examples[i].uid!r}",
-                    expected="finite numbers",
-                    found="not-a-number or infinity",
-                    do=f"The model {lm.name} is broken: check its weights and dtype.",
-                )
-    return HiddenStates(torch.stack(questions), torch.stack(answers))
+        for i, of_sequence in zip(numbers, states.split(2, dim=1), strict=True):
+            ends[i] = of_sequence
+    found = torch.stack(ends).unflatten(0, (len(families), -1))  # (N, C, P, 2, D)
+    for example, of_example in zip(examples, found, strict=True):
+        if not of_example.isfinite().all():
+            raise InputError(
+                f"hidden states of {example.uid!r}",
+                expected="finite numbers",
+                found="not-a-number or infinity",
+                do=f"The model {lm.name} is broken: check its weights and dtype.",
+            )
+    return HiddenStates(found[:, 0, :, 0], found[..., 1, :])
 
 
 def deviation(states: Tensor) -> np.ndarray:

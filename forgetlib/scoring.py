@@ -10,6 +10,7 @@ import torch
 from forgetlib import models, parallel
 from forgetlib.schema import Example, InputError, Scores
 
+ROUNDING = 1e-4  # nats above 0 that a sum of log-probabilities may be by rounding
 # Tokens in one forward pass. It bounds memory and does not change the scores.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192}
 
@@ -38,32 +39,38 @@ def encode_all(lm: models.LM, examples: Sequence[Example]) -> list[list[models.T
 
 @parallel.inference()
 def score(lm: models.LM, examples: Sequence[Example], token_budget: int | None = None) -> Scores:
-    """Log-likelihood, in nats, of each choice given its prompt, summed over its tokens.
+    """Compute the log-likelihood, in nats, of each choice given its prompt, summed over its tokens.
 
-    Equal to the lm-evaluation-harness's `loglikelihood` on the same requests. Examples are
-    sorted by length, the longest first, so that a batch has little padding and running out of
-    memory happens at once.
+    Equal to the lm-evaluation-harness's `loglikelihood` on the same requests.
+
+    token_budget: tokens of a forward pass; it bounds memory and does not change the scores
     """
     if not examples:
         raise InputError("score", expected="examples", found="none", do="Pass at least one.")
-    sequences = encode_all(lm, examples)
-    lengths = [max(len(s.tokens) for s in pair) * len(pair) for pair in sequences]
-    order = sorted(range(len(examples)), key=lambda i: (-lengths[i], examples[i].uid))
-    n_choices = len(sequences[0])
-    log_likelihoods = torch.zeros(len(examples), n_choices, device=lm.device)
-    n_tokens = np.array([[s.n_response for s in pair] for pair in sequences], np.int32)
-    budget = token_budget or TOKEN_BUDGET[lm.device.type]
-    padded = models.pads(lm, lengths)
-
-    def passes(places: Sequence[int]) -> list[list[int]]:
-        of_process = [order[place] for place in places]
-        return list(models.by_token_budget(lengths, of_process, budget, padded=padded))
-
-    for group, counts in parallel.dealt(len(order), passes):
-        batch = models.collate(lm, [sequences[i] for i in group])
+    # By uid, so that the batches do not depend on the order of the examples.
+    order = sorted(range(len(examples)), key=lambda i: examples[i].uid)
+    chosen = [examples[i] for i in order]
+    families = encode_all(lm, chosen)
+    sequences = [s for family in families for s in family]
+    units = models.units(lm, [[len(s.tokens) - 1 for s in family] for family in families])
+    lengths = [[len(sequences[i].tokens) - 1 for i in unit] for unit in units]
+    log_likelihoods = torch.zeros(len(sequences), device=lm.device)
+    for group, counts in models.passes(lm, lengths, token_budget or TOKEN_BUDGET[lm.device.type]):
+        batch = models.collate(lm, [[sequences[i] for i in units[unit]] for unit in group])
         values = models.response_log_likelihoods(lm, batch)
         if counts:
-            log_likelihoods[group] = values.view(len(group), n_choices)
-    found = parallel.summed(log_likelihoods).cpu().numpy()
+            log_likelihoods[[i for unit in group for i in units[unit]]] = values
+    found = np.empty((len(examples), len(families[0])), np.float32)
+    found[order] = parallel.summed(log_likelihoods).cpu().numpy().reshape(found.shape)
+    if (worst := found.max()) > ROUNDING:
+        uid = examples[int(found.max(1).argmax())].uid
+        raise models.ModelError(
+            f"log-likelihoods by {lm.name!r}",
+            expected="at most 0",
+            found=f"{worst:.3g} for {uid!r}",
+            do="This is an error of forgetlib or of the model's output layer: report it.",
+        )
+    n_tokens = np.empty(found.shape, np.int32)
+    n_tokens[order] = [[s.n_response for s in family] for family in families]
     labels = np.array([e.label for e in examples], np.int64)
     return Scores(tuple(e.uid for e in examples), found, n_tokens, labels)

@@ -145,17 +145,9 @@ def _record_steps(n_steps: int, n_records: int) -> set[int]:
 def _accumulate(lm: models.LM, batch: Sequence[models.TokenSequence]) -> float:
     """Add the gradient of a batch's mean token loss to the parameters; return the loss."""
     n_tokens = sum(s.n_response for s in batch)
-    lengths = [len(s.tokens) for s in batch]
-    order = sorted(range(len(batch)), key=lambda i: -lengths[i])
+    lengths = [[len(s.tokens) - 1] for s in batch]
     total = torch.zeros((), device=lm.device)
-    padded = models.pads(lm, lengths)
-    budget = TOKEN_BUDGET[lm.device.type]
-
-    def passes(places: Sequence[int]) -> list[list[int]]:
-        of_process = [order[place] for place in places]
-        return list(models.by_token_budget(lengths, of_process, budget, padded=padded))
-
-    for group, counts in parallel.dealt(len(order), passes):
+    for group, counts in models.passes(lm, lengths, TOKEN_BUDGET[lm.device.type]):
         collated = models.collate(lm, [[batch[i]] for i in group])
         loss = -models.response_log_likelihoods(lm, collated).sum() / n_tokens
         (loss if counts else 0 * loss).backward()

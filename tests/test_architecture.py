@@ -16,7 +16,10 @@ LAYERS = (
         *("assets", "prompts", "sources", "tasks", "audit", "labels", "store"),
         *("stats", "crosstask", "measures", "regression"),
     },
-    {"kernels", "packing", "parallel", "models", "scoring", "training", "probing"},
+    {
+        *("kernels", "likelihood", "packing", "parallel"),
+        *("models", "scoring", "training", "probing"),
+    },
     {"experiment", "cluster", "cost", "plots", "claims"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -29,7 +32,8 @@ SIDEWAYS = {
     "measures": {"stats"},
     "regression": {"stats"},
     "packing": {"kernels"},
-    "models": {"kernels", "packing", "parallel"},
+    "likelihood": {"kernels"},
+    "models": {"kernels", "likelihood", "packing", "parallel"},
     "scoring": {"models", "parallel"},
     "training": {"kernels", "models", "parallel", "scoring"},
     "probing": {"models", "parallel", "scoring"},

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from forgetlib import models, packing, scoring, tasks
+from forgetlib import likelihood, models, packing, scoring, tasks
 from forgetlib.schema import Example, InputError
 from forgetlib.store import StoreError
+
+TOKENS = list(range(20, 40))  # of the tiny vocabulary, for the checks that `load` makes
 
 
 def naive(lm, example, choice):
@@ -94,9 +96,9 @@ def test_the_chunked_output_layer_equals_cross_entropy(rows, softcap, bias, chun
     offset = torch.randn(50, generator=generator) if bias else None
     targets = torch.randint(50, (rows,), generator=generator)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "LOGITS_CHUNK", chunk * rows)
-        patch.setattr(models, "FEWEST_COLUMNS", 1)
-        ours = models._FrozenHead.apply(hidden, weight, offset, softcap, targets)
+        patch.setattr(likelihood, "LOGITS_CHUNK", chunk * rows)
+        patch.setattr(likelihood, "FEWEST_COLUMNS", 1)
+        ours = likelihood._Chunked.apply(hidden, weight, offset, softcap, targets)
     (gradient,) = torch.autograd.grad((ours * torch.arange(1, rows + 1)).sum(), hidden)
     logits = F.linear(hidden, weight, offset)
     if softcap:
@@ -117,12 +119,12 @@ def test_batching_and_padding_do_not_matter(tiny, budget):
 
 
 def recorded_batches(lm, examples, monkeypatch, token_budget):
-    """The tokens of every example's longest choice, batch by batch."""
+    """The tokens that are fed of every example's longest choice, batch by batch."""
     batches = []
     collate = models.collate
 
     def record(lm, group):
-        batches.append([max(len(s.tokens) for s in pair) for pair in group])
+        batches.append([max(len(s.tokens) for s in pair) - 1 for pair in group])
         return collate(lm, group)
 
     monkeypatch.setattr(models, "collate", record)
@@ -290,7 +292,7 @@ def test_broken_weights_are_an_error(folder, tmp_path):
     model.save_pretrained(tmp_path)
     for file in Path(folder).glob("tokenizer*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(models.ModelError, match="expected finite log-probabilities"):
+    with pytest.raises(models.ModelError, match="logits that are not finite"):
         models.load(str(tmp_path))
 
 
@@ -344,7 +346,7 @@ def test_a_response_that_tokenises_to_nothing_is_an_error(tiny, monkeypatch):
         def __call__(self, text):
             return type("Encoding", (), {"input_ids": [1]})
 
-    lm = models.LM("joining", tiny.model, Joining(), tiny.device, 64)
+    lm = replace(tiny, tokenizer=Joining(), _tokens={})
     with pytest.raises(InputError, match="expected a response of at least one token"):
         models.encode(lm, Example("t/test/0", ("a", "a"), ("b", "c"), 0), 0)
 
@@ -360,9 +362,9 @@ def test_a_model_that_ignores_positions_or_mask_is_not_packed(tiny, monkeypatch,
     def without(**inputs):
         return forward(**{k: v for k, v in inputs.items() if k != ignored})
 
-    assert models._can_pack(tiny, way)
+    assert not models._why_not_packed(tiny, way, TOKENS)
     monkeypatch.setattr(decoder, "forward", without)
-    assert not models._can_pack(tiny, way)
+    assert models._why_not_packed(tiny, way, TOKENS)
 
 
 @pytest.mark.embedded
@@ -370,6 +372,7 @@ def test_the_embedded_model_is_packed_in_bf16_however_the_cpu_rounds(monkeypatch
     """On a CPU that sums in another order for other sizes it was not, and half as fast."""
     lm = models.load("embedded", device="cpu")
     assert lm.packs == "tree"
+    tokens = models._ordinary_tokens(lm.tokenizer, lm.model, 20).tolist()[0]
     decoder = models._decoder(lm.model)
     forward = decoder.forward
     changes = (
@@ -383,11 +386,14 @@ def test_the_embedded_model_is_packed_in_bf16_however_the_cpu_rounds(monkeypatch
             return forward(**(change(inputs) if "trees" in inputs else inputs))
 
         monkeypatch.setattr(decoder, "forward", wrong)
-        assert not models._can_pack(lm, "tree")
+        assert models._why_not_packed(lm, "tree", tokens)
 
 
-def test_a_model_with_a_short_window_is_not_packed(tiny):
-    assert not models._can_pack(replace(tiny, window=16), "tree")
+@pytest.mark.parametrize("window", [4, 7])
+def test_a_model_with_a_short_window_is_not_packed(tiny, window):
+    narrow = replace(tiny, window=window)
+    assert f"see {window} tokens at a time" in models._why_not_packed(narrow, "tree", TOKENS)
+    assert not models._why_not_packed(replace(tiny, window=8), "tree", TOKENS)
 
 
 # --- saving --------------------------------------------------------------------------------------
