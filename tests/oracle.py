@@ -184,6 +184,8 @@ LONG_ROPE = {"original_max_position_embeddings": 16} | rope(
     original_max_position_embeddings=16,
 )
 
+BYTES = {n: COMMON[n] for n in ("hidden_size", "num_attention_heads", "intermediate_size")}
+BYTES |= {"vocab_size": VOCABULARY, "num_hidden_layers": 1}
 REFORMER = {"is_decoder": True, "attn_layers": ["local", "local"], "local_attn_chunk_length": 8}
 REFORMER |= {"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16]}
 REFORMER |= {"attention_head_size": 8, "feed_forward_size": 64}
@@ -210,6 +212,13 @@ SMALL = {
     "blenderbot": {},
     "blenderbot-small": {},
     "bloom": {},
+    "blt": {
+        "encoder_hash_byte_group_vocab": VOCABULARY,
+        "patcher_config": BYTES,
+        "encoder_config": BYTES | {"hidden_size_global": 32},
+        "decoder_config": BYTES | {"hidden_size_global": 32},
+        "global_config": BYTES,
+    },
     "camembert": DECODER,
     "codegen": {"rotary_dim": 4},
     "cohere": {},

@@ -141,7 +141,6 @@ QUICK = (
     "gemma3",  # a text model within one of text and images
     "jamba",
     "mamba",
-    "mixtral",
     "mpt, 32 tokens",
     "opt, projections",
     "phi3, longrope",
@@ -176,7 +175,6 @@ REFUSED = {
 
 # What is in transformers' mapping and not tried, and why.
 NOT_BUILT = {
-    "blt": "reads bytes in patches that another of its models finds",
     "dots3_note": "of images and sound; its text model is dots3_note_text",
     "gemma3n": "needs timm for its images; its text model is gemma3n_text",
     "gemma4_assistant": "drafts for another model, whose states it reads",
@@ -309,7 +307,7 @@ def test_scores_of_a_sure_model_are_those_of_transformers(case, tmp_path):
 
 
 def test_bf16_is_as_near_to_fp32_as_that_of_transformers(case):
-    examples = [e for seed in range(4) for e in renamed(questions(60, seed=seed), seed)]
+    examples = [e for seed in range(3) for e in renamed(questions(60, seed=seed), seed)]
     examples = [
         e for e in examples if len(e.prompts[0].split()) + 4 <= (context(case.config) or 64)
     ]
@@ -375,6 +373,8 @@ def trained_plainly(model, names, tokenizer, examples, labels):
 def as_before(lm, folder):
     """transformers' own model with the weights of an LM, and peft's updates where it has some."""
     model = oracle.load(folder)
+    if hasattr(model.config, "rescale_every"):  # RWKV halves its weights at the first pass
+        model.config.rescale_every = 0
     if hasattr(lm.model, "peft_config"):
         model = get_peft_model(model, lm.model.peft_config["default"])
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -424,7 +424,7 @@ def test_training_and_saving_are_those_of_a_plain_loop(case, tuning, tmp_path):
 
 def test_hidden_states_are_those_of_transformers(case, lm):
     if case.label in NO_STATES:
-        with pytest.raises(models.ModelError, match="expected one state a token in every layer"):
+        with pytest.raises(models.ModelError, match="expected one state for each"):
             probing.hidden_states(lm, case.examples)
         return
     found = probing.hidden_states(lm, case.examples)
