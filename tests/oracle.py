@@ -253,7 +253,6 @@ SMALL = {
     "dots1": {"n_shared_experts": 1},
     "dots3_note_text": SAME_HEADS,
     "electra": DECODER | {"embedding_size": 16},
-    "emu3": {"text_config": INNER, "vocabulary_map": {"<image>": 5}},
     "ernie": DECODER,
     "ernie4_5": {},
     "ernie4_5_moe": {},
@@ -354,10 +353,6 @@ SMALL = {
     "ministral3": {},
     "mistral": {},
     "mixtral": {},
-    "mllama": {
-        "text_config": INNER | {"cross_attention_layers": [1]},
-        "vision_config": EYES | {"num_global_layers": 1, "intermediate_layers_indices": [0]},
-    },
     "modernbert-decoder": {},
     "moshi": {},
     "mpt": {"max_seq_len": 64},

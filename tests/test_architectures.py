@@ -176,9 +176,11 @@ REFUSED = {
 # What is in transformers' mapping and not tried, and why.
 NOT_BUILT = {
     "dots3_note": "of images and sound; its text model is dots3_note_text",
+    "emu3": "of images; transformers cannot load its saved text model",
     "gemma3n": "needs timm for its images; its text model is gemma3n_text",
     "gemma4_assistant": "drafts for another model, whose states it reads",
     "gemma4_unified_assistant": "drafts for another model, whose states it reads",
+    "mllama": "of images; transformers cannot load its saved text model",
     "moss_transcribe_diarize": "needs sound",
     "musicgen": "makes sound of several codes a step",
     "musicgen_melody": "makes sound of several codes a step",
