@@ -14,6 +14,15 @@ FIGURES := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebo
 FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
 notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
 
+# A study's name becomes a folder's, and a word of commands: what is left of it without the letters
+# that it may have is wrong. This is the one place that looks.
+LETTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 -
+without = $(if $(1),$(call without,$(wordlist 2,99,$(1)),$(subst $(firstword $(1)),,$(2))),$(2))
+ifneq ($(words $(STUDY))$(call without,$(LETTERS),$(STUDY))$(filter -%,$(STUDY)),1)
+$(error STUDY: expected the name of a study, of a-z, 0-9 and -, found '$(STUDY)'. Write STUDY=quick, \
+  or leave it out; `make` alone lists them)
+endif
+
 SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help figures results $(FIGURE_NAMES) lab check-figures test architectures coverage mutation bench agreement settings lint notebooks lock audit clean
@@ -48,23 +57,27 @@ fig7: PART := sizes
 fig8: PART := cross flipped
 fig9: PART := models
 
-# Each kernel warns that its connection, within this machine, is not encrypted.
 $(FIGURE_NAMES): $(if $(COMPUTED),,results)
 	@mkdir -p .work/$(STUDY)/notebooks
 	@echo "$@: notebooks/$(call notebook_of,$@) -> figures/$(STUDY)/"
-	@cd notebooks && ../$(BIN)/papermill --no-progress-bar --log-level ERROR -p study $(STUDY) \
-	  $(call notebook_of,$@) ../.work/$(STUDY)/notebooks/$(call notebook_of,$@) \
-	  2> >(grep --invert-match 'Kernel is running over TCP' >&2)
+	@$(BIN)/python notebooks/draw.py $(STUDY) notebooks/$(call notebook_of,$@) \
+	  .work/$(STUDY)/notebooks/$(call notebook_of,$@)
 
 check-figures: $(READY) ## compute some of STUDY's stored runs again, drawn by SEED, and compare
 	@$(BIN)/python -m forgetlib.experiment $(STUDY) --check $(RUNS) --seed $(SEED)
 
+# Jupyter refuses root without a word of ours; in a container there is often no one else.
 lab: $(READY) ## open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab notebooks
+	@[ "$$(id -u)" != 0 ] || echo "lab: you are root, whom JupyterLab serves with --allow-root only:" \
+	  "passed. Whoever can open the address below can do as root; another user is safer" >&2
+	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks
 
+# A file is one process's, and the longest begin first (tests/conftest.py): xdist would have begun
+# with those of the most tests.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 # Two processes of one thread each: faster than one of two, as the waiting of one is the other's time.
 test: $(READY) ## run every test, the notebooks' too
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) $(BY_FILE)
 
 architectures: $(READY) ## compare forgetlib with transformers alone, 200 architectures (10 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_architectures.py -m "" -n $(JOBS)
@@ -86,7 +99,7 @@ mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which no 
 
 coverage: $(READY) ## run every test, and say which lines none reaches
 	@mkdir -p .work
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) $(BY_FILE) \
 	  --cov --cov-report term-missing:skip-covered
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine
@@ -123,4 +136,8 @@ audit: ## look the pinned versions up among known vulnerabilities
 	  "could not be looked up needs a network with the service that pip-audit asks" >&2; exit 1; }
 
 clean: ## delete the work in progress of STUDY; packed results and figures stay
-	@rm -rf '.work/$(or $(STUDY),none)'
+	@rm -rf .work/$(STUDY)
+
+.DEFAULT:
+	@echo "make: expected a target of those below, found '$@'" >&2; echo >&2
+	@$(MAKE) --no-print-directory --file $(firstword $(MAKEFILE_LIST)) help >&2; exit 2

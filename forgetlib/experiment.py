@@ -36,6 +36,7 @@ from forgetlib.schema import (
     RunResult,
     RunSpec,
     TrainConfig,
+    nearest,
     require,
     require_name,
     require_one_of,
@@ -85,7 +86,15 @@ def root() -> Path:
 # --- studies -------------------------------------------------------------------------------------
 
 
-PARTS = ("own", "control", "cross", "flipped", "sizes", "models")  # see Study.specs
+PARTS = {  # see Study.specs; the notebooks that need them
+    "own": ("fig1", "fig2", "fig4", "fig5", "fig6", "tasks"),
+    "control": ("fig2",),
+    "cross": ("fig3", "fig8"),
+    "flipped": ("fig8",),
+    "sizes": ("fig7",),
+    "models": ("fig9",),
+}
+MODELS = ("embedded", "tiny", "tiny-wide")  # the package's own; others are folders or hub ids
 STARTS = ("pairwise", "shared")
 
 
@@ -191,8 +200,7 @@ class Study:
             ],
         }
         if part is not None:
-            do = "Correct the name; None is the whole study."
-            require_one_of("part of a study", part, parts, do)
+            _require_part(part)
         wanted = [s for name in parts if part in (None, name) for s in parts[name]]
         unique = {a.run_id: a for s in wanted for a in s.lineage}
         # What starts from the same model stands together, so that its weights are kept briefly.
@@ -346,6 +354,13 @@ STUDIES = {
 }
 
 
+def _require_part(part: str) -> None:
+    """Raise InputError unless a study has such a part; it says which figure needs which."""
+    needed = "; ".join(f"{name}: {', '.join(figures)}" for name, figures in PARTS.items())
+    do = f"Name what a figure needs ({needed}), or leave it out for the whole study."
+    require_one_of("part of a study", part, PARTS, do)
+
+
 def study(name: str, **changes: Any) -> Study:
     """A named study, or a variation of it: study("quick", tasks=("sst2",), n_train=50).
 
@@ -367,13 +382,9 @@ def study(name: str, **changes: Any) -> Study:
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
     }
-    if unknown := set(given) - set(Study.__dataclass_fields__):
-        raise InputError(
-            f"change of study {name!r}",
-            expected=f"fields among {sorted(Study.__dataclass_fields__)}",
-            found=f"{sorted(unknown)}",
-            do="Correct the name of the setting.",
-        )
+    for key in given:
+        do = "Correct the name of the setting."
+        require_one_of(f"change of study {name!r}", key, sorted(Study.__dataclass_fields__), do)
     if "sizes" not in given:  # the study's own, of those that are still smaller
         n_train = given.get("n_train", named.n_train)
         require_whole(f"n_train of study {name!r}", n_train, 1)
@@ -386,6 +397,10 @@ def study(name: str, **changes: Any) -> Study:
         given.setdefault("cross_tasks", None)
     for model in given.get("models", ()):
         require_name(f"models of study {name!r}", model)
+        # Any other word may be a hub id; one that is nearly a name of ours is a slip.
+        if "/" not in model and nearest(model, MODELS) and not Path(model).is_dir():
+            do = "Else name a folder that exists, or a hub id with its owner."
+            require_one_of(f"models of study {name!r}", model, MODELS, do)
     # A folder is the same one wherever a notebook or a target is started.
     given["models"] = tuple(
         str(Path(m).resolve()) if Path(m).is_dir() else m for m in given.get("models", named.models)
@@ -991,6 +1006,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     given = parser.parse_args(None if arguments is None else list(arguments))
     try:
         chosen = study(given.study)
+        for part in given.part:
+            _require_part(part)
+        parts = given.part or (None,)
         if given.check is not None:
             table = check(chosen, given.check, given.seed)
             shown = table.drop(columns=["run_id", "machine", "machine_again", "commit_again"])
@@ -999,10 +1017,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
         if given.cost:
             from forgetlib import cost as estimate
 
-            for part in given.part or (None,):
+            for part in parts:
                 print(estimate.report(chosen, part, given.tflops))
             return 0
-        parts = given.part or (None,)
         found = {r.spec: r for part in parts for r in results(chosen, part, given.ray)}
     except ForgetlibError as error:
         print(f"error: {error}", file=sys.stderr)

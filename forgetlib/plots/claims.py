@@ -18,6 +18,7 @@ from forgetlib.plots.common import (
     TEXT_WIDTH,
     VERMILION,
     intervals,
+    readable,
     require_columns,
     style,
     with_intervals,
@@ -36,10 +37,13 @@ def claims(table: pd.DataFrame) -> Figure:
 
     table: from `claims.verdicts`
     """
-    require_columns(table, ["claim", "statistic", *VALUE, "statement", "threshold", "paper"])
-    rows = table.rename(columns=dict(zip(VALUE, with_intervals(["value"]), strict=True)))
+    require_columns(
+        table,
+        ["claim", "statistic", *VALUE, "statement", "threshold", "paper", "verdict", "n", "unit"],
+    )
+    rows = readable(table).rename(columns=dict(zip(VALUE, with_intervals(["value"]), strict=True)))
     y = np.arange(len(rows))[::-1]
-    with style():
+    with style(rows["statistic"]):
         figure = Figure(figsize=(TEXT_WIDTH, 0.8 + 0.39 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for verdict, (marker, colour, filled) in VERDICT_MARKS.items():

@@ -8,7 +8,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,14 +20,18 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
+from pandas.api.types import is_numeric_dtype
 
 from forgetlib import stats
+from forgetlib.crosstask import CrossTask
 from forgetlib.experiment import Study, data_note, figures_dir
 from forgetlib.schema import InputError
 from forgetlib.store import replacing
 
+OWN_FONT = "sans-serif"  # the first of seaborn's that is installed
 TEXT_WIDTH = 5.5  # inches, the width of a COLM page's text
 SMALL = 6.5  # points, of text inside a panel
 BLACK, GREY = "#000000", "#8c8c8c"
@@ -51,9 +58,68 @@ FAMILY_COLOURS = {  # of tasks; any other family is grey
 }
 
 
+def font_of(character: str) -> str | None:
+    """The installed font that draws a character: OWN_FONT where it can; None where none can."""
+    if not character.isprintable():
+        return None
+    if ord(character) in _characters_of(mpl.font_manager.findfont(_own_font())):
+        return OWN_FONT
+    return _other_fonts().get(ord(character))
+
+
+def _own_font() -> FontProperties:
+    return FontProperties(family=sns.axes_style("whitegrid")["font.sans-serif"])
+
+
+@cache
+def _characters_of(path: str) -> frozenset[int]:
+    return frozenset(mpl.font_manager.get_font(path).get_charmap())
+
+
+@cache
+def _other_fonts() -> dict[int, str]:
+    """The first installed font, sans-serif ones before others, for every character that one has."""
+    found: dict[int, str] = {}
+    fonts = mpl.font_manager.fontManager.ttflist
+    families = {font.name for font in fonts if (font.style, font.weight) == ("normal", 400)}
+    for family in sorted(families, key=lambda name: ("sans" not in name.lower(), name)):
+        if "lastresort" not in family.lower().replace(" ", ""):  # which has a box for each
+            path = mpl.font_manager.findfont(FontProperties(family=family))
+            for character in mpl.font_manager.get_font(path).get_charmap():
+                found.setdefault(character, family)
+    return found
+
+
+def readable(shown: Any) -> Any:
+    """The same text, or the table or matrix with its names, in characters that can be drawn.
+
+    Where no installed font has one, its escape stands in its place, as \\u4efb; else it would be a
+    box. White space of any kind is a space.
+    """
+    if isinstance(shown, str):
+        return "".join(map(_drawable, shown))
+    if isinstance(shown, CrossTask):
+        names = tuple(readable(task) for task in shown.tasks)
+        return replace(shown, tasks=names, model=readable(shown.model))
+    texts = [c for c in shown if not is_numeric_dtype(shown[c])]
+    return shown.assign(
+        **{c: [readable(x) if isinstance(x, str) else x for x in shown[c]] for c in texts}
+    )
+
+
+def _drawable(character: str) -> str:
+    if character.isspace():
+        return " "
+    return character if font_of(character) else character.encode("unicode_escape").decode()
+
+
 @contextmanager
-def style() -> Iterator[None]:
-    """The package's look, for the block only: no global setting changes."""
+def style(*names: Iterable[str]) -> Iterator[None]:
+    """The package's look, for the block only: no global setting changes.
+
+    names: texts to be drawn, for which other fonts stand in where the look's own lacks a character
+    """
+    fonts = {font_of(character) for texts in names for text in texts for character in set(text)}
     settings = sns.axes_style("whitegrid") | sns.plotting_context("paper")
     settings |= {
         "font.size": 8,
@@ -65,6 +131,8 @@ def style() -> Iterator[None]:
         "grid.color": "#e6e6e6",
         "grid.linewidth": 0.6,
         "axes.edgecolor": GREY,
+        "font.family": [OWN_FONT, *sorted(font for font in fonts - {OWN_FONT} if font)],
+        "text.parse_math": False,  # a name's dollars and underscores are no mathematics
         "pdf.fonttype": 42,  # text stays text in the PDF
         "savefig.dpi": 200,
     }
@@ -80,10 +148,11 @@ def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Pa
     page = None  # the figure's own
     if note := data_note(study):
         # Below the figure, whose layout stays as it is: the page grows.
-        lines = textwrap.wrap(note, 105)
+        lines = textwrap.wrap(readable(note), 105)
         width, height = figure.get_size_inches()
         page = Bbox([[0, -0.12 * len(lines) - 0.06], [width, height]])
-        figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=SMALL, color=DARK_GREY)
+        with style(lines):
+            figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=SMALL, color=DARK_GREY)
         own_dpi = figure.dpi
         with style():  # texts have another width at another resolution
             figure.dpi = mpl.rcParams["savefig.dpi"]
@@ -119,6 +188,32 @@ def require_columns(table: pd.DataFrame, columns: list[str]) -> None:
             expected="one model",
             found=sorted(set(table["model"])),
             do="Draw one figure a model: table[table['model'] == ...].",
+        )
+
+
+def require_rows(table: pd.DataFrame, column: str, values: Iterable[str], do: str) -> None:
+    """Raise InputError where the table has no row with one of these values in the column."""
+    stats.require_columns("the figure's table", table, [column], do)
+    if missing := [value for value in values if value not in set(table[column])]:
+        raise InputError(
+            "the figure's tables",
+            expected=f"{column} {', '.join(missing)} in each",
+            found=", ".join(map(str, dict.fromkeys(table[column]))) or "none in one of them",
+            do=do,
+        )
+
+
+def say_where_nothing(axes: Axes, values: object, why: str) -> None:
+    """Write into a panel why it is empty, where none of the values is a number."""
+    if not np.isfinite(np.asarray(values, float)).any():
+        axes.text(
+            *(0.5, 0.5, why),
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            fontsize=SMALL,
+            color=DARK_GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
 
 

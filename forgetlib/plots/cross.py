@@ -36,7 +36,10 @@ from forgetlib.plots.common import (
     family_letters,
     intervals,
     name_points,
+    readable,
     require_columns,
+    require_rows,
+    say_where_nothing,
     style,
     with_intervals,
 )
@@ -62,11 +65,13 @@ def cross_task(cross: CrossTask, described: pd.DataFrame) -> Figure:
     the 95 % interval includes 0; where there is room, it stands below the value. Hatched: tasks
     whose ratio is undefined.
     """
+    cross, described = readable(cross), readable(described)
     ratio, n_tasks = cross.forget_ratio, len(cross.tasks)
     rows, row_tree = crosstask.upgma(ratio)
     columns, column_tree = crosstask.upgma(ratio.T)
     cell = float(np.clip(3.6 / n_tasks, 0.185, 0.5))  # inches
-    with style():
+    families = _families(cross.tasks, described)
+    with style(cross.tasks, families.values()):
         figure = Figure(
             figsize=(TEXT_WIDTH, 1.65 + cell * n_tasks + _name_length(cross.tasks)),
             layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0),
@@ -81,7 +86,6 @@ def cross_task(cross: CrossTask, described: pd.DataFrame) -> Figure:
         _tree(figure.add_subplot(grid[1, 2]), row_tree, len(rows), "right")
         size = 6.5 if n_tasks > 12 else 7.5
         names = [f"{cross.tasks[i]} ({cross.n[i]})" for i in rows]
-        families = _families(cross.tasks, described)
         _family_strip(strips[0], [families[cross.tasks[i]] for i in rows], vertical=True)
         _family_strip(strips[1], [families[cross.tasks[i]] for i in columns], vertical=False)
         strips[0].set_yticks(range(n_tasks), names, fontsize=size)
@@ -293,19 +297,25 @@ def cross_task_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame
     The shares' intervals are over examples, and those of the differences speak of these runs.
     """
     require_columns(shares, ["source", "share", "share_low", "share_high"])
-    columns = ["eval_task", "own", "best_other", "best_other_ratio", "difference", "picked_on"]
-    require_columns(own, columns)
-    rows = own.sort_values("difference", na_position="first").reset_index(drop=True)
+    columns = ["eval_task", "own", "best_other", "best_other_ratio", "picked_on"]
+    require_columns(own, [*columns, *with_intervals(["difference"])])
+    do = "Pass crosstask.own_against_others(...) of this matrix."
+    named = [*own["eval_task"], *own["best_other"].dropna()]
+    require_rows(pd.DataFrame({"eval_task": cross.tasks}), "eval_task", named, do)
+    rows = readable(own).sort_values("difference", na_position="first").reset_index(drop=True)
+    cross = readable(cross)
     cells = crosstask.cross_table(cross).set_index(["eval_task", "forget_task"])
     y, top = np.arange(len(rows)), np.arange(len(shares))[::-1]
     heights = [0.19 * len(shares), 0.21 * len(rows)]
-    with style():
+    with style(cross.tasks):
         figure = Figure(
             figsize=(TEXT_WIDTH, 1.9 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.05)
         )
         grid = figure.add_gridspec(2, 2, height_ratios=heights, width_ratios=[1.25, 1])
         above = figure.add_subplot(grid[0, :])
         intervals(above, shares, "share", top, "", "o", BLACK, True)
+        why = "undefined: it takes two tasks with something to forget, and ratios that differ"
+        say_where_nothing(above, shares["share"], why)
         above.set_yticks(top, [*shares["source"]])
         above.set_ylim(-0.6, len(top) - 0.4)
         size = f"{int(cross.defined.sum())} × {len(cross.tasks)} pairs"
@@ -316,13 +326,14 @@ def cross_task_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame
             ("eval_task", "own labels", "D", VERMILION, 0.16),
             ("best_other", "best other task's", "o", BLUE, -0.16),
         ):
-            known = rows["best_other"].notna().to_numpy()
+            known = (rows[partner].notna() & rows["own"].notna()).to_numpy()
             pairs = list(zip(rows["eval_task"][known], rows[partner][known], strict=True))
             found = cells.loc[pairs]
             intervals(left, found, "forget_ratio", y[known] + offset, label, marker, colour, True)
+        alone = len(cross.tasks) == 1 and bool(cross.defined[0])
         for line in y[rows["best_other"].isna()]:
-            left.annotate(
-                "nothing to forget",
+            (right if alone else left).annotate(
+                "no other task" if alone else "nothing to forget",
                 (0.02, line),
                 xycoords=("axes fraction", "data"),
                 va="center",
@@ -375,11 +386,19 @@ def compare(
             found=second.tasks,
             do="Compare matrices of the same study.",
         )
+    if len(agreement) != 1:
+        raise InputError(
+            "agreement of the two matrices",
+            expected="one row",
+            found=f"{len(agreement)}",
+            do="Pass crosstask.model_agreement([first, second]).",
+        )
+    first, second, described = readable(first), readable(second), readable(described)
     families = _families(first.tasks, described)
     shown = [t for t, d in zip(first.tasks, first.defined & second.defined, strict=True) if d]
     x, y = (crosstask.evaluated_means(c).set_index("eval_task").loc[shown] for c in (first, second))
     kinds = [f"{c.condition} labels" for c in (first, second)]
-    with style():
+    with style(first.tasks, families.values()):
         figure = Figure(figsize=(TEXT_WIDTH, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
         for task in shown:
@@ -414,6 +433,7 @@ def compare(
         left.set_title(f"evaluated-task means (n = {row['n']})\n{found}", loc="left")
         right.set_title(f"all pairs (n = {len(shown) * len(first.tasks)})", loc="left")
         for axes in (left, right):
+            say_where_nothing(axes, x["mean_ratio"], "nothing to forget in any task")
             axes.axline((0, 0), slope=1, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
             axes.set_xlabel(f"forget ratio, {kinds[0]}")
             sns.despine(ax=axes)
@@ -445,12 +465,15 @@ def models(
             found=[c.tasks for c in crosses],
             do="Compute the same study for every model.",
         )
+    crosses, described = [readable(c) for c in crosses], readable(described)
+    agreement = readable(agreement)
     names = crosses[0].tasks
     matrices = np.stack([c.forget_ratio for c in crosses])
     known = np.isfinite(matrices)
     total = np.where(known, matrices, 0).sum(0)
     mean = np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
     order, _ = crosstask.upgma(mean)
+    families = _families(names, described)
     n_down = -(-len(crosses) // 3)
     n_across = -(-len(crosses) // n_down)
     width = 3.9 / n_across  # inches a matrix
@@ -461,7 +484,7 @@ def models(
     if len(agreement):
         heights.append(0.3 * len(agreement))
         around += 0.5
-    with style():
+    with style(names, families.values(), [c.model for c in crosses]):
         figure = Figure(
             figsize=(TEXT_WIDTH, sum(heights) + around),
             layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0),
@@ -472,7 +495,6 @@ def models(
             height_ratios=heights,
             width_ratios=[0.13, *[width] * n_across],
         )
-        families = _families(names, described)
         for line in range(n_down):
             strip = figure.add_subplot(grid[line, 0])
             _family_strip(strip, [families[names[i]] for i in order], vertical=True)

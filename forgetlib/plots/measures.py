@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from forgetlib import stats
 from forgetlib.measures import PROBED_PHASES
 from forgetlib.plots.common import (
     ACCURACY_MARKS,
@@ -33,12 +34,15 @@ from forgetlib.plots.common import (
     intervals,
     name_points,
     panel_grid,
+    readable,
     require_columns,
+    require_rows,
+    say_where_nothing,
     style,
     used_panels,
     with_intervals,
 )
-from forgetlib.schema import CHANCE
+from forgetlib.schema import CHANCE, InputError
 from forgetlib.stats import PHASES
 
 FORMAT_MARKS = {"text": ("free-text answers", "o"), "verbaliser": ("fixed answers", "s")}
@@ -56,10 +60,16 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     correlations: from `regression.correlations`
     """
     measures = with_intervals(["forget_ratio", *PREDICTOR_LABELS])
-    require_columns(table, [*measures, "ratio_defined", "family", "answer_format"])
-    rows = table[table["ratio_defined"]]
+    require_columns(table, ["eval_task", *measures, "ratio_defined", "family", "answer_format"])
+    do = "Pass regression.correlations(...) of the same table."
+    stats.require_columns(
+        "the correlations", correlations, [*with_intervals(["rank_correlation"]), "n_tasks"], do
+    )
+    require_rows(correlations, "predictor", PREDICTOR_LABELS, do)
+    table = readable(table)
+    rows = table[table["ratio_defined"].astype(bool) & np.isfinite(table["forget_ratio"])]
     y = rows[with_intervals(["forget_ratio"])].to_numpy(float)
-    with style():
+    with style(table["eval_task"], table["family"]):
         figure = Figure(figsize=(TEXT_WIDTH, 6.4), layout="constrained")
         panels = figure.subplots(2, 1, sharey=True)
         drawn = []
@@ -71,8 +81,10 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axes.xaxis.set_major_formatter(LogFormatter(minor_thresholds=(np.inf, np.inf)))
                 axes.xaxis.set_minor_formatter(NullFormatter())
-            drawn.append((axes, x))
-            for i, (family, form) in enumerate(zip(rows.family, rows.answer_format, strict=True)):
+            known = np.isfinite(x[:, 0])
+            drawn.append((axes, x, known))
+            for i in np.flatnonzero(known):
+                family, form = rows["family"].iloc[i], rows["answer_format"].iloc[i]
                 axes.errorbar(
                     *(x[i, 0], y[i, 0], error_bar(y[i]), error_bar(x[i])),
                     fmt=FORMAT_MARKS[form][1],
@@ -85,6 +97,12 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
                 )
             for level in (0, 1):
                 axes.axhline(level, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
+            why = (
+                "of no task is it known"
+                if len(rows)
+                else "in no task was there something to forget"
+            )
+            say_where_nothing(axes, x[:, 0], f"nothing to draw: {why}")
             # One interval many times as wide as all others would hide what there is to see.
             ratios = [0, 1, *y[:, 0]]
             limits = min(ratios) - np.ptp(ratios), max(ratios) + np.ptp(ratios)
@@ -104,13 +122,17 @@ def predictors(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
         if len(wide):
             cut = (f"{r.eval_task} {estimate_text(r, 'forget_ratio')}" for _, r in wide.iterrows())
             note += f" Wider than the panel: {', '.join(cut)}."
-        undefined = table.loc[~table["ratio_defined"], "eval_task"]
+        undefined = set(table["eval_task"]) - set(rows["eval_task"])
         if len(undefined):
             note += f" Not drawn, as the ratio is undefined: {', '.join(sorted(undefined))}."
+        for predictor, (_, _, known) in zip(PREDICTOR_LABELS, drawn, strict=True):
+            if 0 < known.sum() < len(rows):
+                lacking = ", ".join(sorted(rows["eval_task"][~known]))
+                note += f" Not drawn, as {predictor} is not known: {lacking}."
         figure.supxlabel(textwrap.fill(note, 110), fontsize=SMALL)
         figure.draw_without_rendering()  # names go between points, which must have their places
-        for axes, x in drawn:
-            name_points(axes, x, y, list(rows["eval_task"]))
+        for axes, x, known in drawn:
+            name_points(axes, x[known], y[known], list(rows["eval_task"][known]))
     return figure
 
 
@@ -134,11 +156,13 @@ def regression(
     partial: from `regression.partial_regression`, one panel a term
     """
     require_columns(alone, ["term", *with_intervals(["coefficient"])])
+    joint, alone, left_out, partial = map(readable, (joint, alone, left_out, partial))
     terms = list(dict.fromkeys([*alone["term"], *joint["term"]]))
     panels = [t for t in terms if t in set(partial["term"])]
+    require_rows(joint, "term", panels, "Pass the four tables of the same regression.")
     n_rows, columns = panel_grid(len(panels), 3)
     heights = [0.95 + 0.23 * len(terms)] + [0.35 + 1.25 * n_rows] * bool(panels)
-    with style():
+    with style(terms):
         figure = Figure(figsize=(TEXT_WIDTH, sum(heights)), layout="constrained")
         upper, *lower = _stacked(figure, heights)
         _coefficients(upper, terms, joint, alone, left_out)
@@ -148,7 +172,9 @@ def regression(
                 axes = part.add_subplot(n_rows, columns, i + 1)
                 axes.plot(points["x"], points["y"], "o", color=BLUE, markersize=3)
                 slope = joint.set_index("term").loc[term, "coefficient"]
-                axes.axline((0, 0), slope=slope, color=BLACK, linewidth=0.8)
+                if np.isfinite(slope):
+                    axes.axline((0, 0), slope=slope, color=BLACK, linewidth=0.8)
+                say_where_nothing(axes, points[["x", "y"]], "undefined")
                 axes.set_title(f"{_plain(term)}\nn = {len(points)}", fontsize=SMALL + 0.5)
                 axes.tick_params(labelsize=SMALL)
                 axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -194,7 +220,8 @@ def _coefficients(
     sns.despine(ax=axes, left=True)
     label = "change of the forget ratio per standard deviation, or between groups"
     figure.supxlabel(label, fontsize=8)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, handletextpad=0.4)
+    if len(estimated) or len(left_out):
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, handletextpad=0.4)
 
 
 def _plain(term: str) -> str:
@@ -206,7 +233,10 @@ def example_level(table: pd.DataFrame) -> Figure:
 
     table: from `regression.example_level`; the row "pooled" is drawn at the bottom
     """
-    require_columns(table, ["eval_task", "predictor", *with_intervals(["rank_biserial"])])
+    require_columns(
+        table, ["eval_task", "predictor", "n", "n_lost", *with_intervals(["rank_biserial"])]
+    )
+    table = readable(table)
     names = [t for t in sorted(set(table["eval_task"])) if t != "pooled"] + ["pooled"]
     y = pd.Series(np.arange(len(names))[::-1], index=names, dtype=float)
     y["pooled"] -= 0.3
@@ -214,17 +244,27 @@ def example_level(table: pd.DataFrame) -> Figure:
         "confidence": "confidence",
         "log_deviation": "distance from the mean",
     }
-    with style():
+    for predictor in labels:
+        do = "Pass regression.example_level(...), whole."
+        require_rows(table[table["predictor"] == predictor], "eval_task", names, do)
+    with style(names):
         figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.19 * len(names)), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
+        if table["rank_biserial"].isna().all():
+            panels[0].set_xlim(-1, 1)
         for axes, (predictor, label) in zip(panels, labels.items(), strict=True):
             rows = table[table["predictor"] == predictor].set_index("eval_task").loc[names]
             for pooled, marker, colour in ((False, "o", BLUE), (True, "D", VERMILION)):
                 some = rows[(rows.index == "pooled") == pooled]
                 at = y[some.index].to_numpy()
                 intervals(axes, some, "rank_biserial", at, label, marker, colour, True)
-            for name in rows.index[rows["rank_biserial"].isna()]:
-                axes.text(0.02, y[name], "undefined", fontsize=SMALL, va="center", color=DARK_GREY)
+            for name, row in rows[rows["rank_biserial"].isna()].iterrows():
+                axes.text(
+                    *(0.02, y[name], _why_undefined(row["n"], row["n_lost"])),
+                    fontsize=SMALL,
+                    va="center",
+                    color=DARK_GREY,
+                )
             axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
             axes.set_title(label)
             axes.grid(axis="y", visible=False)
@@ -241,19 +281,36 @@ def example_level(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _why_undefined(n: int, n_lost: int) -> str:
+    """Why there is no correlation of n examples with being among the n_lost that are lost."""
+    if n == 0:
+        return "undefined: not measured"
+    if n_lost in (0, n):
+        return "undefined: all lost" if n_lost else "undefined: none lost"
+    return "undefined"  # one of these in every seed
+
+
 def order(table: pd.DataFrame, examples: pd.DataFrame) -> Figure:
     """Figure 5: the step at which an example is learned against the step at which it is forgotten.
 
     table: from `measures.order`, of one model; a task without enough examples is named, and counted
     examples: from `measures.order_examples`; examples with the same two steps are one larger dot
     """
-    require_columns(table, ["n", "enough", *with_intervals(["rank_correlation"])])
-    require_columns(examples, ["eval_task", "learned_step", "forgotten_step"])
+    require_columns(table, ["eval_task", "n", "enough", *with_intervals(["rank_correlation"])])
+    stats.require_columns(
+        "the examples",
+        examples,
+        ["eval_task", "learned_step", "forgotten_step"],
+        "Pass measures.order_examples(...).",
+    )
+    table, examples = readable(table), readable(examples)
     rows = table.sort_values(["enough", "rank_correlation"], ascending=[True, False])
     names = list(rows.loc[rows["enough"], "eval_task"])[::-1]
+    do = "Pass measures.order_examples(...) of the same results and threshold."
+    require_rows(examples, "eval_task", rows.loc[rows["enough"] & (rows["n"] > 0), "eval_task"], do)
     n_rows, columns = panel_grid(len(names), 5)
     heights = [0.65 + 0.16 * len(rows)] + [0.4 + 1.05 * n_rows] * bool(names)
-    with style():
+    with style(rows["eval_task"]):
         figure = Figure(figsize=(TEXT_WIDTH, sum(heights)), layout="constrained")
         upper, *lower = _stacked(figure, heights)
         _order_correlations(upper, rows)
@@ -280,9 +337,10 @@ def _order_correlations(figure: SubFigure, rows: pd.DataFrame) -> None:
     axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
     axes.set_yticks(y, rows["eval_task"] + " (" + rows["n"].astype(str) + ")")
     drawn = rows.loc[enough, with_intervals(["rank_correlation"])].to_numpy(float)
-    for at, (value, low, _) in zip(y[enough], drawn, strict=True):
+    for at, (value, low, _), n in zip(y[enough], drawn, rows.loc[enough, "n"], strict=True):
         if np.isnan(low):
-            why = "undefined: all at one step" if np.isnan(value) else "no interval"
+            why = "undefined: all at one step" if n > 1 else "undefined: fewer than two examples"
+            why = why if np.isnan(value) else "no interval"
             to_left = value > 0  # towards the middle, beside the mark
             axes.annotate(
                 why,
@@ -303,6 +361,9 @@ def _order_correlations(figure: SubFigure, rows: pd.DataFrame) -> None:
 
 def _counts(axes: Axes, pairs: np.ndarray) -> None:
     """Dots at the (n, 2) pairs, with an area that grows with how many are the same pair."""
+    say_where_nothing(axes, pairs, "none")
+    if not len(pairs):
+        return
     places, counts = np.unique(pairs, axis=0, return_counts=True)
     steps = max(len(set(places[:, 0])), len(set(places[:, 1])))
     largest = np.clip(60 / steps, 3, 10)  # points: a panel is about 60 wide
@@ -316,24 +377,36 @@ def probes(table: pd.DataFrame, own: pd.DataFrame) -> Figure:
 
     table: from `measures.probe_accuracy`, of one model; own: from `stats.forgetting`
     """
-    require_columns(table, [*with_intervals(["accuracy", "control"]), "phase", "is_paper_layer"])
-    require_columns(own, with_intervals(PROBE_PHASES.values()))
-    own = own.sort_values("forgotten").reset_index(drop=True)
-    at_layer = table[table["is_paper_layer"]]
+    columns = [*with_intervals(["accuracy", "control"]), "phase", "layer", "is_paper_layer", "n"]
+    require_columns(table, ["eval_task", *columns])
+    require_columns(own, ["eval_task", "n", *with_intervals(PROBE_PHASES.values())])
+    own = readable(own).sort_values("forgotten").reset_index(drop=True)
+    at_layer = _at_paper_layer(readable(table))
     y = np.arange(len(own))
     offsets = np.linspace(0.27, -0.27, len(PROBE_PHASES))
-    with style():
+    with style(own["eval_task"]):
         figure = Figure(figsize=(TEXT_WIDTH, 1.15 + 0.25 * len(own)), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         for (phase, column), offset in zip(PROBE_PHASES.items(), offsets, strict=True):
             rows = at_layer[at_layer["phase"] == phase].set_index("eval_task")
-            rows = rows.loc[own["eval_task"]]
+            rows = rows.reindex(own["eval_task"])
             _, marker, colour, filled = ACCURACY_MARKS[column]
             intervals(left, rows, "control", y + offset, "_", "x", LIGHT, True)
             intervals(left, rows, "accuracy", y + offset, "_", marker, colour, filled)
             label = "after forgetting" if phase == "forgotten" else phase
             intervals(right, own, column, y + offset, label, marker, colour, filled)
         left.plot([], [], "x", color=LIGHT, markersize=4, label="control: random labels")
+        for line in y[~own["eval_task"].isin(at_layer["eval_task"])]:
+            left.annotate(
+                "not probed",
+                (0.02, line),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=SMALL,
+                color=DARK_GREY,
+            )
+        say_where_nothing(left, at_layer["accuracy"], "undefined")
+        say_where_nothing(right, own[[*PROBE_PHASES.values()]], "undefined")
         for axes, name, n, unit in (
             (left, f"linear probe of layer {at_layer['layer'].iloc[0]}", at_layer["n"], "answers"),
             (right, "the model's own choice", own["n"], "questions"),
@@ -354,8 +427,10 @@ def probe_layers(table: pd.DataFrame) -> Figure:
 
     table: from `measures.probe_accuracy`, of one model
     """
-    require_columns(table, ["accuracy", "control", "phase", "layer", "is_paper_layer"])
-    paper_layer = table.loc[table["is_paper_layer"], "layer"].iloc[0]
+    columns = ["eval_task", "accuracy", "control", "phase", "layer", "is_paper_layer"]
+    require_columns(table, columns)
+    paper_layer = _at_paper_layer(table)["layer"].iloc[0]
+    n_tasks = table["eval_task"].nunique()
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
         panels = figure.subplots(1, len(PROBE_PHASES), sharex=True, sharey=True)
@@ -381,6 +456,7 @@ def probe_layers(table: pd.DataFrame) -> Figure:
                 markersize=3.5,
                 markerfacecolor=colour if filled else "white",
             )
+            say_where_nothing(axes, lines, "undefined" if len(rows) else "not probed")
             axes.axvline(paper_layer, color=BLACK, linewidth=0.8, linestyle=":", zorder=1)
             axes.set_title(label.split(",")[0])
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -389,7 +465,7 @@ def probe_layers(table: pd.DataFrame) -> Figure:
         panels[1].set_xlabel("layer (0: embeddings; dotted: the paper's layer)")
         figure.legend(
             handles=[
-                Line2D([], [], color=BLACK, linewidth=2, label=f"mean of {lines.shape[1]} tasks"),
+                Line2D([], [], color=BLACK, linewidth=2, label=f"mean of {n_tasks} tasks"),
                 Line2D([], [], color=BLACK, linewidth=0.6, alpha=0.5, label="one task"),
                 Line2D([], [], color=DARK_GREY, linestyle="--", label="control: mean"),
                 Patch(color=GREY, alpha=0.25, linewidth=0, label="control: range of means"),
@@ -399,6 +475,19 @@ def probe_layers(table: pd.DataFrame) -> Figure:
             frameon=False,
         )
     return figure
+
+
+def _at_paper_layer(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the paper's layer, which is the fifth-to-last."""
+    rows = table[table["is_paper_layer"].astype(bool)]
+    if rows.empty:
+        raise InputError(
+            "the probes' table",
+            expected="rows of the paper's layer (is_paper_layer)",
+            found=f"only those of layers {sorted(set(table['layer']))}",
+            do="Pass measures.probe_accuracy(...), whole.",
+        )
+    return rows
 
 
 def _stacked(figure: Figure, heights: list[float]) -> list[SubFigure]:

@@ -26,7 +26,9 @@ from forgetlib.plots.common import (
     VERMILION,
     intervals,
     panel_grid,
+    readable,
     require_columns,
+    say_where_nothing,
     style,
     used_panels,
     with_intervals,
@@ -61,6 +63,13 @@ def example(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
         towards the distractor
     """
     require_columns(table, ["eval_task", "split", "uid", *EXAMPLE_PHASES])
+    if not questions:
+        raise InputError(
+            "questions of Figure 1",
+            expected="at least one",
+            found="none",
+            do="Pass questions of the table's data sets, as tasks.load gives them.",
+        )
     found = [_example_row(table, question) for question in questions]
     alike = [
         table[(table["eval_task"] == row["eval_task"]) & (table["split"] == row["split"])]
@@ -74,7 +83,7 @@ def example(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
     heights = []  # inches: above the text of two questions, below their plots
     for line in range(0, len(texts), 2):
         heights += [line_height * max(map(len, texts[line : line + 2])) / 72 + 0.1, 1.45]
-    with style():
+    with style(text for lines in texts for text, _, _ in lines):
         figure = Figure(
             figsize=(TEXT_WIDTH, sum(heights) + 0.6),
             layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.0, h_pad=0.03),
@@ -96,7 +105,6 @@ def example(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
                     color=colour,
                     weight=weight,
                     fontsize=7,
-                    parse_math=False,
                     in_layout=False,
                 )
             _question_plot(below, row, rows)
@@ -130,13 +138,16 @@ def _question_lines(
 ) -> list[tuple[str, str, str]]:
     """(text, colour, weight) of each line: heading, prompt and responses; shortened where long."""
     where = "inside" if inside else "outside"
-    prompt = " ".join(question.prompts[question.label].split())
-    lines = [(task, BLACK, "bold"), (f"{where} the forgetting set (n = {n})", BLACK, "bold")]
+    prompt = readable(" ".join(question.prompts[question.label].split()))
+    lines = [
+        (readable(task), BLACK, "bold"),
+        (f"{where} the forgetting set (n = {n})", BLACK, "bold"),
+    ]
     lines += [(text, BLACK, "normal") for text in _wrapped(prompt, 4, keep="end")]
     for is_true, (name, _, colour) in QUESTION_MARKS.items():
         choice = question.choices[question.label if is_true else 1 - question.label]
         towards = " (trained towards)" if inside and not is_true else ""
-        text = f"{name}{towards}: {choice}"
+        text = readable(f"{name}{towards}: {choice}")
         lines += [(line, colour, "normal") for line in _wrapped(text, 2, keep="beginning")]
     return lines
 
@@ -181,7 +192,8 @@ def forget_gap(table: pd.DataFrame) -> Figure:
 
     table: from `stats.forgetting`, of one model and one size of the forgetting set
     """
-    require_columns(table, [*ACCURACY_MARKS, "forget_gap", "behaviour", "eval_task", "n"])
+    measures = with_intervals([*ACCURACY_MARKS, "forget_gap"])
+    require_columns(table, [*measures, "behaviour", "eval_task", "n"])
     if table["eval_task"].duplicated().any():
         raise InputError(
             "table of Figure 2",
@@ -189,9 +201,9 @@ def forget_gap(table: pd.DataFrame) -> Figure:
             found=f"several for {sorted(table.loc[table['eval_task'].duplicated(), 'eval_task'])}",
             do='Pass the results of one size: experiment.results(study, "own").',
         )
-    rows = table.sort_values("forgotten").reset_index(drop=True)
+    rows = readable(table).sort_values("forgotten").reset_index(drop=True)
     y = np.arange(len(rows))
-    with style():
+    with style(rows["eval_task"]):
         figure = Figure(figsize=(TEXT_WIDTH, 1.35 + 0.27 * len(rows)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.5, 1])
         offsets = np.linspace(0.27, -0.27, len(ACCURACY_MARKS))
@@ -204,6 +216,8 @@ def forget_gap(table: pd.DataFrame) -> Figure:
                 intervals(
                     right, rows[of_kind], "forget_gap", y[of_kind], name, marker, colour, True
                 )
+        say_where_nothing(left, rows[[*ACCURACY_MARKS]], "no accuracy is known")
+        say_where_nothing(right, rows["forget_gap"], "undefined")
         left.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
         right.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
         left.set_yticks(
@@ -238,13 +252,14 @@ def control(table: pd.DataFrame) -> Figure:
     }
     columns = ["tuned", "again", "forgotten"]
     require_columns(table, ["eval_task", "n", *with_intervals(columns)])
-    rows = table.sort_values("forgotten").reset_index(drop=True)
+    rows = readable(table).sort_values("forgotten").reset_index(drop=True)
     y = np.arange(len(rows))
-    with style():
+    with style(rows["eval_task"]):
         figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.24 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for name, offset in zip(columns, (0.25, 0.0, -0.25), strict=True):
             intervals(axes, rows, name, y + offset, *marks[name])
+        say_where_nothing(axes, rows[columns], "no accuracy is known")
         axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
         axes.set_yticks(
             y, [f"{t} ({n})" for t, n in zip(rows["eval_task"], rows["n"], strict=True)]
@@ -263,13 +278,14 @@ def sizes(table: pd.DataFrame) -> Figure:
 
     table: from `stats.forgetting` on the results of part "sizes", of one model
     """
-    require_columns(table, ["size", "n", *with_intervals(["tuned", "forgotten"])])
+    require_columns(table, ["eval_task", "size", "n", *with_intervals(["tuned", "forgotten"])])
+    table = readable(table)
     by_task = dict(list(table.sort_values("size").groupby("eval_task")))
     names = sorted(by_task, key=lambda t: by_task[t]["forgotten"].iloc[-1], reverse=True)
     ticks = sorted(set(table["size"]))
     # A title of more letters is wider than a fifth of the page.
     n_rows, columns = panel_grid(len(names), 5 if max(map(len, names)) <= 17 else 4)
-    with style():
+    with style(names):
         figure = Figure(figsize=(TEXT_WIDTH, 0.75 + 1.2 * n_rows), layout="constrained")
         panels = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False)
         # Stated, as the limits around a single size would be too close for the log scale's ticks.
@@ -289,6 +305,7 @@ def sizes(table: pd.DataFrame) -> Figure:
                 markersize=3.5,
                 linewidth=1,
             )
+            say_where_nothing(axes, values, "not known")
             axes.set_title(f"{name}\nn = {full['n']}", fontsize=SMALL)
             axes.set_xticks(ticks, [str(t) for t in ticks])
             axes.minorticks_off()
@@ -316,10 +333,10 @@ def shortcuts(table: pd.DataFrame) -> Figure:
 
     table: from `audit.audit`, with the columns of `stats.forgetting`, one row a task
     """
-    require_columns(table, [*SHORTCUT_MARKS, *with_intervals(["tuned", "forgotten"])])
-    rows = table.sort_values("tuned").reset_index(drop=True)
+    require_columns(table, ["eval_task", *SHORTCUT_MARKS, *with_intervals(["tuned", "forgotten"])])
+    rows = readable(table).sort_values("tuned").reset_index(drop=True)
     y = np.arange(len(rows))
-    with style():
+    with style(rows["eval_task"]):
         figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.24 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for column in ("tuned", "forgotten"):
@@ -334,6 +351,7 @@ def shortcuts(table: pd.DataFrame) -> Figure:
                 markerfacecolor="white",
                 markersize=4,
             )
+        say_where_nothing(axes, rows[["tuned", "forgotten", *SHORTCUT_MARKS]], "nothing is known")
         axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
         axes.set_yticks(y, rows["eval_task"])
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -345,5 +363,6 @@ def shortcuts(table: pd.DataFrame) -> Figure:
 
 
 def _with_margin(values: np.ndarray) -> tuple[float, float]:
-    low, high = min(np.nanmin(values), CHANCE), max(np.nanmax(values), CHANCE)
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+    low, high = np.nanmin(values, initial=CHANCE), np.nanmax(values, initial=CHANCE)
+    margin = 0.05 * max(high - low, 0.1)  # all may be at chance
+    return float(low - margin), float(high + margin)
