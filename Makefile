@@ -25,7 +25,7 @@ endif
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test coverage mutation bench agreement settings lint notebooks lock audit clean
+.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test architectures coverage mutation bench agreement settings lint notebooks lock audit clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded|paper-suite-270m|paper]   (STUDY is $(STUDY))"; echo
@@ -78,6 +78,9 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 # Two processes of one thread each: faster than one of two, as the waiting of one is the other's time.
 test: $(READY) ## run every test, the notebooks' too
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) $(BY_FILE)
+
+architectures: $(READY) ## compare forgetlib with transformers alone, 200 architectures (10 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_architectures.py -m "" -n $(JOBS)
 
 # What only `mutation` needs, beside the environment's own packages.
 TOOLS := .work/tools
