@@ -176,7 +176,7 @@ class _Gated(torch.autograd.Function):
 
 
 class _Rotary(torch.autograd.Function):
-    """Rotary position embedding of x (B, H, T, D) by cosines and sines (B, T, D)."""
+    """Rotary position embedding of x (B, T, H, D) by cosines and sines (B, T, D)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -190,13 +190,13 @@ class _Rotary(torch.autograd.Function):
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor, direction: int) -> Tensor:
-    by_position = x.transpose(1, 2).contiguous()  # (B, T, H, D), as the projection made it
-    batch, length, heads, width = by_position.shape
+    x = x.contiguous()
+    batch, length, heads, width = x.shape
     # One row of angles may stand for all rows of x.
     cosine, sine = (a.expand(batch, length, width).contiguous() for a in (cosine, sine))
-    y = torch.empty_like(by_position)
-    _call("rotate", by_position, cosine, sine, y, direction, batch * length, heads, width)
-    return y.transpose(1, 2)
+    y = torch.empty_like(x)
+    _call("rotate", x, cosine, sine, y, direction, batch * length, heads, width)
+    return y
 
 
 def attention(
@@ -267,7 +267,8 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         y = product(x.reshape(-1, x.shape[-1]), weight.t())
-        return y.view(*x.shape[:-1], len(weight))
+        # Not y.view: autograd refuses what a model changes in place and is a view made in here.
+        return torch.ops.aten._unsafe_view(y, [*x.shape[:-1], len(weight)])
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -549,6 +550,7 @@ def _rotation(original: Any) -> Any:
         q, k, cos, sin = inputs
         if (cos.dim(), q.dim()) != (3, 4) or cos.shape[-1] != q.shape[-1]:
             return original(*inputs)
-        return _Rotary.apply(q, cos, sin), _Rotary.apply(k, cos, sin)
+        # (B, H, T, D), from and to the order in which the projection made them.
+        return tuple(_Rotary.apply(x.transpose(1, 2), cos, sin).transpose(1, 2) for x in (q, k))
 
     return rotate

@@ -97,7 +97,8 @@ def find(model: Any, decoder: nn.Module, tokens: Tensor) -> OutputLayer:
     own = partial(_own_logits, model, decoder, output)
     layer = model.get_output_embeddings()
     exact = layer.weight.dtype == torch.float32
-    apart = _apart(own(hidden), whole)
+    # In another order, which tells whether the logits do come from these states.
+    apart = _apart(own(hidden.flip(0)[1:]), whole.flip(0)[1:])
     if not apart <= SAME_LOGITS[exact]:
         raise UnlikeLogits(f"logits of its forward and of its output layer {apart:.2g} apart")
     config = model.config.get_text_config()

@@ -76,7 +76,10 @@ N_OUTPUT = (
 )
 LONGEST_ROW = 2048  # tokens of a packed row, at most
 # What configurations call the longest sequence, and the longest one of which a layer sees all.
-CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
+CONTEXTS = (
+    *("max_position_embeddings", "n_positions", "max_target_positions"),
+    *("max_seq_len", "max_sequence_length", "n_ctx"),
+)
 WINDOWS = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size")
 TINY_WIDTHS = {"tiny": 64, "tiny-wide": 96}
 
@@ -313,6 +316,10 @@ def _whole_model(source: str, dtype: torch.dtype) -> Any:
     model, read = loaded
     if missing := sorted(read["missing_keys"]):  # they would be random numbers
         raise ValueError(f"{len(missing)} weights missing, as {', '.join(missing[:3])}")
+    if getattr(model.config, "rescale_every", 0):
+        # RWKV halves the weights of later layers in place, against overflow in fp16, and would
+        # save them so. Without that it computes the same.
+        model.config.rescale_every = 0
     return model
 
 
@@ -772,11 +779,11 @@ def _ordinary_tokens(tokenizer: Any, model: Any, n: int) -> Tensor:
     known = model.get_input_embeddings().weight.shape[0]
     special = set(tokenizer.all_special_ids)
     text = dict.fromkeys(tokenizer(ORDINARY_TEXT, add_special_tokens=False).input_ids)
-    others = sorted(range(min(known, len(tokenizer))), key=lambda i: (i in special, i))
-    found = dict.fromkeys(
-        [i for i in text if i not in special and i < known] + others[: n + len(text)]
-    )
-    return torch.tensor([list(found)[:n]])
+    found = [i for i in text if i not in special and i < known][:n]
+    if len(found) < n:
+        others = (i for i in range(min(known, len(tokenizer))) if i not in found)
+        found += sorted(others, key=lambda i: (i in special, i))[: n - len(found)]
+    return torch.tensor([found])
 
 
 def _output_layer(name: str, model: Any, tokens: Tensor) -> likelihood.OutputLayer:

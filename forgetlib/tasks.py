@@ -350,8 +350,8 @@ _BUILT_IN: frozenset[str] = frozenset()  # filled below, once they are all there
 def add(task: Task) -> Task:
     """Make a task known by its name, so that a RunSpec can use it.
 
-    A name can be given again, to correct one's own task; results are kept by name, so delete
-    those of the old one.
+    A name can be given again, to correct one's own task: what was computed of other questions is
+    computed anew.
     """
     if task.name in _BUILT_IN:
         raise InputError(
