@@ -58,8 +58,9 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, ForgetlibError, subprocess.CalledProcessError) as error:
         warnings.warn(
-            f"the CPU kernels could not be compiled with {compiler!r} ({error}): training and "
-            "scoring are slower without them, and right",
+            f"the CPU kernels could not be compiled with {compiler!r} and kept in "
+            f"{assets.cache_dir()}, which FORGETLIB_CACHE sets ({error}): training and scoring are "
+            "slower without them, and right",
             stacklevel=2,
         )
         return None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from forgetlib import models, parallel
-from forgetlib.schema import Example, InputError, Scores
+from forgetlib.schema import Example, InputError, Scores, require_distinct_uids
 
 ROUNDING = 1e-4  # nats above 0 that a sum of log-probabilities may be by rounding
 # Tokens in one forward pass. It bounds memory and does not change the scores.
@@ -16,7 +16,11 @@ TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192}
 
 
 def encode_all(lm: models.LM, examples: Sequence[Example]) -> list[list[models.TokenSequence]]:
-    """Every choice of every example as tokens; InputError for what does not fit the model."""
+    """Encode every choice of every example as tokens.
+
+    Raises InputError for what does not fit the model, and for examples that are there twice.
+    """
+    require_distinct_uids("examples", [e.uid for e in examples])
     counts = sorted({len(e.choices) for e in examples})
     if len(counts) > 1:
         raise InputError(

@@ -23,6 +23,7 @@ from forgetlib.schema import (
     InputError,
     Scores,
     TrainConfig,
+    require_distinct_uids,
     require_whole,
 )
 from forgetlib.stats import confidence
@@ -96,6 +97,7 @@ def finetune(
             found=f"{labels.dtype}, {np.unique(labels).tolist()[:5]}",
             do="Pass labels.training_labels(examples, ...).",
         )
+    require_distinct_uids("examples of finetune", [e.uid for e in examples])
     sequences = [
         models.encode(lm, example, int(label))
         for example, label in zip(examples, labels, strict=True)
