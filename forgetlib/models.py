@@ -44,7 +44,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
-from forgetlib import assets, kernels, likelihood, packing, parallel, tasks
+from forgetlib import assets, catalogue, kernels, likelihood, packing, parallel, tasks
 from forgetlib.packing import Packed
 from forgetlib.schema import (
     DTYPES,
@@ -52,6 +52,7 @@ from forgetlib.schema import (
     Example,
     ForgetlibError,
     InputError,
+    nearest,
     require_one_of,
 )
 from forgetlib.store import writing
@@ -176,9 +177,10 @@ def load(
 
     Where `accelerate launch` or `torchrun` started several processes, it is spread over them.
 
-    name: "embedded" (Gemma-3-270M), "tiny" or "tiny-wide" (two random layers for the synthetic
-        tasks), the path of a folder in the Hugging Face layout, or a hub id. Either may hold an
-        adapter (peft) instead of a model: it is merged into the model that it names
+    name: an embedded model ("gemma-3-270m", or "embedded", and others; see catalogue), "tiny" or
+        "tiny-wide" (two random layers for the synthetic tasks), the path of a folder in the Hugging
+        Face layout, or a hub id. The last two may hold an adapter (peft) instead of a model: it is
+        merged into the model that it names
     tuning: what fine-tuning changes. "body": all but the token embeddings and the output layer,
         which many models share; "full": everything; "lora": low-rank updates of every linear layer
         of the body (peft)
@@ -282,7 +284,7 @@ def save(lm: LM, folder: str | Path) -> Path:
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    source = str(assets.model_dir(convert_gguf)) if name == "embedded" else name
+    source = source_of(name)
     try:
         with _no_bars():
             if adapter := find_adapter_config_file(source):
@@ -290,15 +292,24 @@ def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
             tokenizer = _tokenizer(source)  # first, as it is there in a moment or not at all
             return _whole_model(source, dtype), tokenizer
     except Exception as error:  # of any kind, as the files of a model can be damaged in any way
-        do = "Check the name; without a network give the path of a folder."
+        known = [*catalogue.names(), *TINY_WIDTHS]
+        near = nearest(name, known)
+        do = f"Did you mean {near!r}? " if near else ""
+        do += "Check the name; without a network give the path of a folder."
         if isinstance(error.__cause__, GatedRepoError):
             do = f"Accept its terms on https://huggingface.co/{name}, and log in: `hf auth login`."
         raise ModelError(
             f"model {name!r}",
-            expected="'embedded', 'tiny', a folder or a hub id of a causal LM with safetensors",
+            expected=f"{', '.join(known)}, a folder or a hub id of a causal LM with safetensors",
             found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             do=do,
         ) from error
+
+
+def source_of(name: str) -> str:
+    """Tell from where transformers loads a model; an embedded one is made at the first call."""
+    embedded = catalogue.find(name)
+    return name if embedded is None else str(assets.model_dir(embedded, convert_gguf))
 
 
 def _tokenizer(source: str) -> Any:
@@ -331,12 +342,17 @@ def _adapted(source: str, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """
     from peft import PeftConfig, PeftModel
 
-    base = PeftConfig.from_pretrained(source).base_model_name_or_path
-    if not base:
-        raise ValueError("an adapter that does not name its model (base_model_name_or_path)")
-    with_tokenizer = any(folder.glob("tokenizer*"))
-    tokenizer = _tokenizer(source if with_tokenizer else base)
-    adapted: Any = PeftModel.from_pretrained(_whole_model(base, dtype), source)
+    with tempfile.TemporaryDirectory() as alone:
+        base = PeftConfig.from_pretrained(source).base_model_name_or_path
+        if (folder / "config.json").exists():  # the model is in the same folder
+            base = alone
+            for file in folder.iterdir():
+                if not file.name.startswith("adapter_"):
+                    (Path(alone) / file.name).symlink_to(file.resolve())
+        if not base:
+            raise ValueError("an adapter that does not name its model (base_model_name_or_path)")
+        tokenizer = _tokenizer(source if any(folder.glob("tokenizer*")) else base)
+        adapted: Any = PeftModel.from_pretrained(_whole_model(base, dtype), source)
     kind = adapted.peft_config["default"].peft_type
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise ValueError(f"an adapter of type {kind.value}, which cannot be merged into weights")
@@ -421,11 +437,12 @@ def _tuned(name: str, model: Any, tuning: str) -> nn.Module:
 def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
-    # By name, and not "all-linear": a router may be a linear layer that returns more than a tensor.
     linear = [
-        n
-        for n, part in model.named_modules()
-        if type(part) in (nn.Linear, Conv1D) and part is not model.get_output_embeddings()
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear | Conv1D)
+        and part is not model.get_output_embeddings()
+        and _gives_one_tensor(part)
     ]
     config = LoraConfig(
         r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules=linear, lora_dropout=0.0
@@ -443,6 +460,17 @@ def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
         ) from error
 
 
+@torch.inference_mode()
+def _gives_one_tensor(layer: Any) -> bool:
+    """Tell whether a linear layer gives what one does: a router that is one gives more."""
+    if type(layer) in (nn.Linear, Conv1D):
+        return True
+    try:
+        return isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), Tensor)
+    except Exception:  # whatever it takes, it is not what a linear layer takes
+        return False
+
+
 @contextmanager
 def disk_errors() -> Iterator[None]:
     """Make what safetensors says of a full disk the OSError that it is."""
@@ -454,7 +482,7 @@ def disk_errors() -> Iterator[None]:
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file fully, once, into bf16 safetensors in the Hugging Face layout."""
-    with tqdm(total=3, desc="convert the embedded model", unit="step") as bar:
+    with tqdm(total=3, desc="convert the model", unit="step") as bar:
         options: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
         tokenizer.save_pretrained(folder)

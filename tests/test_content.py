@@ -16,7 +16,17 @@ import torch
 from huggingface_hub import constants
 from test_experiment import small
 
-from forgetlib import assets, content, experiment, models, probing, scoring, tasks, training
+from forgetlib import (
+    assets,
+    catalogue,
+    content,
+    experiment,
+    models,
+    probing,
+    scoring,
+    tasks,
+    training,
+)
 from forgetlib.content import Present, of_model
 from forgetlib.experiment import Bench, StudyError, open_store, results
 from forgetlib.models import ModelError
@@ -166,7 +176,7 @@ def test_an_adapter_s_content_has_that_of_the_model_that_it_is_for(adapter, fold
     (adapter / "adapter_model.safetensors").write_bytes(b"others")
     found.append(of_model(str(adapter)))
     assert None not in found and len(set(found)) == 3
-    # A whole model beside an adapter is the one that is loaded.
+    # Of an adapter beside its model, the model that it names is not the one that is loaded.
     shutil.copy(folder / "config.json", adapter)
     found = of_model(str(adapter))
     save(folder, 3, tiny.tokenizer)
@@ -209,8 +219,8 @@ def test_a_hub_id_s_content_is_the_revision_that_the_cache_has(hub_cache, monkey
 
 
 def test_models_that_are_made_here_have_a_content_without_a_look():
-    assert of_model("embedded") == assets.GGUF_SHA256
-    assert set(content.MADE_HERE) == {"embedded", *models.TINY_WIDTHS}
+    assert of_model("embedded") == of_model("gemma-3-270m") == catalogue.MODELS[0].gguf_sha256
+    assert set(content.MADE_HERE) == set(models.TINY_WIDTHS)
 
 
 @pytest.mark.parametrize("name", ["no/model", "/no/such/folder", "a b", "..", "a/b/c", "\0"])
@@ -331,7 +341,7 @@ def test_a_check_finds_another_model_out(folder, tiny):
 
 def test_a_model_that_is_not_there_is_said_once_before_anything_is_computed(folder, runs):
     chosen = of_one_task(folder, models=["tiny", str(folder / "no")])
-    with pytest.raises(ModelError, match="no': expected 'embedded'"):
+    with pytest.raises(ModelError, match="no': expected embedded, gemma-3-270m"):
         results(chosen, progress=False)
     assert runs == []
     assert not list(experiment.root().rglob("*.parquet"))

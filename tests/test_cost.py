@@ -111,7 +111,7 @@ def test_the_estimate_is_near_what_a_run_takes(study):
 
 @pytest.mark.embedded
 def test_the_embedded_model_s_shape_is_known_without_its_files(embedded, monkeypatch):
-    monkeypatch.setattr(assets, "model_dir", lambda convert: pytest.fail("was asked for"))
+    monkeypatch.setattr(assets, "model_dir", lambda *_: pytest.fail("was asked for"))
     cost.shape.cache_clear()
     found, model = cost.shape("embedded"), embedded.model
     config = model.config.get_text_config()
@@ -124,7 +124,7 @@ def test_the_embedded_model_s_shape_is_known_without_its_files(embedded, monkeyp
 def test_an_estimate_for_another_machine_downloads_no_model(project, monkeypatch):
     """Its tokenizer is not here either: 4 characters a token, in place of what it would say."""
     monkeypatch.setenv("FORGETLIB_CACHE", str(project / "cache"))
-    monkeypatch.setattr(assets, "model_dir", lambda convert: pytest.fail("was asked for"))
+    monkeypatch.setattr(assets, "model_dir", lambda *_: pytest.fail("was asked for"))
     cost.tokens.cache_clear()
     cost._tokenizer.cache_clear()
     study = experiment.study("tiny", tasks=["tiny_city"], models=["embedded"], sizes=[])

@@ -264,8 +264,9 @@ def test_weights_go_out_and_in(tiny):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("no/such-model", {}, "model 'no/such-model': expected 'embedded', 'tiny', a folder"),
-        ("tests", {}, "model 'tests': expected 'embedded', 'tiny', a folder"),
+        ("no/such-model", {}, "model 'no/such-model': expected embedded, gemma-3-270m, "),
+        ("embeded", {}, "Did you mean 'embedded'? Check the name"),
+        ("tests", {}, "tiny, tiny-wide, a folder or a hub id"),
         ("tiny", {"tuning": "some"}, "tuning: expected one of body, full, lora, found 'some'"),
         ("tiny", {"dtype": "int8"}, "dtype: expected one of bfloat16, float32, found 'int8'"),
     ],
@@ -498,3 +499,75 @@ def test_drawing_weights_seeds_no_gpu(tuning, monkeypatch):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
     assert seeded == [0]  # what would have been seen
+
+
+# --- adapters ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("tuning", ["body", "full", "lora"])
+def test_an_adapter_is_merged_into_its_model(folder, tmp_path, tuning, beside):
+    """It was scored as its base, or had nothing to train, and was saved without its model.
+
+    beside: whether the model is in the adapter's folder, rather than named by it
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    place = tmp_path / "adapter"
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    adapted.save_pretrained(place)
+    if beside:
+        AutoModelForCausalLM.from_pretrained(folder).save_pretrained(place)
+    for file in Path(folder).glob("tokenizer*"):
+        (place / file.name).write_bytes(file.read_bytes())
+
+    lm = models.load(str(place), tuning=tuning, dtype="float32", device="cpu")
+    whole = AutoModelForCausalLM.from_pretrained(folder)
+    expected = naive_scores(
+        replace(lm, model=PeftModel.from_pretrained(whole, place)), mixed_examples()
+    )
+    plain = naive_scores(
+        replace(lm, model=AutoModelForCausalLM.from_pretrained(folder)), mixed_examples()
+    )
+    assert abs(expected - plain).max() > 0.1
+    found = scoring.score(lm, mixed_examples()).log_likelihoods
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert lm.trainable
+    saved = models.save(lm, tmp_path / "saved")
+    again = replace(lm, model=AutoModelForCausalLM.from_pretrained(saved))
+    assert naive_scores(again, mixed_examples()) == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_adapter_that_is_no_update_of_weights_is_refused(folder, tmp_path):
+    from peft import PromptTuningConfig, get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    config = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    get_peft_model(base, config).save_pretrained(tmp_path)
+    for file in Path(folder).glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(models.ModelError, match="type PROMPT_TUNING, which cannot be merged"):
+        models.load(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("tuning", ["body", "full", "lora"])
+def test_a_model_with_nothing_to_train_is_an_error_at_load(tiny, tuning, monkeypatch):
+    """As one whose weights are quantised."""
+    tune = models._tuned
+
+    def frozen(name, model, tuning):
+        monkeypatch.setattr(model, "parameters", lambda: iter(()))
+        return tune(name, model, tuning)
+
+    monkeypatch.setattr(models, "_tuned", frozen)
+    if tuning == "lora":
+        monkeypatch.setattr(models, "_with_low_rank_updates", lambda name, model: model)
+    with pytest.raises(
+        models.ModelError, match=f"weights that tuning='{tuning}' can train, found none"
+    ):
+        models.load("tiny", tuning=tuning, device="cpu")

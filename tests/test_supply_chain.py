@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import forgetlib
-from forgetlib import assets, models
+from forgetlib import assets, catalogue, models
 
 ROOT = Path(forgetlib.__file__).parent.parent
 PACKAGE = sorted((ROOT / "forgetlib").rglob("*.py"))
@@ -29,13 +29,14 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_every_wheel_that_is_downloaded_has_a_version_and_a_hash_of_its_own():
-    groups = [v for v in vars(assets).values() if isinstance(v, tuple)]
-    wheels = [w for group in groups for w in group if isinstance(w, assets.Wheel)]
-    assert len(wheels) == len({w.sha256 for w in wheels}) == 5
+    wheels = [*assets.DATA_WHEELS, *(w for model in catalogue.MODELS for w in model.wheels)]
+    assert len(wheels) == len({w.sha256 for w in wheels}) == 1 + 4 + 1 + 6 + 22
     for wheel in wheels:
         assert re.fullmatch(r"[\w-]+==[\d.]+", wheel.requirement)
         assert re.fullmatch(r"[0-9a-f]{64}", wheel.sha256)
-    assert re.fullmatch(r"[0-9a-f]{64}", assets.GGUF_SHA256)
+    digests = {model.gguf_sha256 for model in catalogue.MODELS}
+    assert len(digests) == len(catalogue.MODELS)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests)
 
 
 def calls(tree):
@@ -51,13 +52,14 @@ def test_only_what_compares_the_hash_downloads():
         for name in ("subprocess.run", "_pip_download", "_download")
     }
     assert callers == {
-        "subprocess.run": {"_pip_download"},
+        # The first looks only ask: for pip's settings, and for a version that cannot exist.
+        "subprocess.run": {"_pip_download", "_first_look", "_pip_has_a_timeout"},
         "_pip_download": {"_download"},
         "_download": {"_wheels"},
     }
     assert {ast.unparse(c.args[0]) for name, c in calls(tree) if name == "_wheels"} == {
         "DATA_WHEELS",
-        "MODEL_WHEELS",
+        "model.wheels",
     }
 
 
