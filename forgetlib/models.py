@@ -223,6 +223,8 @@ def load(
     unscaled = _unscaled(model)
     lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, unscaled, kernels=replaced)
     _check_causal(lm, tokens.tolist()[0])
+    if tuning == "lora":
+        _check_updates(lm, tokens.tolist()[0])
     trial = _trial(lm, tokens.tolist()[0][:unscaled])
     _check_padding(lm, trial)
     lm.packs = _packing_way(lm, trial)
@@ -888,6 +890,47 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
             found=f"a gradient of {of_later:.2g} for later tokens, beside {of_earlier:.2g} for "
             "earlier ones",
             do="Use a causal language model: one that sees the whole text cannot be scored so.",
+        )
+
+
+def _check_updates(lm: LM, tokens: list[int]) -> None:
+    """Refuse low-rank updates that count for nothing until they are merged into the weights.
+
+    So it is where a model computes with the weights of a linear layer without calling it, as Zamba
+    does. A layer that is not called and whose weights have no gradient is an expert without tokens.
+    """
+    model = _causal_lm(lm.model)
+    updated = {n: m for n, m in model.named_modules() if hasattr(m, "lora_A")}
+    called: set[nn.Module] = set()
+    hooks = [m.register_forward_pre_hook(lambda m, _: called.add(m)) for m in updated.values()]
+    weights = {n: m.base_layer.weight for n, m in updated.items()}  # type: ignore[union-attr]
+    try:
+        with torch.enable_grad():
+            for weight in weights.values():
+                weight.requires_grad_(True)
+            states = _run_decoder(model, pack(replace(lm, packs=None), [[tokens]]))
+            past = states.last_hidden_state.float()
+            idle = [n for n, m in updated.items() if m not in called]
+            found = (
+                torch.autograd.grad(
+                    (past * torch.linspace(1, 2, past.numel()).view(past.shape).to(past)).sum(),
+                    [weights[n] for n in idle],
+                    allow_unused=True,
+                )
+                if idle
+                else ()
+            )
+    finally:
+        for weight in weights.values():
+            weight.requires_grad_(False)
+        for hook in hooks:
+            hook.remove()
+    if lost := [n for n, g in zip(idle, found, strict=True) if g is not None]:
+        raise ModelError(
+            f"model {lm.name!r}",
+            expected="linear layers that it calls, so that low-rank updates of them count",
+            found=f"{len(lost)} whose weights it uses without, as {lost[0]}",
+            do="Choose tuning 'body' or 'full'.",
         )
 
 
