@@ -2,9 +2,11 @@
 
 Shapes: R hidden states, D hidden size, V vocabulary.
 
-Log-probabilities are never above 0, and nearer to those in fp32 than transformers' own in bf16: the
-logit of the token that is asked for is computed in fp32, and it alone stands for that token, in the
-normaliser too. A CPU without instructions for bf16 computes all logits in fp32.
+Log-probabilities are never above 0, and in bf16 as near to fp32 as transformers' own. Under an
+output layer that is not trained, and wherever no gradient is wanted, the logit of the token that is
+asked for is computed in fp32 and stands for it in the normaliser too; a CPU without instructions
+for bf16 computes all logits in fp32. Where the output layer is trained, or does more than multiply,
+logits are rounded as the model rounds them.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
 # the model is in fp32.
 LARGE_LOGIT = 1000.0
 SAME_LOGITS = {True: 1e-4, False: 1e-2}
+SAME_OWN_LOGITS = {True: 2e-5, False: 1e-2}
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,12 @@ def find(model: Any, decoder: nn.Module, tokens: Tensor) -> OutputLayer:
     simple = OutputLayer(layer, float(softcap))
     large = hidden * (LARGE_LOGIT / whole.abs().max().clamp_min(1e-6))
     try:
-        known = _apart(simple.logits(large), own(large)) <= SAME_LOGITS[exact]
+        # At their own size, of which a shift is a large part, and at one where a cap is felt.
+        ours = simple.logits(torch.cat([hidden, large]))
+        known = (
+            _apart(ours[: len(hidden)], whole) <= SAME_OWN_LOGITS[exact]
+            and _apart(ours[len(hidden) :], own(large)) <= SAME_LOGITS[exact]
+        )
     except RuntimeError:  # of other sizes, as where there is a layer between
         known = False
     return simple if known else OutputLayer(layer, own=own)

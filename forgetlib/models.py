@@ -41,7 +41,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import find_adapter_config_file
+from transformers.utils import cached_file, find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
 from forgetlib import assets, catalogue, kernels, likelihood, packing, parallel, tasks
@@ -75,7 +75,6 @@ N_ORDINARY = 20
 N_OUTPUT = (
     4  # of them, whose logits are compared: with a large vocabulary they are most of the work
 )
-LONGEST_ROW = 2048  # tokens of a packed row, at most
 # What configurations call the longest sequence, and the longest one of which a layer sees all.
 CONTEXTS = (
     *("max_position_embeddings", "n_positions", "max_target_positions"),
@@ -89,6 +88,10 @@ class ModelError(ForgetlibError, RuntimeError):
     """A model could not be loaded, or does not do what a causal language model does."""
 
 
+class UnusableNumbers(ForgetlibError, RuntimeError):
+    """What a model computed of some examples cannot be used; of others it may."""
+
+
 @dataclass
 class LM:
     """A model in memory, with what is needed to use it.
@@ -98,6 +101,7 @@ class LM:
     window: the longest sequence of which every layer sees the whole
     unscaled: the longest sequence that is computed alike whatever the length of its pass; what is
         longer shares a pass with sequences of its own length only
+    longest_row: the most tokens that can stand in a row, packed
     packs: how several sequences can stand in one row, a packing way; None: they cannot
     kernels: the classes of its parts that are computed by our own kernels
     """
@@ -110,6 +114,7 @@ class LM:
     max_length: int
     window: int = sys.maxsize
     unscaled: int = sys.maxsize
+    longest_row: int = sys.maxsize
     packs: str | None = None
     kernels: tuple[str, ...] = ()
     _tokens: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
@@ -217,17 +222,18 @@ def load(
     replaced = tuple(kernels.install(model))
     tuned = _tuned(name, model, tuning)
     _check_end(name, tokenizer)
-    max_length, window = _lengths(model)
-    tokens = _ordinary_tokens(tokenizer, model, min(N_ORDINARY, max_length))
-    output = _output_layer(name, model, tokens[:, :N_OUTPUT].to(chosen))
-    unscaled = _unscaled(model)
-    lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, unscaled, kernels=replaced)
-    _check_causal(lm, tokens.tolist()[0])
-    if tuning == "lora":
-        _check_updates(lm, tokens.tolist()[0])
-    trial = _trial(lm, tokens.tolist()[0][:unscaled])
-    _check_padding(lm, trial)
-    lm.packs = _packing_way(lm, trial)
+    with _as_model_error(name):
+        max_length, window = _lengths(model)
+        tokens = _ordinary_tokens(tokenizer, model, min(N_ORDINARY, max_length))
+        output = _output_layer(name, model, tokens[:, :N_OUTPUT].to(chosen))
+        lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, kernels=replaced)
+        lm.unscaled, lm.longest_row = _unscaled(model), _longest_row(model, max_length)
+        _check_causal(lm, tokens.tolist()[0])
+        if tuning == "lora":
+            _check_updates(lm, tokens.tolist()[0])
+        trial = _trial(lm, tokens.tolist()[0][: lm.unscaled])
+        _check_padding(lm, trial)
+        lm.packs = _packing_way(lm, trial)
     n_parameters = sum(p.numel() for p in tuned.parameters())
     if n_parameters > RECOMPUTED_SIZE if recompute is None else recompute:
         for layer in parallel.layers(tuned):
@@ -344,6 +350,11 @@ def _adapted(source: str, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """
     from peft import PeftConfig, PeftModel
 
+    def has(name: str) -> bool:  # of the hub too, where only the adapter's settings are here yet
+        return cached_file(source, name, _raise_exceptions_for_missing_entries=False) is not None
+
+    if not has("adapter_model.safetensors"):
+        raise ValueError("an adapter without adapter_model.safetensors")
     with tempfile.TemporaryDirectory() as alone:
         base = PeftConfig.from_pretrained(source).base_model_name_or_path
         if (folder / "config.json").exists():  # the model is in the same folder
@@ -353,8 +364,17 @@ def _adapted(source: str, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
                     (Path(alone) / file.name).symlink_to(file.resolve())
         if not base:
             raise ValueError("an adapter that does not name its model (base_model_name_or_path)")
-        tokenizer = _tokenizer(source if any(folder.glob("tokenizer*")) else base)
-        adapted: Any = PeftModel.from_pretrained(_whole_model(base, dtype), source)
+        own_tokenizer = has("tokenizer.json") or has("tokenizer_config.json")
+        if inner := find_adapter_config_file(base):  # an adapter of an adapter
+            model, tokenizer = _adapted(base, Path(inner).parent, dtype)
+        else:
+            model = _whole_model(base, dtype)
+            tokenizer = None if own_tokenizer else _tokenizer(base)
+        if own_tokenizer:
+            tokenizer = _tokenizer(source)
+        with warnings.catch_warnings():  # it would be loaded without them
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            adapted: Any = PeftModel.from_pretrained(model, source)
     kind = adapted.peft_config["default"].peft_type
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise ValueError(f"an adapter of type {kind.value}, which cannot be merged into weights")
@@ -576,7 +596,7 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
             do="Shorten the prompt, drop the example, or use a model with a longer context.",
         )
     if (largest := max(tokens)) >= (known := vocabulary_size(lm)):
-        raise ModelError(
+        raise InputError(
             f"example {example.uid!r}",
             expected=f"token numbers below {known}, the vocabulary of {lm.name}",
             found=f"{largest}, {lm.tokenizer.convert_ids_to_tokens(largest)!r}",
@@ -587,8 +607,9 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
 
 def pack(lm: LM, families: Sequence[Sequence[Sequence[int]]]) -> Packed:
     """Lay out families of token sequences as the model can take them (see packing)."""
-    longest = max(len(tokens) for family in families for tokens in family)
-    way = lm.packs if longest <= min(lm.window, lm.unscaled) else None
+    lengths = [len(tokens) for family in families for tokens in family]
+    fits = max(lengths) <= min(lm.window, lm.unscaled) and sum(lengths) <= lm.longest_row
+    way = lm.packs if fits else None
     dtype = next(lm.model.parameters()).dtype
     return packing.pack(families, way, lm.device, dtype)
 
@@ -647,11 +668,12 @@ def passes(
 
     def of(places: Sequence[int]) -> list[list[int]]:
         mine = [order[place] for place in places]
+        most = budget if padded else min(budget, lm.longest_row)
         return [
             group
             for scale in sorted({scales[i] for i in mine}, reverse=True)
             for group in by_token_budget(
-                sizes, [i for i in mine if scales[i] == scale], budget, padded=padded
+                sizes, [i for i in mine if scales[i] == scale], most, padded=padded
             )
         ]
 
@@ -701,7 +723,7 @@ def layer_outputs(lm: LM, packed: Packed, places: Sequence[tuple[int, int]]) -> 
     found = outputs.hidden_states or ()
     shapes = {tuple(states.shape) for states in found}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[:2] != packed.input_ids.shape:
-        raise ModelError(
+        raise UnusableNumbers(
             f"hidden states of {lm.name!r}",
             expected=f"one state for each of {tuple(packed.input_ids.shape)} tokens in every layer",
             found=f"shapes {sorted({tuple(states.shape) for states in found})}",
@@ -764,7 +786,11 @@ def _lengths(model: Any) -> tuple[int, int]:
     # A model without positions (recurrent, or with relative ones) takes any length.
     context = next((n for key in CONTEXTS if (n := least([key])) < sys.maxsize), sys.maxsize)
     for part_name, part in model.named_modules():  # RoBERTa numbers positions from its padding on
-        if isinstance(part, nn.Embedding) and "position" in part_name and part.padding_idx:
+        if (
+            isinstance(part, nn.Embedding)
+            and "position" in part_name
+            and part.padding_idx is not None
+        ):
             context = min(context, part.num_embeddings - part.padding_idx - 1)
     return context, min(context, least(WINDOWS))
 
@@ -772,9 +798,9 @@ def _lengths(model: Any) -> tuple[int, int]:
 def _unscaled(model: Any) -> int:
     """Find the longest sequence that is computed alike whatever the length of its pass.
 
-    Some rotary embeddings take other frequencies where the longest sequence of a pass is beyond the
-    context that they were first trained for: Phi-3's, or those by NTK ("dynamic"). And attention to
-    chosen tokens (DeepSeek's `index_topk`) breaks ties by that length.
+    Some rotary embeddings (Phi-3's, "longrope") take other frequencies where the longest sequence
+    of a pass is beyond the context that they were first trained for. And attention to chosen tokens
+    (DeepSeek's `index_topk`) breaks ties by that length.
     """
     chosen = getattr(model.config.get_text_config(), "index_topk", None)
     found = [chosen or sys.maxsize]
@@ -782,22 +808,33 @@ def _unscaled(model: Any) -> int:
         kinds = getattr(module, "rope_type", None)
         by_layer = kinds if isinstance(kinds, dict) else {None: kinds}
         for layer_type, kind in by_layer.items():
-            if not isinstance(kind, str) or not ("dynamic" in kind or kind == "longrope"):
-                continue
-            settings = module.config.rope_parameters
-            settings = settings if layer_type is None else settings[layer_type]
-            first = settings.get("original_max_position_embeddings")
-            found.append(first or module.config.max_position_embeddings)
-            if "dynamic" in kind:
-                module.register_forward_pre_hook(_forget_longest)
+            if kind == "longrope":
+                settings = module.config.rope_parameters
+                settings = settings if layer_type is None else settings[layer_type]
+                found.append(settings["original_max_position_embeddings"])
     return min(found)
 
 
-def _forget_longest(module: Any, inputs: Any) -> None:
-    """Let a rotary embedding choose its frequencies anew, which keeps those of its longest pass."""
-    for name in list(vars(module)):
-        if name.endswith("max_seq_len_cached"):
-            setattr(module, name, 0)
+def _longest_row(model: Any, max_length: int) -> int:
+    """Find how many tokens can stand in a row: where a buffer is as long as a sequence, as many."""
+    fixed = any(max_length in buffer.shape for buffer in model.buffers())
+    return max_length if fixed else sys.maxsize
+
+
+@contextmanager
+def _as_model_error(name: str) -> Iterator[None]:
+    """Turn whatever a foreign model raises when it is tried into a ModelError."""
+    try:
+        yield
+    except ForgetlibError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"model {name!r}",
+            expected="a causal language model that can be tried on a few tokens",
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            do="It may need another version of transformers, or is none: report the architecture.",
+        ) from error
 
 
 def _ordinary_tokens(tokenizer: Any, model: Any, n: int) -> Tensor:
@@ -817,11 +854,11 @@ def _ordinary_tokens(tokenizer: Any, model: Any, n: int) -> Tensor:
 
 
 def _output_layer(name: str, model: Any, tokens: Tensor) -> likelihood.OutputLayer:
-    try:  # whatever a foreign model does with it, it is not one that can be used
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return likelihood.find(model, _decoder(model), tokens)
-    except Exception as error:
+    except Exception as error:  # whatever a foreign model does with it
         raise ModelError(
             f"model {name!r}",
             expected="finite logits, which its output layer computes from its last hidden states",
@@ -841,7 +878,8 @@ def _states(lm: LM, packed: Packed) -> list[Tensor]:
 def _furthest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Compute the largest distance of states from those expected, as a share of their norm."""
     pairs = zip(found, expected, strict=True)
-    return max(float((f - e).norm() / e.norm().clamp_min(1e-12)) for f, e in pairs)
+    # By torch, whose largest is not a number where one of them is none.
+    return float(torch.stack([(f - e).norm() / e.norm().clamp_min(1e-12) for f, e in pairs]).max())
 
 
 def _same_states(lm: LM) -> float:
@@ -873,6 +911,7 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
             # Any other than equal weights: the sum of a normalised state is constant.
             weights = torch.linspace(1, 2, past.numel(), device=past.device).view(past.shape)
             (gradient,) = torch.autograd.grad((past * weights).sum(), inputs[-1])
+            by_token = gradient.reshape(len(tokens), -1).float()  # XLNet's is (T, B, D)
     except Exception as error:  # whatever a foreign model does
         raise ModelError(
             f"model {lm.name!r}",
@@ -882,7 +921,14 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
         ) from error
     finally:
         hook.remove()
-    of_earlier, of_later = (float(g.float().norm()) for g in gradient[0].split(half)[:2])
+    of_earlier, of_later = float(by_token[:half].norm()), float(by_token[half:].norm())
+    if not math.isfinite(of_earlier + of_later):
+        raise ModelError(
+            f"model {lm.name!r}",
+            expected="a gradient of finite numbers",
+            found="not-a-number or infinity",
+            do="Its weights are broken: check them, and the dtype.",
+        )
     if of_later != 0:
         raise ModelError(
             f"model {lm.name!r}",
@@ -903,7 +949,7 @@ def _check_updates(lm: LM, tokens: list[int]) -> None:
     updated = {n: m for n, m in model.named_modules() if hasattr(m, "lora_A")}
     called: set[nn.Module] = set()
     hooks = [m.register_forward_pre_hook(lambda m, _: called.add(m)) for m in updated.values()]
-    weights = {n: m.base_layer.weight for n, m in updated.items()}  # type: ignore[union-attr]
+    weights = {n: m.base_layer.weight for n, m in updated.items()}
     try:
         with torch.enable_grad():
             for weight in weights.values():
@@ -1003,24 +1049,23 @@ def _why_not_packed(lm: LM, way: str, trial: _Trial) -> str:
     attention = model.config._attn_implementation
     if way == "tree" and attention not in ("sdpa", packing.TREE_ATTENTION):
         return f"its attention is {attention!r}"
-    families, alone = trial.families, trial.alone
-    if lm.max_length < LONGEST_ROW:  # a row can be longer than a sequence, and buffers may not be
-        copies = 1 + lm.max_length // trial.longest
-        families, alone = families * copies, alone * copies
-    layout = pack(replace(lm, packs=way), families)
+    layout = pack(replace(lm, packs=way), trial.families)
+    if layout.trees is None and layout.mask is None:
+        return f"its rows have {lm.longest_row} tokens"
     if layout.trees is not None:
         without_mask = replace(layout, trees=tuple((n, None) for n, _ in layout.trees))
     else:
-        assert layout.mask is not None
-        without_mask = replace(layout, mask=torch.zeros_like(layout.mask))
+        without_mask = replace(layout, mask=torch.zeros_like(layout.mask))  # type: ignore[arg-type]
     moved = replace(layout, position_ids=2 * layout.position_ids % trial.longest)
     try:
         if way == "tree":
             model.set_attn_implementation(packing.TREE_ATTENTION)
-        right, *wrong = (_furthest(_states(lm, x), alone) for x in (layout, without_mask, moved))
+        right, *wrong = (
+            _furthest(_states(lm, x), trial.alone) for x in (layout, without_mask, moved)
+        )
         # With random weights, wrong positions or masks may change next to nothing, and yet matter
         # once the model is trained: the right ones have to be nearer by far.
-        if right <= _same_states(lm) and 2 * right < min(wrong):
+        if right <= _same_states(lm) and all(2 * right < w for w in wrong):
             return ""
         reason = f"states {right:.2g} of their norm apart, and {min(wrong):.2g} in a wrong layout"
     except Exception as error:  # whatever a foreign model does with a layout

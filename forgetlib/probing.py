@@ -80,7 +80,7 @@ def hidden_states(
                 found="not-a-number or infinity",
                 do=f"The model {lm.name} is broken: check its weights and dtype.",
             )
-    return HiddenStates(found[:, 0, :, 0], found[..., 1, :])
+    return HiddenStates(found[:, 0, :, 0].clone(), found[..., 1, :].clone())
 
 
 def deviation(states: Tensor) -> np.ndarray:

@@ -66,9 +66,9 @@ def score(lm: models.LM, examples: Sequence[Example], token_budget: int | None =
             log_likelihoods[[i for unit in group for i in units[unit]]] = values
     found = np.empty((len(examples), len(families[0])), np.float32)
     found[order] = parallel.summed(log_likelihoods).cpu().numpy().reshape(found.shape)
-    if (worst := found.max()) > ROUNDING:
+    if (worst := found.max()) > ROUNDING:  # not-a-number is told by Scores
         uid = examples[int(found.max(1).argmax())].uid
-        raise models.ModelError(
+        raise models.UnusableNumbers(
             f"log-likelihoods by {lm.name!r}",
             expected="at most 0",
             found=f"{worst:.3g} for {uid!r}",

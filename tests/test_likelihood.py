@@ -91,6 +91,20 @@ def test_bf16_is_as_exact_as_transformers(tiny, tmp_path, tuning):
     assert_as_exact_as_transformers(tiny, tmp_path, tuning)
 
 
+def test_a_trained_output_layer_is_as_exact_with_gradients(tiny, tmp_path):
+    """Then its logits are rounded as transformers rounds them."""
+    folder = sure_folder(tiny, tmp_path / "model", 0)
+    examples = likeliest(folder, tiny.tokenizer)
+    exact = naive(folder, tiny.tokenizer, examples, torch.float32)
+    theirs = naive(folder, tiny.tokenizer, examples, torch.bfloat16)
+    lm = models.load(str(folder), tuning="full", device="cpu")
+    batch = models.collate(lm, scoring.encode_all(lm, examples))
+    found = models.response_log_likelihoods(lm, batch)
+    assert found.requires_grad and found.max() <= 0
+    ours = found.detach().numpy().reshape(exact.shape)
+    assert abs(ours - exact).mean() <= 1.1 * abs(theirs - exact).mean()
+
+
 @pytest.mark.parametrize("tuning", ["body", "full", "lora"])
 def test_so_it_is_without_kernels(tiny, tmp_path, tuning, without_kernels):
     assert_as_exact_as_transformers(tiny, tmp_path, tuning)
@@ -142,6 +156,15 @@ class Halved(LlamaForCausalLM):
     def forward(self, *inputs, **options):
         output = super().forward(*inputs, **options)
         output.logits = 0.5 * output.logits.sin()
+        return output
+
+
+class Shifted(LlamaForCausalLM):
+    """A Llama whose logits are shifted, by much for its own and by little beside large ones."""
+
+    def forward(self, *inputs, **options):
+        output = super().forward(*inputs, **options)
+        output.logits = output.logits + torch.linspace(-0.5, 0.5, 60).to(output.logits)
         return output
 
 
@@ -219,6 +242,12 @@ def test_a_known_cap_under_another_name_is_found_and_its_model_can_be_saved(tiny
     assert scoring.score(again, examples).log_likelihoods == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_shift_of_the_logits_is_felt_at_their_own_size(dtype):
+    model = small_llama(Shifted).to(dtype)
+    assert likelihood.find(model, model.model, torch.arange(4, 8)[None]).own is not None
+
+
 class Beside(LlamaForCausalLM):
     """A model whose logits need more than the last hidden states."""
 
@@ -256,7 +285,7 @@ def test_scores_above_0_are_refused(tiny, monkeypatch):
         return log_probs(self, hidden, targets) + 100
 
     monkeypatch.setattr(likelihood.OutputLayer, "log_probs", raised)
-    with pytest.raises(ModelError, match=r"at most 0, found 9.* for 't/test/0'"):
+    with pytest.raises(models.UnusableNumbers, match=r"at most 0, found 9.* for 't/test/0'"):
         scoring.score(tiny, [example])
 
 

@@ -511,21 +511,11 @@ def test_an_adapter_is_merged_into_its_model(folder, tmp_path, tuning, beside):
 
     beside: whether the model is in the adapter's folder, rather than named by it
     """
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import PeftModel
 
-    place = tmp_path / "adapter"
-    base = AutoModelForCausalLM.from_pretrained(folder)
-    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    adapted.save_pretrained(place)
+    place = adapter_over(folder, tmp_path / "adapter")
     if beside:
         AutoModelForCausalLM.from_pretrained(folder).save_pretrained(place)
-    for file in Path(folder).glob("tokenizer*"):
-        (place / file.name).write_bytes(file.read_bytes())
-
     lm = models.load(str(place), tuning=tuning, dtype="float32", device="cpu")
     whole = AutoModelForCausalLM.from_pretrained(folder)
     expected = naive_scores(
@@ -541,6 +531,60 @@ def test_an_adapter_is_merged_into_its_model(folder, tmp_path, tuning, beside):
     saved = models.save(lm, tmp_path / "saved")
     again = replace(lm, model=AutoModelForCausalLM.from_pretrained(saved))
     assert naive_scores(again, mixed_examples()) == pytest.approx(expected, abs=1e-3)
+
+
+def adapter_over(folder, place, rename=None, safe=True):
+    """A random adapter for a model, whose keys are renamed."""
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    adapted.save_pretrained(place)
+    for file in Path(folder).glob("tokenizer*"):
+        (place / file.name).write_bytes(file.read_bytes())
+    weights = place / "adapter_model.safetensors"
+    values = load_file(weights)
+    if rename:
+        save_file({rename(name): value for name, value in values.items()}, weights)
+    if not safe:
+        weights.unlink()
+        torch.save(values, place / "adapter_model.bin")
+    return place
+
+
+def test_an_adapter_for_another_model_is_refused(folder, tmp_path):
+    """peft loads it with a warning, as the base."""
+    place = adapter_over(folder, tmp_path, rename=lambda name: name.replace(".0.", ".7."))
+    with pytest.raises(models.ModelError, match="missing adapter keys"):
+        models.load(str(place), device="cpu")
+
+
+def test_a_pickled_adapter_is_refused(folder, tmp_path):
+    place = adapter_over(folder, tmp_path, safe=False)
+    with pytest.raises(models.ModelError, match=r"an adapter without adapter_model\.safetensors"):
+        models.load(str(place), device="cpu")
+
+
+def test_an_adapter_of_an_adapter_has_both(folder, tmp_path):
+    from peft import PeftConfig
+
+    inner = adapter_over(folder, tmp_path / "inner")
+    outer = adapter_over(folder, tmp_path / "outer")
+    settings = PeftConfig.from_pretrained(outer)
+    settings.base_model_name_or_path = str(inner)
+    settings.save_pretrained(outer)
+    lms = {p: models.load(str(p), dtype="float32", device="cpu") for p in (folder, inner, outer)}
+    plain = lms[folder].weights()
+    one, both = (
+        sum(float((w - plain[n]).norm()) for n, w in lms[place].weights().items())
+        for place in (inner, outer)
+    )
+    assert both > 1.1 * one > 0
 
 
 def test_an_adapter_that_is_no_update_of_weights_is_refused(folder, tmp_path):
@@ -571,3 +615,30 @@ def test_a_model_with_nothing_to_train_is_an_error_at_load(tiny, tuning, monkeyp
         models.ModelError, match=f"weights that tuning='{tuning}' can train, found none"
     ):
         models.load("tiny", tuning=tuning, device="cpu")
+
+
+def test_states_that_are_no_numbers_are_far_from_all(tiny):
+    ones, none = torch.ones(2, 3), torch.full((2, 3), torch.nan)
+    assert np.isnan(models._furthest([ones, none], [ones, ones]))
+    assert models._furthest([ones, 2 * ones], [ones, ones]) == 1
+
+
+def test_no_row_is_longer_than_a_buffer_of_the_model(tiny):
+    """As BigBird's token types, which are as long as its longest sequence."""
+    examples = mixed_examples()
+    narrow = replace(tiny, longest_row=40)
+    lengths = [[len(models.encode(tiny, e, c).tokens) - 1 for c in (0, 1)] for e in examples]
+    for group, _ in models.passes(narrow, lengths, 2048):
+        assert sum(sum(lengths[i]) for i in group) <= 40
+    families = [[models.encode(tiny, e, c).tokens for c in (0, 1)] for e in examples[:8]]
+    packed = models.pack(narrow, families)
+    assert packed.trees is None and packed.mask is None
+    found = scoring.score(narrow, examples).log_likelihoods
+    assert found == pytest.approx(scoring.score(tiny, examples).log_likelihoods, abs=1e-4)
+    model = tiny.model
+    assert models._longest_row(model, 64) > 2048
+    model.register_buffer("kinds", torch.zeros(1, 64), persistent=False)
+    try:
+        assert models._longest_row(model, 64) == 64
+    finally:
+        del model.kinds
