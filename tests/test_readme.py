@@ -4,15 +4,18 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 import forgetlib
 from forgetlib import claims, crosstask, experiment, stats, tasks
+from forgetlib.store import read_records
 
 ROOT = Path(forgetlib.__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -203,6 +206,18 @@ def test_the_table_of_speeds_is_the_bench_s():
     said = "about four times as fast as Trainer, .* it would be about nine times as fast"
     assert re.search(said, SAID)
     assert [round(100 / s * t) for s, t in zip(share, times, strict=True)] == [9, 4]
+
+
+def test_what_is_said_of_stored_values_above_0_is_counted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = read_records(FIGURES / "results.parquet")
+    values = np.concatenate(
+        [s.log_likelihoods.ravel() for result in found for s in result.scores.values()]
+    )
+    above = values[values > 1e-4]
+    said = f"{len(above)} of the {len(values)} values of `embedded` are above 0, by up to"
+    assert f"{said} {above.max():.2f} nats" in SAID
 
 
 def test_what_is_said_of_runs_computed_again_is_their_table():
