@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import forgetlib
-from forgetlib import claims, crosstask, experiment, stats, tasks
+from forgetlib import catalogue, claims, crosstask, experiment, stats, tasks
 from forgetlib.store import read_records
 
 ROOT = Path(forgetlib.__file__).parent.parent
@@ -421,3 +421,11 @@ def test_what_is_said_of_the_papers_tasks_is_in_their_tables():
     assert "MRPC's and BoolQ's labels forget most, PIQA's least" in said
     assert set(by_labels.index[-2:]) == {"mrpc_hub", "boolq_hub"}
     assert by_labels.index[0] == "piqa_hub"
+
+
+def test_it_names_every_embedded_model_and_its_download():
+    for model in catalogue.MODELS:
+        assert f"`{model.name}`" in SAID
+    sizes = [model.gguf_bytes / 1e9 for model in catalogue.MODELS]
+    assert f"({min(sizes):.1f} to {max(sizes):.1f} GB)" in SAID
+    assert {m.licence for m in catalogue.MODELS[1:]} == {"Apache 2.0"}
