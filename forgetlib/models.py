@@ -279,6 +279,7 @@ def save(lm: LM, folder: str | Path) -> Path:
     model: Any = lm.model
     if hasattr(model, "merge_and_unload"):
         model = copy.deepcopy(model).merge_and_unload()
+        _check_merged(lm, model)
     with writing(folder), disk_errors(), _no_bars():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as partial:
@@ -287,6 +288,21 @@ def save(lm: LM, folder: str | Path) -> Path:
             lm.tokenizer.save_pretrained(complete)
             complete.rename(folder)
     return folder
+
+
+@torch.inference_mode()
+def _check_merged(lm: LM, merged: Any) -> None:
+    """Refuse merged weights that compute something else, as where layers share a matrix."""
+    tokens = _ordinary_tokens(lm.tokenizer, merged, min(N_ORDINARY, lm.max_length)).to(lm.device)
+    parts = (_decoder(_causal_lm(lm.model)), _decoder(merged))
+    states = [p(input_ids=tokens, use_cache=False).last_hidden_state.float() for p in parts]
+    if not (apart := _furthest(states[1:], states[:1])) <= _same_states(lm):
+        raise ModelError(
+            f"saving {lm.name!r}",
+            expected="merged weights that compute what low-rank updates beside them do",
+            found=f"states {apart:.2g} of their norm apart",
+            do="Choose tuning 'body' or 'full' for this architecture.",
+        )
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -887,6 +903,11 @@ def _same_states(lm: LM) -> float:
     return SAME_STATES[exact] * max(1.0, math.sqrt(depth / USUAL_DEPTH))
 
 
+def _mixed(states: Tensor) -> Tensor:
+    """Sum states with weights that differ: the plain sum of a normalised state is constant."""
+    return (states * torch.linspace(1, 2, states.numel()).view(states.shape).to(states)).sum()
+
+
 def _check_causal(lm: LM, tokens: list[int]) -> None:
     """Refuse a model whose states of earlier tokens depend on later ones.
 
@@ -906,9 +927,7 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
         with torch.enable_grad():
             packed = pack(replace(lm, packs=None), [[tokens]])
             past = _run_decoder(model, packed).last_hidden_state[0, :half].float()
-            # Any other than equal weights: the sum of a normalised state is constant.
-            weights = torch.linspace(1, 2, past.numel(), device=past.device).view(past.shape)
-            (gradient,) = torch.autograd.grad((past * weights).sum(), inputs[-1])
+            (gradient,) = torch.autograd.grad(_mixed(past), inputs[-1])
             by_token = gradient.reshape(len(tokens), -1).float()  # XLNet's is (T, B, D)
     except Exception as error:  # whatever a foreign model does
         raise ModelError(
@@ -940,8 +959,9 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
 def _check_updates(lm: LM, tokens: list[int]) -> None:
     """Refuse low-rank updates that count for nothing until they are merged into the weights.
 
-    So it is where a model computes with the weights of a linear layer without calling it, as Zamba
-    does. A layer that is not called and whose weights have no gradient is an expert without tokens.
+    So it is where a model computes with the weights of a linear layer without calling it, as Bloom
+    does on request. A layer that is not called and whose weights have no gradient is an expert
+    without tokens.
     """
     model = _causal_lm(lm.model)
     updated = {n: m for n, m in model.named_modules() if hasattr(m, "lora_A")}
@@ -953,17 +973,12 @@ def _check_updates(lm: LM, tokens: list[int]) -> None:
             for weight in weights.values():
                 weight.requires_grad_(True)
             states = _run_decoder(model, pack(replace(lm, packs=None), [[tokens]]))
-            past = states.last_hidden_state.float()
             idle = [n for n, m in updated.items() if m not in called]
-            found = (
-                torch.autograd.grad(
-                    (past * torch.linspace(1, 2, past.numel()).view(past.shape).to(past)).sum(),
-                    [weights[n] for n in idle],
-                    allow_unused=True,
-                )
-                if idle
-                else ()
-            )
+            found: Sequence[Any] = ()
+            if idle:
+                mixed = _mixed(states.last_hidden_state.float())
+                of_idle = [weights[n] for n in idle]
+                found = torch.autograd.grad(mixed, of_idle, allow_unused=True)
     finally:
         for weight in weights.values():
             weight.requires_grad_(False)

@@ -197,8 +197,9 @@ def test_every_causal_architecture_of_transformers_is_accounted_for():
 BY_PEFT, UNSEEN = "linear layers, to which peft can add", "linear layers that it calls"
 NO_UPDATES = {
     **dict.fromkeys(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), BY_PEFT),
-    **dict.fromkeys(("zamba", "bloom, slow"), UNSEEN),
+    "bloom, slow": UNSEEN,
 }
+UNMERGED = ("zamba",)  # whose layers share matrices in a way that peft's merging does not follow
 
 # Those whose hidden states are not all of one shape: of several streams, or projected at the end.
 NO_STATES = (
@@ -415,6 +416,10 @@ def test_training_and_saving_are_those_of_a_plain_loop(case, tuning, tmp_path):
     expected = oracle.log_likelihoods(plain, case.tokenizer, case.examples)
     assert found == pytest.approx(expected, abs=TRAINED)
     assert abs(found - case.exact).max() > 2 * TRAINED  # it did learn
+    if tuning == "lora" and case.label in UNMERGED:
+        with pytest.raises(models.ModelError, match="merged weights that compute"):
+            models.save(lm, tmp_path / "saved")
+        return
     saved = oracle.load(models.save(lm, tmp_path / "saved"))
     again = oracle.log_likelihoods(saved, case.tokenizer, case.examples)
     assert found == pytest.approx(again, abs=TRAINED)
