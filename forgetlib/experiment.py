@@ -28,7 +28,7 @@ from filelock import Timeout
 from tqdm import tqdm
 
 import forgetlib
-from forgetlib import content, labels, tasks
+from forgetlib import catalogue, content, labels, tasks
 from forgetlib.schema import (
     Example,
     ForgetlibError,
@@ -94,7 +94,7 @@ PARTS = {  # see Study.specs; the notebooks that need them
     "sizes": ("fig7",),
     "models": ("fig9",),
 }
-MODELS = ("embedded", "tiny", "tiny-wide")  # the package's own; others are folders or hub ids
+MODELS = (*catalogue.names(), *content.MADE_HERE)  # ours; others are folders or hub ids
 STARTS = ("pairwise", "shared")
 
 
@@ -401,9 +401,11 @@ def study(name: str, **changes: Any) -> Study:
         if "/" not in model and nearest(model, MODELS) and not Path(model).is_dir():
             do = "Else name a folder that exists, or a hub id with its owner."
             require_one_of(f"models of study {name!r}", model, MODELS, do)
-    # A folder is the same one wherever a notebook or a target is started.
+    # A folder is the same one wherever a notebook or a target is started. A name of ours stays one
+    # beside a folder of that name, as figures/ has one for each study.
     given["models"] = tuple(
-        str(Path(m).resolve()) if Path(m).is_dir() else m for m in given.get("models", named.models)
+        str(Path(m).resolve()) if m not in MODELS and Path(m).is_dir() else m
+        for m in given.get("models", named.models)
     )
     changed = replace(named, **given)
     if changed == named:
@@ -716,6 +718,16 @@ def _ignore_progress(what: str, n_examples: int) -> None:
     pass
 
 
+def _changed(model: str, loaded: str, now: str) -> StudyError:
+    """Make the error for a model whose name stands for another now than was loaded."""
+    return StudyError(
+        f"model {model!r}",
+        expected=f"the content that was loaded, {loaded}",
+        found=f"{now}: it was changed meanwhile",
+        do="Start again when it is complete: what is stored of the old one is computed anew.",
+    )
+
+
 class Bench:
     """One model in memory, brought into the state that a run starts from."""
 
@@ -736,11 +748,8 @@ class Bench:
             return self._lm
         report("loading the model", 0)
 
-        def look() -> str | None:
-            return _told(lambda: content.of_model(spec.model))
-
         # A folder may be written to meanwhile; of a hub's model the newest revision is fetched.
-        digest = look() if Path(spec.model).is_dir() else None
+        before = _told(lambda: content.of_folders(spec.model))
         self._lm = None  # before the next is loaded: two may not fit
         try:
             self._lm = models.load(spec.model, tuning=spec.tuning, dtype=spec.dtype)
@@ -754,8 +763,11 @@ class Bench:
                 do="Correct the cause, or leave the model out.",
             ) from error
         self._pretrained = self._lm.weights()
-        self._digest = digest or look()
+        self._digest = _told(lambda: content.of_model(spec.model))
         self._loaded, self._state = wanted, None
+        if (now := _told(lambda: content.of_folders(spec.model))) != before:
+            self._loaded = None
+            raise _changed(spec.model, ", ".join(before), ", ".join(now) or "none")
         return self._lm
 
     def digest(self) -> str | None:
@@ -764,13 +776,7 @@ class Bench:
         name = self._loaded[0]
         now = _told(lambda: content.of_model(name))
         if None not in (now, self._digest) and now != self._digest:
-            raise StudyError(
-                f"model {name!r}",
-                expected=f"the content that was loaded, {self._digest}",
-                found=f"{now}: it was changed meanwhile",
-                do="Start again when it is complete: what is stored of the old one is computed "
-                "anew.",
-            )
+            raise _changed(name, str(self._digest), str(now))
         return self._digest
 
     def at(self, spec: RunSpec, start: RunSpec | None, report: Progress) -> LM:
@@ -802,7 +808,6 @@ class Bench:
         Not those that were made from another content of the model or of the questions.
         """
         from safetensors import SafetensorError, safe_open
-        from safetensors.torch import load_file
 
         from forgetlib import parallel
 
@@ -811,8 +816,9 @@ class Bench:
             path = self._store.weights_path(spec.run_id)
             with contextlib.suppress(OSError, SafetensorError):  # they can be trained again
                 with safe_open(path, "pt") as file:
-                    made_from = (file.metadata() or {}).get("content")
-                found = load_file(path) if made_from == self._content(spec) else None
+                    if (file.metadata() or {}).get("content") == self._content(spec):
+                        names = file.keys()
+                        found = {name: file.get_tensor(name) for name in names}
         return found if parallel.all_agree(found is not None) else None
 
     def train(self, spec: RunSpec, report: Progress) -> Any:
