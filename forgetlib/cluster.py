@@ -366,7 +366,7 @@ def source_hash() -> str:
 
 
 def _own_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder that goes with this process. A killed one's stays: the next worker removes it."""
+    """Make a folder that goes with this process. A killed one's stays for the next to remove."""
     prefix = "forgetlib-worker-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         try:

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -480,17 +480,17 @@ def results(
 
 
 def _together() -> bool:
-    """Whether several processes share a model (see parallel), all of which do the same."""
+    """Tell whether several processes share a model (see parallel), all of which do the same."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _writes() -> bool:
-    """Whether this process writes results: alone, or the first of those that share a model."""
+    """Tell whether this process writes results: alone, or the first that shares a model."""
     return not _together() or os.environ["RANK"] == "0"
 
 
 def _told(value: Callable[[], T]) -> T:
-    """What the first of the processes that share a model finds, so that all do the same."""
+    """Take what the first of the processes that share a model finds, so that all do the same."""
     if not _together():
         return value()
     from forgetlib import parallel
@@ -499,7 +499,7 @@ def _told(value: Callable[[], T]) -> T:
 
 
 def _with_data(study: Study) -> Study:
-    """The study without those tasks that are not stored and whose data cannot be had here."""
+    """Leave out of a study those tasks that are not stored and whose data cannot be had here."""
     done = _origins(study)
     lost = tasks.missing(t for t in study.tasks if t not in done)
     if not lost:
@@ -513,13 +513,18 @@ def _with_data(study: Study) -> Study:
             do="Make them available, and start again.",
         )
     warnings.warn(f"study {study.name!r} goes on without {len(lost)} tasks:{reasons}", stacklevel=3)
+    return _without(study, lost)
+
+
+def _without(study: Study, lost: Container[str]) -> Study:
+    """Make the study of those tasks that are not lost, of which there has to be one."""
     cross = study.cross_tasks and tuple(t for t in study.cross_tasks if t not in lost)
     left = tuple(t for t in study.tasks if t not in lost)
     return replace(study, tasks=left, cross_tasks=cross or None)  # where none is left, all pairs
 
 
 def _origins(study: Study) -> dict[str, dict[str, set[str]]]:
-    """Task -> "train" and "test" -> the source's splits that a study's stored examples are from."""
+    """Map task and "train" or "test" to the source's splits that stored examples are from."""
     store = open_store(study)
     found: dict[str, dict[str, set[str]]] = {}
     for run_id in store.others(()):
@@ -533,16 +538,17 @@ def _origins(study: Study) -> dict[str, dict[str, set[str]]]:
 
 
 def data_note(study: Study) -> str:
-    """What a figure has to say of a study's data; "" where there is nothing.
+    """Say what a figure has to tell of a study's data; "" where there is nothing.
 
     Which questions are left out, as the runs tell. Of tasks with splits of their own: which are
     left out, since their data could not be had, and for which both sets are carved from the same
     rows, since a split was missing.
     """
     notes: dict[str, list[str]] = {}
+    lost: list[str] = []
     if any(tasks.get(t).splits for t in study.tasks):
         origins = _origins(study)
-        notes["Left out, no data"] = [t for t in study.tasks if t not in origins]
+        lost = notes["Left out, no data"] = [t for t in study.tasks if t not in origins]
         notes["Train and test carved from one split"] = [
             t
             for t in study.tasks
@@ -550,30 +556,20 @@ def data_note(study: Study) -> str:
             and (parts := origins.get(t, {})).keys() == {"train", "test"}
             and not parts["train"].isdisjoint(parts["test"])
         ]
-    counts = _counts_left_out(study)
+    counts = _counts_left_out(study if len(lost) == len(study.tasks) else _without(study, lost))
     notes["Questions left out of a set, too long for the model"] = counts["too_long"]
     notes["Rows left out, with nothing where text is needed"] = counts["lacking"]
     return ". ".join(f"{note}: {', '.join(names)}" for note, names in notes.items() if names)
 
 
 def _counts_left_out(study: Study) -> dict[str, list[str]]:
-    """By kind, the study's tasks with the most questions that a run had to leave out of a set."""
-    import pyarrow.parquet as pq
-
-    store = open_store(study)
+    """Name by kind the study's tasks with the most questions that a run left out of a set."""
     most: dict[str, dict[str, int]] = {"too_long": {}, "lacking": {}}
-    # Of the records these columns only: a figure is not to wait for all scores.
-    for path in (store.packed, *(store.work / "runs").glob("*.parquet")):
-        columns = ["spec", "provenance"]
-        records = pq.ParquetFile(path).read(columns).to_pylist() if path.exists() else []
-        for record in records:
-            if json.loads(record["spec"])["model"] not in study.models:
-                continue
-            found = json.loads(record["provenance"])
-            for kind, of_kind in most.items():
-                for where, left_out in found.get(kind, {}).items():
-                    task = where.split("/")[0]
-                    of_kind[task] = max(of_kind.get(task, 0), left_out["n"])
+    for found in open_store(study).provenances(s.run_id for s in study.specs()):
+        for kind, of_kind in most.items():
+            for where, left_out in found.get(kind, {}).items():
+                task = where.split("/")[0]
+                of_kind[task] = max(of_kind.get(task, 0), left_out["n"])
     return {
         kind: [f"{task} ({of_kind[task]})" for task in study.tasks if task in of_kind]
         for kind, of_kind in most.items()
@@ -643,7 +639,7 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
 
 
 def one_per_model(specs: Iterable[RunSpec]) -> list[RunSpec]:
-    """The first run of each model, tuning and dtype."""
+    """Pick the first run of each model, tuning and dtype."""
     return list({(s.model, s.tuning, s.dtype): s for s in reversed(list(specs))}.values())[::-1]
 
 
@@ -661,7 +657,7 @@ def warn_of_outdated(specs: Iterable[RunSpec], store: Store) -> None:
 
 @contextlib.contextmanager
 def _claimed(spec: RunSpec, store: Store) -> Iterator[str]:
-    """Whether a run is ours to do while this lasts, or another process is busy with it or done."""
+    """Tell whether a run is "ours" to do while this lasts, or another process "busy" or "done"."""
     with contextlib.ExitStack() as held:
 
         def claim() -> str:
@@ -674,7 +670,7 @@ def _claimed(spec: RunSpec, store: Store) -> Iterator[str]:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong; and where, for an error that nobody foresaw."""
+    """Say what went wrong; and where, for an error that nobody foresaw."""
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, ForgetlibError):
         return said
@@ -702,7 +698,7 @@ def _run_and_keep(
 
 
 def cost(spec: RunSpec) -> int:
-    """Roughly, in scored examples."""
+    """Estimate what a run costs, in scored examples."""
     n_train, n_eval = spec.n_train * len(spec.train_tasks), spec.n_eval * len(spec.eval_tasks)
     probed = n_train + n_eval if spec.probe else 0
     if spec.train is None:
@@ -740,7 +736,7 @@ class Bench:
         self._state: str | None = None  # run_id whose weights the model has; None: pre-trained
 
     def load(self, spec: RunSpec, report: Progress = _ignore_progress) -> LM:
-        """The model of `spec`, in whatever state it is."""
+        """Load the model of `spec`, or return it in whatever state it is."""
         from forgetlib import models
 
         wanted = (spec.model, spec.tuning, spec.dtype)
@@ -771,7 +767,7 @@ class Bench:
         return self._lm
 
     def digest(self) -> str | None:
-        """The content of the model in memory; StudyError where its name stands for another now."""
+        """Tell the content of the model in memory; StudyError where its name has another now."""
         assert self._loaded is not None
         name = self._loaded[0]
         now = _told(lambda: content.of_model(name))
@@ -780,7 +776,7 @@ class Bench:
         return self._digest
 
     def at(self, spec: RunSpec, start: RunSpec | None, report: Progress) -> LM:
-        """The model of `spec` with the weights that `start` ended with."""
+        """Bring the model of `spec` to the weights that `start` ended with."""
         lm = self.load(spec, report)
         self.digest()  # raises where the folder holds another model by now
         state = None if start is None else start.run_id
@@ -798,12 +794,12 @@ class Bench:
         return lm
 
     def _content(self, spec: RunSpec) -> str:
-        """What, beside a run's spec, decides the weights that it ends with."""
+        """Write down what, beside a run's spec, decides the weights that it ends with."""
         found = {"model": self._digest, "questions": content.of_training(spec)}
         return json.dumps(found, sort_keys=True)
 
     def _kept(self, spec: RunSpec) -> dict[str, Any] | None:
-        """The weights that a run ended with, where every process can read them.
+        """Read the weights that a run ended with, where every process can.
 
         Not those that were made from another content of the model or of the questions.
         """
@@ -814,11 +810,11 @@ class Bench:
         found = None
         if self._store is not None:
             path = self._store.weights_path(spec.run_id)
-            with contextlib.suppress(OSError, SafetensorError):  # they can be trained again
-                with safe_open(path, "pt") as file:
-                    if (file.metadata() or {}).get("content") == self._content(spec):
-                        names = file.keys()
-                        found = {name: file.get_tensor(name) for name in names}
+            # What cannot be read can be trained again.
+            with contextlib.suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+                if (file.metadata() or {}).get("content") == self._content(spec):
+                    names = file.keys()
+                    found = {name: file.get_tensor(name) for name in names}
         return found if parallel.all_agree(found is not None) else None
 
     def train(self, spec: RunSpec, report: Progress) -> Any:
@@ -867,7 +863,7 @@ class Bench:
 
 
 def _fits(lm: LM, question: tasks.Question) -> bool:
-    """Whether the model's context holds the question with each of its choices.
+    """Tell whether the model's context holds the question with each of its choices.
 
     Of all choices, whichever becomes the distractor, so that a seed does not decide it. Counted as
     `models.encode` counts, which refuses what is longer.
@@ -880,7 +876,7 @@ def _fits(lm: LM, question: tasks.Question) -> bool:
 
 
 def _fitting(lm: LM, task: str, part: str, n: int, seed: int) -> tuple[list[Example], list[str]]:
-    """The first n examples of a task that fit the model; and the uids of those left out."""
+    """Take the first n examples of a task that fit the model; and the uids of those left out."""
     examples = tasks.load(task, part, sys.maxsize, seed)
     taken: list[Example] = []
     too_long: list[str] = []
@@ -903,7 +899,7 @@ def _fitting(lm: LM, task: str, part: str, n: int, seed: int) -> tuple[list[Exam
 
 
 def _left_out(too_long: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What a run's provenance says of the questions that its sets are without; {} for none.
+    """Write down for a run's provenance which questions its sets are without; {} for none.
 
     too_long: by "<task>/<part>", uids
     """
@@ -1025,7 +1021,7 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
 
 
 def _known_checks(path: Path) -> list[pd.DataFrame]:
-    """The table of earlier checks, if there were any."""
+    """Read the table of earlier checks, if there were any."""
     import pandas as pd
 
     if not path.exists():
@@ -1045,7 +1041,7 @@ def _known_checks(path: Path) -> list[pd.DataFrame]:
 
 
 def _compared(old: RunResult, new: RunResult) -> pd.DataFrame:
-    """The rows of `check` for one run."""
+    """Make the rows of `check` for one run."""
     import numpy as np
     import pandas as pd
 
@@ -1105,7 +1101,7 @@ GPU_NAMES = ("NVIDIA", "GeForce", "Tesla", "Quadro", "Radeon", "AMD Instinct")
 
 
 def _on_cpu(provenance: Mapping[str, Any]) -> bool:
-    """Whether a result was computed on a CPU; earlier ones tell by the device's name alone."""
+    """Tell whether a result was computed on a CPU, of earlier ones by the device's name alone."""
     by_name = not any(name in provenance["device"] for name in GPU_NAMES)
     return provenance.get("device_type", "cpu" if by_name else "cuda") == "cpu"
 
@@ -1114,7 +1110,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "peft")
 
 
 def provenance(lm: LM, seconds: float) -> dict[str, Any]:
-    """Where a result came from: code, libraries, machine, time. Read, never computed with."""
+    """Write down where a result comes from: code, libraries, machine, time; never computed with."""
     import torch
 
     from forgetlib import kernels, parallel
@@ -1141,7 +1137,7 @@ def provenance(lm: LM, seconds: float) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checkout's commit, with "+" where files differ from it; "" outside a checkout.
+    """Name the checkout's commit, with "+" where files differ from it; "" outside a checkout.
 
     But for figures, which are made from results and not the other way round.
     """

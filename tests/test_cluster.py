@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -252,10 +253,12 @@ class Unready(Exception):
     """In the place of Ray's own errors; never raised."""
 
 
-class Handle(SimpleNamespace):
+@dataclass(eq=False)
+class Handle:
     """A worker as the driver holds it: where nobody does any more, its place is free."""
 
-    __slots__ = ("__weakref__",)
+    load: SimpleNamespace
+    run: SimpleNamespace
 
 
 def in_this_process(n_cpus=2.0):
@@ -268,7 +271,7 @@ def in_this_process(n_cpus=2.0):
     def actor(*given):
         assert len(held) < n_cpus, "Ray would wait for ever for a place"
         worker = cluster.Worker(*given)
-        handle = Handle(load=method(worker.load), run=method(worker.run))
+        handle = Handle(method(worker.load), method(worker.run))
         held.add(handle)
         return handle
 
