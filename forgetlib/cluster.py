@@ -34,7 +34,7 @@ Lineage = list[RunSpec]  # runs to be done that share a root, each after the one
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run raised, as text, since not every exception can be sent.
+    """Tell why a run raised, as text, since not every exception can be sent.
 
     good: whether the worker's process is as good as before
     shared: whether all other runs of the model would raise too
@@ -84,7 +84,7 @@ def compute(
         return
     with _connected(address) as ray:
         driver = _Driver(ray, missing, store, max_retries)
-        first = driver.load(experiment.one_per_model(missing))
+        driver.load(experiment.one_per_model(missing))
         missing = [s for s in specs if s.run_id not in store]  # by what the models are there
         experiment.warn_of_outdated(missing, store)
         driver.add(missing)
@@ -92,7 +92,7 @@ def compute(
         pause = 0.2 if sys.stderr.isatty() else 5.0
         bar = tqdm(total=total, unit="ex", disable=not progress, mininterval=pause)
         try:
-            driver.work(bar, first)
+            driver.work(bar)
         finally:
             bar.close()
             for job in driver.jobs.values():
@@ -152,6 +152,9 @@ class _Driver:
         self.ray, self.store, self.max_retries = ray, store, max_retries
         self.queue: list[Lineage] = []
         self.jobs: dict[Any, _Job] = {}  # by the reference to their result
+        # Workers that have nothing to do now. A worker lives as long as a name holds it, and
+        # occupies its place: there is to be no other name for one of these.
+        self.idle: list[Any] = []
         self.deaths: Counter[RunSpec] = Counter()
         self.failures: dict[RunSpec, str] = {}
         self.skipped: list[RunSpec] = []
@@ -173,8 +176,8 @@ class _Driver:
         code = source_hash()  # now: who edits a file while a study runs is told by a new worker
         self.new_worker = lambda: actor.remote(own_tasks, n_threads, code)
 
-    def load(self, specs: Sequence[RunSpec]) -> Any:
-        """A worker that has loaded these runs' models, one after the other."""
+    def load(self, specs: Sequence[RunSpec]) -> None:
+        """Start a worker, and let it load these runs' models, one after the other."""
         worker = self.new_worker()
         for spec in specs:
             try:
@@ -186,14 +189,16 @@ class _Driver:
                 raise _unusable(outcome.why)
             if (present := self.store.present) is None:
                 continue
-            if content.differ(outcome, here := present.model(spec.model)):
+            # Of the hub's, which it has loaded now, it knows more than a cache here does.
+            here = present.model(spec.model)
+            if content.in_folders(spec.model) and content.differ(outcome, here):
                 self.ray.kill(worker)
                 raise _unusable(f"{spec.model!r} of content {outcome}, here {here}")
             present.learn(spec.model, outcome or here)  # this process may not have it
-        return worker
+        self.idle = [worker]
 
     def unfit(self, error: Exception) -> ClusterError:
-        """What to say of a worker that could not even start, or died without a run to blame."""
+        """Make the error for a worker that could not even start, or died without a run to blame."""
         said = " ".join(str(error).split())
         return ClusterError("a worker", expected="to start", found=said, do="Correct its node.")
 
@@ -209,20 +214,18 @@ class _Driver:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def room(self) -> int:
-        """How many workers the nodes that are there now can hold."""
+        """Count the workers that the nodes that are there now can hold."""
         return sum(
             min(int(node.get(name, 0) // n) for name, n in self.wanted.items())
             for node in self.nodes()
         )
 
-    def work(self, bar: tqdm, first: Any) -> None:
-        idle = [first]  # later the worker that has just done a run
+    def work(self, bar: tqdm) -> None:
+        """Hand out what is queued until nothing is left, the worker that is free now first."""
+        idle, self.idle = self.idle, []  # later the worker that has just done a run
         while self.queue or self.jobs:
             while (idle or len(self.jobs) < self.room()) and (taken := self.take()):
-                spec, lineage, lock = taken
-                worker = idle.pop() if idle else self.new_worker()
-                keep = any(s.start == spec for s in lineage)
-                self.jobs[worker.run.remote(spec, keep)] = _Job(spec, lineage, lock, worker)
+                self.start(*taken, idle)
             idle = []  # nothing is left for it, and what it occupies is free
             self.show(bar)
             if self.jobs:
@@ -231,8 +234,14 @@ class _Driver:
             elif self.queue:  # what is left is in progress in other processes
                 time.sleep(experiment.POLL_SECONDS)
 
+    def start(self, spec: RunSpec, lineage: Lineage, lock: FileLock, idle: list[Any]) -> None:
+        """Hand a run to a worker that is idle, or else to a new one."""
+        worker = idle.pop() if idle else self.new_worker()
+        keep = any(s.start == spec for s in lineage)
+        self.jobs[worker.run.remote(spec, keep)] = _Job(spec, lineage, lock, worker)
+
     def take(self) -> tuple[RunSpec, Lineage, FileLock] | None:
-        """The first run that can be done now, under its lock, and what follows it."""
+        """Take the first run that can be done now, under its lock, and what follows it."""
         for lineage in self.queue:
             for spec in list(lineage):
                 if spec.start in self.failures or spec.start in self.skipped:
@@ -250,7 +259,7 @@ class _Driver:
         return None
 
     def take_in(self, ref: Any) -> Any:
-        """Store what a job gave. Its worker, or None where that is dead or cannot be trusted."""
+        """Store what a job gave; return its worker, or None where it is dead or not trusted."""
         job = self.jobs.pop(ref)
         self.queue.insert(0, job.lineage)  # the worker that has its weights goes on with it
         good = False
@@ -321,7 +330,7 @@ class Worker:
         self.root = ""
 
     def load(self, spec: RunSpec) -> str | Failure | None:
-        """The content of a run's model, once it is loaded; or why it cannot be."""
+        """Load a run's model; return its content, or why it cannot be loaded."""
         try:
             self.bench.load(spec)
             return self.bench.digest()
@@ -329,7 +338,7 @@ class Worker:
             return Failure(experiment.reason(error), good=False, shared=True)
 
     def run(self, spec: RunSpec, keep: bool) -> RunResult | Failure:
-        """A result, or why it raised.
+        """Do a run; return its result, or why it raised.
 
         keep: whether another run of the lineage will start from this one
         """
@@ -349,7 +358,7 @@ class Worker:
 
 
 def source_hash() -> str:
-    """Of the package's files: two processes with the same one do the same."""
+    """Hash the package's files: two processes with the same hash do the same."""
     folder = Path(__file__).parent
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".cpp"))
     content = [(p.relative_to(folder).as_posix(), p.read_bytes()) for p in files]
@@ -357,7 +366,7 @@ def source_hash() -> str:
 
 
 def _own_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder that goes with this process. A killed one's stays: the next worker removes it."""
+    """Make a folder that goes with this process. A killed one's stays for the next to remove."""
     prefix = "forgetlib-worker-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         try:

@@ -4,8 +4,8 @@ A run's id hashes names and settings. What these stood for is stored beside its 
 `provenance["content"]`, so that a model that was trained further in the same folder, or a task
 whose question function was edited, never gets an old result:
 
-    model       of a folder, its files; of a hub id, its revision; of what a low-rank adapter is
-                for, that too; of the embedded model, the sha256 of its GGUF file
+    model       of a folder, its files; of a hub id, those of the revision that the cache has; of
+                what a low-rank adapter is for, that too; of an embedded model, its file's sha256
     revisions   by task, of the hub's repository that its rows are from
     questions   by "<task>/<part>", of the questions that the run and its starts took theirs from
 
@@ -22,8 +22,10 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +35,13 @@ from forgetlib.sources import Source, hub_folder
 
 # Models that are made here. The tiny ones' numbers are to be raised when they are drawn otherwise.
 MADE_HERE = {"tiny": "1", "tiny-wide": "1"}
-# Of a model's folder, what `transformers` loads: config, tokenizer, weights, adapter.
+# Of a model's folder, what `transformers` loads: config, tokenizer, weights, adapter. Notes and
+# tables that those who train or publish put beside it are not the model.
 LOADED = (
-    ".json",
-    ".safetensors",
-    ".model",
-    ".txt",
-    ".jinja",
-    ".tiktoken",
-    ".spm",
-    ".bpe",
-    ".vocab",
-)
-NOT_LOADED = (  # written beside it by those who train or generate
-    *("generation_config.json", "trainer_state.json", "training_args.json"),
-    *("all_results.json", "train_results.json", "eval_results.json"),
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "adapter_config.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm", "*.bpe", "*.vocab"),
+    *("chat_template.json", "*.jinja"),
 )
 
 
@@ -63,33 +57,85 @@ def data_hash(data: Mapping[str, Sequence[Example]]) -> str:
 def of_model(name: str) -> str | None:
     """Tell the content that a model's name stands for now: a folder's, a hub id's, or one of ours.
 
-    Of a hub id it is the revision that the local cache resolves it to.
+    Of a hub id it is what the local cache has of the revision that it resolves it to.
     """
     try:
-        if embedded := catalogue.find(name):
-            return embedded.gguf_sha256
-        return MADE_HERE.get(name) or _of_pretrained(name, ())
+        return _ours(name) or _of_pretrained(name)
     except (OSError, ValueError):  # a folder that is gone or no model's, a name that is no id
         return None
 
 
-def _of_pretrained(name: str, adapters: tuple[str, ...]) -> str:
-    """adapters: those that are for this model, in which a folder that names itself would be too"""
-    if name in adapters:
-        raise ValueError(f"{name} is an adapter for itself")
-    folder = Path(name)
-    if folder.is_dir():
-        files = [p for p in folder.iterdir() if p.suffix in LOADED and p.name not in NOT_LOADED]
-        own = _of_files(folder, files)
-    else:
-        own = _cached_revision("models", name)
-        folder = _hub_cache("models", name) / "snapshots" / own
-    adapter = folder / "adapter_config.json"
-    if (folder / "config.json").exists() or not adapter.exists():
-        return own  # of an adapter beside its model, the whole folder's
-    base = json.loads(adapter.read_text())["base_model_name_or_path"]
-    whole = (own, _of_pretrained(str(base), (*adapters, name)))
-    return hashlib.sha256(repr(whole).encode()).hexdigest()[:16]
+def of_folders(name: str) -> list[str]:
+    """Hash each folder that a model's name stands for now, up to the first that is the hub's."""
+    found: list[str] = []
+    if _ours(name):
+        return found
+    with contextlib.suppress(OSError, ValueError):
+        for part, folder in _parts(name):
+            if not Path(part).is_dir():
+                break
+            found.append(_of_loaded(folder))
+    return found
+
+
+def in_folders(name: str) -> bool:
+    """Tell whether all that a model's name stands for is in folders, and nothing of the hub."""
+    try:
+        return not _ours(name) and all(Path(part).is_dir() for part, _ in _parts(name))
+    except (OSError, ValueError):
+        return False
+
+
+def _ours(name: str) -> str | None:
+    """Tell the content of a model of the package; None: the name is not one of these."""
+    embedded = catalogue.find(name)
+    return embedded.gguf_sha256 if embedded else MADE_HERE.get(name)
+
+
+def _of_pretrained(name: str) -> str:
+    """Hash what is loaded by a name; ValueError or OSError where that is no whole model."""
+    *adapters, whole = (_of_loaded(folder) for _, folder in _parts(name))
+    for adapter in reversed(adapters):
+        whole = hashlib.sha256(repr((adapter, whole)).encode()).hexdigest()[:16]
+    return whole
+
+
+def _parts(name: str) -> Iterator[tuple[str, Path]]:
+    """Find a model's name and folder, and those of each model that it is a low-rank adapter for.
+
+    Of an adapter beside its model, the one folder.
+    """
+    seen: list[str] = []
+    while name not in seen:
+        seen.append(name)
+        folder = Path(name) if Path(name).is_dir() else _snapshot(name)
+        yield name, folder
+        adapter = folder / "adapter_config.json"
+        if (folder / "config.json").exists() or not adapter.exists():
+            return
+        config = json.loads(adapter.read_text())
+        base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+        if not isinstance(base, str):
+            raise ValueError(f"{adapter} does not name the adapter's model")
+        name = base
+    raise ValueError(f"{name} is an adapter for itself")
+
+
+def _snapshot(name: str) -> Path:
+    """Find a hub id's files in the local cache; ValueError until its weights are among them.
+
+    To look at a model's config alone, as a cost does, downloads that and moves the revision.
+    """
+    folder = _hub_cache("models", name) / "snapshots" / _cached_revision("models", name)
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"no weights in {folder}")
+    return folder
+
+
+def _of_loaded(folder: Path) -> str:
+    """Hash the files of a model's folder that are loaded from it."""
+    is_loaded = (p for p in folder.iterdir() if any(fnmatchcase(p.name, like) for like in LOADED))
+    return _of_files(folder, is_loaded)
 
 
 def _of_files(folder: Path, files: Iterable[Path]) -> str:
@@ -165,9 +211,13 @@ def of_tasks(spec: RunSpec) -> dict[str, Any]:
     return {"revisions": revisions, "questions": questions}
 
 
+@lru_cache(maxsize=1024)
 def _questions(task: str, part: str, seed: int) -> str:
     """Hash all of a part, as which of them a run takes may depend on the model too."""
     return data_hash({task: tasks.load(task, part, sys.maxsize, seed)})
+
+
+tasks.REMEMBERING.append(_questions)  # until another task of the name is added
 
 
 # --- then and now --------------------------------------------------------------------------------

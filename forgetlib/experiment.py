@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +28,7 @@ from filelock import Timeout
 from tqdm import tqdm
 
 import forgetlib
-from forgetlib import content, labels, tasks
+from forgetlib import catalogue, content, labels, tasks
 from forgetlib.schema import (
     Example,
     ForgetlibError,
@@ -94,7 +94,7 @@ PARTS = {  # see Study.specs; the notebooks that need them
     "sizes": ("fig7",),
     "models": ("fig9",),
 }
-MODELS = ("embedded", "tiny", "tiny-wide")  # the package's own; others are folders or hub ids
+MODELS = (*catalogue.names(), *content.MADE_HERE)  # ours; others are folders or hub ids
 STARTS = ("pairwise", "shared")
 
 
@@ -401,9 +401,11 @@ def study(name: str, **changes: Any) -> Study:
         if "/" not in model and nearest(model, MODELS) and not Path(model).is_dir():
             do = "Else name a folder that exists, or a hub id with its owner."
             require_one_of(f"models of study {name!r}", model, MODELS, do)
-    # A folder is the same one wherever a notebook or a target is started.
+    # A folder is the same one wherever a notebook or a target is started. A name of ours stays one
+    # beside a folder of that name, as figures/ has one for each study.
     given["models"] = tuple(
-        str(Path(m).resolve()) if Path(m).is_dir() else m for m in given.get("models", named.models)
+        str(Path(m).resolve()) if m not in MODELS and Path(m).is_dir() else m
+        for m in given.get("models", named.models)
     )
     changed = replace(named, **given)
     if changed == named:
@@ -478,17 +480,17 @@ def results(
 
 
 def _together() -> bool:
-    """Whether several processes share a model (see parallel), all of which do the same."""
+    """Tell whether several processes share a model (see parallel), all of which do the same."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _writes() -> bool:
-    """Whether this process writes results: alone, or the first of those that share a model."""
+    """Tell whether this process writes results: alone, or the first that shares a model."""
     return not _together() or os.environ["RANK"] == "0"
 
 
 def _told(value: Callable[[], T]) -> T:
-    """What the first of the processes that share a model finds, so that all do the same."""
+    """Take what the first of the processes that share a model finds, so that all do the same."""
     if not _together():
         return value()
     from forgetlib import parallel
@@ -497,7 +499,7 @@ def _told(value: Callable[[], T]) -> T:
 
 
 def _with_data(study: Study) -> Study:
-    """The study without those tasks that are not stored and whose data cannot be had here."""
+    """Leave out of a study those tasks that are not stored and whose data cannot be had here."""
     done = _origins(study)
     lost = tasks.missing(t for t in study.tasks if t not in done)
     if not lost:
@@ -511,13 +513,18 @@ def _with_data(study: Study) -> Study:
             do="Make them available, and start again.",
         )
     warnings.warn(f"study {study.name!r} goes on without {len(lost)} tasks:{reasons}", stacklevel=3)
+    return _without(study, lost)
+
+
+def _without(study: Study, lost: Container[str]) -> Study:
+    """Make the study of those tasks that are not lost, of which there has to be one."""
     cross = study.cross_tasks and tuple(t for t in study.cross_tasks if t not in lost)
     left = tuple(t for t in study.tasks if t not in lost)
     return replace(study, tasks=left, cross_tasks=cross or None)  # where none is left, all pairs
 
 
 def _origins(study: Study) -> dict[str, dict[str, set[str]]]:
-    """Task -> "train" and "test" -> the source's splits that a study's stored examples are from."""
+    """Map task and "train" or "test" to the source's splits that stored examples are from."""
     store = open_store(study)
     found: dict[str, dict[str, set[str]]] = {}
     for run_id in store.others(()):
@@ -531,16 +538,17 @@ def _origins(study: Study) -> dict[str, dict[str, set[str]]]:
 
 
 def data_note(study: Study) -> str:
-    """What a figure has to say of a study's data; "" where there is nothing.
+    """Say what a figure has to tell of a study's data; "" where there is nothing.
 
     Which questions are left out, as the runs tell. Of tasks with splits of their own: which are
     left out, since their data could not be had, and for which both sets are carved from the same
     rows, since a split was missing.
     """
     notes: dict[str, list[str]] = {}
+    lost: list[str] = []
     if any(tasks.get(t).splits for t in study.tasks):
         origins = _origins(study)
-        notes["Left out, no data"] = [t for t in study.tasks if t not in origins]
+        lost = notes["Left out, no data"] = [t for t in study.tasks if t not in origins]
         notes["Train and test carved from one split"] = [
             t
             for t in study.tasks
@@ -548,30 +556,20 @@ def data_note(study: Study) -> str:
             and (parts := origins.get(t, {})).keys() == {"train", "test"}
             and not parts["train"].isdisjoint(parts["test"])
         ]
-    counts = _counts_left_out(study)
+    counts = _counts_left_out(study if len(lost) == len(study.tasks) else _without(study, lost))
     notes["Questions left out of a set, too long for the model"] = counts["too_long"]
     notes["Rows left out, with nothing where text is needed"] = counts["lacking"]
     return ". ".join(f"{note}: {', '.join(names)}" for note, names in notes.items() if names)
 
 
 def _counts_left_out(study: Study) -> dict[str, list[str]]:
-    """By kind, the study's tasks with the most questions that a run had to leave out of a set."""
-    import pyarrow.parquet as pq
-
-    store = open_store(study)
+    """Name by kind the study's tasks with the most questions that a run left out of a set."""
     most: dict[str, dict[str, int]] = {"too_long": {}, "lacking": {}}
-    # Of the records these columns only: a figure is not to wait for all scores.
-    for path in (store.packed, *(store.work / "runs").glob("*.parquet")):
-        columns = ["spec", "provenance"]
-        records = pq.ParquetFile(path).read(columns).to_pylist() if path.exists() else []
-        for record in records:
-            if json.loads(record["spec"])["model"] not in study.models:
-                continue
-            found = json.loads(record["provenance"])
-            for kind, of_kind in most.items():
-                for where, left_out in found.get(kind, {}).items():
-                    task = where.split("/")[0]
-                    of_kind[task] = max(of_kind.get(task, 0), left_out["n"])
+    for found in open_store(study).provenances(s.run_id for s in study.specs()):
+        for kind, of_kind in most.items():
+            for where, left_out in found.get(kind, {}).items():
+                task = where.split("/")[0]
+                of_kind[task] = max(of_kind.get(task, 0), left_out["n"])
     return {
         kind: [f"{task} ({of_kind[task]})" for task in study.tasks if task in of_kind]
         for kind, of_kind in most.items()
@@ -641,7 +639,7 @@ def compute(specs: Sequence[RunSpec], store: Store, *, progress: bool = True) ->
 
 
 def one_per_model(specs: Iterable[RunSpec]) -> list[RunSpec]:
-    """The first run of each model, tuning and dtype."""
+    """Pick the first run of each model, tuning and dtype."""
     return list({(s.model, s.tuning, s.dtype): s for s in reversed(list(specs))}.values())[::-1]
 
 
@@ -659,7 +657,7 @@ def warn_of_outdated(specs: Iterable[RunSpec], store: Store) -> None:
 
 @contextlib.contextmanager
 def _claimed(spec: RunSpec, store: Store) -> Iterator[str]:
-    """Whether a run is ours to do while this lasts, or another process is busy with it or done."""
+    """Tell whether a run is "ours" to do while this lasts, or another process "busy" or "done"."""
     with contextlib.ExitStack() as held:
 
         def claim() -> str:
@@ -672,7 +670,7 @@ def _claimed(spec: RunSpec, store: Store) -> Iterator[str]:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong; and where, for an error that nobody foresaw."""
+    """Say what went wrong; and where, for an error that nobody foresaw."""
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, ForgetlibError):
         return said
@@ -700,7 +698,7 @@ def _run_and_keep(
 
 
 def cost(spec: RunSpec) -> int:
-    """Roughly, in scored examples."""
+    """Estimate what a run costs, in scored examples."""
     n_train, n_eval = spec.n_train * len(spec.train_tasks), spec.n_eval * len(spec.eval_tasks)
     probed = n_train + n_eval if spec.probe else 0
     if spec.train is None:
@@ -716,6 +714,16 @@ def _ignore_progress(what: str, n_examples: int) -> None:
     pass
 
 
+def _changed(model: str, loaded: str, now: str) -> StudyError:
+    """Make the error for a model whose name stands for another now than was loaded."""
+    return StudyError(
+        f"model {model!r}",
+        expected=f"the content that was loaded, {loaded}",
+        found=f"{now}: it was changed meanwhile",
+        do="Start again when it is complete: what is stored of the old one is computed anew.",
+    )
+
+
 class Bench:
     """One model in memory, brought into the state that a run starts from."""
 
@@ -728,7 +736,7 @@ class Bench:
         self._state: str | None = None  # run_id whose weights the model has; None: pre-trained
 
     def load(self, spec: RunSpec, report: Progress = _ignore_progress) -> LM:
-        """The model of `spec`, in whatever state it is."""
+        """Load the model of `spec`, or return it in whatever state it is."""
         from forgetlib import models
 
         wanted = (spec.model, spec.tuning, spec.dtype)
@@ -736,11 +744,8 @@ class Bench:
             return self._lm
         report("loading the model", 0)
 
-        def look() -> str | None:
-            return _told(lambda: content.of_model(spec.model))
-
         # A folder may be written to meanwhile; of a hub's model the newest revision is fetched.
-        digest = look() if Path(spec.model).is_dir() else None
+        before = _told(lambda: content.of_folders(spec.model))
         self._lm = None  # before the next is loaded: two may not fit
         try:
             self._lm = models.load(spec.model, tuning=spec.tuning, dtype=spec.dtype)
@@ -754,27 +759,24 @@ class Bench:
                 do="Correct the cause, or leave the model out.",
             ) from error
         self._pretrained = self._lm.weights()
-        self._digest = digest or look()
+        self._digest = _told(lambda: content.of_model(spec.model))
         self._loaded, self._state = wanted, None
+        if (now := _told(lambda: content.of_folders(spec.model))) != before:
+            self._loaded = None
+            raise _changed(spec.model, ", ".join(before), ", ".join(now) or "none")
         return self._lm
 
     def digest(self) -> str | None:
-        """The content of the model in memory; StudyError where its name stands for another now."""
+        """Tell the content of the model in memory; StudyError where its name has another now."""
         assert self._loaded is not None
         name = self._loaded[0]
         now = _told(lambda: content.of_model(name))
         if None not in (now, self._digest) and now != self._digest:
-            raise StudyError(
-                f"model {name!r}",
-                expected=f"the content that was loaded, {self._digest}",
-                found=f"{now}: it was changed meanwhile",
-                do="Start again when it is complete: what is stored of the old one is computed "
-                "anew.",
-            )
+            raise _changed(name, str(self._digest), str(now))
         return self._digest
 
     def at(self, spec: RunSpec, start: RunSpec | None, report: Progress) -> LM:
-        """The model of `spec` with the weights that `start` ended with."""
+        """Bring the model of `spec` to the weights that `start` ended with."""
         lm = self.load(spec, report)
         self.digest()  # raises where the folder holds another model by now
         state = None if start is None else start.run_id
@@ -792,27 +794,27 @@ class Bench:
         return lm
 
     def _content(self, spec: RunSpec) -> str:
-        """What, beside a run's spec, decides the weights that it ends with."""
+        """Write down what, beside a run's spec, decides the weights that it ends with."""
         found = {"model": self._digest, "questions": content.of_training(spec)}
         return json.dumps(found, sort_keys=True)
 
     def _kept(self, spec: RunSpec) -> dict[str, Any] | None:
-        """The weights that a run ended with, where every process can read them.
+        """Read the weights that a run ended with, where every process can.
 
         Not those that were made from another content of the model or of the questions.
         """
         from safetensors import SafetensorError, safe_open
-        from safetensors.torch import load_file
 
         from forgetlib import parallel
 
         found = None
         if self._store is not None:
             path = self._store.weights_path(spec.run_id)
-            with contextlib.suppress(OSError, SafetensorError):  # they can be trained again
-                with safe_open(path, "pt") as file:
-                    made_from = (file.metadata() or {}).get("content")
-                found = load_file(path) if made_from == self._content(spec) else None
+            # What cannot be read can be trained again.
+            with contextlib.suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+                if (file.metadata() or {}).get("content") == self._content(spec):
+                    names = file.keys()
+                    found = {name: file.get_tensor(name) for name in names}
         return found if parallel.all_agree(found is not None) else None
 
     def train(self, spec: RunSpec, report: Progress) -> Any:
@@ -861,7 +863,7 @@ class Bench:
 
 
 def _fits(lm: LM, question: tasks.Question) -> bool:
-    """Whether the model's context holds the question with each of its choices.
+    """Tell whether the model's context holds the question with each of its choices.
 
     Of all choices, whichever becomes the distractor, so that a seed does not decide it. Counted as
     `models.encode` counts, which refuses what is longer.
@@ -874,7 +876,7 @@ def _fits(lm: LM, question: tasks.Question) -> bool:
 
 
 def _fitting(lm: LM, task: str, part: str, n: int, seed: int) -> tuple[list[Example], list[str]]:
-    """The first n examples of a task that fit the model; and the uids of those left out."""
+    """Take the first n examples of a task that fit the model; and the uids of those left out."""
     examples = tasks.load(task, part, sys.maxsize, seed)
     taken: list[Example] = []
     too_long: list[str] = []
@@ -897,7 +899,7 @@ def _fitting(lm: LM, task: str, part: str, n: int, seed: int) -> tuple[list[Exam
 
 
 def _left_out(too_long: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What a run's provenance says of the questions that its sets are without; {} for none.
+    """Write down for a run's provenance which questions its sets are without; {} for none.
 
     too_long: by "<task>/<part>", uids
     """
@@ -1019,7 +1021,7 @@ def check(study: Study, n_runs: int, seed: int = 0) -> pd.DataFrame:
 
 
 def _known_checks(path: Path) -> list[pd.DataFrame]:
-    """The table of earlier checks, if there were any."""
+    """Read the table of earlier checks, if there were any."""
     import pandas as pd
 
     if not path.exists():
@@ -1039,7 +1041,7 @@ def _known_checks(path: Path) -> list[pd.DataFrame]:
 
 
 def _compared(old: RunResult, new: RunResult) -> pd.DataFrame:
-    """The rows of `check` for one run."""
+    """Make the rows of `check` for one run."""
     import numpy as np
     import pandas as pd
 
@@ -1099,7 +1101,7 @@ GPU_NAMES = ("NVIDIA", "GeForce", "Tesla", "Quadro", "Radeon", "AMD Instinct")
 
 
 def _on_cpu(provenance: Mapping[str, Any]) -> bool:
-    """Whether a result was computed on a CPU; earlier ones tell by the device's name alone."""
+    """Tell whether a result was computed on a CPU, of earlier ones by the device's name alone."""
     by_name = not any(name in provenance["device"] for name in GPU_NAMES)
     return provenance.get("device_type", "cpu" if by_name else "cuda") == "cpu"
 
@@ -1108,7 +1110,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "peft")
 
 
 def provenance(lm: LM, seconds: float) -> dict[str, Any]:
-    """Where a result came from: code, libraries, machine, time. Read, never computed with."""
+    """Write down where a result comes from: code, libraries, machine, time; never computed with."""
     import torch
 
     from forgetlib import kernels, parallel
@@ -1135,7 +1137,7 @@ def provenance(lm: LM, seconds: float) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checkout's commit, with "+" where files differ from it; "" outside a checkout.
+    """Name the checkout's commit, with "+" where files differ from it; "" outside a checkout.
 
     But for figures, which are made from results and not the other way round.
     """

@@ -7,7 +7,9 @@ the letter, where a task's note in `tasks` does not say otherwise. Rows come fro
 from __future__ import annotations
 
 import re
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +65,7 @@ class Question:
 
 
 def ask(prompt: str, choices: Sequence[str], gold: int) -> Question:
-    """A question whose choices follow the same prompt."""
+    """Make a question whose choices follow the same prompt."""
     if isinstance(choices, str):
         raise InputError(
             "choices of a question",
@@ -77,6 +79,9 @@ def ask(prompt: str, choices: Sequence[str], gold: int) -> Question:
 # --- rows that lack something --------------------------------------------------------------------
 
 MARK = "\ufdd0"  # stands for a null in a trial; Unicode keeps it out of every text
+# As str() writes a null, or as a function that writes all in capitals does. In small letters it is
+# a word that a function has chosen: `row["topping"] or "none"`.
+NONE = re.compile("None|NONE")
 
 
 class Lacking(Exception):
@@ -92,7 +97,7 @@ class Lacking(Exception):
 
 
 def asked(function: Callable[[Row], Question | None], row: Row) -> Question | None:
-    """What a task's function asks about a row. Raises Lacking, or what the function raises.
+    """Ask what a task's function asks about a row. Raises Lacking, or what the function raises.
 
     The function sees None for every null, NaN included. It may make something of it; but a null
     that it writes into the question as the word "None", or over which it stumbles, is lacking. So
@@ -105,7 +110,7 @@ def asked(function: Callable[[Row], Question | None], row: Row) -> Question | No
         row = _with(row, path, None)
     found = _outcome(function, row)
     stumbled = isinstance(found, Exception)
-    if stumbled or (isinstance(found, Question) and "none" in _text(found)):
+    if stumbled or (isinstance(found, Question) and NONE.search(_text(found))):
         suspects = [("null", path) for path in nulls]
         if isinstance(row, Mapping):
             watched = _Watched(row)
@@ -115,7 +120,7 @@ def asked(function: Callable[[Row], Question | None], row: Row) -> Question | No
             empty = (path for path, leaf in leaves if isinstance(leaf, str) and not leaf.strip())
             suspects += [("empty", path) for path in empty]
         for kind, path in suspects:
-            if _matters(found, _outcome(function, _with(row, path, MARK))):
+            if _matters(kind, found, _outcome(function, _with(row, path, MARK))):
                 names = [key for key in path if isinstance(key, str)] or [*map(str, path)]
                 raise Lacking(kind, ".".join(names)) from (found if stumbled else None)
     if stumbled:
@@ -126,7 +131,7 @@ def asked(function: Callable[[Row], Question | None], row: Row) -> Question | No
 
 
 def _empty_part(question: Question) -> str:
-    """What a question has no text for, though no example can be made without; "" for nothing."""
+    """Name what a question has no text for, though every example needs it; "" for nothing."""
     others = [c for i, c in enumerate(question.choices) if i != question.gold]
     if not question.prompts[question.gold].strip():
         return "prompt"
@@ -136,39 +141,41 @@ def _empty_part(question: Question) -> str:
 
 
 def _outcome(function: Callable[[Row], Question | None], row: Row) -> Any:
-    """What a question function returns, or what it raises."""
+    """Call a question function, and return what it returns or what it raises."""
     try:
         return function(row)
     except Exception as error:
         return error
 
 
-def _matters(found: Question | Exception, trial: Any) -> bool:
-    """Whether a question function, given a mark instead of nothing, does something else.
+def _matters(kind: str, found: Question | Exception, trial: Any) -> bool:
+    """Tell whether a question function, given a mark instead of nothing, does something else.
 
-    Where it had made a question: whether the mark stands where the word "None" stood.
+    Where it had made a question: whether the mark stands where the word "None" stood; and of a
+    field that its row need not have, nothing else may have changed.
     """
     if isinstance(found, Exception):
         return _complaint(found) != _complaint(trial)
-    if not isinstance(trial, Question):
+    if not isinstance(trial, Question) or not (n_marks := _text(trial).count(MARK)):
         return False
-    n_marks = _text(trial).count(MARK)
-    return n_marks > 0 and _text(found).count("none") == _text(trial).count("none") + n_marks
+    if kind == "absent":
+        return NONE.sub(MARK, _text(found)) == NONE.sub(MARK, _text(trial))
+    return len(NONE.findall(_text(found))) == len(NONE.findall(_text(trial))) + n_marks
 
 
 def _complaint(outcome: Any) -> tuple[str, ...]:
-    """What an exception is about. Ours name the question, which has the mark in any case."""
+    """Tell what an exception is about. Ours name the question, which has the mark in any case."""
     if isinstance(outcome, ForgetlibError):
         return outcome.expected, outcome.found
     return type(outcome).__name__, str(outcome)
 
 
 def _text(question: Question) -> str:
-    return "\n".join((*question.prompts, *question.choices)).casefold()
+    return "\n".join((*question.prompts, *question.choices))
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """The values in a row that hold no others, each with its place."""
+    """Find the values in a row that hold no others, each with its place."""
     parts: Any
     if isinstance(value, Mapping | pd.Series):
         parts = value.items()
@@ -182,13 +189,16 @@ def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def _with(value: Any, path: Path, leaf: Any) -> Any:
-    """A copy of a row, or of a part of it, with another value at this place."""
+    """Copy a row, or a part of it, with another value at this place."""
     if not path:
         return leaf
     key, *rest = path
-    if isinstance(value, Mapping):
-        return {**value, key: _with(value.get(key), tuple(rest), leaf)}
     changed: Any
+    if isinstance(value, Mapping):
+        # A dict with ways of its own keeps them. Of others a copy may share what is inside.
+        changed = copy(value) if isinstance(value, dict | UserDict) else dict(value)
+        changed[key] = _with(value.get(key), tuple(rest), leaf)
+        return changed
     if isinstance(value, pd.Series):
         changed = value.astype(object)  # of numbers or texts, None would be NaN again
     else:
@@ -252,7 +262,7 @@ def hellaswag(row: Row) -> Question:
 
 
 def winogrande(row: Row) -> Question:
-    """Partial scoring: the options end the prompts, and the rest of the sentence is scored."""
+    """Score partially: the options end the prompts, and the rest of the sentence is scored."""
     blank = row["sentence"].index("_")
     options = (row["option1"], row["option2"])
     prompts = tuple(row["sentence"][:blank] + option for option in options)
@@ -266,7 +276,7 @@ def commonsense_qa(row: Row) -> Question:
 
 
 def commonsense_qa_letters(row: Row) -> Question:
-    """The harness's own form: the options are listed, and their letters are scored."""
+    """Ask in the harness's own form: options are listed, and their letters are scored."""
     letters = ["A", "B", "C", "D", "E"]
     options = zip(letters, row["choices"]["text"], strict=True)
     listed = "".join(f"{letter}. {text}\n" for letter, text in options)

@@ -125,7 +125,7 @@ def _to_row(result: RunResult) -> dict[str, Any]:
 
 
 def _array(values: pa.Array, dtype: type) -> np.ndarray:
-    """Nested lists of equal lengths as an array, without a Python object for each number."""
+    """Make an array of nested lists of equal lengths, without an object for each number."""
     shape = [len(values)]
     while pa.types.is_list(values.type):
         lengths = np.unique(values.value_lengths())
@@ -209,11 +209,14 @@ def read_records(path: Path, run_id: str | None = None) -> list[RunResult]:
     return results
 
 
-def _read_origin(path: Path) -> tuple[RunSpec, Mapping[str, Any]]:
-    """Read the spec and the provenance of the one run that a file holds, and no number."""
+def _read_origins(path: Path) -> list[tuple[RunSpec, Mapping[str, Any]]]:
+    """Read the specs and the provenances of the runs that a file holds, and no number."""
     with _reading(path) as file:
-        (row,) = file.read(["spec", "provenance"]).to_pylist()
-        return RunSpec.from_dict(json.loads(row["spec"])), json.loads(row["provenance"])
+        rows = file.read(["spec", "provenance"]).to_pylist()
+        return [
+            (RunSpec.from_dict(json.loads(row["spec"])), json.loads(row["provenance"]))
+            for row in rows
+        ]
 
 
 _warned: set[Path] = set()  # files of which this process has said that they hold such values
@@ -284,7 +287,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if the block succeeds."""
+    """Give a temporary path beside `path`, which takes its place if the block succeeds."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
@@ -301,7 +304,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_left_overs(path: Path) -> None:
-    """Temporary paths beside `path` of processes that were killed: no other has its lock."""
+    """Remove the temporary paths beside `path` of killed processes: no other has its lock."""
     with writing(path):
         for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
             partial.unlink(missing_ok=True)
@@ -337,7 +340,7 @@ class Store:
         return path
 
     def lock(self, name: str, timeout: float = 0) -> AcquireReturnProxy:
-        """The lock of a run, or another of that name, to be held in a with block.
+        """Take the lock of a run, or another of that name, to be held in a with block.
 
         Raises filelock.Timeout where another process has it; a negative timeout waits for it.
         """
@@ -355,12 +358,15 @@ class Store:
         return () if self.present is None else self.present.differs(spec, provenance)
 
     def _packed_differs(self, run_id: str) -> tuple[str, ...] | None:
-        """What of a packed run's content is not the present one; None: it is not packed."""
+        """Name what of a packed run's content is not the present one; None: it is not packed."""
         result = self._from_pack().get(run_id)
         return None if result is None else self._differs(result.spec, result.provenance)
 
     def _worked_differs(self, run_id: str) -> tuple[str, ...] | None:
-        """The same of a run in the work folder, whose origin is read once as long as it stays."""
+        """Name what of the content of a run in the work folder is not the present one; or None.
+
+        Its origin is read once, as long as the file stays the same.
+        """
         path = self._record(run_id)
         if self.present is None:
             return () if path.exists() else None
@@ -370,20 +376,34 @@ class Store:
             return None
         stamp = [found.st_ino, found.st_size, found.st_mtime_ns]
         if path not in self._origins or self._origins[path][0] != stamp:
-            self._origins[path] = stamp, _read_origin(path)
+            (origin,) = _read_origins(path)
+            self._origins[path] = stamp, origin
         return self._differs(*self._origins[path][1])
 
     def __contains__(self, run_id: str) -> bool:
         return self._packed_differs(run_id) == () or self._worked_differs(run_id) == ()
 
     def outdated(self, run_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """What differs from the present content, by run, of those stored of another one alone."""
+        """Name by run what differs from the present content, of those stored of another alone."""
         found = {}
         for run_id in run_ids:
             both = self._packed_differs(run_id), self._worked_differs(run_id)
             if () not in both and (differs := both[0] or both[1]):
                 found[run_id] = differs
         return found
+
+    def provenances(self, run_ids: Iterable[str]) -> list[Mapping[str, Any]]:
+        """Read the provenances of those of these runs that are stored, and no number.
+
+        A figure that asks for them is not to wait for all scores.
+        """
+        wanted = dict.fromkeys(run_ids)
+        found = {}
+        for path in (*map(self._record, wanted), self.packed):  # the pack comes first in `read`
+            for spec, provenance in _read_origins(path) if path.exists() else ():
+                if spec.run_id in wanted and not self._differs(spec, provenance):
+                    found[spec.run_id] = provenance
+        return list(found.values())
 
     def is_packed(self, run_ids: Iterable[str]) -> bool:
         return all(self._packed_differs(i) == () for i in run_ids)
@@ -413,7 +433,7 @@ class Store:
         write_records([result], path)
 
     def others(self, run_ids: Iterable[str]) -> set[str]:
-        """Ids of stored runs that are not among `run_ids`: left by a study that has changed."""
+        """Find the stored runs that are not among `run_ids`: left by a study that has changed."""
         stored = {p.stem for p in (self.work / "runs").glob("*.parquet")} | set(self._from_pack())
         return stored - set(run_ids)
 
@@ -433,7 +453,7 @@ class Store:
         return self.packed
 
     def save_weights(self, run_id: str, save: Callable[[Path], None]) -> None:
-        """save(path) writes weights, to be kept until `drop_weights`."""
+        """Keep the weights that save(path) writes, until `drop_weights`."""
         path = self.weights_path(run_id)
         with self.lock(f"{run_id}.weights", timeout=-1):
             _remove_left_overs(path)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import compress
+from typing import Any
 
 import pandas as pd
 
@@ -344,6 +345,7 @@ def _hub_task(
 
 
 _TASKS: dict[str, Task] = {}
+REMEMBERING: list[Any] = [_read, questions, split]  # cached functions of the tasks that are known
 _BUILT_IN: frozenset[str] = frozenset()  # filled below, once they are all there
 
 
@@ -361,7 +363,7 @@ def add(task: Task) -> Task:
             do="The package has a task of this name: choose another.",
         )
     _TASKS[task.name] = task
-    for function in (_read, questions, split):
+    for function in REMEMBERING:
         function.cache_clear()
     return task
 

@@ -7,6 +7,7 @@ question after the last cell, and interrupts it where it has not quite ended its
 machine the kernel then reports an error, of a figure that is drawn.
 """
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,14 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
 
+LONGEST = 70  # characters of a folder below which a socket's path is not too long for the system
+
+
+def short_folder() -> str:
+    """Choose where temporary files are put, but for a place whose sockets had too long a name."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= LONGEST else "/tmp"
+
 
 def draw(study: str, notebook: str, executed: str) -> None:
     """Execute a notebook in this process's folder, and write it as far as it came."""
@@ -25,7 +34,7 @@ def draw(study: str, notebook: str, executed: str) -> None:
     )
     content = nbformat.read(executed, 4)
     # Files in place of ports, which others on this machine could listen at.
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=short_folder()) as folder:
         config = Config(KernelManager={"transport": "ipc", "ip": str(Path(folder) / "kernel")})
         try:
             NotebookClient(content, config=config).execute()

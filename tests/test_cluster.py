@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from filelock import FileLock
 from test_experiment import same_results, small
 
-from forgetlib import cluster, experiment, tasks
+from forgetlib import cluster, experiment, models, tasks
 from forgetlib.cluster import ClusterError
-from forgetlib.content import Present
+from forgetlib.content import Present, of_model
 from forgetlib.experiment import RunsFailed, open_store, results
 from forgetlib.store import Store
 
@@ -250,19 +253,31 @@ class Unready(Exception):
     """In the place of Ray's own errors; never raised."""
 
 
-def in_this_process():
+@dataclass(eq=False)
+class Handle:
+    """A worker as the driver holds it: where nobody does any more, its place is free."""
+
+    load: SimpleNamespace
+    run: SimpleNamespace
+
+
+def in_this_process(n_cpus=2.0):
     """What the driver uses of Ray, where every call is done at once, in this process."""
+    held = weakref.WeakSet()
 
     def method(function):
         return SimpleNamespace(remote=lambda *given: Reference(function(*given)))
 
     def actor(*given):
+        assert len(held) < n_cpus, "Ray would wait for ever for a place"
         worker = cluster.Worker(*given)
-        return SimpleNamespace(load=method(worker.load), run=method(worker.run))
+        handle = Handle(method(worker.load), method(worker.run))
+        held.add(handle)
+        return handle
 
     return SimpleNamespace(
         is_initialized=lambda: True,
-        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}],
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": n_cpus}}],
         remote=lambda of: SimpleNamespace(options=lambda **k: SimpleNamespace(remote=actor)),
         get=lambda reference: reference.value,
         wait=lambda references, timeout: (references[:1], references[1:]),
@@ -309,20 +324,49 @@ def test_a_model_that_fails_in_a_later_run_is_said_once(project, tmp_path, monke
     assert not outcome.shared and not outcome.good
 
 
-def test_a_model_that_is_another_one_on_a_node_is_an_error_before_the_first_run(
-    fake_ray, project, tmp_path, written
+def test_a_folder_s_model_that_is_another_one_on_a_node_is_an_error_before_the_first_run(
+    fake_ray, project, tmp_path, written, tiny
+):
+    folder = str(tmp_path / "model")
+    models._tiny(64, torch.float32)[0].save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    present = Present()
+    present.learn(folder, "another")
+    store = Store(tmp_path / "none", tmp_path / "work", present)
+    specs = small(tasks=("tiny_city",), models=[folder]).specs("own")[:1]
+    with pytest.raises(ClusterError, match=r"of content \w+, here another"):
+        cluster.compute(specs, store, "auto", progress=False)
+    assert written == []
+    present.learn(folder, None)  # what only the nodes have
+    cluster.compute(specs, store, "auto", progress=False)
+    assert present.model(folder) == of_model(folder) is not None
+    assert store.read(specs[0].run_id).provenance["content"]["model"] == of_model(folder)
+
+
+def test_a_model_that_is_in_no_folder_is_what_the_worker_loaded_whatever_a_cache_here_has(
+    fake_ray, project, tmp_path
 ):
     present = Present()
     present.learn("tiny", "another")
     store = Store(tmp_path / "none", tmp_path / "work", present)
     specs = small(tasks=("tiny_city",)).specs("own")[:1]
-    with pytest.raises(ClusterError, match=r"'tiny' of content 1, here another"):
-        cluster.compute(specs, store, "auto", progress=False)
-    assert written == []
-    present.learn("tiny", None)  # what only the nodes have
     cluster.compute(specs, store, "auto", progress=False)
-    assert present.model("tiny") == "1"
     assert store.read(specs[0].run_id).provenance["content"]["model"] == "1"
+
+
+def test_a_worker_for_which_nothing_is_left_gives_its_place_free(
+    project, tmp_path, monkeypatch, written
+):
+    monkeypatch.setitem(sys.modules, "ray", in_this_process(n_cpus=1.0))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (base, *_) = small(tasks=("tiny_city",)).specs("own")
+    store = Store(tmp_path / "none", tmp_path / "work")
+    lock = FileLock(store.lock_path(base.run_id))
+    lock.acquire()
+    patience = SimpleNamespace(sleep=lambda seconds: lock.release())
+    monkeypatch.setattr(cluster, "time", patience)
+    cluster.compute([base], store, "auto", progress=False)  # a run that another process begins
+    assert written == [base.run_id]
 
 
 def test_a_cluster_without_room_for_a_worker_is_an_error(

@@ -49,8 +49,8 @@ def _apart(tmp_path, monkeypatch):
     yield
     tasks._TASKS.clear()
     tasks._TASKS.update(known)
-    tasks.questions.cache_clear()
-    tasks.split.cache_clear()
+    for function in tasks.REMEMBERING:
+        function.cache_clear()
 
 
 def save(folder, seed, tokenizer):
@@ -151,6 +151,11 @@ def write(name):
         (write("optimizer.pt"), False),
         (write("trainer_state.json"), False),
         (write("generation_config.json"), False),
+        (write("requirements.txt"), False),
+        (write("metrics.json"), False),
+        (write("vocab.txt"), True),
+        (write("model.safetensors.index.json"), True),
+        (write("chat_template.jinja"), True),
         (lambda f: (f / "checkpoint-1").mkdir(), False),
     ],
 )
@@ -206,16 +211,70 @@ def hub_cache(tmp_path, monkeypatch):
     return put
 
 
-def test_a_hub_id_s_content_is_the_revision_that_the_cache_has(hub_cache, monkeypatch):
+def test_a_hub_id_s_content_is_what_the_cache_has_of_its_revision(hub_cache, tmp_path):
     assert of_model("some/model") is None
     hub_cache("models", "some/model", "abc", {"config.json": "{}"})
-    assert of_model("some/model") == "abc"
+    assert of_model("some/model") is None  # its config was looked at, and nothing is loaded
+    model = {"config.json": "{}", "model.safetensors": "weights"}
+    hub_cache("models", "some/model", "bcd", model | {"README.md": "one"})
+    was = of_model("some/model")
+    shutil.copytree(next((tmp_path / "hub").glob("*/snapshots/bcd")), tmp_path / "copy")
+    assert was == of_model(str(tmp_path / "copy")) is not None
+    hub_cache("models", "some/model", "cde", model | {"README.md": "two"})
+    assert of_model("some/model") == was
+    hub_cache("models", "some/model", "def", model | {"model.safetensors": "others"})
+    assert of_model("some/model") not in (was, None)
+    hub_cache("models", "some/model", "efg")  # a commit of which nothing is here
+    assert of_model("some/model") is None
+
+
+def test_an_adapter_s_content_on_the_hub_has_that_of_its_model(hub_cache):
     base = json.dumps({"base_model_name_or_path": "some/model"})
-    hub_cache("models", "an/adapter", "def", {"adapter_config.json": base})
-    found = of_model("an/adapter")
-    hub_cache("models", "some/model", "bcd", {"config.json": "{}"})
-    assert of_model("some/model") == "bcd"
-    assert None not in (found, of_model("an/adapter")) and found != of_model("an/adapter")
+    update = {"adapter_config.json": base, "adapter_model.safetensors": "updates"}
+    hub_cache("models", "an/adapter", "def", update)
+    assert of_model("an/adapter") is None
+    found = []
+    for revision in ("abc", "bcd"):
+        files = {"config.json": "{}", "model.safetensors": revision}
+        hub_cache("models", "some/model", revision, files)
+        found.append(of_model("an/adapter"))
+    assert None not in found and found[0] != found[1]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", "null", '{"base_model_name_or_path": null}'])
+def test_an_adapter_that_names_no_model_has_no_content_and_is_refused(adapter, text):
+    (adapter / "adapter_config.json").write_text(text)
+    assert of_model(str(adapter)) is None
+    assert not content.in_folders(str(adapter))
+    with pytest.raises((ModelError, StudyError), match="adapter"):
+        Bench().load(of_one_task(adapter).specs("own")[0])
+
+
+def test_a_base_on_the_hub_that_is_fetched_while_its_adapter_is_loaded_is_no_change(
+    hub_cache, adapter, tiny, monkeypatch
+):
+    edit("adapter_config.json", base_model_name_or_path="some/model")(adapter)
+    spec = of_one_task(adapter).specs("own")[0]
+    change = []
+
+    def meanwhile(name, **settings):
+        for do in change:
+            do()
+        return tiny
+
+    def fetched(revision):
+        model = {"config.json": "{}", "model.safetensors": revision}
+        hub_cache("models", "some/model", revision, model)
+
+    monkeypatch.setattr(models, "load", meanwhile)
+    fetched("abc")
+    change.append(lambda: fetched("bcd"))
+    bench = Bench()
+    bench.load(spec)
+    assert bench.digest() == of_model(str(adapter)) is not None
+    change.append(lambda: (adapter / "adapter_model.safetensors").write_bytes(b"others"))
+    with pytest.raises(StudyError, match="changed meanwhile"):
+        Bench().load(spec)
 
 
 def test_models_that_are_made_here_have_a_content_without_a_look():
@@ -451,6 +510,17 @@ def test_the_tasks_that_can_change_are_one_s_own_and_those_over_the_hub():
     assert {t for t in tasks._TASKS if content.can_change(t)} == {"mine", *tasks.suite("paper")}
 
 
+def test_the_questions_of_a_task_are_hashed_once_until_another_is_added(monkeypatch):
+    own_task("mine", as_it_is)
+    spec = of_one_task("tiny", tasks=["mine"]).specs("own")[1]
+    hashed, data_hash = [], content.data_hash
+    monkeypatch.setattr(content, "data_hash", lambda d: hashed.append(set(d)) or data_hash(d))
+    found = [content.of_tasks(spec) for _ in range(2)]
+    assert found[0] == found[1] and hashed == [{"mine"}] * 2  # its two parts
+    own_task("mine", the_other_way_round)
+    assert content.of_tasks(spec) != found[0]
+
+
 @pytest.fixture
 def copa(tmp_path, monkeypatch):
     """COPA's folder in a hub of one's own, and questions that are those of its one file."""
@@ -479,6 +549,7 @@ def test_data_over_the_hub_are_opened_only_where_the_repository_has_changed(copa
         """What a new process finds."""
         file.write_text(text)
         monkeypatch.setattr(content, "_first_seen", {})
+        content._questions.cache_clear()
         opened.clear()
         return Present().differs(spec, provenance), bool(opened)
 

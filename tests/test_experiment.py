@@ -261,6 +261,42 @@ def test_questions_that_are_too_long_are_left_out_of_every_set_before_the_first_
     assert experiment.data_note(small(tasks=["tiny_city"])) == ""
 
 
+def test_a_note_counts_the_study_s_runs_of_the_present_content_alone(project):
+    chosen = small(tasks=["tiny_city"])
+    base, tuned, _ = chosen.specs("own")
+    store = open_store(chosen)
+
+    def stored(spec, n, **more):
+        lacking = {"lacking": {"tiny_city": {"n": n, "first": "tiny_city/all/0", "why": "null p"}}}
+        store.write(replace(blank, spec=spec, provenance=blank.provenance | lacking | more))
+
+    blank = experiment.run(base)
+    note = "Rows left out, with nothing where text is needed: tiny_city"
+    stored(replace(base, n_train=23), 90)  # of a study that was changed since
+    assert experiment.data_note(chosen) == ""
+    stored(base, 3)
+    assert experiment.data_note(chosen) == f"{note} (3)"
+    other = blank.provenance["content"] | {"model": "another"}
+    old = open_store(chosen, any_content=True)
+    lacking = {"lacking": {"tiny_city": {"n": 80, "first": "tiny_city/all/0", "why": "null p"}}}
+    old.write(
+        replace(blank, spec=tuned, provenance=blank.provenance | lacking | {"content": other})
+    )
+    assert experiment.data_note(chosen) == f"{note} (3)"
+    store.packed.parent.mkdir(parents=True, exist_ok=True)
+    store.packed.write_bytes(b"PAR1 damaged")
+    with pytest.raises(StoreError, match="complete record"):
+        experiment.data_note(chosen)
+
+
+@pytest.mark.parametrize("name", ["embedded", "gemma-3-270m", "tiny-wide"])
+def test_a_name_of_the_package_s_models_is_no_folder_beside_it(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (name, "mine"):
+        (tmp_path / folder).mkdir()
+    assert study("tiny", models=[name, "mine"]).models == (name, str(tmp_path / "mine"))
+
+
 def test_a_shared_start_goes_on_without_the_questions_that_are_too_long(long, project):
     for result in results(long_study(start="shared"), "cross", progress=False):
         assert result.scores["long/test"].uids == first_that_fit("test", 12, 0)

@@ -259,7 +259,7 @@ def write(folder, repository, config, **splits):
 
 def forget():
     """Read everything from its source again."""
-    for function in (tasks._read, tasks.questions, tasks.split, sources._load):
+    for function in (*tasks.REMEMBERING, sources._load):
         function.cache_clear()
 
 

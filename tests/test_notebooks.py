@@ -166,6 +166,14 @@ def test_a_drawn_notebook_has_the_study_and_the_folder_it_was_started_in(tmp_pat
     assert (done.returncode, output["text"]) == (0, f"tiny {tmp_path}\n")
 
 
+def test_a_notebook_is_drawn_where_temporary_files_have_a_long_name(tmp_path):
+    """A socket's path may have some hundred characters."""
+    place = tmp_path / ("long" * 25)
+    place.mkdir()
+    done, (output,) = drawn(tmp_path, "print(study)", TMPDIR=str(place))
+    assert (done.returncode, output["text"]) == (0, "tiny\n"), done.stderr[-2000:]
+
+
 # Every answer takes a second longer to be done with than to be given, as on a busy machine.
 SLOW_KERNEL = """
 import time

@@ -1,3 +1,4 @@
+from collections import OrderedDict, UserDict
 from dataclasses import replace
 
 import datasets
@@ -283,6 +284,37 @@ def test_a_null_that_the_question_does_not_need_or_that_its_function_provides_fo
         assert [q.prompts[0] for q in found.values()] == written
         assert not left_out
     assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("write", "written"),
+    [
+        (lambda r: r["topping"] or "none", "none"),
+        (lambda r: r.get("sauce") or "none", "none"),
+        (lambda r: "on top" + (" (none)" if r["topping"] is None else ""), "on top (none)"),
+        (lambda r: f"None of these: {r.get('sauce') or 'none'}", "None of these: none"),
+        (lambda r: f"{r['p']} or {r.get('sauce') or 'None at all'}", "None or None at all"),
+    ],
+)
+def test_a_function_s_own_word_for_nothing_is_no_null(made, write, written, recwarn):
+    rows = [{"p": "None", "topping": None}]
+    found, left_out = made(rows, lambda r: ask(f"{write(r)}?", ["a", "b"], 0))
+    assert [q.prompts[0] for q in found.values()] == [f"{written}?"]
+    assert not left_out and not recwarn
+
+
+class Shouting(dict):
+    def __getitem__(self, field):
+        return f"{super().__getitem__(field)}!"
+
+
+@pytest.mark.parametrize("kind", [Shouting, UserDict, OrderedDict])
+def test_a_row_with_a_null_stays_of_its_kind(made, kind):
+    row, kinds = kind(p="p", hint=NAN), set()
+    found, left_out = made([row], lambda r: kinds.add(type(r)) or ask(f"{r['p']}?", ["a", "b"], 0))
+    assert kinds == {kind} and not left_out
+    assert found["0"].prompts[0] == ("p!?" if kind is Shouting else "p?")
+    assert pd.isna(dict(row)["hint"])  # the source's own row is as it was
 
 
 @pytest.mark.parametrize(
