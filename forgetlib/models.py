@@ -227,8 +227,6 @@ def load(
         lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, kernels=replaced)
         lm.unscaled, lm.longest_row = _unscaled(model), _longest_row(model, max_length)
         _check_causal(lm, tokens.tolist()[0])
-        if tuning == "lora":
-            _check_updates(lm, tokens.tolist()[0])
         trial = _trial(lm, tokens.tolist()[0][: lm.unscaled])
         _check_padding(lm, trial)
         lm.packs = _packing_way(lm, trial)
@@ -903,11 +901,6 @@ def _same_states(lm: LM) -> float:
     return SAME_STATES[exact] * max(1.0, math.sqrt(depth / USUAL_DEPTH))
 
 
-def _mixed(states: Tensor) -> Tensor:
-    """Sum states with weights that differ: the plain sum of a normalised state is constant."""
-    return (states * torch.linspace(1, 2, states.numel()).view(states.shape).to(states)).sum()
-
-
 def _check_causal(lm: LM, tokens: list[int]) -> None:
     """Refuse a model whose states of earlier tokens depend on later ones.
 
@@ -923,11 +916,16 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
 
     hook = model.get_input_embeddings().register_forward_hook(watch)
     half = len(tokens) // 2
+    trained = list(lm.trainable.values())
     try:
+        for parameter in trained:  # whose own gradients are not wanted
+            parameter.requires_grad_(False)
         with torch.enable_grad():
             packed = pack(replace(lm, packs=None), [[tokens]])
             past = _run_decoder(model, packed).last_hidden_state[0, :half].float()
-            (gradient,) = torch.autograd.grad(_mixed(past), inputs[-1])
+            # Any other than equal weights: the sum of a normalised state is constant.
+            weights = torch.linspace(1, 2, past.numel()).view(past.shape).to(past)
+            (gradient,) = torch.autograd.grad((past * weights).sum(), inputs[-1])
             by_token = gradient.reshape(len(tokens), -1).float()  # XLNet's is (T, B, D)
     except Exception as error:  # whatever a foreign model does
         raise ModelError(
@@ -938,6 +936,8 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
         ) from error
     finally:
         hook.remove()
+        for parameter in trained:
+            parameter.requires_grad_(True)
     of_earlier, of_later = float(by_token[:half].norm()), float(by_token[half:].norm())
     if not math.isfinite(of_earlier + of_later):
         raise ModelError(
@@ -953,43 +953,6 @@ def _check_causal(lm: LM, tokens: list[int]) -> None:
             found=f"a gradient of {of_later:.2g} for later tokens, beside {of_earlier:.2g} for "
             "earlier ones",
             do="Use a causal language model: one that sees the whole text cannot be scored so.",
-        )
-
-
-def _check_updates(lm: LM, tokens: list[int]) -> None:
-    """Refuse low-rank updates that count for nothing until they are merged into the weights.
-
-    So it is where a model computes with the weights of a linear layer without calling it, as Bloom
-    does on request. A layer that is not called and whose weights have no gradient is an expert
-    without tokens.
-    """
-    model = _causal_lm(lm.model)
-    updated = {n: m for n, m in model.named_modules() if hasattr(m, "lora_A")}
-    called: set[nn.Module] = set()
-    hooks = [m.register_forward_pre_hook(lambda m, _: called.add(m)) for m in updated.values()]
-    weights = {n: m.base_layer.weight for n, m in updated.items()}
-    try:
-        with torch.enable_grad():
-            for weight in weights.values():
-                weight.requires_grad_(True)
-            states = _run_decoder(model, pack(replace(lm, packs=None), [[tokens]]))
-            idle = [n for n, m in updated.items() if m not in called]
-            found: Sequence[Any] = ()
-            if idle:
-                mixed = _mixed(states.last_hidden_state.float())
-                of_idle = [weights[n] for n in idle]
-                found = torch.autograd.grad(mixed, of_idle, allow_unused=True)
-    finally:
-        for weight in weights.values():
-            weight.requires_grad_(False)
-        for hook in hooks:
-            hook.remove()
-    if lost := [n for n, g in zip(idle, found, strict=True) if g is not None]:
-        raise ModelError(
-            f"model {lm.name!r}",
-            expected="linear layers that it calls, so that low-rank updates of them count",
-            found=f"{len(lost)} whose weights it uses without, as {lost[0]}",
-            do="Choose tuning 'body' or 'full'.",
         )
 
 
