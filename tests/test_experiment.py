@@ -12,7 +12,7 @@ import torch
 from synthetic import family
 from test_store import same
 
-from forgetlib import experiment, models, scoring, stats, tasks
+from forgetlib import catalogue, experiment, models, scoring, stats, tasks
 from forgetlib.experiment import PARTS, STUDIES, StudyError, main, open_store, results, study
 from forgetlib.schema import InputError, TrainConfig
 from forgetlib.store import StoreError
@@ -389,7 +389,8 @@ def test_a_variation_reuses_the_named_study_s_runs(tiny_results, monkeypatch):
 
 
 def test_the_package_s_own_models_are_those_that_it_can_load():
-    assert set(experiment.MODELS) == {"embedded", *models.TINY_WIDTHS}
+    embedded = {entry.name for entry in catalogue.MODELS} | {*catalogue.ALIASES}
+    assert set(experiment.MODELS) == embedded | {*models.TINY_WIDTHS}
 
 
 @pytest.mark.parametrize("model", ["gpt2", "distilgpt2", "somebody/embeded", "tiny"])
