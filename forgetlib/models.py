@@ -386,7 +386,8 @@ def _adapted(source: str, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             tokenizer = _tokenizer(source)
         with warnings.catch_warnings():  # it would be loaded without them
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            adapted: Any = PeftModel.from_pretrained(model, source)
+            with _own_config(model):
+                adapted: Any = PeftModel.from_pretrained(model, source)
     kind = adapted.peft_config["default"].peft_type
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise ValueError(f"an adapter of type {kind.value}, which cannot be merged into weights")
@@ -482,7 +483,8 @@ def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
         r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules=linear, lora_dropout=0.0
     )
     try:
-        with _seeded():  # the initial update is zero; only its direction is drawn
+        # The initial update is zero; only its direction is drawn.
+        with _seeded(), _own_config(model):
             # In the model's dtype: the optimiser keeps fp32 masters of whatever is trained.
             return get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
@@ -492,6 +494,18 @@ def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
             found=" ".join(str(error).split())[:300],
             do="Choose tuning 'body' or 'full'.",
         ) from error
+
+
+@contextmanager
+def _own_config(model: Any) -> Iterator[None]:
+    """Keep what peft changes in a model's config, for a model that is saved to be read as it is.
+
+    It writes that layers are not computed in slices, which those that are made already still are.
+    """
+    slices = getattr(model.config, "pretraining_tp", None)
+    yield
+    if slices is not None:
+        model.config.pretraining_tp = slices
 
 
 @torch.inference_mode()
