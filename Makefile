@@ -25,7 +25,7 @@ endif
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test architectures coverage mutation bench agreement settings lint notebooks lock audit clean
+.PHONY: help figures results $(FIGURE_NAMES) lab check-figures test test-full architectures coverage mutation bench agreement settings lint notebooks lock audit clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded|paper-suite-270m|paper]   (STUDY is $(STUDY))"; echo
@@ -76,8 +76,11 @@ lab: $(READY) ## open JupyterLab on the notebooks
 # with those of the most tests.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # Two processes of one thread each: faster than one of two, as the waiting of one is the other's time.
-test: $(READY) ## run every test, the notebooks' too
+test: $(READY) ## run the tests, the notebooks' too (20 minutes on 2 cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) $(BY_FILE)
+
+test-full: $(READY) ## and those of a real model that take minutes each (15 minutes more)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not architectures" -n $(JOBS) $(BY_FILE)
 
 architectures: $(READY) ## compare forgetlib with transformers alone, 200 architectures (10 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_architectures.py -m "" -n $(JOBS)
@@ -99,7 +102,7 @@ mutation: $(TOOLS)/ready ## change five modules in 2,600 ways, and say which no 
 
 coverage: $(READY) ## run every test, and say which lines none reaches
 	@mkdir -p .work
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) $(BY_FILE) \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not architectures" -n $(JOBS) $(BY_FILE) \
 	  --cov --cov-report term-missing:skip-covered
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 # Files whose tests take minutes, the longest first: a file is one process's, and one that begins
 # last is waited for alone. Others follow in the order of their names.
-LONGEST = ("test_notebooks", "test_resume", "test_assets", "test_harness", "test_readme")
+LONGEST = ("test_notebooks", "test_experiment", "test_harness", "test_resume", "test_models")
 
 
 def pytest_collection_modifyitems(items):

@@ -394,7 +394,7 @@ GGUF_NAMES = {
 
 
 @pytest.mark.embedded
-@pytest.mark.slow
+@pytest.mark.full
 def test_every_weight_equals_the_gguf_library_s_own_reading(embedded):
     """An independent reading: names, shapes and dequantised values, tensor by tensor."""
     import torch
@@ -423,7 +423,7 @@ def test_every_weight_equals_the_gguf_library_s_own_reading(embedded):
 
 
 @pytest.mark.embedded
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(("task", "n", "expected"), [("arc_easy", 570, 0.76), ("piqa", 500, 0.66)])
 def test_zero_shot_accuracy_is_what_the_model_should_reach(task, n, expected):
     """On the official validation split, binarised; three standard errors are 0.05 and 0.06."""
@@ -462,7 +462,7 @@ def test_once_converted_the_model_loads_about_as_fast_as_in_transformers():
 
 
 @pytest.mark.embedded
-@pytest.mark.slow
+@pytest.mark.full
 def test_memory_stays_bounded_over_the_whole_suite():
     """Training and scoring the longest examples of every task, one after the other."""
     bench = Path(__file__).with_name("bench.py")

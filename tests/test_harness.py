@@ -181,9 +181,12 @@ def harness_model(embedded):
 
 
 @pytest.mark.embedded
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["arc_easy", "piqa", "boolq", "hellaswag", "sst2", "winogrande", "rte"]
+    "name",
+    [
+        *("piqa", "sst2", "winogrande", "rte"),
+        *(pytest.param(n, marks=pytest.mark.full) for n in ("arc_easy", "boolq", "hellaswag")),
+    ],
 )
 def test_log_likelihoods_are_the_harness_s(embedded, harness_model, name):
     """Per example within 1e-3 nats in fp32, with the same predictions and the same accuracy."""

@@ -130,7 +130,7 @@ def test_the_longest_files_of_tests_begin_first():
 
 
 def test_the_tests_are_begun_in_that_order(folder):
-    for target in ("test", "coverage"):
+    for target in ("test", "test-full", "coverage"):
         command = make(folder, "--dry-run", target).stdout
         assert "--dist loadfile --no-loadscope-reorder" in command
 

@@ -248,7 +248,7 @@ def test_the_committed_figure_is_drawn_from_the_committed_results(path, committe
 
 
 @pytest.mark.embedded
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("path", sorted(set(NOTEBOOKS) - set(FIGURES)), ids=lambda p: p.stem)
 def test_the_tour_runs_as_committed(path, tmp_path):
     (done,) = execute([nbval(path)], tmp_path)
