@@ -276,8 +276,16 @@ def save(lm: LM, folder: str | Path) -> Path:
         )
     model: Any = lm.model
     if hasattr(model, "merge_and_unload"):
+        before = _states_alone(_causal_lm(lm.model), lm.tokenizer)
         model = copy.deepcopy(model).merge_and_unload()
-        _check_merged(lm, model)
+        apart = _furthest([_states_alone(model, lm.tokenizer)], [before])
+        if not apart <= _same_states(model):
+            raise ModelError(
+                f"saving {lm.name!r}",
+                expected="merged weights that compute what low-rank updates beside them do",
+                found=f"states {apart:.2g} of their norm apart",
+                do="Choose tuning 'body' or 'full' for this architecture.",
+            )
     with writing(folder), disk_errors(), _no_bars():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as partial:
@@ -289,18 +297,15 @@ def save(lm: LM, folder: str | Path) -> Path:
 
 
 @torch.inference_mode()
-def _check_merged(lm: LM, merged: Any) -> None:
-    """Refuse merged weights that compute something else, as where layers share a matrix."""
-    tokens = _ordinary_tokens(lm.tokenizer, merged, min(N_ORDINARY, lm.max_length)).to(lm.device)
-    parts = (_decoder(_causal_lm(lm.model)), _decoder(merged))
-    states = [p(input_ids=tokens, use_cache=False).last_hidden_state.float() for p in parts]
-    if not (apart := _furthest(states[1:], states[:1])) <= _same_states(lm):
-        raise ModelError(
-            f"saving {lm.name!r}",
-            expected="merged weights that compute what low-rank updates beside them do",
-            found=f"states {apart:.2g} of their norm apart",
-            do="Choose tuning 'body' or 'full' for this architecture.",
-        )
+def _states_alone(model: Any, tokenizer: Any) -> Tensor:
+    """Compute the last hidden states (1, tokens, D), fp32, of an ordinary text alone in a pass.
+
+    Those of merged weights tell whether low-rank updates beside them did the same: not where layers
+    share a matrix, or where a layer's weights are used without calling it.
+    """
+    tokens = _ordinary_tokens(tokenizer, model, min(N_ORDINARY, _lengths(model)[0]))
+    tokens = tokens.to(model.get_input_embeddings().weight.device)
+    return _decoder(model)(input_ids=tokens, use_cache=False).last_hidden_state.float()
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -391,7 +396,14 @@ def _adapted(source: str, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     kind = adapted.peft_config["default"].peft_type
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise ValueError(f"an adapter of type {kind.value}, which cannot be merged into weights")
+    before = _states_alone(model, tokenizer)  # whose layers have the adapter beside them
     model = adapted.merge_and_unload(safe_merge=True)
+    apart = _furthest([_states_alone(model, tokenizer)], [before])
+    if not apart <= _same_states(model):
+        raise ValueError(
+            f"an adapter that computes otherwise once it is merged: states {apart:.2g} of their "
+            "norm apart"
+        )
     model.requires_grad_(True)  # peft has frozen it
     return model, tokenizer
 
@@ -498,9 +510,9 @@ def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
 
 @contextmanager
 def _own_config(model: Any) -> Iterator[None]:
-    """Keep what peft changes in a model's config, for a model that is saved to be read as it is.
+    """Keep a setting of the model's config that peft changes, so that it is saved as it computes.
 
-    It writes that layers are not computed in slices, which those that are made already still are.
+    peft writes that no layer is computed in slices. Layers that are made already still are.
     """
     slices = getattr(model.config, "pretraining_tp", None)
     yield
@@ -908,10 +920,11 @@ def _furthest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return float(torch.stack([(f - e).norm() / e.norm().clamp_min(1e-12) for f, e in pairs]).max())
 
 
-def _same_states(lm: LM) -> float:
-    config = _causal_lm(lm.model).config.get_text_config()
+def _same_states(model: Any) -> float:
+    """Give the largest distance that rounding may make, as a share of the states' norm."""
+    config = _causal_lm(model).config.get_text_config()
     depth = int(getattr(config, "num_hidden_layers", USUAL_DEPTH) or USUAL_DEPTH)
-    exact = next(lm.model.parameters()).dtype == torch.float32
+    exact = next(model.parameters()).dtype == torch.float32
     return SAME_STATES[exact] * max(1.0, math.sqrt(depth / USUAL_DEPTH))
 
 
@@ -996,7 +1009,7 @@ def _check_padding(lm: LM, trial: _Trial) -> None:
     """Refuse a model that gives a sequence other states in a padded batch than alone."""
     together = _states(lm, pack(replace(lm, packs=None), trial.families))
     apart = _furthest(together, trial.alone)
-    if not apart <= _same_states(lm):
+    if not apart <= _same_states(lm.model):
         raise ModelError(
             f"model {lm.name!r}",
             expected="the states that it gives a sequence alone, in a batch too",
@@ -1055,7 +1068,7 @@ def _why_not_packed(lm: LM, way: str, trial: _Trial) -> str:
         )
         # With random weights, wrong positions or masks may change next to nothing, and yet matter
         # once the model is trained: the right ones have to be nearer by far.
-        if right <= _same_states(lm) and all(2 * right < w for w in wrong):
+        if right <= _same_states(lm.model) and all(2 * right < w for w in wrong):
             return ""
         reason = f"states {right:.2g} of their norm apart, and {min(wrong):.2g} in a wrong layout"
     except Exception as error:  # whatever a foreign model does with a layout

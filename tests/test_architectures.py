@@ -497,19 +497,23 @@ def test_a_token_beyond_the_vocabulary_is_an_error_and_the_others_are_scored(tmp
         scoring.score(load(folder), [example])
 
 
+@torch.no_grad()
+def updated(adapted):
+    """Draw the half of an adapter's weights that begins as zeros."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
     """A folder with a low-rank adapter alone, the base model's, and the adapted model."""
     root = tmp_path_factory.mktemp("adapter")
     base = saved_llama(root / "base")
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        adapted = get_peft_model(oracle.load(base), config)
-        with torch.no_grad():
-            for name, parameter in adapted.named_parameters():
-                if "lora_B" in name:
-                    parameter.copy_(0.3 * torch.randn_like(parameter))
+    adapted = get_peft_model(oracle.load(base), config)
+    updated(adapted)
     adapted.save_pretrained(root / "adapter")
     oracle.letters().save_pretrained(root / "adapter")
     return SimpleNamespace(folder=root / "adapter", base=base, model=adapted.eval())
@@ -533,6 +537,35 @@ def test_an_adapter_is_scored_trained_and_saved_as_the_model_that_it_makes(
     assert not (saved / "adapter_config.json").exists()
     again = oracle.log_likelihoods(oracle.load(saved), tokenizer, examples)
     assert found == pytest.approx(again, abs=EXACT)
+
+
+def slow_bloom(place, *layers):
+    """A Bloom that computes two of its kinds of layers in slices, and an adapter of some layers."""
+    settings = CASES["bloom, slow"][1]
+    base = oracle.save(oracle.config_of("bloom", **settings), place / "base")
+    adapted = get_peft_model(oracle.load(base), LoraConfig(r=4, target_modules=list(layers)))
+    updated(adapted)
+    adapted.save_pretrained(place / "adapter")
+    oracle.letters().save_pretrained(place / "adapter")
+    return base, place / "adapter"
+
+
+def test_a_model_that_computes_in_slices_does_so_when_it_is_saved(tmp_path):
+    """peft writes into its config that it does not."""
+    base, adapter = slow_bloom(tmp_path, "query_key_value")
+    for number, folder in enumerate((base, adapter)):
+        lm = load(folder, tuning="lora")
+        found = scoring.score(lm, questions()).log_likelihoods
+        saved = oracle.load(models.save(lm, tmp_path / f"saved-{number}"))
+        again = oracle.log_likelihoods(saved, oracle.letters(), questions())
+        assert found == pytest.approx(again, abs=EXACT)
+
+
+def test_an_adapter_that_computes_otherwise_once_it_is_merged_is_refused(tmp_path):
+    """Slices are of a layer's weights, which an adapter beside them does not change."""
+    _, adapter = slow_bloom(tmp_path, "query_key_value", "dense")
+    with pytest.raises(models.ModelError, match="computes otherwise once it is merged"):
+        load(adapter)
 
 
 def test_rwkv_is_saved_as_it_was_loaded(tmp_path):
