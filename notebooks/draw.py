@@ -29,6 +29,8 @@ def short_folder() -> str:
 
 def draw(study: str, notebook: str, executed: str) -> None:
     """Execute a notebook in this process's folder, and write it as far as it came."""
+    if study.endswith(".py"):  # a file of one's own, wherever the notebook is executed
+        study = str(Path(study).resolve())
     papermill.execute_notebook(
         notebook, executed, {"study": study}, prepare_only=True, progress_bar=False
     )

@@ -1,0 +1,230 @@
+"""The command `forgetlib`: see what there is, compute, draw, estimate, verify, save.
+
+    forgetlib list                      studies, tasks, models, methods, measurements
+    forgetlib list quick                a study's checkpoints, and which are stored
+    forgetlib run quick own             compute what is missing of a study, or of a section
+    forgetlib draw mine.py fig2         draw its figures from what is stored
+
+A STUDY is the name of one, or a Python file that defines one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import forgetlib
+from forgetlib.errors import ForgetlibError, InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.root is not None:
+        os.environ["FORGETLIB_ROOT"] = str(Path(given.root).resolve())
+    do: Callable[[argparse.Namespace], int] = given.do
+    try:
+        return do(given)
+    except ForgetlibError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="forgetlib",
+        description="What do language models really forget? See, compute and draw studies.",
+    )
+    parser.add_argument("--version", action="version", version=forgetlib.__version__)
+    parser.add_argument(
+        "--root",
+        metavar="FOLDER",
+        help="where figures/ and .work/ are; the checkout or the current folder where left out",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, do: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(do=do)
+        return command
+
+    about = "a study's name, or a Python file that defines one"
+    command = add("list", _list, "list studies, tasks, models, methods, measurements, or a study")
+    command.add_argument("what", nargs="?", default="", help="one of these, or a study")
+    command = add("run", _run, "compute what is missing of a study")
+    command.add_argument("study", help=about)
+    command.add_argument("section", nargs="*", help="sections of it; all where left out")
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        default=os.environ.get("RAY_ADDRESS") or None,
+        help="compute on a Ray cluster: host:port, auto (the one running here) or local (a new one "
+        "on this machine); RAY_ADDRESS where left out",
+    )
+    command = add("draw", _draw, "draw a study's figures from what is stored")
+    command.add_argument("study", help=about)
+    command.add_argument("figure", nargs="*", help="fig1 to fig9, tasks, claims; all if left out")
+    command = add("cost", _cost, "estimate what a study would cost; compute nothing")
+    command.add_argument("study", help=about)
+    command.add_argument("section", nargs="*", help="sections of it; all where left out")
+    command.add_argument(
+        "--tflops", type=float, metavar="RATE", help="of another machine, in TFLOP/s"
+    )
+    command = add("verify", _verify, "compute some stored checkpoints again, and compare")
+    command.add_argument("study", help=about)
+    command.add_argument("n", nargs="?", type=int, default=3, help="how many; 3 where left out")
+    command.add_argument("--seed", type=int, default=0, help="of the draw of these")
+    command = add("save", _save, "save a checkpoint as a folder in the Hugging Face layout")
+    command.add_argument("study", help=about)
+    command.add_argument("checkpoint", help="its id, as `forgetlib list STUDY` shows it")
+    command.add_argument("folder", help="a folder that does not exist yet")
+    command = add("cache", _cache, "show what the cache of models and data holds, or delete of it")
+    command.add_argument("--delete", nargs="+", metavar="NAME", default=[], help="entries of it")
+    command = add("stored", _stored, "tell by the exit code whether all of a study is stored")
+    command.add_argument("study", help=about)
+    command.add_argument("section", nargs="*", help="sections of it; all where left out")
+    command = add("resolve", _resolve, "print a study's name; for make")
+    command.add_argument("study", help=about)
+    return parser
+
+
+def _list(given: argparse.Namespace) -> int:
+    """Print a table of what there is, or of a study's checkpoints."""
+    from forgetlib import listing
+
+    print(listing.of(given.what))
+    return 0
+
+
+def _run(given: argparse.Namespace) -> int:
+    """Compute what is missing, and say how much there is now."""
+    from forgetlib import studies
+    from forgetlib.runs.cost import spent
+    from forgetlib.runs.grid import open_store, require_section
+    from forgetlib.runs.processes import writes
+
+    chosen = studies.study(given.study)
+    for section in given.section:
+        require_section(section)
+    store = open_store(chosen)
+    sections = given.section or (None,)
+    before = {job.id for part in sections for job in chosen.jobs(part) if store.has(job)}
+    for part in sections:
+        studies.run(chosen, part, given.ray)
+    if not writes():
+        return 0
+    store = open_store(chosen)
+    jobs = {job.id: job for part in sections for job in chosen.jobs(part) if store.has(job)}
+    hours = spent(jobs.values(), store) / 3600
+    print(
+        f"{chosen.name}: {len(jobs)} jobs stored in {store.packed}, {len(jobs.keys() - before)} of "
+        f"them computed just now; {hours:.2f} hours of work where they were computed"
+    )
+    return 0
+
+
+def _draw(given: argparse.Namespace) -> int:
+    """Draw figures, and say where they are."""
+    from forgetlib import studies
+    from forgetlib.figures import drawing
+
+    chosen = studies.study(given.study)
+    for path in drawing.draw(chosen, given.figure):
+        print(path)
+    return 0
+
+
+def _cost(given: argparse.Namespace) -> int:
+    """Print what is missing, and what it would take."""
+    from forgetlib import studies
+    from forgetlib.runs import cost
+
+    chosen = studies.study(given.study)
+    for section in given.section or (None,):
+        print(cost.report(chosen, section, given.tflops))
+    return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    """Print a row a checkpoint and data set; 1 where one does not come out again."""
+    from forgetlib import studies
+    from forgetlib.runs.verify import verify
+
+    table = verify(studies.study(given.study), given.n, given.seed)
+    shown = table.drop(columns=["checkpoint_id", "machine", "machine_again", "commit_again"])
+    print(shown.round(3).to_string(index=False))
+    return 0 if table["ok"].all() else 1
+
+
+def _save(given: argparse.Namespace) -> int:
+    """Make a checkpoint again, and write it to a folder."""
+    from forgetlib import studies
+
+    chosen = studies.study(given.study)
+    found = {job.checkpoint.id: job.checkpoint for job in chosen.jobs()}
+    fits = [c for checkpoint_id, c in found.items() if checkpoint_id.startswith(given.checkpoint)]
+    if len(fits) != 1:
+        raise InputError(
+            f"checkpoint of study {chosen.name!r}",
+            expected="the id of one, or enough of its beginning",
+            found=f"{given.checkpoint!r}, which {len(fits)} of {len(found)} have",
+            do=f"See `forgetlib list {given.study}`.",
+        )
+    from forgetlib.models import loading
+    from forgetlib.runs.jobs import trained
+
+    print(loading.save(trained(fits[0]), given.folder))
+    return 0
+
+
+def _cache(given: argparse.Namespace) -> int:
+    """Print what the cache holds, or delete entries of it."""
+    from forgetlib.data.assets import cache_dir
+
+    folder = cache_dir()
+    entries = {p.name: p for p in sorted(folder.iterdir())} if folder.is_dir() else {}
+    for name in given.delete:
+        if name not in entries:
+            raise InputError(
+                f"the cache {folder}",
+                expected=f"an entry: {', '.join(entries) or 'it has none'}",
+                found=repr(name),
+                do="See `forgetlib cache`.",
+            )
+    for name in given.delete:
+        path = entries.pop(name)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        print(f"deleted {path}")
+    print(folder)
+    for name, path in entries.items():
+        files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+        print(f"{sum(p.stat().st_size for p in files) / 1e6:10.1f} MB  {name}")
+    return 0
+
+
+def _stored(given: argparse.Namespace) -> int:
+    """Return 0 where nothing is missing, 1 where something is."""
+    from forgetlib import studies
+    from forgetlib.runs.results import has_all
+
+    chosen = studies.study(given.study)
+    return 0 if all(has_all(chosen, section) for section in given.section or (None,)) else 1
+
+
+def _resolve(given: argparse.Namespace) -> int:
+    """Print the name that a study's folders have."""
+    from forgetlib import studies
+
+    print(studies.study(given.study).name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

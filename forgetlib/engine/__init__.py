@@ -1,0 +1,1 @@
+"""Speed: kernels, packed sequences, several processes. Numbers change within tolerances."""

@@ -1,0 +1,312 @@
+"""What a matrix of forget ratios says: variance by task, own against other labels, agreement.
+
+Shapes: N examples, K tasks, R bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from forgetlib.errors import InputError
+from forgetlib.figures.crosstask import CrossTask, short_name
+from forgetlib.figures.intervals import (
+    CONFIDENCE_LEVEL,
+    Interval,
+    as_columns,
+    jackknife,
+    percentiles,
+    rank_correlation,
+    resampled_means,
+    seed_draws,
+    seed_noise,
+)
+
+SOURCES = ("evaluated task", "forgotten task", "interaction and noise")
+
+
+def _components(matrix: np.ndarray) -> np.ndarray:
+    """(..., rows, columns) -> (..., 3) variance by row, by column, and of the rest.
+
+    The unbiased estimates of a two-way analysis without replication: what the rest adds to the mean
+    square of the row (or column) means is subtracted from it. They can be below 0.
+    """
+    rows, columns = matrix.shape[-2:]
+    grand = matrix.mean((-2, -1), keepdims=True)
+    by_row = matrix.mean(-1, keepdims=True) - grand
+    by_column = matrix.mean(-2, keepdims=True) - grand
+    rest = ((matrix - grand - by_row - by_column) ** 2).sum((-2, -1)) / ((rows - 1) * (columns - 1))
+    of_rows = (by_row**2).sum((-2, -1)) / (rows - 1)
+    of_columns = (by_column**2).sum((-2, -1)) / (columns - 1)
+    return np.stack([of_rows - rest / columns, of_columns - rest / rows, rest], axis=-1)
+
+
+def _shares(components: np.ndarray) -> np.ndarray:
+    """(..., 3) components -> (..., 3) shares of their sum, NaN where that is not above 0."""
+    total = components.sum(-1, keepdims=True)
+    return np.divide(components, total, out=np.full(components.shape, np.nan), where=total > 1e-12)
+
+
+def variance_shares(cross: CrossTask) -> pd.DataFrame:
+    """How much of the forget ratio's variance each side of a pair explains (paper, Fig. 3).
+
+    A two-way analysis of the evaluated tasks that are defined: components of variance (unbiased
+    with any number of rows and columns), those below 0 taken as 0, divided by their sum. These
+    shares are the column `uncorrected`. Sampling error inflates them, and the evaluated task's
+    above all: a row shares its test examples and its fine-tuned accuracy. `share` is therefore
+    taken after subtracting, from each component, what it is for the bootstrap's deviations from
+    their mean.
+
+    Two intervals. share_low and share_high are over examples, and speak of these tasks: the
+    replicates, which have sampling error twice, lose it twice; one with nothing left could be any
+    share, and widens the interval on both sides. tasks_low and tasks_high speak of tasks like
+    these: a jackknife that leaves out each task in turn, as row and as column
+    (`intervals.jackknife`, with as many degrees of freedom as there are defined tasks, less one).
+
+    What differs between training runs is seen where there are several seeds only. With one seed it
+    counts as variance: the fine-tuning run's as the evaluated task's, the forgetting run's as
+    the rest ("pairwise") or as the forgotten task's ("shared").
+
+    Rows: source in `SOURCES`. Columns: model, condition, protocol, source, share with its
+    intervals, uncorrected, n_tasks (evaluated tasks that are defined). NaN with fewer than two of
+    these, or without any variance.
+    """
+    defined = cross.defined
+    n_tasks = int(defined.sum())
+    shares = tasks = [Interval(np.nan, np.nan, np.nan)] * 3
+    uncorrected = np.full(3, np.nan)
+    if n_tasks > 1:
+        ratio, replicates = cross.forget_ratio[defined], cross.replicates[:, defined]
+        deviations = replicates - replicates.mean(0)
+        noise = _components(deviations).mean(0)
+        uncorrected = _shares(np.maximum(_components(ratio), 0))
+        estimate = _shares(np.maximum(_components(ratio) - noise, 0))
+        if np.isfinite(estimate).all():
+            resampled = _shares(np.maximum(_components(replicates) - 2 * noise, 0))  # (R, 3)
+            tail = (1 - CONFIDENCE_LEVEL) / 2
+            low = np.quantile(np.nan_to_num(resampled, nan=0), tail, axis=0)
+            high = np.quantile(np.nan_to_num(resampled, nan=1), 1 - tail, axis=0)
+            shares = [Interval(*map(float, v)) for v in zip(estimate, low, high, strict=True)]
+            tasks = _over_tasks(estimate, cross.forget_ratio, deviations, defined)
+    return pd.DataFrame(
+        {
+            "model": cross.model,
+            "condition": cross.condition,
+            "protocol": cross.protocol,
+            "source": name,
+            **as_columns("share", share),
+            "tasks_low": of_tasks.low,
+            "tasks_high": of_tasks.high,
+            "uncorrected": float(raw),
+            "n_tasks": n_tasks,
+        }
+        for name, share, of_tasks, raw in zip(SOURCES, shares, tasks, uncorrected, strict=True)
+    )
+
+
+def _over_tasks(
+    estimate: np.ndarray, ratio: np.ndarray, deviations: np.ndarray, defined: np.ndarray
+) -> list[Interval]:
+    """The shares' intervals over tasks, between 0 and 1.
+
+    Without a task, a component may be below 0 here: cut off there, the shares of a clear result
+    would all be 1, without a spread to tell how certain that is.
+
+    ratio: (K, K); deviations: (R, D, K) of the D defined rows
+    """
+    if defined.sum() < 3:
+        return [Interval(float(share), np.nan, np.nan) for share in estimate]
+    rows = np.flatnonzero(defined)
+    without_each = []
+    for task in range(len(ratio)):
+        left, columns = rows != task, np.arange(len(ratio)) != task
+        noise = _components(deviations[:, left][:, :, columns]).mean(0)
+        without_each.append(_shares(_components(ratio[rows[left]][:, columns]) - noise))
+    found = (
+        jackknife(float(share), values, len(rows) - 1)
+        for share, values in zip(estimate, np.array(without_each).T, strict=True)
+    )
+    return [Interval(i.value, *map(float, np.clip([i.low, i.high], 0, 1))) for i in found]
+
+
+def own_against_others(cross: CrossTask) -> pd.DataFrame:
+    """Whether another task's labels make a task forgotten more than its own do (paper, Fig. 3).
+
+    The best of many others looks better than it is, because it was picked. So it is picked, by the
+    lowest accuracy, on other data than those on which it is compared with the task's own labels.
+
+    - With several seeds, it is picked on the other seeds' runs and compared on this seed's;
+      `difference` is the mean over seeds, which are resampled (too narrow an interval, of few).
+    - With one seed, it is picked on every other test example and compared on the rest, then the
+      other way round. That speaks of these training runs only: among K - 1 runs that differ by
+      chance, one really is better than the task's own.
+
+    Examples are resampled with the picking repeated. The difference is that of the task which was
+    picked, so it errs downwards where several others are about as good.
+
+    One row an evaluated task. Columns: model, condition, protocol, eval_task, n (test examples, all
+    seeds), own (forget ratio by its own labels), best_other (task with the highest ratio on all
+    data) and best_other_ratio, which flatters it, difference with its interval (own accuracy less
+    the best other's; above 0: the other's labels forget more), picked_on ("other seeds" or "half of
+    the test questions"), ratio_defined. Missing where the ratio is undefined, or where there is no
+    other task.
+    """
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, task in enumerate(cross.tasks):
+        best, difference = None, Interval(np.nan, np.nan, np.nan)
+        if cross.defined[i] and len(cross.tasks) > 1:
+            best = int(
+                np.where(np.arange(len(cross.tasks)) == i, np.inf, cross.forgotten[i]).argmin()
+            )
+            difference = _own_less_best_other(cross, i, rng)
+        rows.append(
+            {
+                "model": cross.model,
+                "condition": cross.condition,
+                "protocol": cross.protocol,
+                "eval_task": task,
+                "n": int(cross.n[i]),
+                "own": float(cross.forget_ratio[i, i]),
+                "best_other": None if best is None else cross.tasks[best],
+                "best_other_ratio": np.nan if best is None else float(cross.forget_ratio[i, best]),
+                **as_columns("difference", difference),
+                "picked_on": "other seeds" if cross.n_seeds > 1 else "half of the test questions",
+                "ratio_defined": bool(cross.defined[i]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator) -> Interval:
+    parts = [group[:, 1:] for group in cross.outcomes[index]]  # a seed: (N, K), after forgetting
+    if cross.n_seeds == 1:
+        parts = [parts[0][half::2] for half in (0, 1)]
+    if min(map(len, parts)) < 1:
+        return Interval(np.nan, np.nan, np.nan)
+
+    def differences(means: np.ndarray) -> np.ndarray:
+        """(P, ..., K) accuracies on each part -> (P, ...) differences, picked on the others."""
+        found = []
+        for part, measured_on in enumerate(means):
+            others = np.delete(means, part, axis=0).mean(0)
+            others[..., index] = np.inf
+            best = others.argmin(-1)[..., None]
+            best_other = np.take_along_axis(measured_on, best, -1)[..., 0]
+            found.append(measured_on[..., index] - best_other)
+        return np.array(found)
+
+    n_resamples = len(cross.replicates)
+    of_parts = differences(np.array([part.mean(0) for part in parts]))
+    resampled = differences(
+        np.array([resampled_means([part], rng=rng, n_resamples=n_resamples) for part in parts])
+    )
+    replicates = resampled.mean(0)
+    if cross.n_seeds > 1:
+        draws = seed_draws(rng, n_resamples, cross.n_seeds)
+        known = resampled.var(1).mean(keepdims=True)
+        replicates = replicates + seed_noise(draws, of_parts[:, None], known)[:, 0]
+    return percentiles(float(of_parts.mean()), replicates)
+
+
+def upgma(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average-linkage clustering of the rows, to bring alike ones together (paper, Fig. 3).
+
+    The distance of two rows is Euclidean, over the columns where both are defined, scaled up to all
+    columns. Two rows without such a column count as far apart as the farthest two.
+
+    matrix: (K, M), NaN where undefined. Cluster the columns by passing the transpose.
+    Returns the (K,) rows in the order of the tree's leaves, those with nothing defined last, and
+    SciPy's linkage (D - 1, 4) of the D rows with something defined, counted from 0 among these;
+    (0, 4) for fewer than two.
+    """
+    present = np.isfinite(matrix)
+    some = np.flatnonzero(present.any(1))
+    rest = np.flatnonzero(~present.any(1))
+    if len(some) < 2:
+        return np.concatenate([some, rest]), np.zeros((0, 4))
+    values = np.where(present, matrix, 0)[some]
+    both = present[some][:, None] & present[some][None]  # (D, D, M)
+    common = both.sum(-1)
+    squares = ((values[:, None] - values[None]) ** 2 * both).sum(-1)
+    with np.errstate(invalid="ignore"):
+        distances = np.sqrt(squares / common * matrix.shape[1])
+    farthest = np.nanmax(distances)
+    distances = np.where(np.isnan(distances), farthest, distances)
+    tree = linkage(squareform(distances, checks=False), method="average", optimal_ordering=True)
+    return np.concatenate([some[leaves_list(tree)], rest]), tree
+
+
+def evaluated_means(cross: CrossTask) -> pd.DataFrame:
+    """How much each task is forgotten on average over the tasks trained on (paper, Fig. 3 and 8).
+
+    Columns: model, condition, protocol, eval_task, n (test examples, all seeds), mean_ratio with
+    its interval, ratio_defined.
+    """
+    found = [
+        percentiles(float(value), replicates)
+        for value, replicates in zip(
+            cross.forget_ratio.mean(1), cross.replicates.mean(2).T, strict=True
+        )
+    ]
+    return pd.DataFrame(
+        {
+            "model": cross.model,
+            "condition": cross.condition,
+            "protocol": cross.protocol,
+            "eval_task": task,
+            "n": int(n),
+            **as_columns("mean_ratio", interval),
+            "ratio_defined": bool(defined),
+        }
+        for task, n, interval, defined in zip(
+            cross.tasks, cross.n, found, cross.defined, strict=True
+        )
+    )
+
+
+def model_agreement(crosses: Sequence[CrossTask]) -> pd.DataFrame:
+    """Whether the same tasks are forgotten by several models, or conditions (paper, Fig. 8 and 9).
+
+    For each two of the crosses, the rank correlation of the evaluated tasks' mean forget ratios
+    (`intervals.rank_correlation`), over the tasks that are defined in both. Means are over the
+    forgotten tasks that both have.
+
+    crosses: every two differ in the model or in the condition, and in nothing else
+
+    Columns: a, b ("model, condition"; ", shared" where that is the start), rank_correlation with
+    its interval, n (tasks).
+    """
+    rows = []
+    for a, b in combinations(crosses, 2):
+        differ = [k for k in ("model", "condition", "protocol") if getattr(a, k) != getattr(b, k)]
+        if differ not in (["model"], ["condition"]):
+            raise InputError(
+                "agreement of two cross-task matrices",
+                expected="two that differ in either the model or the condition alone",
+                found=f"{_label(a)} and {_label(b)}",
+                do="Pass every model or condition once, all of one study.",
+            )
+        forgotten = [t for t in a.tasks if t in b.tasks]
+        evaluated = [t for t in forgotten if all(c.defined[c.tasks.index(t)] for c in (a, b))]
+        means = (
+            pd.DataFrame(c.forget_ratio, list(c.tasks), list(c.tasks))
+            .loc[evaluated, forgotten]
+            .mean(axis=1)
+            .to_numpy()
+            for c in (a, b)
+        )
+        found = as_columns("rank_correlation", rank_correlation(*means))
+        rows.append({"a": _label(a), "b": _label(b), **found, "n": len(evaluated)})
+    columns = ["a", "b", "rank_correlation", "rank_correlation_low", "rank_correlation_high", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _label(cross: CrossTask) -> str:
+    shared = ", shared" if cross.protocol == "shared" else ""
+    return f"{short_name(cross.model)}, {cross.condition}{shared}"

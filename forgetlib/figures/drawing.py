@@ -1,0 +1,200 @@
+"""Draw a study's figures from its stored results, without a notebook.
+
+Each figure's function loads what it needs, makes tables and pictures, and yields them by the name
+of their files. The notebooks do the same step by step, with words in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from forgetlib.data import splits, tasks
+from forgetlib.errors import require_one_of
+from forgetlib.figures import (
+    audit,
+    claims,
+    claims_figure,
+    crossanalysis,
+    crosstask,
+    fig1,
+    fig2,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
+    fig7,
+    fig8,
+    fig9,
+    mixedmodel,
+    rankcorrelation,
+    regression,
+    style,
+)
+from forgetlib.figures.crosstask import CrossTask
+from forgetlib.forgetting.labels import training_labels
+from forgetlib.runs.grid import Study
+from forgetlib.runs.results import load_results
+
+Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
+
+
+def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
+    """Draw figures of a study, by their names or all, into its folder; return the files.
+
+    Computes nothing: raises StudyError where results are missing. Of all figures, those are left
+    out that the study has no section for.
+    """
+    for name in names:
+        require_one_of("figure", name, FIGURES)
+    written = []
+    for name in names or _all(study):
+        for file, figure, data in FIGURES[name](study):
+            written += style.save(figure, data, file, study)
+    return written
+
+
+def _all(study: Study) -> list[str]:
+    """List the figures that a study has something for."""
+    left_out = set() if study.sizes else {"fig7"}
+    left_out |= {"claims"} if len(study.tasks) < 2 else set()
+    return [name for name in FIGURES if name not in left_out]
+
+
+def _fig1(study: Study) -> Drawn:
+    """The least and the most forgotten task, a question inside and one outside of each set."""
+    results = load_results(study, "own")
+    forgetting = fig2.table(results).sort_values("lost")
+    names = [forgetting["eval_task"].iloc[0], forgetting["eval_task"].iloc[-1]]
+    seed, table = study.seeds[0], fig1.table(results)
+    table = table[table["eval_task"].isin(names) & (table["seed"] == seed)]
+    right = set(table.loc[table["tuned"] > 0.5, "uid"])
+    shown = []
+    for name in names:
+        forgetting_set = splits.load(name, "train", study.n_train, seed)
+        drawn = training_labels(forgetting_set, "random", seed)
+        inside = [e for e, d in zip(forgetting_set, drawn, strict=True) if d != e.label]
+        outside = splits.load(name, "test", study.n_eval, seed)
+        shown += [next(e for e in part if e.uid in right) for part in (inside, outside)]
+    yield "fig1_example", fig1.draw(table, shown), table
+
+
+def _fig2(study: Study) -> Drawn:
+    table = fig2.table(load_results(study, "own"))
+    yield "fig2_forget_gap", fig2.draw(table), table
+    control = fig2.control_table(load_results(study, "control"))
+    if len(control):
+        yield "fig2_control", fig2.draw_control(control), control
+
+
+def _fig3(study: Study) -> Drawn:
+    cross = crosstask.cross_task(load_results(study, "cross"))
+    yield "fig3_cross_task", fig3.draw(cross, tasks.describe(cross.tasks)), fig3.table(cross)
+    shares, own = crossanalysis.variance_shares(cross), crossanalysis.own_against_others(cross)
+    yield "fig3_summary", fig3.draw_summary(cross, shares, own), pd.concat([shares, own])
+
+
+def _fig4(study: Study) -> Drawn:
+    results = load_results(study, "own")
+    terms = list(rankcorrelation.TERMS)
+    described = tasks.describe(study.tasks)
+    table = fig4.table(results).merge(described, on="eval_task")
+    yield "fig4_predictors", fig4.draw(table, rankcorrelation.correlations(table)), table
+    joint, alone = regression.least_squares(table, terms), regression.each_alone(table, terms)
+    left_out = regression.leave_one_task_out(table, terms)
+    partial = regression.partial_regression(table, terms)
+    figure = fig4.draw_regression(joint.coefficients, alone, left_out, partial)
+    both = pd.concat([joint.coefficients.assign(terms="together"), alone.assign(terms="alone")])
+    yield "fig4_regression", figure, both
+    within = mixedmodel.example_level(fig4.examples_table(results))
+    yield "fig4_examples", fig4.draw_examples(within), within
+
+
+def _fig5(study: Study) -> Drawn:
+    results = load_results(study, "own")
+    table = fig5.table(results)
+    if len(table):
+        yield "fig5_order", fig5.draw(table, fig5.examples_table(results)), table
+
+
+def _fig6(study: Study) -> Drawn:
+    results = load_results(study, "own")
+    table = fig6.table(results)
+    yield "fig6_probes", fig6.draw(table, fig2.table(results)), table
+    yield "fig6_layers", fig6.draw_layers(table), table
+
+
+def _fig7(study: Study) -> Drawn:
+    table = fig2.table(load_results(study, "sizes"))
+    yield "fig7_sizes", fig7.draw(table), table
+
+
+def _fig8(study: Study) -> Drawn:
+    flipped = crosstask.cross_task(load_results(study, "flipped"), "flipped")
+    random = crosstask.cross_task(load_results(study, "cross"))
+    described = tasks.describe(flipped.tasks)
+    yield "fig8_flipped", fig3.draw(flipped, described), fig3.table(flipped)
+    means = pd.concat(
+        [crossanalysis.evaluated_means(random), crossanalysis.evaluated_means(flipped)]
+    )
+    agreement = crossanalysis.model_agreement([random, flipped])
+    yield "fig8_comparison", fig8.draw(random, flipped, agreement, described), means
+
+
+def _of_models(study: Study) -> list[CrossTask]:
+    """Make the cross-task matrix of each of a study's models."""
+    results = load_results(study, "models")
+    return [
+        crosstask.cross_task([r for r in results if r.checkpoint.model == model])
+        for model in study.models
+    ]
+
+
+def _fig9(study: Study) -> Drawn:
+    crosses = _of_models(study)
+    agreement = crossanalysis.model_agreement(crosses)
+    figure = fig9.draw(crosses, agreement, tasks.describe(crosses[0].tasks))
+    yield "fig9_models", figure, pd.concat([fig3.table(cross) for cross in crosses])
+
+
+def _tasks(study: Study) -> Drawn:
+    results = load_results(study, "own")
+    there = [t for t in study.tasks if t in {r.checkpoint.task for r in results}]
+    found = audit.audit(there, study.seeds, study.n_train, study.n_eval)
+    table = found.merge(fig2.table(results).drop(columns="n_train"), on="eval_task")
+    yield "tasks", audit.draw(table), table
+
+
+def _claims(study: Study) -> Drawn:
+    own = load_results(study, "own")
+    table = claims.verdicts(
+        described=tasks.describe(study.tasks),
+        own=fig2.table(own),
+        cross=crosstask.cross_task(load_results(study, "cross")),
+        flipped=crosstask.cross_task(load_results(study, "flipped"), "flipped"),
+        predictors=fig4.table(own),
+        examples=fig4.examples_table(own),
+        order=fig5.table(own),
+        probes=fig6.recovery_table(own),
+        sizes=fig2.table(load_results(study, "sizes")),
+        crosses_of_models=_of_models(study),
+    )
+    yield "claims", claims_figure.draw(table), table
+
+
+FIGURES: dict[str, Callable[[Study], Drawn]] = {
+    "fig1": _fig1,
+    "fig2": _fig2,
+    "fig3": _fig3,
+    "fig4": _fig4,
+    "fig5": _fig5,
+    "fig6": _fig6,
+    "fig7": _fig7,
+    "fig8": _fig8,
+    "fig9": _fig9,
+    "tasks": _tasks,
+    "claims": _claims,
+}

@@ -1,0 +1,323 @@
+"""Figure 2: each task forgotten by its own random labels; the control on true ones; answers."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from forgetlib.data.base import Example
+from forgetlib.errors import InputError
+from forgetlib.figures.intervals import (
+    N_RESAMPLES,
+    Interval,
+    Statistic,
+    as_columns,
+    bootstrap,
+    bootstrap_each,
+    column,
+    something_to_forget,
+)
+from forgetlib.figures.join import PHASES, families, full_size, other_data
+from forgetlib.figures.style import (
+    ACCURACY_MARKS,
+    BLACK,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    TEXT_WIDTH,
+    draw_intervals,
+    readable,
+    require_columns,
+    say_where_nothing,
+    style,
+    with_intervals,
+)
+from forgetlib.forgetting.labels import Labels
+from forgetlib.metrics import CHANCE, confidence, correct, forget_gap, predictions, ratio_of
+from forgetlib.runs.records import Result
+from forgetlib.runs.specs import Checkpoint
+
+BEHAVIOURS = ("no loss shown", "below fine-tuned", "below pre-trained", "nothing to forget")
+
+
+def table(
+    results: Iterable[Result], condition: str = "random", *, n_resamples: int = N_RESAMPLES
+) -> pd.DataFrame:
+    """Forgetting of each task by its own labels (paper, Fig. 2 and 7).
+
+    condition: "random" or "flipped", the labels of the forgetting phase
+
+    One row a model, task and size of the forgetting set. Columns: model, eval_task, size (upper
+    bound of the forgetting set), n (test examples, all seeds), n_train (size found, all seeds),
+    n_seeds, and for each measure m its value, m_low and m_high (bootstrap over examples and seeds):
+    base, tuned, forgotten: test accuracy before, after fine-tuning, after forgetting
+    forgetting_set: accuracy on the forgetting set after forgetting, true labels
+    forget_gap, forget_ratio: as defined above
+    confidence: mean confidence on the test set after fine-tuning
+    lost, below_base: the fine-tuned and the pre-trained accuracy less the forget accuracy
+    ratio_defined: whether there is `something_to_forget`; where there is not, the ratio's
+        denominator may be zero, and it is NaN
+    behaviour: the paper's three kinds, each by the interval of the accuracies' difference.
+        "no loss shown": the interval of what is lost includes 0 (nothing was, or these data are
+        too few to show it); "below fine-tuned": below it, but not shown to be below the
+        pre-trained; "below pre-trained". "nothing to forget" where the ratio is undefined
+    """
+    ratio = ratio_of(condition)
+    measures: dict[str, Statistic] = {
+        "base": column(0),
+        "tuned": column(1),
+        "forgotten": column(2),
+        "confidence": column(3),
+        "forget_gap": lambda m: forget_gap(m[..., 2]),
+        "lost": lambda m: m[..., 1] - m[..., 2],
+        "below_base": lambda m: m[..., 0] - m[..., 2],
+        "forget_ratio": lambda m: ratio(m[..., 1], m[..., 2]),
+    }
+    rows = []
+    for (model, task, size), seeds in sorted(families(results, condition).items()):
+        groups, train_groups = [], []
+        for runs in seeds:
+            tested = [runs[phase].scores[f"{task}/test"] for phase in PHASES]
+            columns = [correct(s).astype(float) for s in tested] + [confidence(tested[1])]
+            groups.append(np.stack(columns, axis=1))  # (N, 4)
+            own = runs["forgotten"].scores[f"{task}/train"]
+            train_groups.append(correct(own).astype(float)[:, None])
+        found = bootstrap_each(measures, groups, n_resamples)
+        found["forgetting_set"] = bootstrap(column(0), train_groups, n_resamples=n_resamples)
+        defined = something_to_forget([g[:, 1] for g in groups])
+        if not defined:
+            found["forget_ratio"] = Interval(np.nan, np.nan, np.nan)
+        row: dict[str, object] = {
+            "model": model,
+            "eval_task": task,
+            "size": size,
+            "n": sum(len(g) for g in groups),
+            "n_train": sum(len(g) for g in train_groups),
+            "n_seeds": len(seeds),
+        }
+        for name, interval in found.items():
+            row |= as_columns(name, interval)
+        row["ratio_defined"] = defined
+        row["behaviour"] = _behaviour(found) if defined else BEHAVIOURS[3]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def control_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+    """What random labels do beyond what the same training on true labels does, by task.
+
+    Both start from the same fine-tuned model, with the same settings. The intervals are over
+    questions and seeds; with one seed they leave out what another training would give.
+
+    results: of part "control"; InputError where the two differ in more than their labels
+
+    One row a model and task, of the seeds that have both. Columns: model, eval_task, n (test
+    examples, all seeds), n_seeds, and for each measure m its value, m_low and m_high (bootstrap
+    over examples and seeds):
+    tuned, again, forgotten: test accuracy after fine-tuning, and after a second phase on true and
+        on random labels
+    lost, lost_again: the fine-tuned accuracy less the one after random and after true labels
+    beyond_true_labels: the accuracy after true labels less the one after random labels
+    """
+    measures: dict[str, Statistic] = {
+        "tuned": column(0),
+        "again": column(1),
+        "forgotten": column(2),
+        "lost": lambda m: m[..., 0] - m[..., 2],
+        "lost_again": lambda m: m[..., 0] - m[..., 1],
+        "beyond_true_labels": lambda m: m[..., 1] - m[..., 2],
+    }
+    results = list(results)
+    random, true = families(results, "random"), families(results, "true")
+    rows = []
+    for model, task, size in sorted(random.keys() & true.keys()):
+        of_true = {runs["forgotten"].seed: runs for runs in true[model, task, size]}
+        groups = []
+        for runs in random[model, task, size]:
+            forgotten = runs["forgotten"]
+            if (seed := forgotten.seed) in of_true:
+                again = of_true[seed]["forgotten"]
+                _check_same_training(again.checkpoint, forgotten.checkpoint)
+                tested = [runs["tuned"], again, forgotten]
+                groups.append(np.stack([correct(r.scores[f"{task}/test"]) for r in tested], axis=1))
+        if groups:
+            row: dict[str, object] = {"model": model, "eval_task": task}
+            row |= {"n": sum(map(len, groups)), "n_seeds": len(groups)}
+            groups = [g.astype(float) for g in groups]
+            for name, interval in bootstrap_each(measures, groups, n_resamples).items():
+                row |= as_columns(name, interval)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _check_same_training(true: Checkpoint, random: Checkpoint) -> None:
+    """Raise InputError where two runs differ in more than their labels and what was recorded."""
+
+    def trained(checkpoint: Checkpoint) -> Checkpoint:
+        method = checkpoint.method
+        if isinstance(method, Labels):
+            method = replace(method, labels="random")
+        return replace(checkpoint, method=method)
+
+    if trained(true) != trained(random):
+        raise InputError(
+            f"control of {random}",
+            expected="the same training, but for the labels",
+            found=f"{trained(true)!r} and {trained(random)!r}",
+            do="Pass the results of one study.",
+        )
+
+
+def _behaviour(found: dict[str, Interval]) -> str:
+    if found["lost"].low <= 0:
+        return BEHAVIOURS[0]
+    return BEHAVIOURS[1 if found["below_base"].low <= 0 else 2]
+
+
+def commonest_answers(
+    results: Iterable[Result], load: Callable[[str, str, int, int], list[Example]]
+) -> pd.DataFrame:
+    """How often a model gives its commonest answer to a task's test questions.
+
+    A model that gives one answer to all of them has lost the question, and its accuracy is the
+    share of that answer among the true ones. Of tasks with fixed answers (yes or no) only: those
+    with at most a tenth as many answers as questions.
+
+    load: `splits.load`, since scores hold no texts
+    Columns: model, eval_task, seed, n; true_share, the share of the commonest true answer; and for
+    each phase <phase>_answer and <phase>_share.
+    """
+    rows = []
+    for model, task, seeds in full_size(results):
+        for runs in seeds:
+            seed = runs["forgotten"].seed
+            scores = {phase: runs[phase].scores[f"{task}/test"] for phase in PHASES}
+            # Of all questions: a run's are not the first n where some are too long for its model.
+            known = {e.uid: e for e in load(task, "test", sys.maxsize, seed)}
+            n = len(scores["forgotten"])
+            examples = [known[uid] for uid in scores["forgotten"].uids if uid in known]
+            if len({choice for e in examples for choice in e.choices}) > n / 10:
+                continue
+            for phase, of_phase in scores.items():
+                if gone := [uid for uid in of_phase.uids if uid not in known]:
+                    raise other_data(
+                        f"answers of {runs[phase].checkpoint}",
+                        "questions that the task has",
+                        f"{len(gone)} others, first {gone[0]!r}",
+                    )
+            row = {"model": model, "eval_task": task, "seed": seed, "n": n}
+            _, row["true_share"] = _commonest([e.choices[e.label] for e in examples])
+            for phase, of_phase in scores.items():
+                given = zip(of_phase.uids, predictions(of_phase), strict=True)
+                answer, share = _commonest([known[uid].choices[i] for uid, i in given])
+                row |= {f"{phase}_answer": answer, f"{phase}_share": share}
+            rows.append(row)
+    of_phases = [f"{phase}_{what}" for phase in PHASES for what in ("answer", "share")]
+    return pd.DataFrame(rows, columns=["model", "eval_task", "seed", "n", "true_share", *of_phases])
+
+
+def _commonest(answers: Sequence[str]) -> tuple[str, float]:
+    ((answer, count),) = Counter(answers).most_common(1)
+    return answer, count / len(answers)
+
+
+BEHAVIOUR_MARKS = {
+    BEHAVIOURS[0]: ("o", GREEN),
+    BEHAVIOURS[1]: ("s", ORANGE),
+    BEHAVIOURS[2]: ("D", PURPLE),
+    BEHAVIOURS[3]: ("x", GREY),
+}
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Figure 2: accuracy before, after fine-tuning and after forgetting, and the forget gap.
+
+    table: from `fig2.table`, of one model and one size of the forgetting set
+    """
+    measures = with_intervals([*ACCURACY_MARKS, "forget_gap"])
+    require_columns(table, [*measures, "behaviour", "eval_task", "n"])
+    if table["eval_task"].duplicated().any():
+        raise InputError(
+            "table of Figure 2",
+            expected="one row a task",
+            found=f"several for {sorted(table.loc[table['eval_task'].duplicated(), 'eval_task'])}",
+            do='Pass the results of one size: studies.load_results(study, "own").',
+        )
+    rows = readable(table).sort_values("forgotten").reset_index(drop=True)
+    y = np.arange(len(rows))
+    with style(rows["eval_task"]):
+        figure = Figure(figsize=(TEXT_WIDTH, 1.35 + 0.27 * len(rows)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.5, 1])
+        offsets = np.linspace(0.27, -0.27, len(ACCURACY_MARKS))
+        for (column, mark), offset in zip(ACCURACY_MARKS.items(), offsets, strict=True):
+            label, marker, colour, filled = mark
+            draw_intervals(left, rows, column, y + offset, label, marker, colour, filled)
+        for name, (marker, colour) in BEHAVIOUR_MARKS.items():
+            of_kind = rows["behaviour"] == name
+            if of_kind.any():
+                draw_intervals(
+                    right, rows[of_kind], "forget_gap", y[of_kind], name, marker, colour, True
+                )
+        say_where_nothing(left, rows[[*ACCURACY_MARKS]], "no accuracy is known")
+        say_where_nothing(right, rows["forget_gap"], "undefined")
+        left.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+        right.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+        left.set_yticks(
+            y, [f"{t} ({n})" for t, n in zip(rows["eval_task"], rows["n"], strict=True)]
+        )
+        left.set_ylim(-0.6, len(rows) - 0.4)
+        left.set_xlabel("accuracy (dashed: chance)")
+        right.set_xlabel("forget gap")
+        left.set_ylabel("task (test examples)")
+        for axes, columns in ((left, 2), (right, 1)):
+            axes.legend(
+                loc="lower center",
+                bbox_to_anchor=(0.5, 1.0),
+                ncols=columns,
+                frameon=False,
+                handletextpad=0.2,
+                columnspacing=1.0,
+            )
+            axes.grid(axis="y", visible=False)
+            sns.despine(ax=axes, left=True)
+    return figure
+
+
+def draw_control(table: pd.DataFrame) -> Figure:
+    """Figure 2's control: accuracy after a second phase on random and on true labels.
+
+    table: from `fig2.control_table`, of one model
+    """
+    marks = ACCURACY_MARKS | {
+        "again": ("after true labels again", "s", GREEN, True),
+        "forgotten": ("after random labels", *ACCURACY_MARKS["forgotten"][1:]),
+    }
+    columns = ["tuned", "again", "forgotten"]
+    require_columns(table, ["eval_task", "n", *with_intervals(columns)])
+    rows = readable(table).sort_values("forgotten").reset_index(drop=True)
+    y = np.arange(len(rows))
+    with style(rows["eval_task"]):
+        figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.24 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for name, offset in zip(columns, (0.25, 0.0, -0.25), strict=True):
+            draw_intervals(axes, rows, name, y + offset, *marks[name])
+        say_where_nothing(axes, rows[columns], "no accuracy is known")
+        axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+        axes.set_yticks(
+            y, [f"{t} ({n})" for t, n in zip(rows["eval_task"], rows["n"], strict=True)]
+        )
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("accuracy on the test set (dashed: chance)")
+        axes.set_ylabel("task (test examples)")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
+        axes.grid(axis="y", visible=False)
+        sns.despine(ax=axes, left=True)
+    return figure

@@ -1,0 +1,169 @@
+"""Figure 3: what forgetting one task does to every other, as a matrix and a summary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+
+from forgetlib.figures import crossanalysis
+from forgetlib.figures.crosstask import CrossTask, cross_table
+from forgetlib.figures.matrix import (
+    draw_matrix,
+    families_of,
+    family_strip,
+    legend,
+    name_length,
+    ratio_bar,
+    tree,
+)
+from forgetlib.figures.style import (
+    BLACK,
+    BLUE,
+    SMALL,
+    TEXT_WIDTH,
+    VERMILION,
+    draw_intervals,
+    family_handles,
+    readable,
+    require_columns,
+    require_rows,
+    say_where_nothing,
+    style,
+    with_intervals,
+)
+
+table = cross_table  # one row a pair of tasks: `crosstask.cross_table`
+
+
+def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
+    """Figures 3 and 8: the forget ratio of each task after the labels of each task.
+
+    described: the family of every task, from `tasks.describe`
+
+    Rows and columns are sorted by UPGMA trees of their own. Framed: a task's own labels. Italics:
+    the 95 % interval includes 0; where there is room, it stands below the value. Hatched: tasks
+    whose ratio is undefined.
+    """
+    cross, described = readable(cross), readable(described)
+    ratio, n_tasks = cross.forget_ratio, len(cross.tasks)
+    rows, row_tree = crossanalysis.upgma(ratio)
+    columns, column_tree = crossanalysis.upgma(ratio.T)
+    cell = float(np.clip(3.6 / n_tasks, 0.185, 0.5))  # inches
+    families = families_of(cross.tasks, described)
+    with style(cross.tasks, families.values()):
+        figure = Figure(
+            figsize=(TEXT_WIDTH, 1.65 + cell * n_tasks + name_length(cross.tasks)),
+            layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0),
+        )
+        grid = figure.add_gridspec(
+            4, 3, height_ratios=[0.3, cell * n_tasks, 0.12, 0.12], width_ratios=[0.13, 3.6, 0.3]
+        )
+        heat = figure.add_subplot(grid[1, 1])
+        image = draw_matrix(heat, cross, rows, columns)
+        strips = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[2, 1])
+        tree(figure.add_subplot(grid[0, 1]), column_tree, len(columns), "top")
+        tree(figure.add_subplot(grid[1, 2]), row_tree, len(rows), "right")
+        size = 6.5 if n_tasks > 12 else 7.5
+        names = [f"{cross.tasks[i]} ({cross.n[i]})" for i in rows]
+        family_strip(strips[0], [families[cross.tasks[i]] for i in rows], vertical=True)
+        family_strip(strips[1], [families[cross.tasks[i]] for i in columns], vertical=False)
+        strips[0].set_yticks(range(n_tasks), names, fontsize=size)
+        strips[0].set_ylabel("evaluated task (test examples)")
+        labels = [cross.tasks[i] for i in columns]
+        strips[1].set_xticks(range(n_tasks), labels, fontsize=size, rotation=90)
+        strips[1].set_xlabel(f"task trained on with {cross.condition} labels")
+        ratio_bar(figure.add_subplot(grid[3, 1]), image, cross.condition)
+        frame = Patch(fill=False, edgecolor=BLACK, linewidth=1.2, label="own labels")
+        handles = family_handles(families.values(), letters=True)
+        legend(figure, [*handles, frame], "outside lower center")
+    return figure
+
+
+def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> Figure:
+    """Figure 3, beside the matrix: what its variance is due to, and own against other labels.
+
+    shares: from `crossanalysis.variance_shares`
+    own: from `crossanalysis.own_against_others`. The best other task is named for its ratio on all
+        data, so that its ratio flatters it; the difference in accuracy is measured on other data
+        than it was picked on.
+
+    The shares' intervals are over examples, and those of the differences speak of these runs.
+    """
+    require_columns(shares, ["source", "share", "share_low", "share_high"])
+    columns = ["eval_task", "own", "best_other", "best_other_ratio", "picked_on"]
+    require_columns(own, [*columns, *with_intervals(["difference"])])
+    do = "Pass crossanalysis.own_against_others(...) of this matrix."
+    named = [*own["eval_task"], *own["best_other"].dropna()]
+    require_rows(pd.DataFrame({"eval_task": cross.tasks}), "eval_task", named, do)
+    rows = readable(own).sort_values("difference", na_position="first").reset_index(drop=True)
+    cross = readable(cross)
+    cells = table(cross).set_index(["eval_task", "forget_task"])
+    y, top = np.arange(len(rows)), np.arange(len(shares))[::-1]
+    heights = [0.19 * len(shares), 0.21 * len(rows)]
+    with style(cross.tasks):
+        figure = Figure(
+            figsize=(TEXT_WIDTH, 1.9 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.05)
+        )
+        grid = figure.add_gridspec(2, 2, height_ratios=heights, width_ratios=[1.25, 1])
+        above = figure.add_subplot(grid[0, :])
+        draw_intervals(above, shares, "share", top, "", "o", BLACK, True)
+        why = "undefined: it takes two tasks with something to forget, and ratios that differ"
+        say_where_nothing(above, shares["share"], why)
+        above.set_yticks(top, [*shares["source"]])
+        above.set_ylim(-0.6, len(top) - 0.4)
+        size = f"{int(cross.defined.sum())} × {len(cross.tasks)} pairs"
+        above.set_xlabel(f"share of the forget ratio's variance ({size})")
+        left = figure.add_subplot(grid[1, 0])
+        right = figure.add_subplot(grid[1, 1], sharey=left)
+        for partner, label, marker, colour, offset in (
+            ("eval_task", "own labels", "D", VERMILION, 0.16),
+            ("best_other", "best other task's", "o", BLUE, -0.16),
+        ):
+            known = (rows[partner].notna() & rows["own"].notna()).to_numpy()
+            pairs = list(zip(rows["eval_task"][known], rows[partner][known], strict=True))
+            found = cells.loc[pairs]
+            draw_intervals(
+                left, found, "forget_ratio", y[known] + offset, label, marker, colour, True
+            )
+        alone = len(cross.tasks) == 1 and bool(cross.defined[0])
+        for line in y[rows["best_other"].isna()]:
+            (right if alone else left).annotate(
+                "no other task" if alone else "nothing to forget",
+                (0.02, line),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=SMALL,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
+        draw_intervals(right, rows, "difference", y, "", "o", BLACK, True)
+        n = dict(zip(cross.tasks, cross.n, strict=True))
+        left.set_yticks(y, [f"{task} ({n[task]})" for task in rows["eval_task"]])
+        left.set_ylim(-0.6, len(rows) - 0.4)
+        left.set_ylabel("evaluated task (n)")
+        left.set_xlabel("forget ratio")
+        left.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1),
+            ncols=2,
+            frameon=False,
+            handletextpad=0.1,
+            columnspacing=0.8,
+        )
+        picked_on = f"of these runs, picked on\n{own['picked_on'].iloc[0]}"
+        above_0 = "(above 0: the other forgets more)"
+        right.set_xlabel(f"accuracy: own − best other\n{picked_on}\n{above_0}")
+        right.tick_params(labelleft=False)
+        names = right.secondary_yaxis("right")
+        names.set_yticks(y, rows["best_other"].fillna(""))
+        names.tick_params(length=0)
+        names.set_ylabel("best other task")
+        for axes in (above, left, right):
+            axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+            axes.grid(axis="y", visible=False)
+            sns.despine(ax=axes, left=True)
+        names.spines[:].set_visible(False)
+    return figure

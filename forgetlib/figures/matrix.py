@@ -1,0 +1,232 @@
+"""Matrices of tasks: cells, trees, strips of families, and their legends (Figures 3, 8 and 9)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from scipy.cluster.hierarchy import dendrogram
+
+from forgetlib.errors import InputError
+from forgetlib.figures.crosstask import CrossTask, cross_table
+from forgetlib.figures.style import (
+    BLACK,
+    BLUE,
+    FAMILY_COLOURS,
+    GREY,
+    SMALL,
+    VERMILION,
+    family_letters,
+    require_columns,
+)
+
+# Blue where the model got better, white where it forgot nothing, vermilion where it is at chance,
+# and darker where it is below. Lighter is less at any point above 0, in print without colour too.
+RATIO_LIMITS = (-0.5, 1.5)
+RATIO_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
+    "forget ratio",
+    [(0, BLUE), (0.25, "#ffffff"), (0.5, "#f6b26b"), (0.75, VERMILION), (1, "#451c00")],
+)
+LEAST_CELL = 12  # points, the width that two digits need
+ALL_FORGOTTEN = {"random": "at chance", "flipped": "inverted"}  # what a ratio of 1 means
+
+
+def draw_matrix(
+    axes: Axes,
+    cross: CrossTask,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    *,
+    width: float = 3.55,
+) -> AxesImage:
+    """One cross-task matrix in this order of rows and columns; `width` inches tell what fits."""
+    table = cross_table(cross).set_index(["eval_task", "forget_task"])
+    n_tasks = len(cross.tasks)
+    ratio = cross.forget_ratio[np.ix_(rows, columns)]
+    with np.errstate(invalid="ignore"):
+        image = axes.imshow(
+            ratio, cmap=RATIO_COLOURS, vmin=RATIO_LIMITS[0], vmax=RATIO_LIMITS[1], aspect="auto"
+        )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    room = 72 * width / n_tasks  # points a cell
+    for y, evaluated in enumerate(rows):
+        if not cross.defined[evaluated]:
+            axes.add_patch(
+                Rectangle(
+                    (-0.5, y - 0.5), n_tasks, 1, facecolor="#eeeeee", edgecolor=GREY, hatch="////"
+                )
+            )
+            axes.text(
+                (n_tasks - 1) / 2,
+                y,
+                "nothing to forget",
+                ha="center",
+                va="center",
+                fontsize=SMALL,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+                zorder=4,
+            )
+        for x, forgotten in enumerate(columns):
+            if evaluated == forgotten:
+                axes.add_patch(
+                    Rectangle(
+                        (x - 0.5, y - 0.5),
+                        1,
+                        1,
+                        fill=False,
+                        edgecolor=BLACK,
+                        linewidth=1.2 if room > LEAST_CELL else 0.7,
+                        zorder=3,
+                    )
+                )
+            if not np.isfinite(ratio[y, x]) or room < LEAST_CELL:
+                continue
+            row = table.loc[(cross.tasks[evaluated], cross.tasks[forgotten])]
+            low, high = row["forget_ratio_low"], row["forget_ratio_high"]
+            interval = room > 40 and np.isfinite(low)
+            colour = _readable_on(image.cmap(image.norm(ratio[y, x])))
+            text: dict[str, Any] = {"ha": "center", "color": colour}
+            if not (low > 0 or high < 0):
+                text |= {"alpha": 0.7, "style": "italic"}
+            axes.text(
+                x,
+                y - (0.03 if interval else 0),
+                two_digits(ratio[y, x]),
+                va="bottom" if interval else "center_baseline",
+                fontsize=6 if room < 20 else 7.5,
+                **text,
+            )
+            if interval:
+                bounds = f"{two_digits(low)}, {two_digits(high)}"
+                axes.text(x, y + 0.06, bounds, va="top", fontsize=6, **text)
+    return image
+
+
+def name_length(names: Sequence[str]) -> float:
+    """Inches that the longest name takes, as the label of a row or column."""
+    return max(map(len, names)) * 0.6 * SMALL / 72
+
+
+def _readable_on(colour: Any) -> str:
+    """White or black, whichever the colour's luminance leaves readable (WCAG's weights)."""
+    red, green, blue = mpl.colors.to_rgb(colour)
+    return "white" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.2 else BLACK
+
+
+def two_digits(value: float) -> str:
+    """ ".87", "1.2", "-.05": what fits into a small cell."""
+    if abs(value) >= 0.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}".replace("0.", ".").replace("-.00", ".00")
+
+
+def tree(axes: Axes, tree: np.ndarray, n_leaves: int, side: str) -> None:
+    """A UPGMA tree beside a matrix, whose first rows (or columns) are its leaves."""
+    axes.set_axis_off()
+    if len(tree):
+        drawn = dendrogram(tree, no_plot=True)
+        for at, height in zip(drawn["icoord"], drawn["dcoord"], strict=True):
+            leaves = (np.array(at) - 5) / 10  # SciPy puts leaves at 5, 15, 25, ...
+            ends = (leaves, height) if side == "top" else (height, leaves)
+            axes.plot(*ends, color=BLACK, linewidth=0.7)
+    if side == "top":
+        axes.set_xlim(-0.5, n_leaves - 0.5)
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_ylim(n_leaves - 0.5, -0.5)
+        axes.set_xlim(left=0)
+
+
+def families_of(tasks: Sequence[str], described: pd.DataFrame) -> dict[str, str]:
+    require_columns(described, ["eval_task", "family"])
+    families = dict(zip(described["eval_task"], described["family"], strict=True))
+    if unknown := [task for task in tasks if task not in families]:
+        raise InputError(
+            "families of the tasks",
+            expected=f"one for {', '.join(unknown)}",
+            found=f"those of {', '.join(families)}",
+            do="Pass tasks.describe(...) of all tasks.",
+        )
+    return {task: families[task] for task in tasks}
+
+
+def family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> None:
+    """A cell in its family's colour, and with its letter, for each task."""
+    letters = family_letters(families)
+    for i, family in enumerate(families):
+        colour = FAMILY_COLOURS.get(family, GREY)
+        corner, middle = ((0, i - 0.5), (0.5, i)) if vertical else ((i - 0.5, 0), (i, 0.5))
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=0.6))
+        axes.text(
+            middle[0],
+            middle[1],
+            letters[family],
+            ha="center",
+            va="center_baseline",
+            fontsize=6,
+            color=_readable_on(colour),
+        )
+    along, across = (axes.set_ylim, axes.set_xlim) if vertical else (axes.set_xlim, axes.set_ylim)
+    along((len(families) - 0.5, -0.5) if vertical else (-0.5, len(families) - 0.5))
+    across(0, 1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def ratio_bar(axes: Axes, image: AxesImage, condition: str, *, values: bool = True) -> None:
+    """The colours of a forget ratio, with what 0 and 1 mean; and, of written values, italics."""
+    bar = axes.figure.colorbar(image, cax=axes, orientation="horizontal", extend="both")
+    bar.outline.set_visible(False)
+    bar.set_ticks(
+        [-0.5, 0, 0.5, 1, 1.5],
+        labels=["−0.5", "0: nothing", "0.5", f"1: {ALL_FORGOTTEN[condition]}", "1.5"],
+    )
+    if values:
+        bar.set_label("italics: the 95 % interval includes 0", fontsize=SMALL)
+    axes.annotate(
+        "forget ratio",
+        (0, 0.5),
+        xytext=(-18, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        in_layout=False,  # the matrix stays as wide as it is
+    )
+
+
+Place = Literal["outside upper center", "outside lower center"]
+
+
+def legend(figure: Figure, handles: Sequence[Artist], place: Place) -> None:
+    figure.legend(
+        handles=handles,
+        loc=place,
+        ncols=min(len(handles), 4),
+        frameon=False,
+        handlelength=1,
+        handleheight=1,
+        handletextpad=0.4,
+        columnspacing=1.2,
+    )
+
+
+def undefined_note(figure: Figure, tasks: Sequence[str]) -> None:
+    if tasks:
+        note = f"Not drawn, as there was nothing to forget: {', '.join(tasks)}."
+        figure.supxlabel(textwrap.fill(note, 110), fontsize=SMALL)

@@ -1,0 +1,375 @@
+"""What the figures share: the style, colours, marks of intervals, names beside points, saving.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; marks differ in shape too.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
+from pandas.api.types import is_numeric_dtype
+
+from forgetlib.errors import InputError
+from forgetlib.figures import intervals
+from forgetlib.figures.crosstask import CrossTask
+from forgetlib.files import replacing
+from forgetlib.metrics import CHANCE
+from forgetlib.runs.grid import Study, figures_dir
+from forgetlib.runs.results import data_note
+
+OWN_FONT = "sans-serif"  # the first of seaborn's that is installed
+TEXT_WIDTH = 5.5  # inches, the width of a COLM page's text
+SMALL = 6.5  # points, of text inside a panel
+BLACK, GREY = "#000000", "#8c8c8c"
+BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
+GREEN, PURPLE = "#009E73", "#CC79A7"
+DARK_GREY, LIGHT = "#595959", "#bfbfbf"
+ACCURACY_MARKS = {  # column: (legend, marker, colour, filled)
+    "base": ("pre-trained", "o", GREY, False),
+    "tuned": ("fine-tuned, test set", "o", BLUE, True),
+    "forgotten": ("after forgetting, test set", "D", VERMILION, True),
+    "forgetting_set": ("after forgetting, forgetting set", "x", BLACK, True),
+}
+FAMILY_COLOURS = {  # of tasks; any other family is grey
+    "commonsense": ORANGE,
+    "science": BLUE,
+    "knowledge": "#56B4E9",
+    "reading": GREEN,
+    "math": "#F0E442",
+    "toxicity": VERMILION,
+    "language understanding": PURPLE,
+    "reasoning": DARK_GREY,
+    "programming": "#882255",
+    "synthetic": GREY,
+}
+
+
+def font_of(character: str) -> str | None:
+    """The installed font that draws a character: OWN_FONT where it can; None where none can."""
+    if not character.isprintable():
+        return None
+    if ord(character) in _characters_of(mpl.font_manager.findfont(_own_font())):
+        return OWN_FONT
+    return _other_fonts().get(ord(character))
+
+
+def _own_font() -> FontProperties:
+    return FontProperties(family=sns.axes_style("whitegrid")["font.sans-serif"])
+
+
+@cache
+def _characters_of(path: str) -> frozenset[int]:
+    return frozenset(mpl.font_manager.get_font(path).get_charmap())
+
+
+@cache
+def _other_fonts() -> dict[int, str]:
+    """The first installed font, sans-serif ones before others, for every character that one has."""
+    found: dict[int, str] = {}
+    fonts = mpl.font_manager.fontManager.ttflist
+    families = {font.name for font in fonts if (font.style, font.weight) == ("normal", 400)}
+    for family in sorted(families, key=lambda name: ("sans" not in name.lower(), name)):
+        if "lastresort" not in family.lower().replace(" ", ""):  # which has a box for each
+            path = mpl.font_manager.findfont(FontProperties(family=family))
+            for character in mpl.font_manager.get_font(path).get_charmap():
+                found.setdefault(character, family)
+    return found
+
+
+def readable(shown: Any) -> Any:
+    """The same text, or the table or matrix with its names, in characters that can be drawn.
+
+    Where no installed font has one, its escape stands in its place, as \\u4efb; else it would be a
+    box. White space of any kind is a space.
+    """
+    if isinstance(shown, str):
+        return "".join(map(_drawable, shown))
+    if isinstance(shown, CrossTask):
+        names = tuple(readable(task) for task in shown.tasks)
+        return replace(shown, tasks=names, model=readable(shown.model))
+    texts = [c for c in shown if not is_numeric_dtype(shown[c])]
+    return shown.assign(
+        **{c: [readable(x) if isinstance(x, str) else x for x in shown[c]] for c in texts}
+    )
+
+
+def _drawable(character: str) -> str:
+    if character.isspace():
+        return " "
+    return character if font_of(character) else character.encode("unicode_escape").decode()
+
+
+@contextmanager
+def style(*names: Iterable[str]) -> Iterator[None]:
+    """The package's look, for the block only: no global setting changes.
+
+    names: texts to be drawn, for which other fonts stand in where the look's own lacks a character
+    """
+    fonts = {font_of(character) for texts in names for text in texts for character in set(text)}
+    settings = sns.axes_style("whitegrid") | sns.plotting_context("paper")
+    settings |= {
+        "font.size": 8,
+        "axes.labelsize": 8,
+        "axes.titlesize": 8,
+        "xtick.labelsize": 7.5,
+        "ytick.labelsize": 7.5,
+        "legend.fontsize": 7.5,
+        "grid.color": "#e6e6e6",
+        "grid.linewidth": 0.6,
+        "axes.edgecolor": GREY,
+        "font.family": [OWN_FONT, *sorted(font for font in fonts - {OWN_FONT} if font)],
+        "text.parse_math": False,  # a name's dollars and underscores are no mathematics
+        "pdf.fonttype": 42,  # text stays text in the PDF
+        "savefig.dpi": 200,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Path]:
+    """Write a figure as PDF and PNG, and its data as CSV, to the study's folder.
+
+    Below it stands what has to be said of the study's data (`studies.data_note`).
+    """
+    page = None  # the figure's own
+    if note := data_note(study):
+        # Below the figure, whose layout stays as it is: the page grows.
+        lines = textwrap.wrap(readable(note), 105)
+        width, height = figure.get_size_inches()
+        page = Bbox([[0, -0.12 * len(lines) - 0.06], [width, height]])
+        with style(lines):
+            figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=SMALL, color=DARK_GREY)
+        own_dpi = figure.dpi
+        with style():  # texts have another width at another resolution
+            figure.dpi = mpl.rcParams["savefig.dpi"]
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # as it is now
+        figure.dpi = own_dpi
+        for legend in figure.legends:  # which would go with the edge of the page
+            legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    written = []
+    for ending in ("pdf", "png", "csv"):
+        path = figures_dir(study) / f"{name}.{ending}"
+        with replacing(path) as partial:
+            if ending == "csv":
+                data.to_csv(partial, index=False, float_format="%.6g")
+            else:
+                # Without the date, the same numbers give the same file.
+                metadata = {"CreationDate": None} if ending == "pdf" else None
+                with style():
+                    figure.savefig(partial, format=ending, metadata=metadata, bbox_inches=page)
+        written.append(path)
+    return written
+
+
+def require_columns(table: pd.DataFrame, columns: list[str]) -> None:
+    """Raise InputError where the table has not these columns, no rows, or several models."""
+    do = "Pass the table that this figure's docstring names."
+    intervals.require_columns("the figure's table", table, columns, do)
+    if table.empty:
+        raise InputError("the figure's table", expected="rows", found="none", do=do)
+    if "model" in table and len(set(table["model"])) > 1:
+        raise InputError(
+            "the figure's table",
+            expected="one model",
+            found=sorted(set(table["model"])),
+            do="Draw one figure a model: table[table['model'] == ...].",
+        )
+
+
+def require_rows(table: pd.DataFrame, column: str, values: Iterable[str], do: str) -> None:
+    """Raise InputError where the table has no row with one of these values in the column."""
+    intervals.require_columns("the figure's table", table, [column], do)
+    if missing := [value for value in values if value not in set(table[column])]:
+        raise InputError(
+            "the figure's tables",
+            expected=f"{column} {', '.join(missing)} in each",
+            found=", ".join(map(str, dict.fromkeys(table[column]))) or "none in one of them",
+            do=do,
+        )
+
+
+def say_where_nothing(axes: Axes, values: object, why: str) -> None:
+    """Write into a panel why it is empty, where none of the values is a number."""
+    if not np.isfinite(np.asarray(values, float)).any():
+        axes.text(
+            *(0.5, 0.5, why),
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            fontsize=SMALL,
+            color=DARK_GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
+
+
+def with_intervals(measures: Iterable[str]) -> list[str]:
+    """The columns of the measures and of the ends of their intervals."""
+    return [f"{m}{end}" for m in measures for end in ("", "_low", "_high")]
+
+
+def error_bar(values: np.ndarray) -> np.ndarray | None:
+    """(2, 1) lengths of an error bar for (3,) value, low, high; None where there is no interval."""
+    if not np.isfinite(values).all():
+        return None
+    return np.clip([[values[0] - values[1]], [values[2] - values[0]]], 0, None)
+
+
+def estimate_text(row: pd.Series, measure: str) -> str:
+    """Value and interval as text: 0.12 [-0.30, 0.51], with a minus as wide as a plus."""
+    value, low, high = (float(row[c]) for c in with_intervals([measure]))
+    if not np.isfinite(value):
+        return "undefined"
+    interval = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low + high) else "(no interval)"
+    return f"{value:.2f} {interval}".replace("-", "−")
+
+
+def count_text(numbers: pd.Series) -> str:
+    """One number, or the smallest and the largest: "4 to 6"."""
+    low, high = numbers.min(), numbers.max()
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def draw_intervals(
+    axes: Axes,
+    rows: pd.DataFrame,
+    column: str,
+    y: np.ndarray,
+    label: str,
+    marker: str,
+    colour: str,
+    filled: bool,
+) -> None:
+    """Points with their 95 % intervals, one row of the table each."""
+    x = rows[column].to_numpy()
+    low, high = rows[f"{column}_low"].to_numpy(), rows[f"{column}_high"].to_numpy()
+    axes.errorbar(
+        x,
+        y,
+        # A percentile interval can leave out the estimate; a bar cannot have negative length.
+        xerr=np.stack([np.clip(x - low, 0, None), np.clip(high - x, 0, None)]),
+        fmt=marker,
+        color=colour,
+        markerfacecolor=colour if filled else "white",
+        markersize=4,
+        linewidth=1.0,
+        label=label,
+    )
+
+
+def family_letters(families: Iterable[str]) -> dict[str, str]:
+    """A letter for each family, in the legend's order: the first of its name that is still free."""
+    found, letters = set(families), dict[str, str]()
+    known = [f for f in FAMILY_COLOURS if f in found]
+    for family in [*known, *sorted(found - set(known))]:
+        name = family.upper()
+        letters[family] = next((x for x in name if x not in letters.values()), name[0])
+    return letters
+
+
+def family_handles(families: Iterable[str], *, letters: bool) -> list[Artist]:
+    """A legend's entries for these families, with the letter that the strips have."""
+    return [
+        Patch(color=FAMILY_COLOURS.get(f, GREY), label=f"{letter}: {f}" if letters else f)
+        for f, letter in family_letters(families).items()
+    ]
+
+
+def panel_grid(n: int, most: int) -> tuple[int, int]:
+    """Rows and columns of n panels, at most so many a row, with rows of about the same length."""
+    n_rows = -(-n // most)
+    return n_rows, -(-n // max(n_rows, 1))
+
+
+def used_panels(panels: np.ndarray, n: int) -> Iterator[Axes]:
+    """The first n of shared axes; the others vanish, and those above them get their tick labels."""
+    for axes in panels.flat[n:]:
+        axes.set_visible(False)
+    for axes in panels.flat[max(n - panels.shape[1], 0) : n]:
+        axes.tick_params(labelbottom=True)
+    return iter(panels.flat[:n])
+
+
+def name_points(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
+    """Write each point's name beside it, where it covers no other name and no point.
+
+    Every name tries places around its point and takes the one that covers least and is nearest;
+    in several rounds, as the best place depends on the others'. The figure must be laid out.
+
+    x, y: (n, 3) value, low and high
+    """
+    pixels = axes.figure.dpi / 72  # a point in pixels
+    points, lows, highs = (
+        axes.transData.transform(np.column_stack([x[:, i], y[:, i]])) for i in range(3)
+    )
+    texts = [axes.text(0, 0, name, fontsize=SMALL) for name in names]
+    sizes = np.array([t.get_window_extent().size for t in texts]).reshape(-1, 2)
+    for text in texts:
+        text.remove()
+    frame = np.array(axes.get_window_extent().extents)
+    marks = [np.hstack([points - 3.5 * pixels, points + 3.5 * pixels])]
+    for along in (np.array([1, 0]), np.array([0, 1])):  # a bar is as thick as half a point
+        ends = (np.where(along, end, points) for end in (lows - pixels / 4, highs + pixels / 4))
+        low, high = ends
+        marks.append(np.hstack([low - (1 - along) * pixels / 4, high + (1 - along) * pixels / 4]))
+    gaps = np.array([5, 8, 12, 17, 24, 32, 42]) * pixels
+    angles = np.arange(16) * np.pi / 8
+    around = np.round(np.stack([np.cos(angles), np.sin(angles)], axis=1), 3)
+    steps = (gaps[:, None, None] * around).reshape(-1, 2)
+    towards = np.tile(np.sign(around), (len(gaps), 1))
+    boxes = np.full((len(names), 4), np.nan)  # left, bottom, right, top
+    for _ in range(5):
+        for i, size in enumerate(sizes):
+            centres = points[i] + steps + towards * size / 2
+            tried = np.hstack([centres - size / 2, centres + size / 2])
+            taken = np.vstack([*marks, np.delete(boxes, i, axis=0)])
+            cost = _overlap(tried, taken) + 3 * (size.prod() - _overlap(tried, frame[None]))
+            boxes[i] = tried[np.argmin(cost + 2 * np.hypot(*steps.T))]
+    for name, point, box in zip(names, points, boxes, strict=True):
+        centre = (box[:2] + box[2:]) / 2
+        far = np.hypot(*(np.clip(point, box[:2], box[2:]) - point)) > 6.5 * pixels
+        axes.annotate(
+            name,
+            tuple(axes.transData.inverted().transform(point)),
+            tuple((centre - point) / pixels),
+            textcoords="offset points",
+            fontsize=SMALL,
+            ha="center",
+            va="center",
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.2},
+            arrowprops={"arrowstyle": "-", "color": BLACK, "linewidth": 0.4} if far else None,
+        ).set_in_layout(False)
+
+
+def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n,) area of each of (n, 4) boxes that (m, 4) others cover, each counted for itself."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    return np.nansum(np.clip(high - low, 0, None).prod(-1), axis=1)
+
+
+def with_margin(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.nanmin(values, initial=CHANCE), np.nanmax(values, initial=CHANCE)
+    margin = 0.05 * max(high - low, 0.1)  # all may be at chance
+    return float(low - margin), float(high + margin)
+
+
+def stacked(figure: Figure, heights: list[float]) -> list[SubFigure]:
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
+    return list(parts[:, 0])

@@ -1,0 +1,1 @@
+"""What is done to weights: methods, the labels that they train towards, and the training loop."""

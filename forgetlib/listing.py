@@ -1,0 +1,124 @@
+"""What there is: studies, tasks, models, methods and measurements, with what is stored."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from forgetlib.data import tasks, views
+from forgetlib.errors import InputError
+from forgetlib.forgetting.base import methods
+from forgetlib.models import catalogue
+from forgetlib.runs.grid import SECTIONS, Study, open_store
+from forgetlib.runs.rows import describe
+from forgetlib.studies import STUDIES, study
+
+KINDS = ("studies", "tasks", "models", "methods", "measurements")
+
+
+def of(what: str) -> str:
+    """Return a table, as text, of one of `KINDS`, of a study's checkpoints, or "" for all kinds.
+
+    InputError where it is neither.
+    """
+    if what == "":
+        return "\n\n".join(f"{kind}\n{of(kind)}" for kind in KINDS)
+    tables = {
+        "studies": of_studies,
+        "tasks": of_tasks,
+        "models": of_models,
+        "methods": of_methods,
+        "measurements": of_measurements,
+    }
+    if what in tables:
+        return _text(tables[what]())
+    if what in STUDIES or what.endswith(".py"):
+        return _text(of_study(study(what)))
+    raise InputError(
+        "list",
+        expected=f"one of {', '.join(KINDS)}, or a study: {', '.join(STUDIES)}, or a file",
+        found=repr(what),
+        do="Correct the name, or leave it out.",
+    )
+
+
+def of_studies() -> pd.DataFrame:
+    """List the named studies: jobs, and how many of each section are stored."""
+    rows = []
+    for chosen in STUDIES.values():
+        store = open_store(chosen, any_content=True)
+        row = {"study": chosen.name, "description": chosen.description}
+        for section in SECTIONS:
+            jobs = chosen.jobs(section)
+            row[section] = f"{sum(map(store.has, jobs))}/{len(jobs)}" if jobs else "-"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def of_study(chosen: Study) -> pd.DataFrame:
+    """List a study's jobs: the checkpoint's id and history, what is asked, and what is stored."""
+    store = open_store(chosen, any_content=True)
+    return pd.DataFrame(
+        {
+            "checkpoint": job.checkpoint.id,
+            "history": str(job),
+            "stored": f"{len(job.measurements) - len(store.missing(job))}/{len(job.measurements)}",
+            "measurements": ", ".join(map(str, job.measurements)),
+        }
+        for job in chosen.jobs()
+    )
+
+
+def of_tasks() -> pd.DataFrame:
+    """List the tasks by suite."""
+    suites = {name: set(tasks.suite(name)) for name in tasks.SUITES}
+    names = dict.fromkeys(t for of_suite in map(tasks.suite, suites) for t in of_suite)
+    return pd.DataFrame(
+        {
+            "task": name,
+            "family": tasks.get(name).family,
+            "answers": tasks.get(name).answer_format,
+            "harness": tasks.get(name).harness or "-",
+            "suites": " ".join(s for s, of_suite in suites.items() if name in of_suite),
+        }
+        for name in names
+    )
+
+
+def of_models() -> pd.DataFrame:
+    """List the embedded models: size of the download, origin and licence."""
+    return pd.DataFrame(
+        {
+            "model": model.name,
+            "MB": round(model.gguf_bytes / 1e6),
+            "origin": model.origin,
+            "licence": model.licence,
+        }
+        for model in catalogue.MODELS
+    )
+
+
+def of_methods() -> pd.DataFrame:
+    """List the methods, and what each does."""
+    return pd.DataFrame(
+        {"method": name, "what": (cls.__doc__ or "").strip().split("\n")[0]}
+        for name, cls in methods().items()
+    )
+
+
+def of_measurements() -> pd.DataFrame:
+    """List readouts with every stored column, and the views."""
+    table = describe()
+    seen = pd.DataFrame(
+        {"readout": "(view)", "column": name, "type": "", "meaning": ""} for name in views.names()
+    )
+    return pd.concat([table, seen], ignore_index=True)
+
+
+def _text(table: pd.DataFrame) -> str:
+    """Return a table as text, left-aligned, cut to no width: a pager or grep does that."""
+    widths = {c: max(len(c), *(len(str(x)) for x in table[c])) for c in table}
+    lines = ["  ".join(str(c).ljust(widths[c]) for c in table)]
+    for row in table.itertuples(index=False):
+        cells = zip(row, widths.values(), strict=True)
+        lines.append("  ".join(str(x).ljust(width) for x, width in cells))
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,1 @@
+"""What is asked of a checkpoint: scores of both choices, and probes of its hidden states."""

@@ -1,0 +1,20 @@
+"""Ask a model for any readout: the package's own, or one that measures itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from forgetlib.measuring import probing, scoring
+from forgetlib.measuring.base import Asked, HiddenVariance, Probe, Readout, Scores, readout
+
+OWN: dict[str, Callable[[Asked], Readout]] = {
+    Scores.name: lambda asked: scoring.score(asked.lm, asked.questions()),
+    Probe.name: probing.probe,
+    HiddenVariance.name: probing.hidden_variance,
+}
+
+
+def measure(asked: Asked) -> Readout:
+    """Measure what is asked; what is taken in training, the runner has from there."""
+    name = asked.measurement.readout
+    return OWN[name](asked) if name in OWN else readout(name).measure(asked)

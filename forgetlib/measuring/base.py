@@ -1,0 +1,312 @@
+"""What can be measured of a checkpoint: an open set of readouts, each with documented columns.
+
+A readout is a frozen class whose fields are what is stored, `columns` says what each means, and
+`measure` asks a model. To add one, define it where it is imported before it is asked for:
+
+    @dataclass(frozen=True)
+    class Lengths(Readout, name="lengths"):
+        columns = {"tokens": Column(pa.list_(pa.int32()), "(N,) tokens of each prompt")}
+        tokens: np.ndarray
+
+        @classmethod
+        def measure(cls, asked):
+            prompts = [e.prompts[0] for e in asked.questions()]
+            return cls(np.array([len(asked.lm.tokens(p)) for p in prompts], np.int32))
+
+    study("tiny", readouts=["lengths"])
+
+Shapes: N examples, C choices, S recorded training steps, P probed layers, K control probes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+
+from forgetlib.data.base import Example
+from forgetlib.errors import (
+    InputError,
+    require_arrays,
+    require_distinct_uids,
+    require_finite,
+    require_one_of,
+)
+
+if TYPE_CHECKING:
+    from forgetlib.models.lm import LM
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a field of a readout is stored, and what it means.
+
+    type: lists of numbers become arrays, lists of texts become tuples
+    """
+
+    type: pa.DataType
+    meaning: str
+    read_as: str = ""  # NumPy's type in memory, where it is not the stored one
+
+    @cached_property
+    def dtype(self) -> np.dtype | None:
+        """NumPy's type of a list's numbers; None for texts and for what is no list."""
+        inner = self.type
+        while pa.types.is_list(inner):
+            inner = inner.value_type
+        if inner is self.type or pa.types.is_string(inner):
+            return None
+        return np.dtype(self.read_as or inner.to_pandas_dtype())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a readout is asked: a model, and questions of one task, as a view shows them.
+
+    measurement: a `runs.specs.Measurement`
+    load: (split, n) -> the first n questions of this split that fit the model
+    memo: what readouts of one job share, as hidden states
+    """
+
+    lm: LM
+    measurement: Any
+    load: Callable[[str, int], list[Example]]
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+    def questions(self) -> list[Example]:
+        """Return the questions that the measurement is about."""
+        return self.load(self.measurement.split, self.measurement.n)
+
+
+BUILT_IN = ("scores", "dynamics", "probe", "hidden_variance", "loss")  # defined below
+# What a row of the store has beside a readout.
+RESERVED = ("checkpoint", "checkpoint_id", "measurement", "measurement_id", "provenance")
+
+
+class Readout:
+    """What one measurement found. Subclasses are frozen dataclasses with a name.
+
+    columns: by field, how it is stored and what it means
+    in_training: whether it is taken while a checkpoint comes about, and not of its weights
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[Mapping[str, Column]]
+    in_training: ClassVar[bool] = False
+    version: ClassVar[str] = "1"
+    _known: ClassVar[dict[str, type[Readout]]] = {}
+
+    def __init_subclass__(cls, name: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        free = name not in BUILT_IN and name not in RESERVED
+        if not re.fullmatch(r"[a-z]\w*", str(name)) or not (free or cls.__module__ == __name__):
+            raise InputError(
+                f"name of readout {cls.__name__}",
+                expected="a new name of a small letter, then letters, digits, _",
+                found=repr(name),
+                do="Choose another: the stored column is called so too.",
+            )
+        cls.name = name
+        Readout._known[name] = cls  # again, to correct one's own
+
+    @classmethod
+    def measure(cls, asked: Asked) -> Self:
+        """Measure a model. The package's own are measured by `ask`, so that this needs no torch."""
+        raise NotImplementedError(f"{cls.__name__}.measure")
+
+    @classmethod
+    def struct(cls) -> pa.StructType:
+        """Return the columns as Arrow's type."""
+        return pa.struct([(name, column.type) for name, column in cls.columns.items()])
+
+
+def readout(name: str) -> type[Readout]:
+    """Return the class of a readout by its name; InputError where none has it."""
+    require_one_of("readout", name, Readout._known, "Import the file that defines it first.")
+    return Readout._known[name]
+
+
+def readouts() -> tuple[str, ...]:
+    """List the names of all readouts that are known."""
+    return tuple(Readout._known)
+
+
+FIFTH_TO_LAST = 5
+_NUMBERS, _WHOLE, _TEXTS = pa.list_(pa.float32()), pa.list_(pa.int32()), pa.list_(pa.string())
+
+
+@dataclass(frozen=True)
+class Scores(Readout, name="scores"):
+    """Log-likelihoods of every choice of N examples; every statistic is computed from these."""
+
+    columns: ClassVar = {
+        "uids": Column(_TEXTS, "(N,) which examples, <task>/<source's split>/<row>"),
+        "labels": Column(pa.list_(pa.int8()), "(N,) index of the true response", "int64"),
+        "log_likelihoods": Column(
+            pa.list_(_NUMBERS), "(N, C) nats, summed over the tokens of the choice"
+        ),
+        "n_tokens": Column(pa.list_(_WHOLE), "(N, C) tokens of the choice"),
+    }
+
+    uids: tuple[str, ...]
+    log_likelihoods: np.ndarray
+    n_tokens: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        require_arrays(self, "log_likelihoods", "n_tokens", "labels")
+        n, shape = len(self.uids), self.log_likelihoods.shape
+        fits = len(shape) == 2 and shape[0] == n > 0 and shape[1] > 1
+        if not fits or self.n_tokens.shape != shape:
+            raise InputError(
+                "Scores",
+                expected="N >= 1 uids with (N, C) log_likelihoods and n_tokens, C >= 2",
+                found=f"{n} uids, {shape} and {self.n_tokens.shape}",
+                do="Score at least one example, and every choice of it.",
+            )
+        require_distinct_uids("Scores", self.uids)
+        if not np.isfinite(self.log_likelihoods).all():
+            bad = [self.uids[i] for i in np.flatnonzero(~np.isfinite(self.log_likelihoods).all(1))]
+            raise InputError(
+                "Scores.log_likelihoods",
+                expected="finite numbers",
+                found=f"not-a-number or infinity for {len(bad)} of {n}, first {bad[0]!r}",
+                do="The model returned no usable probabilities: check its weights and dtype.",
+            )
+        labels = self.labels
+        are_indices = labels.dtype.kind in "iu" and labels.shape == (n,)
+        if not are_indices or labels.min() < 0 or labels.max() >= shape[1]:
+            raise InputError(
+                "Scores.labels",
+                expected=f"({n},) indices below {shape[1]}",
+                found=f"{labels.dtype} of shape {labels.shape}, as {labels.ravel()[:5].tolist()}",
+                do="A label is the index of the true response.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+@dataclass(frozen=True)
+class Dynamics(Readout, name="dynamics"):
+    """Confidence in the true response of training examples while training (paper, Fig. 5).
+
+    Measurement.settings["records"] says how many times, evenly spaced, beside the end.
+    """
+
+    in_training = True
+    columns: ClassVar = {
+        "steps": Column(_WHOLE, "(S,) optimiser steps taken; 0 is before training"),
+        "uids": Column(_TEXTS, "(N,) which examples"),
+        "confidence": Column(pa.list_(_NUMBERS), "(S, N) p(true) / (p(true) + p(distractor))"),
+    }
+
+    steps: np.ndarray
+    uids: tuple[str, ...]
+    confidence: np.ndarray
+
+    def __post_init__(self) -> None:
+        require_arrays(self, "steps", "confidence")
+        shape = len(self.steps), len(self.uids)
+        if self.confidence.shape != shape or 0 in shape:
+            raise InputError(
+                "Dynamics.confidence",
+                expected=f"shape {shape}" if all(shape) else "a step and an example at least",
+                found=self.confidence.shape,
+                do="Record every training example at every step.",
+            )
+        require_finite("Dynamics.confidence", self.confidence)
+
+
+@dataclass(frozen=True)
+class Probe(Readout, name="probe"):
+    """What a linear probe of the hidden states says of the test examples (paper, Fig. 6).
+
+    The examples are those of the checkpoint's test scores, in their order.
+    Measurement.fit_on says how many training questions it is fitted on.
+    """
+
+    columns: ClassVar = {
+        "layers": Column(
+            pa.list_(pa.int16()), "(P,) 0 is the token embeddings, l the output of block l"
+        ),
+        "correct": Column(
+            pa.list_(pa.list_(pa.list_(pa.bool_()))),
+            "(P, N, C) whether the probe is right about each pair of question and answer",
+        ),
+        "control": Column(
+            pa.list_(_NUMBERS),
+            "(K, P) share of these pairs about which a probe is right that was fitted to labels "
+            "drawn at random, one a draw: what a probe finds by accident",
+        ),
+    }
+
+    layers: np.ndarray
+    correct: np.ndarray
+    control: np.ndarray
+
+    def __post_init__(self) -> None:
+        names = ("correct", "control", "layers")
+        require_arrays(self, *names)
+        of_correct, of_control, of_layers = shapes = [getattr(self, name).shape for name in names]
+        fits = len(of_correct) == 3 and of_correct[:1] == of_layers
+        if not fits or len(of_control) != 2 or of_control[1:] != of_layers or not of_control[0]:
+            raise InputError(
+                "Probe",
+                expected="correct (P, N, C), control (K, P), layers (P,), K >= 1",
+                found=", ".join(map(str, shapes)),
+                do="Probe every test example at every layer, and a control.",
+            )
+
+    @property
+    def paper_layer(self) -> int:
+        """The fifth-to-last of the hidden states; in a shallow model the first block."""
+        return int(self.layers[max(1, len(self.layers) - FIFTH_TO_LAST)])
+
+
+@dataclass(frozen=True)
+class HiddenVariance(Readout, name="hidden_variance"):
+    """How far the hidden states of questions are from their mean (paper, Fig. 4)."""
+
+    columns: ClassVar = {
+        "layer": Column(pa.int16(), "of the hidden states: the fifth-to-last"),
+        "deviation": Column(
+            _NUMBERS,
+            "(N,) squared distance of the hidden state at the question's last token from its mean "
+            "over the N examples; their sum over N - 1 is the trace of the covariance matrix",
+        ),
+    }
+
+    layer: int
+    deviation: np.ndarray
+
+    def __post_init__(self) -> None:
+        require_arrays(self, "deviation")
+        if self.deviation.ndim != 1 or not len(self.deviation):
+            raise InputError(
+                "HiddenVariance.deviation",
+                expected="shape (N,), N >= 1",
+                found=self.deviation.shape,
+                do="Give one number for each example.",
+            )
+        require_finite("HiddenVariance.deviation", self.deviation)
+
+
+@dataclass(frozen=True)
+class Loss(Readout, name="loss"):
+    """The loss of each step while a checkpoint was trained."""
+
+    in_training = True
+    columns: ClassVar = {
+        "loss": Column(_NUMBERS, "(steps,) nats a response token, before each step")
+    }
+
+    loss: np.ndarray
+
+    def __post_init__(self) -> None:
+        require_arrays(self, "loss")

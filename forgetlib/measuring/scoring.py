@@ -1,0 +1,86 @@
+"""Score both choices of every example: the one narrow waist from model to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from forgetlib.data.base import Example
+from forgetlib.engine import parallel
+from forgetlib.errors import InputError, UnusableNumbers, require_distinct_uids
+from forgetlib.measuring.base import Scores
+from forgetlib.models import forward
+from forgetlib.models.lm import LM
+
+ROUNDING = 1e-4  # nats above 0 that a sum of log-probabilities may be by rounding
+# Tokens in one forward pass. It bounds memory and does not change the scores.
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192}
+
+
+def encode_all(lm: LM, examples: Sequence[Example]) -> list[list[forward.TokenSequence]]:
+    """Encode every choice of every example as tokens.
+
+    Raises InputError for what does not fit the model, and for examples that are there twice.
+    """
+    require_distinct_uids("examples", [e.uid for e in examples])
+    counts = sorted({len(e.choices) for e in examples})
+    if len(counts) > 1:
+        raise InputError(
+            "examples",
+            expected="as many choices for all examples",
+            found=counts,
+            do="Take examples with different numbers of choices apart.",
+        )
+    encoded = [
+        [forward.encode(lm, e, choice) for choice in range(len(e.choices))] for e in examples
+    ]
+    for example, sequences in zip(examples, encoded, strict=True):
+        if len(set(sequences)) < len(sequences):
+            raise InputError(
+                f"example {example.uid!r}",
+                expected="choices that differ in their tokens",
+                found=f"{example.choices}, which are equal to {lm.name}",
+                do="It cannot tell them apart: drop the question, or use another model.",
+            )
+    return encoded
+
+
+@parallel.inference()
+def score(lm: LM, examples: Sequence[Example], token_budget: int | None = None) -> Scores:
+    """Compute the log-likelihood, in nats, of each choice given its prompt, summed over its tokens.
+
+    Equal to the lm-evaluation-harness's `loglikelihood` on the same requests.
+
+    token_budget: tokens of a forward pass; it bounds memory and does not change the scores
+    """
+    if not examples:
+        raise InputError("score", expected="examples", found="none", do="Pass at least one.")
+    # By uid, so that the batches do not depend on the order of the examples.
+    order = sorted(range(len(examples)), key=lambda i: examples[i].uid)
+    chosen = [examples[i] for i in order]
+    families = encode_all(lm, chosen)
+    sequences = [s for family in families for s in family]
+    units = forward.units(lm, [[len(s.tokens) - 1 for s in family] for family in families])
+    lengths = [[len(sequences[i].tokens) - 1 for i in unit] for unit in units]
+    log_likelihoods = torch.zeros(len(sequences), device=lm.device)
+    for group, counts in forward.passes(lm, lengths, token_budget or TOKEN_BUDGET[lm.device.type]):
+        batch = forward.collate(lm, [[sequences[i] for i in units[unit]] for unit in group])
+        values = forward.response_log_likelihoods(lm, batch)
+        if counts:
+            log_likelihoods[[i for unit in group for i in units[unit]]] = values
+    found = np.empty((len(examples), len(families[0])), np.float32)
+    found[order] = parallel.summed(log_likelihoods).cpu().numpy().reshape(found.shape)
+    if (worst := found.max()) > ROUNDING:  # not-a-number is told by Scores
+        uid = examples[int(found.max(1).argmax())].uid
+        raise UnusableNumbers(
+            f"log-likelihoods by {lm.name!r}",
+            expected="at most 0",
+            found=f"{worst:.3g} for {uid!r}",
+            do="This is an error of forgetlib or of the model's output layer: report it.",
+        )
+    n_tokens = np.empty(found.shape, np.int32)
+    n_tokens[order] = [[s.n_response for s in family] for family in families]
+    labels = np.array([e.label for e in examples], np.int64)
+    return Scores(tuple(e.uid for e in examples), found, n_tokens, labels)

@@ -1,0 +1,1 @@
+"""Causal language models: loading them, checking them, and one pass through them."""

@@ -1,0 +1,373 @@
+"""What a study will cost, before it is begun: jobs, examples, FLOPs, memory, disk and hours.
+
+    forgetlib cost paper
+
+Tokens are counted in the study's own questions, and the engine's rate is measured here. FLOPs are
+those of weights: two a weight and token forward, four backward. Attention's own are left out, a
+few percent at these lengths. Where nothing is missing, nothing is loaded: torch, too, is imported
+where an estimate begins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forgetlib.data import assets, splits
+from forgetlib.errors import ModelError, require_number
+from forgetlib.forgetting.base import Training
+from forgetlib.forgetting.labels import Labels
+from forgetlib.models import catalogue
+from forgetlib.runs.grid import Study, open_store
+from forgetlib.runs.records import Job
+from forgetlib.runs.specs import Checkpoint, Data, Measurement
+from forgetlib.runs.store import Store
+
+SAMPLE = 40  # questions of a task whose tokens are counted
+GIB = 2**30
+BYTES_A_SCORE = 30  # of a scored example in a packed file
+# Shapes of the paper's models, where the hub cannot be reached: their architectures' defaults.
+KNOWN: dict[str, dict[str, Any]] = {
+    "meta-llama/Llama-2-7b-hf": {"model_type": "llama"},
+    "EleutherAI/gpt-j-6b": {"model_type": "gptj"},
+    "openai-community/gpt2": {"model_type": "gpt2"},
+}
+CHARACTERS_A_TOKEN = 4  # of English text, where the model's tokenizer cannot be had
+
+
+@dataclass(frozen=True)
+class Rate:
+    """FLOP/s of training and of scoring."""
+
+    training: float
+    scoring: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's numbers of parameters, and the sizes that its activations grow with."""
+
+    body: int
+    embeddings: int  # input and output layer, once where they are one
+    vocabulary: int
+    n_layers: int
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of a job: examples, as often as they are trained or scored; FLOPs; tokens of the longest."""
+
+    trained: int
+    scored: int
+    training: float
+    scoring: float
+    longest: float
+
+
+def table(study: Study, section: str | None = None, rate: Rate | None = None) -> pd.DataFrame:
+    """Estimate what of a study, or of a section of it, is not computed yet: one row a model.
+
+    rate: None: measured here, with the model or, where it cannot be loaded, the embedded one
+    Columns: model, parameters, jobs, trained and scored (examples, as often as they are), PFLOP,
+    memory_GiB (of the device, while it trains), weights_GiB (on disk, of a model that others start
+    from) and results_MB, hours.
+    """
+    store = open_store(study)
+    missing = [job for job in study.jobs(section) if not store.has(job)]
+    if not missing:
+        return pd.DataFrame()
+    lost = splits.missing(sorted({t for job in missing for t in _tasks(job)}))
+    rows = []
+    for model in study.models:
+        jobs = [
+            j for j in missing if j.checkpoint.model == model and lost.keys().isdisjoint(_tasks(j))
+        ]
+        if jobs:
+            speed = rate or measured(model, study.tuning, study.dtype)
+            works = [work(j) for j in jobs]
+            needs = [
+                needed_memory(j.checkpoint, w.longest) for j, w in zip(jobs, works, strict=True)
+            ]
+            trained = next((j.checkpoint for j in jobs if j.checkpoint.method), jobs[0].checkpoint)
+            rows.append(
+                {
+                    "model": model,
+                    "parameters": shape(model).body + shape(model).embeddings,
+                    "jobs": len(jobs),
+                    "trained": sum(w.trained for w in works),
+                    "scored": sum(w.scored for w in works),
+                    "PFLOP": sum(w.training + w.scoring for w in works) / 1e15,
+                    "memory_GiB": max(needs) / GIB,
+                    "weights_GiB": n_trained(trained) * _bytes(study.dtype) / GIB,
+                    "results_MB": sum(w.scored for w in works) * BYTES_A_SCORE / 1e6,
+                    "hours": sum(seconds(w, speed) for w in works) / 3600,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _tasks(job: Job) -> set[str]:
+    """List the tasks whose data a job needs."""
+    asked = {m.task for m in job.measurements if m.task}
+    return asked | {t for c in job.checkpoint.lineage for t in c.given}
+
+
+def seconds(done: Work, rate: Rate) -> float:
+    return done.training / rate.training + done.scoring / rate.scoring
+
+
+def work(job: Job) -> Work:
+    """Count what a job does, by the sizes of its data."""
+    checkpoint = job.checkpoint
+    form = shape(checkpoint.model)
+    trained, scored, longest = 0, 0, 0.0
+    training_flop = scoring_flop = 0.0
+
+    def score(task: str, split: str, n: int, seed: int, times: int) -> None:
+        nonlocal scored, scoring_flop, longest
+        n_scored = len(splits.load(task, split, n, seed)) * times
+        prompt, response = tokens(checkpoint.model, task)
+        scored += n_scored
+        scoring_flop += n_scored * _forward(form, prompt + 2 * response, 2 * response)
+        longest = max(longest, prompt + response)
+
+    recorded, asked = (
+        {(m.where, m.n, m.seed) for m in job.measurements if m.readout == readout}
+        for readout in ("dynamics", "scores")
+    )
+    for m in job.measurements:
+        if not m.task:
+            continue
+        if m.fit_on:  # as much as scoring, but for the output layer
+            score(m.task, "train", m.fit_on, m.seed, 1)
+        if m.readout == "dynamics":
+            # The first record is the start's scores, the last the checkpoint's own, where those are
+            # of the same questions.
+            apart = (m.where, m.n, m.seed) not in asked
+            score(m.task, m.split, m.n, m.seed, max(m.setting("records", 0), 1) + apart)
+        elif m.readout == "scores" and (m.where, m.n, m.seed) in recorded:
+            continue
+        elif m.readout != "hidden_variance":  # states of the probe's
+            score(m.task, m.split, m.n, m.seed, 1)
+    training = checkpoint.method.settings() if checkpoint.method else None
+    if training and checkpoint.data:
+        for task in checkpoint.tasks:
+            examples = splits.load(task, "train", checkpoint.n, checkpoint.data.seed)
+            prompt, response = tokens(checkpoint.model, task)
+            n = len(examples) * training.epochs
+            trained += n
+            backward = 1 if checkpoint.tuning == "lora" else 2  # towards input, and weights
+            passes = 1 + backward + _recomputes(form)
+            training_flop += n * passes * _forward(form, prompt + response, response)
+            longest = max(longest, prompt + response)
+    return Work(trained, scored, training_flop, scoring_flop, longest)
+
+
+def _forward(form: Shape, n_tokens: float, n_responses: float) -> float:
+    """FLOPs of the tokens that meet the body, and of those of them that meet the vocabulary."""
+    return 2.0 * (form.body * n_tokens + form.vocabulary * form.hidden * n_responses)
+
+
+@cache
+def tokens(model: str, task: str) -> tuple[float, float]:
+    """Mean tokens of a prompt and of a response, of a sample of a task's training questions."""
+    examples = splits.load(task, "train", SAMPLE, 0)
+    texts = [e.prompts[0] for e in examples], [c for e in examples for c in e.choices]
+    tokenizer = _tokenizer(model)
+    if tokenizer is None:
+        prompt, response = (float(np.mean([len(t) / CHARACTERS_A_TOKEN for t in x])) for x in texts)
+        return prompt, max(1.0, response)
+    prompt, response = (float(np.mean([len(tokenizer(t).input_ids) for t in x])) for x in texts)
+    special = len(tokenizer("").input_ids)
+    return prompt, response - special
+
+
+@cache
+def _tokenizer(model: str) -> Any:
+    """The model's tokenizer; None where it is not here, and would have to be downloaded."""
+    from transformers import AutoTokenizer
+
+    from forgetlib.models import loading, synthetic
+
+    if model in synthetic.TINY_WIDTHS:
+        return loading.load(model, device="cpu").tokenizer
+    embedded = catalogue.find(model)
+    if embedded is not None and not assets.has_model(embedded):
+        return None
+    source = loading.source_of(model)
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def shape(model: str) -> Shape:
+    """A model's sizes by its configuration; no weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from forgetlib.models import loading, synthetic
+
+    lm: Any
+    if model in synthetic.TINY_WIDTHS:
+        lm = loading.load(model, device="cpu").model
+    else:
+        try:
+            if embedded := catalogue.find(model):
+                config = AutoConfig.for_model(**embedded.config)
+            else:
+                config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            if model not in KNOWN:
+                raise ModelError(
+                    f"model {model!r}",
+                    expected="a folder or hub id with a configuration",
+                    found=" ".join(str(error).split())[:300],
+                    do="Check the name and the network.",
+                ) from error
+            config = AutoConfig.for_model(**KNOWN[model])
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(config)
+    ends = (lm.get_input_embeddings(), lm.get_output_embeddings())
+    embeddings = sum({id(p): p.numel() for part in ends for p in part.parameters()}.values())
+    total = sum(p.numel() for p in lm.parameters())
+    vocabulary, hidden = lm.get_output_embeddings().weight.shape
+    return Shape(total - embeddings, embeddings, vocabulary, lm.config.num_hidden_layers, hidden)
+
+
+def n_trained(checkpoint: Checkpoint) -> int:
+    """Trained parameters."""
+    from forgetlib.models import tuning
+
+    form = shape(checkpoint.model)
+    return {
+        "body": form.body,
+        "full": form.body + form.embeddings,
+        # Two thin matrices for each of about seven square ones in a layer.
+        "lora": form.n_layers * 14 * tuning.LORA_RANK * form.hidden,
+    }[checkpoint.tuning]
+
+
+def _recomputes(form: Shape) -> bool:
+    from forgetlib.models import loading
+
+    return form.body + form.embeddings > loading.RECOMPUTED_SIZE
+
+
+def needed_memory(checkpoint: Checkpoint, longest: float) -> float:
+    """Estimate the bytes that the device needs while a checkpoint is trained.
+
+    Weights; of trained ones gradient, fp32 master and the optimiser's state; activations of one
+    pass, of which every layer keeps about 24 vectors a token, or 2 where they are computed again.
+    Of one that is not trained, weights and as many activations: an upper bound.
+    """
+    from forgetlib.forgetting import loop
+    from forgetlib.models import loading
+
+    form, wide = shape(checkpoint.model), _bytes(checkpoint.dtype)
+    training = checkpoint.method.settings() if checkpoint.method else None
+    trained = 0 if training is None else n_trained(checkpoint)
+    lean = training is not None and training.optimizer == "adafactor"
+    state = 4 + (0 if lean else 8)
+    kept = 2 if _recomputes(form) else 24
+    batch = 1 if training is None else training.batch_size
+    n_tokens = max(min(loop.TOKEN_BUDGET[loading.pick_device().type], batch * longest), longest)
+    activations = n_tokens * form.hidden * wide * (kept * form.n_layers + 24)
+    everything = (form.body + form.embeddings) * wide + trained * (wide + state) + activations
+    return everything
+
+
+def _bytes(dtype: str) -> int:
+    return {"bfloat16": 2, "float32": 4}[dtype]
+
+
+@cache
+def measured(model: str, tuning: str, dtype: str) -> Rate:
+    """The engine's rate here, on a few questions.
+
+    Of the model where it is here already, else of Gemma-3-270M: nothing large is downloaded for an
+    estimate.
+    """
+    from forgetlib.forgetting import loop
+    from forgetlib.forgetting.context import Context
+    from forgetlib.measuring import scoring
+    from forgetlib.models import loading, synthetic
+
+    embedded = catalogue.find(model)
+    is_here = Path(model).is_dir() if embedded is None else assets.has_model(embedded)
+    if model not in synthetic.TINY_WIDTHS and not is_here:
+        model = "embedded"
+    lm = loading.load(model, tuning=tuning, dtype=dtype)
+    task = "tiny_city" if model in synthetic.TINY_WIDTHS else "piqa"
+    method = Labels("true", Training(1e-6, epochs=1))
+    data = Data((task,), 32)
+    checkpoint = Checkpoint(model, method, None, data, tuning=tuning, dtype=dtype)
+    todo = work(Job(checkpoint, (Measurement("scores", task, "train", 32),)))
+    examples = tuple(splits.load(task, "train", 32, 0))
+    loop.train(lm, method, Context(0, examples[:8]))  # the first steps are slow
+    started = time.perf_counter()
+    loop.train(lm, method, Context(0, examples))
+    between = time.perf_counter()
+    scoring.score(lm, examples)
+    ended = time.perf_counter()
+    return Rate(todo.training / (between - started), todo.scoring / (ended - between))
+
+
+def report(study: Study, section: str | None = None, tflops: float | None = None) -> str:
+    """The table as text; and how long the stored runs took, beside what this estimate says of them.
+
+    It says so where something is missing, or `tflops` is given: else nothing has to be loaded.
+
+    tflops: the rate of training and scoring on another machine; None: measured on this one
+    """
+    rate = None
+    if tflops is not None:
+        tflops = require_number("--tflops", tflops, "a number above 0", lambda x: x > 0)
+        rate = Rate(tflops * 1e12, tflops * 1e12)
+    found = table(study, section, rate)
+    store, jobs = open_store(study), study.jobs(section)
+    stored = [job for job in jobs if store.has(job)]
+    lines = [f"{study.name}: {study.description}", "nothing is missing"]
+    if not found.empty:
+        lines[1] = found.round(2).to_string(index=False)
+    elif lacking := len(jobs) - len(stored):
+        lines[1] = f"{lacking} jobs are missing, and so are the data of their tasks"
+    estimated = rate is not None or not found.empty
+    if estimated:
+        lost = splits.missing(sorted({t for job in stored for t in _tasks(job)}))
+        stored = [job for job in stored if lost.keys().isdisjoint(_tasks(job))]
+    if stored:
+        took = spent(stored, store)
+        lines.append(
+            f"{len(stored)} jobs are stored; they took {took / 3600:.2f} hours where they were "
+            "computed"
+        )
+    if stored and estimated:
+        speed = {
+            key: rate or measured(*key)
+            for key in {(j.checkpoint.model, study.tuning, study.dtype) for j in stored}
+        }
+        guess = sum(
+            seconds(work(j), speed[j.checkpoint.model, study.tuning, study.dtype]) for j in stored
+        )
+        lines[-1] += f", and would take {guess / 3600:.2f} by this estimate"
+    return "\n".join(lines)
+
+
+def spent(jobs: Iterable[Job], store: Store) -> float:
+    """Add up the seconds that stored jobs took; rows that were measured together count once."""
+    wanted = {key for job in jobs for key in job.keys}
+    took = {}
+    for checkpoint, measurement, found in store.origins():
+        if (checkpoint.id, measurement.id) in wanted:
+            took[checkpoint.id, id(found)] = float(found.get("seconds", 0))
+    return sum(took.values())

@@ -1,0 +1,173 @@
+"""Do a job: bring a model to a checkpoint, and measure it.
+
+The one place where data, models, methods and readouts meet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forgetlib.data import splits, views
+from forgetlib.data.base import Example
+from forgetlib.errors import InputError
+from forgetlib.measuring.base import Asked, Dynamics, Loss, Readout, Scores, readout
+from forgetlib.runs import content
+from forgetlib.runs.bench import TRAINING_COST, Bench, Log, Progress, fitting, ignore_progress
+from forgetlib.runs.provenance import provenance
+from forgetlib.runs.records import Job, Record
+from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement
+
+if TYPE_CHECKING:
+    from forgetlib.models.lm import LM
+
+
+def cost(job: Job) -> int:
+    """Estimate what a job costs, in scored examples."""
+    checkpoint = job.checkpoint
+    found = 0
+    if checkpoint.method and (training := checkpoint.method.settings()):
+        found += TRAINING_COST * training.epochs * checkpoint.n * len(checkpoint.tasks)
+    for m in job.measurements:
+        if m.readout == Dynamics.name:
+            found += m.n * m.setting("records", 0)
+        elif m.task:
+            found += m.n + m.fit_on
+    return found
+
+
+Sets = dict[tuple[str, str, int, int], tuple[list[Example], list[str]]]
+
+
+def _needed(job: Job) -> list[tuple[str, str, int, int]]:
+    """List the sets of questions that a job trains on or asks: task, split, n, seed."""
+    checkpoint = job.checkpoint
+    data = checkpoint.data
+    wanted = [(t, "train", data.n, data.seed) for t in checkpoint.given] if data else []
+    for m in job.measurements:
+        if m.task:
+            wanted.append((m.task, m.split, m.n, m.seed))
+        if m.fit_on:
+            wanted.append((m.task, "train", m.fit_on, m.seed))
+    return list(dict.fromkeys(wanted))
+
+
+def run(
+    job: Job,
+    bench: Bench | None = None,
+    report: Progress = ignore_progress,
+    stored: Mapping[Measurement, Readout] | None = None,
+) -> list[Record]:
+    """Do a job: bring the model to the checkpoint, and measure what is not known of it.
+
+    On its own it makes the ancestors too; with a study's bench it takes their weights from there.
+
+    stored: what is known of the checkpoint from before. Where it has to be made again, and does
+        not score as it did then, all of the job is measured anew
+    """
+    from forgetlib.measuring import ask, scoring
+
+    started = time.perf_counter()
+    bench, stored = bench or Bench(), dict(stored or {})
+    checkpoint, needed = job.checkpoint, _needed(job)
+    for key in needed:  # a task without data is found before the model is loaded
+        splits.load(*key)
+    wanted = [m for m in job.measurements if m not in stored]
+    if not wanted:  # all was stored meanwhile
+        return []
+    watched = [m for m in wanted if m.readout == Dynamics.name]
+    if len(watched) > 1:
+        raise InputError(
+            f"job of {checkpoint}",
+            expected="one dynamics, as a training is recorded in one way",
+            found=f"{len(watched)}: {[m.to_dict() for m in watched]}",
+            do="Ask for the others in jobs of their own.",
+        )
+    in_training = [m for m in wanted if readout(m.readout).in_training]
+    there = checkpoint.method is None or (not in_training and bench.has(checkpoint))
+    lm = bench.at(checkpoint if there else checkpoint.start, checkpoint, report)
+    sets: Sets = {key: fitting(lm, *key) for key in needed}
+    for examples, _ in sets.values():  # what does not fit the model is found before the training
+        scoring.encode_all(lm, examples)
+    log = Log(np.zeros(0, np.float32))
+    if not there:
+        log = bench.make(checkpoint, report, next(iter(watched), None))
+    memo: dict[Any, Any] = {}
+
+    def measure(m: Measurement) -> Readout:
+        if m.readout in (Loss.name, Dynamics.name):
+            return _in_training(m, log, checkpoint)
+        if m.id in log.scores:
+            return log.scores[m.id]
+
+        def load(split: str, n: int) -> list[Example]:
+            return views.apply(m.view, sets[m.task, split, n, m.seed][0])
+
+        report(str(m), 0)
+        found = ask.measure(Asked(lm, m, load, memo))
+        report(str(m), m.n + m.fit_on)
+        return found
+
+    with bench.hooked(checkpoint):
+        known = next((m for m in stored if m.readout == Scores.name), None)
+        as_before = there or known is None or _equal(measure(known), stored[known])
+        found = {m: measure(m) for m in wanted} if as_before else {}
+    if not as_before:  # made anew outside of the hooks, which are for measuring
+        return run(job, bench, report)
+    for m, value in found.items():
+        if isinstance(value, Scores) and m.view == PLAIN:
+            bench.remember(m, value)
+    by_name = {f"{task}/{split}": of_set for (task, split, *_), of_set in sets.items()}
+    about = provenance(lm, time.perf_counter() - started) | {
+        "sets": sorted(by_name),
+        "data": content.data_hash({where: examples for where, (examples, _) in by_name.items()}),
+        "content": {"model": bench.digest(), **content.of_job(job)},
+    }
+    about |= _left_out({where: too_long for where, (_, too_long) in by_name.items()})
+    return [Record(checkpoint, m, found[m], about) for m in wanted]
+
+
+def _in_training(m: Measurement, log: Log, checkpoint: Checkpoint) -> Readout:
+    """Return what the training of a checkpoint left."""
+    trains = checkpoint.method is not None and checkpoint.method.settings() is not None
+    found = Loss(log.loss) if m.readout == Loss.name else log.dynamics
+    if found is None or not trains:
+        raise InputError(
+            f"{m.readout} of {checkpoint}",
+            expected="a checkpoint that is trained",
+            found="one that is not",
+            do="Ask for it where the method trains.",
+        )
+    return found
+
+
+def _equal(one: Readout, other: Readout) -> bool:
+    """Tell whether two readouts are the same to the last bit."""
+    return type(one) is type(other) and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in one.columns
+    )
+
+
+def _left_out(too_long: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Write down for a run's provenance which questions its sets are without; {} for none.
+
+    too_long: by "<task>/<part>", uids
+    """
+    lacking = {t: splits.left_out(t) for t in {where.split("/")[0]: None for where in too_long}}
+    found: dict[str, dict[str, Any]] = {
+        "too_long": {w: {"n": len(u), "first": u[0]} for w, u in too_long.items() if u},
+        "lacking": {
+            task: {"n": len(rows), "first": first, "why": rows[first]}
+            for task, rows in lacking.items()
+            for first in [*rows][:1]
+        },
+    }
+    return {kind: of_kind for kind, of_kind in found.items() if of_kind}
+
+
+def trained(checkpoint: Checkpoint) -> LM:
+    """Make a checkpoint, to look at or to save: its training is done again."""
+    return Bench().at(checkpoint, checkpoint, ignore_progress)

@@ -1,0 +1,65 @@
+"""What is shown while jobs are computed: a bar first, then what runs, cut to a line."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm.auto import tqdm
+
+from forgetlib.runs.records import Job
+
+# The bar comes first and has a fixed width, so that what runs is cut and not the bar.
+FORMAT = "{percentage:3.0f}% |{bar:12}| {remaining} left, {desc}"
+WIDTH = 80  # of a line where there is no terminal that has one
+
+
+class Bar:
+    """A bar of examples done; in a notebook a widget. In a log file, a line now and then.
+
+    total: examples of all jobs that are to be computed
+    n_jobs: how many jobs there are, stored ones too
+    """
+
+    def __init__(self, total: int, n_jobs: int, *, quiet: bool) -> None:
+        options: dict[str, Any] = {"mininterval": 5.0, "ncols": WIDTH, "bar_format": FORMAT}
+        if any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__):
+            # A widget, of the cell's width: it knows no bar of another one.
+            options = {"dynamic_ncols": True, "bar_format": FORMAT.replace("{bar:12}", "{bar}")}
+        elif sys.stderr.isatty():
+            options = {"mininterval": 0.2, "dynamic_ncols": True, "bar_format": FORMAT}
+        self.n_jobs = n_jobs
+        self.job = ""
+        self.n_done = 0
+        self._bar = tqdm(total=total, disable=quiet, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def at(self, n_done: int, job: Job) -> None:
+        """Say which job is next."""
+        self.n_done, self.job = n_done, str(job)
+
+    def say(self, n_done: int, what: str) -> None:
+        """Say something of all jobs."""
+        said = f"{n_done}/{self.n_jobs} jobs" + (f": {what}" if what else "")
+        self._bar.set_description_str(said)
+
+    def left(self, n_examples: int) -> None:
+        """Say how many examples are left of all jobs."""
+        self._bar.update(self._bar.total - self._bar.n - n_examples)
+
+    def report(self, what: str, n_examples: int) -> None:
+        """Say what is done of the job now, and count examples that are done."""
+        said = f"{self.n_done}/{self.n_jobs} jobs: {self.job}, {what}"
+        self._bar.set_description_str(said, refresh=False)
+        self._bar.update(n_examples)

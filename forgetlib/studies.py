@@ -1,0 +1,288 @@
+"""The named studies, their variations, and their results.
+
+    load_results(study("quick"))   every stored result of a study
+    run(study("quick"))            the same, and what is missing is computed first
+
+Only `run` computes. Reading imports no torch, and looks at no hub and at no task's data. A study of
+your own is a file with a `Study` in it, which can add tasks, models and methods:
+
+    # mine.py; then `make figures STUDY=mine.py`
+    from forgetlib.forgetting.base import Training
+    from forgetlib.studies import Study
+
+    mine = Study(
+        "mine", "my model, three tasks", ("sst2", "piqa", "sciq"), seeds=(0,), n_train=64,
+        n_eval=96, tuned=Training(2e-5), forgetting=Training(1e-4), models=("my-model-folder",),
+    )
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from forgetlib.data import tasks
+from forgetlib.errors import InputError, nearest, require_name, require_one_of, require_whole
+from forgetlib.forgetting.base import Training
+from forgetlib.models import catalogue
+from forgetlib.runs import content
+from forgetlib.runs.grid import Study
+from forgetlib.runs.results import load_results, run
+
+__all__ = ["STUDIES", "Study", "load_results", "resolve", "run", "study"]
+
+# See README, "What is assumed". The second learning rate is the paper's.
+_TUNED = Training(learning_rate=2e-5)
+_FORGETTING = Training(learning_rate=1e-4)
+STUDIES = {
+    s.name: s
+    for s in (
+        Study(
+            "tiny",
+            "two random layers, synthetic tasks",
+            tasks.suite("tiny"),
+            seeds=(0,),
+            n_train=120,
+            n_eval=120,
+            tuned=Training(5e-3, epochs=15, batch_size=40),
+            forgetting=Training(5e-3, epochs=20, batch_size=40),
+            records=10,
+            sizes=(30,),
+            control_seeds=(0,),
+            protocol="shared",
+            models=("tiny", "tiny-wide"),
+            dtype="float32",
+        ),
+        Study(
+            "quick",
+            "Gemma-3-270M, 6 real tasks",
+            tasks.suite("quick"),
+            seeds=(0,),
+            n_train=64,
+            n_eval=96,
+            tuned=_TUNED,
+            forgetting=_FORGETTING,
+            records=3,
+            sizes=(16,),
+            control_seeds=(0,),
+            protocol="shared",
+        ),
+        Study(
+            "embedded",
+            "Gemma-3-270M, 21 real tasks, 3 seeds",
+            tasks.suite("embedded"),
+            seeds=(0, 1, 2),
+            n_train=128,
+            n_eval=200,
+            tuned=_TUNED,
+            forgetting=_FORGETTING,
+            records=3,
+            sizes=(32,),
+            control_seeds=(0, 1, 2),
+            cross_seeds=(0,),
+            # All with something to forget in every seed, as the rows of others would be undefined.
+            cross_tasks=(
+                "sst2",
+                "arc_easy",
+                "commonsense_qa",
+                "logical_reasoning",
+                "piqa",
+                "sciq",
+                "common_knowledge",
+                "basic_arithmetic",
+                "pattern",
+                "string_operations",
+                "coding",
+                "sciriff_yesno",
+            ),
+        ),
+        Study(
+            "paper-suite-270m",
+            "Gemma-3-270M, the paper's tasks",
+            tasks.suite("paper"),
+            seeds=(0,),
+            n_train=128,
+            n_eval=200,
+            tuned=_TUNED,
+            forgetting=_FORGETTING,
+            records=3,
+            protocol="shared",
+            # With something to forget in this one seed.
+            cross_tasks=(
+                "piqa_hub",
+                "hellaswag_hub",
+                "social_iqa_hub",
+                "copa_hub",
+                "arc_easy_hub",
+                "sciq_hub",
+                "boolq_hub",
+                "mrpc_hub",
+                "sst2_hub",
+                "cb_hub",
+            ),
+        ),
+        # Low-rank, which one GPU has room for, and for which the paper's learning rate is usual.
+        Study(
+            "paper",
+            "Llama-2-7B, GPT-J-6B and GPT-2, the paper's tasks",
+            tasks.suite("paper"),
+            seeds=(0,),
+            n_train=1000,
+            n_eval=500,
+            tuned=Training(1e-4),
+            forgetting=Training(1e-4),
+            records=10,
+            n_recorded=100,  # of 1000: all of them would cost more than the training
+            sizes=(100,),
+            control_seeds=(0,),
+            models=("meta-llama/Llama-2-7b-hf", "EleutherAI/gpt-j-6b", "openai-community/gpt2"),
+            tuning="lora",
+        ),
+    )
+}
+
+
+LISTS: tuple[str, ...] = (
+    "tasks",
+    "seeds",
+    "sizes",
+    "control_seeds",
+    "models",
+    "cross_seeds",
+    "cross_tasks",
+)
+LISTS += ("methods", "views", "readouts")
+
+
+def study(name: str | Study, **changes: Any) -> Study:
+    """Return a named study, one of a file, or a variation: study("quick", tasks=["sst2"]).
+
+    A change that is None changes nothing. A variation keeps its results in a folder of its own,
+    and takes those from the named study that are the same.
+    """
+    chosen = name if isinstance(name, Study) else resolve(name)
+    for key in LISTS:
+        if not isinstance(changes.get(key), list | tuple | None):
+            raise InputError(
+                f"change of study {chosen.name!r}",
+                expected=f"{key} to be a list",
+                found=repr(changes[key]),
+                do=f"Write {key}=[{changes[key]!r}].",
+            )
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
+    }
+    known = sorted({f.name for f in fields(Study)} - {"name", "named", "description"})
+    for key in given:
+        do = "Correct the name of the setting."
+        require_one_of(f"change of study {chosen.name!r}", key, known, do)
+    if "sizes" not in given:  # the study's own, of those that are still smaller
+        n_train = given.get("n_train", chosen.n_train)
+        require_whole(f"n_train of study {chosen.name!r}", n_train, 1)
+        given["sizes"] = tuple(n for n in chosen.sizes if n < n_train)
+    if "seeds" in given:
+        given.setdefault(
+            "control_seeds", tuple(s for s in chosen.control_seeds if s in given["seeds"])
+        )
+    if "tasks" in given:  # all pairs of these, not those that the study has pairs of
+        given.setdefault("cross_tasks", None)
+    given["models"] = _models(chosen, given.get("models", chosen.models))
+    changed = replace(chosen, **given)
+    if changed == chosen:
+        return chosen
+    named = chosen.named or chosen.name
+    about = f"{', '.join(changed.models)}: {len(changed.tasks)} tasks, {changed.n_train} examples"
+    words = repr([(f.name, getattr(changed, f.name)) for f in fields(Study) if f.name in known])
+    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+    return replace(
+        changed,
+        name=f"{named}-{digest}",
+        named=named,
+        description=f"a variation of {named}: {about}",
+    )
+
+
+def _models(chosen: Study, models: tuple[str, ...]) -> tuple[str, ...]:
+    """Check models' names, and make the paths of folders absolute."""
+    ours = (*catalogue.names(), *content.MADE_HERE)
+    for model in models:
+        require_name(f"models of study {chosen.name!r}", model)
+        # Any other word may be a hub id; one that is nearly a name of ours is a slip.
+        if "/" not in model and nearest(model, ours) and not Path(model).is_dir():
+            do = "Else name a folder that exists, or a hub id with its owner."
+            require_one_of(f"models of study {chosen.name!r}", model, ours, do)
+    # A folder is the same one wherever a notebook or a target is started. A name of ours stays one
+    # beside a folder of that name, as figures/ has one for each study.
+    return tuple(
+        str(Path(m).resolve()) if m not in ours and Path(m).is_dir() else catalogue.canonical(m)
+        for m in models
+    )
+
+
+def resolve(name: str) -> Study:
+    """Return the study of a name, or the one that a Python file defines.
+
+    The file is run: it may add tasks, models and methods, and has to define one Study.
+    """
+    if isinstance(name, str) and name.endswith(".py"):
+        return _of_file(Path(name))
+    do = "Correct the name; vary one: study('quick', tasks=[...]); or name a file, mine.py."
+    require_one_of("study", name, STUDIES, do)
+    return STUDIES[name]
+
+
+_files: dict[Path, tuple[int, Study]] = {}  # of each file that was run, its time and its study
+
+
+def _of_file(path: Path) -> Study:
+    """Run a file of one's own, once as long as it stays the same, and take its study."""
+    path = path.resolve()
+    if not path.is_file():
+        raise InputError(
+            "study",
+            expected="a Python file that defines one",
+            found=f"no file {path}",
+            do="Correct the path.",
+        )
+    stamp = path.stat().st_mtime_ns
+    if path in _files and _files[path][0] == stamp:
+        return _files[path][1]
+    spec = importlib.util.spec_from_file_location(f"forgetlib_study_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that the source of its classes can be found
+    spec.loader.exec_module(module)
+    own: list[Study] = []
+    for value in vars(module).values():
+        if isinstance(value, Study) and value not in (*STUDIES.values(), *own):
+            own.append(value)
+    if len(own) != 1:
+        raise InputError(
+            f"study file {path}",
+            expected="one Study",
+            found=f"{len(own)}: {', '.join(s.name for s in own) or 'none'}",
+            do="Define one in a file: mine = Study('mine', ...).",
+        )
+    (chosen,) = own
+    if chosen.name in STUDIES:
+        raise InputError(
+            f"study file {path}",
+            expected="a name of its own",
+            found=f"{chosen.name!r}, which the package has",
+            do="Rename it: its results would be mixed up with the other's.",
+        )
+    chosen = replace(chosen, models=_models(chosen, chosen.models))
+    _files[path] = stamp, chosen
+    return chosen
+
+
+def __getattr__(name: str) -> Any:
+    """Answer a name of version 0.1 with what to call now."""
+    now = {"results": "load_results, which reads, or run, which computes what is missing"}
+    said = f"module 'forgetlib.studies' has no {name!r}"
+    raise AttributeError(said + (f". Call {now[name]}." if name in now else ""))
