@@ -10,18 +10,23 @@ differs. The paper's tasks come from the hub, or from the folder that FORGETLIB_
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from test_harness import harness_instances
 from tqdm import tqdm
 
-from forgetlib import models, scoring, tasks
-from forgetlib.experiment import root
-from forgetlib.schema import Example, InputError
-from forgetlib.store import replacing
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+from test_harness import harness_instances
+
+from forgetlib.data import splits, tasks
+from forgetlib.data.base import Example
+from forgetlib.errors import InputError
+from forgetlib.files import replacing, root
+from forgetlib.measuring import scoring
+from forgetlib.models import loading
 
 N_QUESTIONS = 16
 TOLERANCE = 1e-3  # nats
@@ -48,7 +53,7 @@ def compared(name, ours, theirs):
     rendered = harness_instances(name) if tasks.get(name).harness else {}
     asked = [
         example
-        for uid, q in tasks.questions(name)
+        for uid, q in splits.questions(name)
         if (not rendered or uid in rendered) and (example := example_of(uid, q)) is not None
     ]
     asked = sorted(asked, key=lambda e: len(e.prompts[0]))[:N_QUESTIONS]
@@ -71,7 +76,7 @@ def compared(name, ours, theirs):
 
 
 def main():
-    lm = models.load("embedded", dtype="float32", device="cpu")
+    lm = loading.load("embedded", dtype="float32", device="cpu")
     harness = HFLM(
         pretrained=lm.model,
         tokenizer=lm.tokenizer,
@@ -83,7 +88,7 @@ def main():
         add_bos_token=True,
     )
     names = [*tasks.suite("embedded"), *tasks.suite("paper")]
-    lost = tasks.missing(names)
+    lost = splits.missing(names)
     rows = [compared(n, lm, harness) for n in tqdm(names, unit="task") if n not in lost]
     table = pd.DataFrame(rows)
     with replacing(root() / "figures" / "harness" / "agreement.csv") as path:

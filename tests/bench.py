@@ -27,16 +27,23 @@ import pandas as pd
 import psutil
 import torch
 import transformers
+from helpers import finetune
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from matplotlib.figure import Figure
 from torch import nn
 from transformers.trainer_callback import PrinterCallback
 
-from forgetlib import experiment, models, scoring, tasks, training
-from forgetlib.labels import training_labels
-from forgetlib.plots import common
-from forgetlib.schema import Example, TrainConfig
+from forgetlib import files
+from forgetlib.data import splits, tasks
+from forgetlib.data.base import Example
+from forgetlib.figures import style
+from forgetlib.forgetting.base import Training
+from forgetlib.forgetting.labels import training_labels
+from forgetlib.measuring import scoring
+from forgetlib.models import forward, loading
+from forgetlib.models.lm import LM, vocabulary_size
+from forgetlib.runs import provenance
 
 ROUNDS = 3
 SCORED = ("arc_easy", "piqa", "boolq", "hellaswag", "sst2")
@@ -47,7 +54,7 @@ N_TRAINER, N_TRAINER_TRIED = 16, 8  # examples a round; those on which its batch
 N_OURS_TRIED = 32
 COUNTS, LENGTHS, N_LENGTH = (16, 32, 64, 128), (32, 64, 128, 256, 512), 16
 LONGEST_STEP = 30.0  # seconds; where a step of Trainer would take longer, it is left out
-CONFIG = TrainConfig(learning_rate=1e-6, epochs=1, batch_size=8)
+CONFIG = Training(learning_rate=1e-6, epochs=1, batch_size=8)
 HARNESS_SIZES = {"cpu": (1, 4, 16), "cuda": (1, 4, 16, 64)}
 TRAINER_SIZES = {"cpu": (2, 4, 8, 16), "cuda": (2, 4, 8, 16, 32, 64)}
 OUR_SIZES = {"cpu": (8, 16), "cuda": (8, 16, 32, 64)}
@@ -57,10 +64,10 @@ FIXED_SIZE = {"cpu": 4, "cuda": 16}  # of both, where prompt length or memory is
 HARNESS_BYTES, TRAINER_BYTES = 6, 14
 JOBS = ("ours-scoring", "lm-eval-scoring", "ours-training", "Trainer-training", "ours-longest")
 TOOLS = {
-    "ours": common.BLUE,
-    "lm-eval": common.ORANGE,
-    "Trainer": common.GREY,
-    "Trainer, bf16 weights": common.LIGHT,
+    "ours": style.BLUE,
+    "lm-eval": style.ORANGE,
+    "Trainer": style.GREY,
+    "Trainer, bf16 weights": style.LIGHT,
 }
 COLUMNS = ("section", "task", "tool", "setting", "quantity", "unit", "value", "low", "high")
 
@@ -73,7 +80,7 @@ class Run:
     rows: COLUMNS of all that was measured
     """
 
-    lm: models.LM
+    lm: LM
     harness: HFLM
     trained: dict  # by the tool's name
     square: torch.Tensor
@@ -136,7 +143,7 @@ def unless_too_large(lm, n_tokens, bytes_a_logit, function):
     if lm.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(lm.device)
         free += torch.cuda.memory_reserved(lm.device) - torch.cuda.memory_allocated(lm.device)
-    if n_tokens * models.vocabulary_size(lm) * bytes_a_logit > 0.8 * free:
+    if n_tokens * vocabulary_size(lm) * bytes_a_logit > 0.8 * free:
         return np.nan
     try:
         return function()
@@ -163,7 +170,7 @@ def best_size(run, where, unit, sizes, seconds):
 def load_harness(tokenizer, device):
     """HFLM with a copy of the model that it loads itself."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    folder = models.source_of("embedded")
+    folder = loading.source_of("embedded")
     settings = {"dtype": "bfloat16", "backend": "causal", "add_bos_token": True}
     return HFLM(folder, tokenizer=tokenizer, device=str(device), **settings)
 
@@ -196,7 +203,7 @@ def bench_scoring(run):
     """Questions a second, on both tools the same requests: both choices of every question."""
     times = []  # (tasks, rounds, ours and theirs) seconds
     for task in SCORED:
-        examples = tasks.load(task, "test", run.amount(N_SCORED), 0)
+        examples = splits.load(task, "test", run.amount(N_SCORED), 0)
         scoring.score(run.lm, examples[:8])  # warm up; the search for a batch size does theirs
         size = best_harness_size(run, task, examples)
         rounds = []
@@ -241,17 +248,17 @@ def load_plain(tokenizer, device, dtype):
     autocast: mixed precision, as ours. With bf16 weights it has no fp32 masters, so that updates
     smaller than a 256th of a weight are lost; that is faster, and another training.
     """
-    folder = Path(models.source_of("embedded"))
+    folder = Path(loading.source_of("embedded"))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     for part in (model.get_input_embeddings(), model.get_output_embeddings()):
         part.requires_grad_(False)
     longest = model.config.max_position_embeddings
-    return models.LM("plain", model.to(device), tokenizer, device, longest)
+    return LM("plain", model.to(device), tokenizer, device, longest)
 
 
 def encoded(lm, examples, labels):
     """Prompt and trained choice of every example as tokens."""
-    return [models.encode(lm, e, int(label)) for e, label in zip(examples, labels, strict=True)]
+    return [forward.encode(lm, e, int(label)) for e, label in zip(examples, labels, strict=True)]
 
 
 def spread(lm, sequences, size, n):
@@ -330,7 +337,7 @@ def training_flops(lm, sequences):
     body, config = lm.model.base_model, lm.model.config.get_text_config()
     linear = sum(m.weight.numel() for m in body.modules() if isinstance(m, nn.Linear))
     heads = config.num_hidden_layers * config.num_attention_heads * config.head_dim
-    head = 4 * models.vocabulary_size(lm) * config.hidden_size
+    head = 4 * vocabulary_size(lm) * config.hidden_size
     lengths = np.array([len(s.tokens) for s in sequences], float)
     n_response = sum(s.n_response for s in sequences)
     return 6 * linear * lengths.sum() + 12 * heads * (lengths**2).sum() / 2 + head * n_response
@@ -343,17 +350,17 @@ def our_seconds(run, examples, labels, size):
     def on_step(step, steps):
         ends.append(now(run.lm.device))
 
-    whole, _ = timed(run, training.finetune, run.lm, examples, labels, config, 0, on_step)
+    whole, _ = timed(run, finetune, run.lm, examples, labels, config, 0, on_step)
     return (ends[-1] - ends[0]) / (len(examples) - size), whole / len(examples)
 
 
 def bench_training(run):
     """Fine-tuning beside Trainer, and the share of the machine's matmul rate that it reaches."""
     for task, n in TRAINED.items():
-        examples = tasks.load(task, "train", run.amount(n), 0)
+        examples = splits.load(task, "train", run.amount(n), 0)
         labels = training_labels(examples, "true", 0)
         sequences = encoded(run.lm, examples, labels)
-        training.finetune(run.lm, examples[:8], labels[:8], CONFIG, 0)  # warm up
+        finetune(run.lm, examples[:8], labels[:8], CONFIG, 0)  # warm up
 
         def seconds(size, examples=examples, labels=labels):
             n = max(run.amount(N_OURS_TRIED), 2 * size)
@@ -393,11 +400,11 @@ def bench_training(run):
 def bench_counts(run):
     """Seconds an example of more and more examples, and the slope of log time on log number."""
     counts = sorted({run.amount(n) for n in COUNTS})
-    test, train = (tasks.load("arc_easy", part, counts[-1], 0) for part in ("test", "train"))
+    test, train = (splits.load("arc_easy", part, counts[-1], 0) for part in ("test", "train"))
     labels = training_labels(train, "true", 0)
     jobs = {
         "scoring": lambda n: scoring.score(run.lm, test[:n]),
-        "training": lambda n: training.finetune(run.lm, train[:n], labels[:n], CONFIG, 0),
+        "training": lambda n: finetune(run.lm, train[:n], labels[:n], CONFIG, 0),
     }
     for what, function in jobs.items():
         function(8)  # warm up
@@ -411,7 +418,7 @@ def bench_counts(run):
 def made_up(lm, n_tokens, n):
     """n questions of about n_tokens tokens each: BoolQ's passages, repeated and cut."""
     examples = []
-    for number, source in enumerate(tasks.load("boolq", "test", n, 0)):
+    for number, source in enumerate(splits.load("boolq", "test", n, 0)):
         text = f"{source.prompts[0]}\n" * (1 + n_tokens // 20)
         tokens = lm.tokenizer(text, add_special_tokens=False).input_ids
         # Five more: the beginning of the text, "\n", "Answer", ":" and the response.
@@ -432,7 +439,7 @@ def bench_lengths(run):
         jobs = (
             ("ours", "scoring", scoring.score, run.lm, examples),
             ("lm-eval", "scoring", harness_scores, run.harness, examples, size),
-            ("ours", "training", training.finetune, run.lm, examples, labels, CONFIG, 0),
+            ("ours", "training", finetune, run.lm, examples, labels, CONFIG, 0),
         )
         for tool, what, function, *arguments in jobs:
             if not warm_up:
@@ -481,19 +488,19 @@ def memory_job(job, quick):
 
     ours-longest is the worst that a study can meet, task by task.
     """
-    device = models.pick_device()
+    device = loading.pick_device()
     size = FIXED_SIZE[device.type]
-    examples = tasks.load("boolq", "train", 4 * size, 0)
+    examples = splits.load("boolq", "train", 4 * size, 0)
     labels = training_labels(examples, "true", 0)
     if job.startswith("ours"):
-        lm = models.load("embedded")
+        lm = loading.load("embedded")
     else:
-        folder = Path(models.source_of("embedded"))
+        folder = Path(loading.source_of("embedded"))
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if job == "ours-scoring":
         scoring.score(lm, examples)
     elif job == "ours-training":
-        training.finetune(lm, examples, labels, CONFIG, 0)
+        finetune(lm, examples, labels, CONFIG, 0)
     elif job == "lm-eval-scoring":
         harness_scores(load_harness(tokenizer, device), examples, size)
     elif job == "Trainer-training":
@@ -512,9 +519,9 @@ def longest_step(lm, name):
     """Train one step on a task's longest training examples, and score its longest test examples."""
     train, test = (
         sorted(part, key=lambda e: -len(e.prompts[0]) - max(map(len, e.choices)))[:8]
-        for part in (tasks.split(name, 0).train, tasks.split(name, 0).test)
+        for part in (splits.split(name, 0).train, splits.split(name, 0).test)
     )
-    training.finetune(lm, train, training_labels(train, "true", 0), CONFIG, 0)
+    finetune(lm, train, training_labels(train, "true", 0), CONFIG, 0)
     scoring.score(lm, test)
 
 
@@ -552,7 +559,7 @@ def curves(axes, rows):
 
 def draw(table):
     """The four panels; one that was not measured stays empty."""
-    figure = Figure(figsize=(common.TEXT_WIDTH, 4.8), layout="constrained")
+    figure = Figure(figsize=(style.TEXT_WIDTH, 4.8), layout="constrained")
     quantity, section = table["quantity"], table["section"]
     scored, trained = ((quantity == "rate") & (section == s) for s in ("scoring", "training"))
     by_length, by_number = (quantity.str.endswith(f"by {x}") for x in ("length", "number"))
@@ -582,7 +589,7 @@ def finish(run, about, folder):
     device = re.sub(r"\([^)]*\)", " ", about["device"].lower())  # less its (R) and (TM)
     path = folder / "-".join(re.findall("[a-z0-9]+", device))
     table.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
-    with common.style():
+    with style.style():
         figure = draw(table)
         figure.savefig(path.with_suffix(".png"))
         figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
@@ -611,7 +618,7 @@ def main():
     wanted = set(arguments.only.split(","))
     if not wanted <= set(SECTIONS):
         parser.error(f"--only takes {', '.join(SECTIONS)}")
-    started, lm = time.perf_counter(), models.load("embedded")
+    started, lm = time.perf_counter(), loading.load("embedded")
     harness = load_harness(lm.tokenizer, lm.device)
     trained = {
         tool: load_plain(lm.tokenizer, lm.device, dtype)
@@ -619,7 +626,7 @@ def main():
     }
     square = torch.randn(4096, 4096, device=lm.device).to(torch.bfloat16)
     run = Run(lm, harness, trained, square, arguments.quick)
-    about = experiment.provenance(lm, 0.0)
+    about = provenance.provenance(lm, 0.0)
     about |= {name: version(name) for name in ("lm_eval", "accelerate")}
     print(*(f"{key}: {about[key]}" for key in about if key != "seconds"), sep="\n", flush=True)
     del lm, harness, trained  # bench_memory lets go of them
@@ -631,7 +638,7 @@ def main():
             function(run)
     about["seconds"] = round(time.perf_counter() - started)
     full = not arguments.quick and wanted == set(SECTIONS)
-    finish(run, about, experiment.root() / ("figures" if full else ".work") / "bench")
+    finish(run, about, files.root() / ("figures" if full else ".work") / "bench")
 
 
 if __name__ == "__main__":

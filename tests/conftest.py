@@ -7,19 +7,69 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import shutil
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-# Files whose tests take minutes, the longest first: a file is one process's, and one that begins
+# For processes that tests start: pytest itself has them from pyproject.toml.
+TEST_FOLDERS = [str(p) for p in (Path(__file__).parent, *sorted(Path(__file__).parent.glob("*/")))]
+
+# What takes minutes, the longest first: files, and fixtures that make a model each. What begins
 # last is waited for alone. Others follow in the order of their names.
-LONGEST = ("test_notebooks", "test_experiment", "test_harness", "test_resume", "test_models")
+LONGEST = (
+    "folder_with_a_real_tokenizer",
+    "test_harness",
+    "test_studies",
+    "test_resume",
+    "test_parallel",
+    "test_catalogue",
+    "test_supply_chain",
+    "case",
+)
+# Fixtures of one model after the other: all tests of a model are one process's.
+MODELS = ("folder", "folder_with_a_real_tokenizer", "case")
+# Files whose tests have nothing in common that takes long: pieces that fill the end.
+SHARED_OUT = ("test_executed",)
 
 
+def unit(item):
+    """What one process runs in one go, as (what LONGEST may name, which of it).
+
+    A file, but for its slow tests, each of which is alone, and for what is above.
+    """
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    if item.get_closest_marker("slow") or item.path.stem in SHARED_OUT:
+        return item.path.stem, item.nodeid
+    for name in MODELS:
+        if name in given:
+            return name, f"{name} {given[name]}"
+    return item.path.stem, item.path.stem
+
+
+# First, as xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Begin with the longest files; within a file the order stays."""
+    """Tell xdist what belongs together, and begin with what takes longest, slow tests before all.
+
+    The first computes the study that others have to wait for. What belongs together stays in the
+    order that pytest gave it.
+    """
     order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    order |= {name: len(LONGEST) + 1 for name in SHARED_OUT}
+
+    def place(item):
+        name, _ = unit(item)
+        if item.get_closest_marker("slow"):
+            return 0, "tiny_root" not in item.fixturenames, name
+        return 1, order.get(name, len(LONGEST)), ""
+
+    items.sort(key=place)
+    for item in items:
+        _, of_it = unit(item)
+        if of_it != item.nodeid:
+            item.add_marker(pytest.mark.xdist_group(of_it))
 
 
 ARCHITECTURES = {
@@ -72,10 +122,41 @@ def folder(request, tmp_path_factory, tiny):
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)
-def folder_with_a_real_tokenizer(request, tmp_path_factory, embedded):
+def folder_with_a_real_tokenizer(request, tmp_path_factory):
     """With Gemma's tokenizer, and so 262 144 tokens."""
+    from transformers import AutoTokenizer
+
+    from forgetlib.models import loading
+
+    tokenizer = AutoTokenizer.from_pretrained(loading.source_of("embedded"))
     path = tmp_path_factory.mktemp(request.param)
-    return save_random_model(request.param, embedded.tokenizer, path)
+    return save_random_model(request.param, tokenizer, path)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """An empty folder in the place of the hub."""
+    from made_up import in_place_of_the_hub
+
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    with in_place_of_the_hub(folder, tmp_path / "cache"):
+        yield folder
+
+
+@pytest.fixture
+def no_folder(hub, monkeypatch):
+    """The hub itself, nothing of which is in the cache."""
+    monkeypatch.delenv("FORGETLIB_HUB")
+
+
+@pytest.fixture(scope="module")
+def real_hub(tmp_path_factory):
+    """The folder laid out like the hub that there is beside the checkout."""
+    from made_up import REAL_HUB, in_place_of_the_hub
+
+    with in_place_of_the_hub(REAL_HUB, tmp_path_factory.mktemp("cache")):
+        yield REAL_HUB
 
 
 @pytest.fixture
@@ -85,18 +166,44 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def brief_probes(monkeypatch):
+    """Probes that are hardly fitted, which is most of what a small study takes."""
+    from forgetlib.measuring import probing
+
+    monkeypatch.setattr(probing, "fit", partial(probing.fit, max_steps=3))
+
+
+@pytest.fixture
+def own_names():
+    """What a test adds goes with it: tasks, methods, readouts, views and files of studies."""
+    from forgetlib import studies
+    from forgetlib.data import tasks, views
+    from forgetlib.forgetting import base
+    from forgetlib.measuring.base import Readout
+
+    places = (tasks._TASKS, base._METHODS, Readout._known, views._VIEWS, studies._files)
+    known = [dict(place) for place in places]
+    yield
+    for place, before in zip(places, known, strict=True):
+        place.clear()
+        place.update(before)
+    for function in tasks.REMEMBERING:
+        function.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def tiny():
-    from forgetlib import models
+    from forgetlib.models import loading
 
-    return models.load("tiny", dtype="float32", device="cpu")
+    return loading.load("tiny", dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def embedded():
-    from forgetlib import models
+    from forgetlib.models import loading
 
-    return models.load("embedded", dtype="float32", device="cpu")
+    return loading.load("embedded", dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +219,7 @@ def tiny_root(tmp_path_factory):
     with FileLock(of_all / "tiny.lock"):
         if not first.exists():
             environment = os.environ | {"FORGETLIB_ROOT": str(partial)}
-            command = [sys.executable, "-m", "forgetlib.experiment", "tiny"]
+            command = [sys.executable, "-m", "forgetlib", "run", "tiny"]
             subprocess.run(command, env=environment, check=True, capture_output=True)
             partial.rename(first)
     root = tmp_path_factory.mktemp("tiny") / "root"

@@ -85,39 +85,40 @@ def imports():
 
 
 def a_run():
-    from test_determinism import specs
+    from test_determinism import jobs as small_jobs
 
-    from forgetlib import experiment
+    from forgetlib.runs import jobs
 
-    for spec in specs():
-        experiment.run(spec)
+    for job in small_jobs():
+        jobs.run(job)
 
 
 def a_low_rank_model_of_a_folder():
-    from forgetlib import models
+    from forgetlib.models import loading
 
-    tiny = models.load("tiny")
+    tiny = loading.load("tiny")
     with tempfile.TemporaryDirectory() as folder:
         tiny.model.save_pretrained(folder)
         tiny.tokenizer.save_pretrained(folder)
-        models.load(folder, tuning="lora")
+        loading.load(folder, tuning="lora")
 
 
 def a_figure():
     from synthetic import family
 
-    from forgetlib import experiment, plots, stats
+    from forgetlib import studies
+    from forgetlib.figures import fig2, style
 
-    table = stats.forgetting([r for t in ("t", "u") for r in family(t, 0.5, 0.9, 0.6, n=30)])
-    plots.save(plots.forget_gap(table), table, "figure", experiment.study("tiny"))
+    table = fig2.table([r for t in ("t", "u") for r in family(t, 0.5, 0.9, 0.6, n=30)])
+    style.save(fig2.draw(table), table, "figure", studies.study("tiny"))
 
 
 def a_bootstrap():
     import numpy as np
 
-    from forgetlib import stats
+    from forgetlib.figures import intervals
 
-    stats.bootstrap(lambda m: m[..., 0], [np.arange(20.0)[:, None]])
+    intervals.bootstrap(lambda m: m[..., 0], [np.arange(20.0)[:, None]])
 
 
 PARTS = (imports, a_run, a_low_rank_model_of_a_folder, a_figure, a_bootstrap)

@@ -4,29 +4,45 @@ from dataclasses import replace
 
 import numpy as np
 
-from forgetlib.schema import Dynamics, ProbeResult, RunResult, RunSpec, Scores, TrainConfig
+from forgetlib.forgetting.base import Training
+from forgetlib.forgetting.labels import Labels
+from forgetlib.measuring.base import Dynamics, HiddenVariance, Probe, Scores
+from forgetlib.runs.records import Record, Result
+from forgetlib.runs.specs import Checkpoint, Data, Measurement
 
-TRAIN = TrainConfig(learning_rate=1e-4)
+TRAIN = Training(learning_rate=1e-4)
 PHASES = ("base", "tuned", "forgotten")
 
 
-def spec_of(
-    task, condition, *, seed=0, start=None, n=200, model="tiny", eval_tasks=None, probe=False
-):
-    """A run on one task, or on a tuple of tasks; evaluated on the same, or on `eval_tasks`."""
-    train_tasks = (task,) if isinstance(task, str) else tuple(task)
-    return RunSpec(
-        train_tasks=train_tasks,
-        condition=condition,
-        n_train=n,
-        n_eval=n,
-        seed=seed,
-        eval_tasks=train_tasks if eval_tasks is None else tuple(eval_tasks),
-        start=start,
-        train=None if condition == "base" else TRAIN,
-        model=model,
-        probe=probe,
-    )
+def checkpoint_of(task, kind, *, seed=0, start=None, n=200, model="tiny"):
+    """A checkpoint of one task, or of a tuple of tasks: base, true, random or flipped."""
+    if kind == "base":
+        return Checkpoint(model)
+    tasks = (task,) if isinstance(task, str) else tuple(task)
+    return Checkpoint(model, Labels(kind, TRAIN), start, Data(tasks, n, seed), seed)
+
+
+def result_of(checkpoint, scores, *, seed=None, n_eval=None, provenance=None, **values):
+    """A result with these scores, by "<task>/<split>", and these other values of its own task.
+
+    values: dynamics, probe, hidden_variance, loss
+    """
+    seed = checkpoint.seed if seed is None else seed
+    about = {} if provenance is None else provenance
+    records = []
+    for where, found in scores.items():
+        task, split = where.split("/")
+        n = n_eval if n_eval and split == "test" else max(len(found), 1)
+        records.append(
+            Record(checkpoint, Measurement("scores", task, split, n, seed), found, about)
+        )
+    task = next(iter(scores)).split("/")[0]
+    for name, value in values.items():
+        if value is not None:
+            asked = Measurement(name, task, "train" if name == "dynamics" else "test", 1, seed)
+            asked = Measurement("loss") if name == "loss" else asked
+            records.append(Record(checkpoint, asked, value, about))
+    return Result(checkpoint, seed, tuple(records))
 
 
 def scores_with(task, part, accuracy, n, *, uid_offset=0, confidence=0.8, rng=None):
@@ -74,40 +90,56 @@ def family(
     """Base, tuned and forgotten run of a task with these test accuracies.
 
     size: of the forgetting set, where it is smaller than the n of the fine-tuning
-    probes: (base, tuned, forgotten) ProbeResults, from `probe_with`
+    probes: (base, tuned, forgotten) pairs of Probe and HiddenVariance, from `probe_with`
     dynamics: (tuned, forgotten) Dynamics, from `dynamics_of`
     rng: draws which test examples are right; without it, the first ones are
     """
-    like = {"seed": seed, "n": n, "model": model, "probe": probes is not None}
-    tuned_spec = spec_of(task, "true", **like)
-    forgotten_spec = spec_of(task, condition, start=tuned_spec, **like)
-    if size is not None:
-        forgotten_spec = replace(forgotten_spec, n_train=size)
-    specs = (spec_of(task, "base", **like), tuned_spec, forgotten_spec)
-    return [
-        RunResult(
-            spec,
-            {
-                f"{task}/test": scores_with(
-                    task, "test", accuracy, n, uid_offset=uid_offset, rng=rng
-                ),
-                f"{task}/train": scores_with(task, "train", 0.5, spec.n_train),
-            },
-            dynamics=None if dynamics is None else (None, *dynamics)[i],
-            probe=None if probes is None else probes[i],
+    like = {"seed": seed, "n": n, "model": model}
+    tuned_one = checkpoint_of(task, "true", **like)
+    last = checkpoint_of(task, condition, start=tuned_one, **(like | {"n": size or n}))
+    made = (checkpoint_of(task, "base", **like), tuned_one, last)
+    results = []
+    for i, (checkpoint, accuracy) in enumerate(zip(made, (base, tuned, forgotten), strict=True)):
+        scores = {
+            f"{task}/test": scores_with(task, "test", accuracy, n, uid_offset=uid_offset, rng=rng),
+            f"{task}/train": scores_with(task, "train", 0.5, checkpoint.n or n),
+        }
+        probe, variance = (None, None) if probes is None else probes[i]
+        results.append(
+            result_of(
+                checkpoint,
+                scores,
+                seed=seed,
+                dynamics=None if dynamics is None else (None, *dynamics)[i],
+                probe=probe,
+                hidden_variance=variance,
+            )
         )
-        for i, (spec, accuracy) in enumerate(zip(specs, (base, tuned, forgotten), strict=True))
-    ]
+    return results
+
+
+def moved(result, checkpoint):
+    """The same numbers as if they were of another checkpoint."""
+    records = tuple(replace(r, checkpoint=checkpoint) for r in result.records)
+    return replace(result, checkpoint=checkpoint, records=records)
+
+
+def with_training(checkpoint, **changes):
+    """The checkpoint by a training with other settings."""
+    training = replace(checkpoint.method.training, **changes)
+    return replace(checkpoint, method=replace(checkpoint.method, training=training))
 
 
 def with_n_eval(results, n_eval):
-    """The same results as if their specs had asked for another number of test examples."""
+    """The same results as if they had been asked for another number of test examples."""
 
-    def changed(spec):
-        start = None if spec.start is None else changed(spec.start)
-        return replace(spec, n_eval=n_eval, start=start)
+    def changed(record):
+        asked = record.measurement
+        if asked.split == "test":
+            asked = replace(asked, n=n_eval)
+        return replace(record, measurement=asked)
 
-    return [replace(r, spec=changed(r.spec)) for r in results]
+    return [replace(r, records=tuple(map(changed, r.records))) for r in results]
 
 
 def cross(
@@ -131,14 +163,12 @@ def cross(
     """
     tuned, forgotten = np.asarray(tuned), np.asarray(forgotten)
 
-    def result(spec, accuracies):
-        """accuracies: of the spec's eval_tasks"""
+    def result(checkpoint, evaluated, accuracies):
         scores = {
             f"{t}/test": scores_with(t, "test", a, n, rng=rng)
-            for t, a in zip(spec.eval_tasks, accuracies, strict=True)
+            for t, a in zip(evaluated, accuracies, strict=True)
         }
-        scores |= {f"{t}/train": scores_with(t, "train", 0.5, n) for t in spec.train_tasks}
-        return RunResult(spec, scores)
+        return result_of(checkpoint, scores)
 
     results = []
     for seed in seeds:
@@ -147,18 +177,19 @@ def cross(
         if start == "pairwise":
             blocks = [((t,), tuned[[i]], forgotten[[i]]) for i, t in enumerate(tasks)]
         for evaluated, before, after in blocks:
-            origin = spec_of(evaluated, "true", **like)
-            results.append(result(origin, before))
+            origin = checkpoint_of(evaluated, "true", **like)
+            results.append(result(origin, evaluated, before))
             for j, task in enumerate(tasks):
-                spec = spec_of(task, condition, start=origin, eval_tasks=evaluated, **like)
-                results.append(result(spec, after[:, j]))
+                made = checkpoint_of(task, condition, start=origin, **like)
+                results.append(result(made, evaluated, after[:, j]))
     return results
 
 
 def probe_with(accuracy, n=200, *, control=0.5, layers=(0, 1, 2), deviation=None, rng=None):
     """A probe that is right about this share of the pairs, at every layer or at each (P,).
 
-    The middle layer is the one of `deviation`. rng: draws which pairs; without it, the first ones.
+    And the hidden states' variance, of the middle layer.
+    rng: draws which pairs; without it, the first ones
     control: mean of the twenty control probes' accuracies
     """
     layers = np.asarray(layers)
@@ -173,7 +204,7 @@ def probe_with(accuracy, n=200, *, control=0.5, layers=(0, 1, 2), deviation=None
         deviation = np.linspace(1, 2, n)
     middle = int(layers[len(layers) // 2])
     draws = control + np.linspace(-0.05, 0.05, 20)[:, None] * np.ones(len(layers))
-    return ProbeResult(layers, right(accuracy), draws, middle, np.asarray(deviation))
+    return Probe(layers, right(accuracy), draws), HiddenVariance(middle, np.asarray(deviation))
 
 
 def dynamics_of(task, confidence, steps=None):

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,66 +11,38 @@ import pytest
 import forgetlib
 
 FOLDER = Path(forgetlib.__file__).parent
+# What is lower may not import what is higher, and within one nothing goes round in circles.
 LAYERS = (
-    {"schema"},
-    {
-        *(
-            "assets",
-            "catalogue",
-            "prompts",
-            "sources",
-            "tasks",
-            "audit",
-            "labels",
-            "store",
-            "content",
-        ),
-        *("stats", "crosstask", "measures", "regression"),
-    },
-    {
-        *("kernels", "likelihood", "packing", "parallel"),
-        *("models", "scoring", "training", "probing"),
-    },
-    {"experiment", "cluster", "cost", "plots", "claims"},
+    {"errors"},
+    {"files"},
+    {"metrics"},
+    {"data"},
+    {"engine"},
+    {"models"},
+    {"measuring"},
+    {"forgetting"},
+    {"runs"},
+    {"studies"},
+    {"figures", "listing"},
+    {"__main__"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
-# Within a layer, who may use whom: sources read what assets fetched, training scores, and so on.
-SIDEWAYS = {
-    "assets": {"catalogue"},
-    "sources": {"assets", "prompts"},
-    "tasks": {"prompts", "sources"},
-    "audit": {"stats", "tasks"},
-    "content": {"assets", "catalogue", "sources", "tasks"},
-    "crosstask": {"stats"},
-    "measures": {"stats"},
-    "regression": {"stats"},
-    "packing": {"kernels"},
-    "likelihood": {"kernels"},
-    "models": {"kernels", "likelihood", "packing", "parallel"},
-    "scoring": {"models", "parallel"},
-    "training": {"kernels", "models", "parallel", "scoring"},
-    "probing": {"models", "parallel", "scoring"},
-    "cluster": {"experiment"},
-    "cost": {"experiment"},
-    "experiment": {"cluster", "cost"},  # offers them, and imports them where they are asked for
-    "plots": {"experiment"},
-    "claims": {"experiment"},
+FILES = {
+    p.relative_to(FOLDER).with_suffix("").as_posix().replace("/", "."): p
+    for p in sorted(FOLDER.rglob("*.py"))
+    if p.stem != "__init__"
 }
-# A folder is one module of several rooms, as `plots`.
-FILES = {p.stem: [p] for p in FOLDER.glob("*.py") if p.stem != "__init__"}
-FILES |= {p.parent.name: sorted(p.parent.glob("*.py")) for p in FOLDER.glob("*/__init__.py")}
-MODULES = sorted(FILES)
-ROOMS = [p for files in FILES.values() if len(files) > 1 for p in files if p.stem != "__init__"]
+MOST_LINES = 400  # above that, a file says why in its first lines
+
+
+def place(name):
+    """The folder or file of the package's own folder that a module is in."""
+    return name.split(".")[0]
 
 
 def imports(name):
-    """Modules of the package that a module imports, itself left out."""
-    return {other for file in FILES[name] for other in imports_of(file)} - {name}
-
-
-def imports_of(file):
-    """Modules of the package that a file imports, anywhere in it but for type checking."""
-    tree = ast.parse(file.read_text())
+    """Modules of the package that a module imports, anywhere in it but for type checking."""
+    tree = ast.parse(FILES[name].read_text())
     skipped = {
         node
         for block in ast.walk(tree)
@@ -79,22 +52,37 @@ def imports_of(file):
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node not in skipped and node.module:
-            if node.module == "forgetlib":
-                found |= {a.name for a in node.names}
-            elif node.module.startswith("forgetlib."):
-                found.add(node.module.split(".")[1])
-    return found & set(MODULES)
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}".removeprefix("forgetlib.")
+                found |= {whole, whole.rpartition(".")[0]} & set(FILES)
+    return found - {name}
 
 
 def test_every_module_has_a_layer():
-    assert set(MODULES) <= set(LAYER)
+    assert set(map(place, FILES)) == set(LAYER)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_go_strictly_downward(name):
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_downward(name):
     for other in imports(name):
-        allowed = LAYER[other] < LAYER[name] or other in SIDEWAYS.get(name, ())
-        assert allowed, f"{name} (layer {LAYER[name]}) imports {other} (layer {LAYER[other]})"
+        ours, theirs = LAYER[place(name)], LAYER[place(other)]
+        assert theirs < ours or place(other) == place(name), f"{name} imports {other}"
+
+
+def test_imports_go_round_in_no_circle():
+    TopologicalSorter({name: imports(name) for name in FILES}).prepare()  # CycleError
+
+
+def test_a_circle_would_be_seen():
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_long_file_says_why_it_is_one(name):
+    text = FILES[name].read_text()
+    head = " ".join(ast.get_docstring(ast.parse(text)).split())
+    assert text.count("\n") <= MOST_LINES or "Long because" in head
 
 
 def in_new_process(code):
@@ -111,26 +99,19 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_the_way_from_results_to_figures_has_no_torch_in_it():
     loaded = in_new_process(
         "import sys;"
-        "from forgetlib import claims, crosstask, experiment, measures, plots, stats, store, tasks;"
+        "from forgetlib import studies;"
+        "from forgetlib.figures import (fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig8, fig9,"
+        " audit, claims, claims_figure);"
         "print(*sys.modules)"
     ).split()
     assert not {"torch", "transformers", "datasets"} & set(loaded)
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda p: p.stem)
-def test_rooms_of_a_module_use_their_common_room_only(room):
-    module = f"forgetlib.{room.parent.name}."
-    nodes = [n for n in ast.walk(ast.parse(room.read_text())) if isinstance(n, ast.ImportFrom)]
-    used = {n.module.removeprefix(module) for n in nodes if n.module.startswith(module)}
-    assert used <= ({"common"} if room.stem != "common" else set())
-
-
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FILES)
 def test_public_functions_say_what_they_do(name):
-    for file in FILES[name]:
-        tree = ast.parse(file.read_text())
-        assert ast.get_docstring(tree)
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                short = isinstance(node, ast.FunctionDef) and len(node.body) <= 12
-                assert ast.get_docstring(node) or short, f"{name}.{node.name} has no docstring"
+    tree = ast.parse(FILES[name].read_text())
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            short = isinstance(node, ast.FunctionDef) and len(node.body) <= 12
+            assert ast.get_docstring(node) or short, f"{name}.{node.name} has no docstring"

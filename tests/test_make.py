@@ -9,7 +9,7 @@ import conftest
 import pytest
 
 import forgetlib
-from forgetlib import experiment
+from forgetlib.runs.grid import SECTIONS
 
 ROOT = Path(forgetlib.__file__).parent.parent
 
@@ -33,7 +33,8 @@ def folder(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / ".venv/ready").write_text("")
+    for name in ("made", "ready-to-read", "ready"):
+        (tmp_path / ".venv" / name).write_text("")
     return tmp_path
 
 
@@ -104,47 +105,113 @@ def test_the_lab_opens_for_root_with_a_word(folder, uid, passed):
     assert ("you are root" in done.stderr) == passed
 
 
-# The parts that each notebook reads: its calls of results(...), whose second argument is a part.
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[!0]*.ipynb"))
+# The sections that each notebook reads: the second argument of run(...) or load_results(...).
 WANTED = {
     path.stem.split("_")[0]: {
-        part
+        section
         for cell in json.loads(path.read_text())["cells"]
-        for part in experiment.PARTS
-        if f'results(chosen, "{part}")' in "".join(cell["source"])
+        for section in SECTIONS
+        if f'studies.run(chosen, "{section}")' in "".join(cell["source"])
     }
-    for path in (ROOT / "notebooks").glob("[!0]*.ipynb")
+    for path in NOTEBOOKS
 }
 
 
-def test_the_longest_files_of_tests_begin_first():
-    paths = {p.stem: p for p in (ROOT / "tests").glob("test_*.py")}
-    assert paths.keys() >= set(conftest.LONGEST)
-    names = [name for name in sorted(paths) for _ in range(2)]
-    items = [SimpleNamespace(path=paths[name], place=place) for place, name in enumerate(names)]
+class Item:
+    """A test, as far as its place is concerned."""
+
+    def __init__(self, stem, name="test", slow=False, fixtures=(), **given):
+        self.path, self.nodeid, self.slow = Path(f"tests/{stem}.py"), f"{stem}::{name}", slow
+        self.fixturenames, self.group = fixtures, None
+        if given:
+            self.callspec = SimpleNamespace(params=given)
+
+    def get_closest_marker(self, name):
+        return name if name == "slow" and self.slow else None
+
+    def add_marker(self, mark):
+        assert mark.name == "xdist_group"
+        (self.group,) = mark.args
+
+
+def test_what_takes_longest_begins_first():
+    files = {p.stem for p in (ROOT / "tests").rglob("test_*.py")}
+    assert files >= set(conftest.LONGEST) - set(conftest.MODELS)
+    assert files >= set(conftest.SHARED_OUT)
+    names = sorted(files) * 2
+    items = [Item(name, str(number)) for number, name in enumerate(names)]
+    slow = Item(min(files), "slow", slow=True)
+    waited_for = Item(max(files), "slow", slow=True, fixtures=("tiny_root",))
+    items += [slow, waited_for]
     conftest.pytest_collection_modifyitems(items)
+    assert items[:2] == [waited_for, slow]
+    items = items[2:]
     met = list(dict.fromkeys(item.path.stem for item in items))
-    rest = sorted(paths.keys() - set(conftest.LONGEST))
-    assert met == [*conftest.LONGEST, *rest]
-    of_each = [[i.place for i in items if i.path == path] for path in paths.values()]
-    assert all(places == sorted(places) for places in of_each)
+    longest = [name for name in conftest.LONGEST if name in files]
+    last = list(conftest.SHARED_OUT)
+    assert met == [*longest, *sorted(files - {*longest, *last}), *last]
+    for name in files:  # in the order they were in
+        places = [int(i.nodeid.split("::")[1]) for i in items if i.path.stem == name]
+        assert places == sorted(places)
 
 
-def test_the_tests_are_begun_in_that_order(folder):
-    for target in ("test", "test-full", "coverage"):
+def test_what_belongs_together_is_one_process_s():
+    files = [Item("test_a"), Item("test_a", "other"), Item("test_b")]
+    slow = [Item("test_a", "slow", slow=True), Item("test_a", "slower", slow=True)]
+    apart = [Item(conftest.SHARED_OUT[0], str(n)) for n in range(2)]
+    model = conftest.MODELS[0]
+    of_models = [Item(f, **{model: m}) for m in ("x", "y") for f in ("test_a", "test_b")]
+    conftest.pytest_collection_modifyitems([*files, *slow, *apart, *of_models])
+    assert [item.group for item in files] == ["test_a", "test_a", "test_b"]
+    assert {item.group for item in slow + apart} == {None}
+    assert [i.group for i in of_models] == [f"{model} {m}" for m in ("x", "x", "y", "y")]
+
+
+def test_the_tests_are_shared_out_so(folder):
+    for target in ("test", "test-full", "coverage", "architectures"):
         command = make(folder, "--dry-run", target).stdout
-        assert "--dist loadfile --no-loadscope-reorder" in command
+        assert "-n 2 --dist loadgroup --no-loadscope-reorder" in command
 
 
-@pytest.mark.parametrize("part", experiment.PARTS)
-def test_a_part_is_said_to_be_needed_by_the_notebooks_that_read_it(part):
-    needed_by = {name for name, parts in WANTED.items() if part in parts}
-    assert needed_by == set(experiment.PARTS[part])
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_is_said_to_be_needed_by_the_notebooks_that_read_it(section):
+    needed_by = {name for name, sections in WANTED.items() if section in sections}
+    assert needed_by == set(SECTIONS[section])
+
+
+PYTHON_THAT_LACKS_RESULTS = """
+case "$3" in resolve) echo "$4" | sed s/.py$//;; stored) exit 1;; *) echo "$@";; esac"""
+PYTHON_THAT_HAS_ALL = PYTHON_THAT_LACKS_RESULTS.replace("exit 1", "exit 0")
+
+
+def test_what_is_stored_is_drawn_without_what_computing_needs(folder):
+    (folder / ".venv/ready").unlink()
+    program(folder / ".venv/bin/python", PYTHON_THAT_HAS_ALL)
+    done = make(folder, "fig2", "STUDY=tiny")
+    assert len(done.stdout.splitlines()) == 2 and "draw.py tiny" in done.stdout
+    assert not (folder / ".venv/ready").exists()
+
+
+def test_a_study_s_file_is_resolved_to_its_name(folder):
+    program(folder / ".venv/bin/python", PYTHON_THAT_HAS_ALL)
+    done = make(folder, "fig2", "STUDY=mine.py")
+    said, drawn = done.stdout.splitlines()
+    assert said.endswith("-> figures/mine/")
+    name = "notebooks/fig2_forget_gap.ipynb"
+    assert drawn == f"notebooks/draw.py mine.py {name} .work/mine/{name}"
+    assert make(folder, "clean", "STUDY=mine.py").returncode == 0
+    assert not (folder / ".work/mine").exists()
 
 
 @pytest.mark.parametrize("figure", sorted(WANTED))
-def test_a_figure_s_target_computes_the_parts_that_it_reads(folder, figure):
-    program(folder / ".venv/bin/python", 'echo "$@"')
+def test_a_figure_s_target_computes_the_sections_that_it_reads_and_draws_it(folder, figure):
+    program(folder / ".venv/bin/python", PYTHON_THAT_LACKS_RESULTS)
     done = make(folder, figure, "STUDY=tiny")
-    computed, *_ = done.stdout.splitlines()
-    assert computed.startswith("-m forgetlib.experiment tiny")
-    assert set(computed.split()[3:]) == WANTED[figure]
+    computed, said, drawn = done.stdout.splitlines()
+    assert computed.startswith("-m forgetlib run tiny")
+    assert set(computed.split()[4:]) == WANTED[figure]
+    (path,) = (p for p in NOTEBOOKS if p.stem.split("_")[0] == figure)
+    assert said == f"{figure}: notebooks/{path.name} -> figures/tiny/"
+    name = f"notebooks/{path.name}"
+    assert drawn == f"notebooks/draw.py tiny {name} .work/tiny/{name}"

@@ -5,41 +5,29 @@ from dataclasses import fields, replace
 from itertools import takewhile
 
 import numpy as np
+import oracle
 import pytest
 import torch
+from helpers import same_values
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from test_models import naive_scores
-from test_store import same
 
-from forgetlib import (
-    claims,
-    crosstask,
-    kernels,
-    measures,
-    models,
-    packing,
-    scoring,
-    stats,
-    store,
-    tasks,
-    training,
-)
-from forgetlib.labels import training_labels
-from forgetlib.schema import (
-    CONDITIONS,
-    DTYPES,
-    OPTIMIZERS,
-    TUNINGS,
-    Dynamics,
-    Example,
-    ProbeResult,
-    RunResult,
-    RunSpec,
-    Scores,
-    TrainConfig,
-)
+from forgetlib import metrics
+from forgetlib.data import splits, tasks
+from forgetlib.data.base import Example, Task, ask, binarise, normalised
+from forgetlib.engine import kernels, packing
+from forgetlib.figures import crossanalysis, fig5, intervals, verdicts
+from forgetlib.forgetting import loop
+from forgetlib.forgetting.base import OPTIMIZERS, Training
+from forgetlib.forgetting.labels import CONDITIONS, Labels, training_labels
+from forgetlib.measuring import scoring
+from forgetlib.measuring.base import Dynamics, HiddenVariance, Loss, Probe, Scores
+from forgetlib.models import forward
+from forgetlib.models.catalogue import DTYPES, TUNINGS
+from forgetlib.runs import rows
+from forgetlib.runs.records import Job, Record
+from forgetlib.runs.specs import PLAIN, SPLITS, Checkpoint, Data, Measurement
 
 
 def holds_for(n_examples):
@@ -53,52 +41,72 @@ shares = st.floats(0, 1, allow_subnormal=False)
 seeds = st.integers(0, 2**31)
 reals = st.floats(-1e6, 1e6, allow_subnormal=False)
 
-# --- specs and results ---------------------------------------------------------------------------
+# --- checkpoints, measurements, records ----------------------------------------------------------
 
-configs = st.builds(
-    TrainConfig,
+trainings = st.builds(
+    Training,
     learning_rate=st.floats(1e-9, 0.99),
     epochs=st.integers(1, 50),
     batch_size=st.integers(1, 512),
     warmup=shares,
     weight_decay=st.floats(0, 1, allow_subnormal=False).map(abs),
     max_grad_norm=st.floats(1e-6, 1e9),
-    record_steps=st.integers(0, 20),
     optimizer=st.sampled_from(OPTIMIZERS),
+)
+names = st.lists(texts, min_size=1, max_size=3, unique=True).map(tuple)
+SHARED = ("model", "tuning", "dtype")  # by all of a lineage
+
+
+@st.composite
+def checkpoints(draw, start=2, like=None):
+    """A checkpoint of any settings, with at most `start` ancestors."""
+    like = like or {
+        "model": draw(texts),
+        "tuning": draw(st.sampled_from(TUNINGS)),
+        "dtype": draw(st.sampled_from(DTYPES)),
+        "split": draw(seeds),
+    }
+    condition = draw(st.sampled_from(CONDITIONS))
+    if condition == "base":
+        return Checkpoint(like["model"], dtype=like["dtype"])
+    return Checkpoint(
+        method=Labels(condition, draw(trainings)),
+        start=draw(st.none() | checkpoints(start=start - 1, like=like)) if start else None,
+        data=Data(draw(names), draw(st.integers(1, 10**9)), like["split"]),
+        seed=draw(seeds),
+        **{name: like[name] for name in SHARED},
+    )
+
+
+# Of numbers, whole ones: 1 and 1.0 are equal, and JSON tells them apart.
+settings_of = st.recursive(
+    st.none() | st.integers(2, 2**60) | texts,
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
 )
 
 
 @st.composite
-def specs(draw, start=2):
-    """A run of any settings, with at most `start` ancestors."""
-    names = st.lists(texts, min_size=1, max_size=3, unique=True).map(tuple)
-    condition = draw(st.sampled_from(CONDITIONS))
-    begin = draw(st.none() | specs(start=start - 1)) if start and condition != "base" else None
-    train_tasks = draw(names)
-    probe = len(train_tasks) == 1 and draw(st.booleans())
-    like = {
-        "model": draw(texts),
-        "tuning": draw(st.sampled_from(TUNINGS)),
-        "dtype": draw(st.sampled_from(DTYPES)),
-        "seed": draw(seeds),
-    }
-    return RunSpec(
-        train_tasks=train_tasks,
-        condition=condition,
-        n_train=draw(st.integers(1, 10**9)),
-        n_eval=draw(st.integers(1, 10**9)),
-        eval_tasks=train_tasks if probe else draw(names | st.just(())),
-        start=None if begin is None else with_settings(begin, like),
-        train=None if condition == "base" else draw(configs),
-        probe=probe,
-        **like,
+def measurements(draw):
+    asked = draw(st.booleans())
+    return Measurement(
+        readout=draw(texts),
+        task=draw(texts) if asked else "",
+        split=draw(st.sampled_from(SPLITS)) if asked else "",
+        n=draw(st.integers(1 if asked else 0, 10**9)),
+        seed=draw(seeds),
+        view=draw(st.just(PLAIN) | texts),
+        fit_on=draw(st.integers(0, 10**9)),
+        settings=draw(st.dictionaries(texts, settings_of, max_size=3)),
     )
 
 
-def with_settings(spec, like):
-    """The spec with the settings that all runs of a lineage share."""
-    start = None if spec.start is None else with_settings(spec.start, like)
-    return RunSpec(**values_of(spec) | like | {"start": start})
+def with_settings(checkpoint, like):
+    """The checkpoint with the settings that all of a lineage share."""
+    start = None if checkpoint.start is None else with_settings(checkpoint.start, like)
+    if checkpoint.method is None:
+        return Checkpoint(**{k: v for k, v in like.items() if k in ("model", "dtype")})
+    return replace(checkpoint, **like, start=start)
 
 
 def values_of(spec):
@@ -113,29 +121,35 @@ def shuffled(values, draw):
 
 
 @holds_for(60)
-@given(specs())
-def test_a_spec_comes_back_from_json(spec):
-    again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
-    assert again == spec
-    assert again.run_id == spec.run_id
-    assert again.lineage == spec.lineage
+@given(checkpoints() | measurements())
+def test_a_checkpoint_and_a_measurement_come_back_from_json(one):
+    again = type(one).from_dict(json.loads(json.dumps(one.to_dict())))
+    assert again == one and hash(again) == hash(one)
+    assert again.id == one.id
+    assert getattr(again, "lineage", None) == getattr(one, "lineage", None)
 
 
 @holds_for(40)
-@given(specs(), st.data())
-def test_the_run_id_does_not_depend_on_the_order_of_construction(spec, data):
-    again = RunSpec.from_dict(shuffled(spec.to_dict(), data.draw))
-    assert again.run_id == spec.run_id
-    reordered = shuffled(values_of(spec), data.draw)
-    assert RunSpec(**reordered).run_id == spec.run_id
+@given(checkpoints() | measurements(), st.data())
+def test_an_id_does_not_depend_on_the_order_of_construction(one, data):
+    again = type(one).from_dict(shuffled(one.to_dict(), data.draw))
+    assert again.id == one.id
+    reordered = shuffled(values_of(one), data.draw)
+    assert type(one)(**reordered).id == one.id
+
+
+@holds_for(40)
+@given(checkpoints(), st.lists(measurements(), min_size=1, max_size=4, unique=True), st.data())
+def test_the_id_of_a_job_does_not_depend_on_the_order_of_what_is_asked(one, asked, data):
+    job = Job(one, tuple(asked))
+    assert Job(one, tuple(data.draw(st.permutations(asked)))).id == job.id
+    if len(asked) > 1:
+        assert Job(one, tuple(asked[1:])).id != job.id
 
 
 OTHERS = {
-    "n_train": lambda n: n + 1,
-    "n_eval": lambda n: n + 1,
-    "model": lambda name: name + "x",
-    "train_tasks": lambda names: (*names, "".join(names) + "x"),
-    "eval_tasks": lambda names: (*names, "".join(names) + "x"),
+    "n": lambda n: n + 1,
+    "tasks": lambda names: (*names, "".join(names) + "x"),
 }
 OTHER_SETTINGS = {
     "learning_rate": lambda rate: np.nextafter(rate, 0),
@@ -144,47 +158,82 @@ OTHER_SETTINGS = {
     "max_grad_norm": lambda norm: np.nextafter(norm, 2e9),
     "epochs": lambda n: n + 1,
     "batch_size": lambda n: n + 1,
-    "record_steps": lambda n: n + 1,
     "optimizer": lambda name: next(other for other in OPTIMIZERS if other != name),
 }
 
 
 @holds_for(40)
-@given(specs())
-def test_the_smallest_change_of_any_setting_changes_the_run_id(spec):
-    if spec.probe:
-        spec = replace(spec, probe=False)
-    others = {k: change(getattr(spec, k)) for k, change in OTHERS.items()}
-    shared = {"model": others.pop("model"), "seed": spec.seed + 1}
-    for name, names in (("tuning", TUNINGS), ("dtype", DTYPES)):
-        shared[name] = next(other for other in names if other != getattr(spec, name))
-    changed = [replace(spec, **{k: v}) for k, v in others.items()]
-    changed += [with_settings(spec, {k: v}) for k, v in shared.items()]
-    if spec.train is not None:
-        assert set(OTHER_SETTINGS) == {f.name for f in fields(TrainConfig)}
+@given(checkpoints())
+def test_the_smallest_change_of_any_setting_changes_a_checkpoint_s_id(one):
+    shared = {"model": one.model + "x"}
+    for name, allowed in (("tuning", TUNINGS), ("dtype", DTYPES)):
+        shared[name] = next(other for other in allowed if other != getattr(one, name))
+    if one.method is None:
+        del shared["tuning"]  # of what is not trained
+    changed = [with_settings(one, {k: v}) for k, v in shared.items()]
+    if one.method is not None:
+        changed += [
+            replace(one, data=replace(one.data, **{k: change(getattr(one.data, k))}))
+            for k, change in OTHERS.items()
+        ]
+        changed += [replace(one, seed=one.seed + 1), replace(one, start=one)]
+        assert set(OTHER_SETTINGS) == {f.name for f in fields(Training)}
         for name, change in OTHER_SETTINGS.items():
-            value = getattr(spec.train, name)
-            train = replace(spec.train, **{name: type(value)(change(value))})
-            changed.append(replace(spec, train=train))
-        changed.append(replace(spec, start=replace(spec, start=None)))
-    ids = [spec.run_id, *(other.run_id for other in changed)]
+            value = getattr(one.method.training, name)
+            training = replace(one.method.training, **{name: type(value)(change(value))})
+            changed.append(replace(one, method=replace(one.method, training=training)))
+        for labels in set(CONDITIONS[1:]) - {one.method.labels}:
+            changed.append(replace(one, method=replace(one.method, labels=labels)))
+    ids = [one.id, *(other.id for other in changed)]
+    assert len(set(ids)) == len(ids)
+
+
+@holds_for(40)
+@given(measurements())
+def test_the_smallest_change_of_any_setting_changes_a_measurement_s_id(one):
+    others = {
+        "readout": one.readout + "x",
+        "task": one.task + "x",
+        "split": next(s for s in SPLITS if s != one.split),
+        "n": one.n + 1,
+        "seed": one.seed + 1,
+        "view": one.view + "x",
+        "fit_on": one.fit_on + 1,
+        "settings": (*one.settings, ("".join(k for k, _ in one.settings) + "x", 1)),
+    }
+    assert set(others) == {f.name for f in fields(Measurement)}
+    if not one.task:
+        del others["task"], others["split"]  # of what is asked about no questions
+    ids = [one.id, *(replace(one, **{k: v}).id for k, v in others.items())]
     assert len(set(ids)) == len(ids)
 
 
 @holds_for(60)
-@given(st.lists(specs(), min_size=2, max_size=2) | specs().map(lambda s: [s, replace(s)]))
-def test_specs_have_one_run_id_exactly_where_they_are_equal(pair):
+@given(
+    st.lists(checkpoints(), min_size=2, max_size=2)
+    | st.lists(measurements(), min_size=2, max_size=2)
+    | (checkpoints() | measurements()).map(lambda s: [s, replace(s)])
+)
+def test_there_is_one_id_exactly_where_all_is_equal(pair):
     one, other = pair
-    assert (one == other) == (one.run_id == other.run_id)
+    assert (one == other) == (one.id == other.id)
+
+
+@holds_for(60)
+@given(checkpoints())
+def test_the_base_of_a_checkpoint_depends_on_its_model_and_dtype_alone(one):
+    assert one.base == Checkpoint(one.model, dtype=one.dtype)
+    assert {c.base.id for c in one.lineage} == {one.base.id}
+    assert all(c.method is not None for c in one.lineage[:-1])
 
 
 @pytest.mark.parametrize("decay", [0, -0.0])
-def test_settings_that_are_equal_have_one_run_id(decay):
-    train = TrainConfig(1e-4, weight_decay=0.0)
-    one = RunSpec(("t",), "true", n_train=1, n_eval=1, train=train)
-    other = replace(one, train=replace(train, weight_decay=decay))
+def test_settings_that_are_equal_have_one_id(decay):
+    training = Training(1e-4, weight_decay=0.0)
+    one = Checkpoint("tiny", Labels("true", training), data=Data(("t",), 1))
+    other = replace(one, method=Labels("true", replace(training, weight_decay=decay)))
     assert one == other
-    assert one.run_id == other.run_id
+    assert one.id == other.id
 
 
 def floats32(*shape, **limits):
@@ -222,13 +271,22 @@ def dynamics(draw):
 @st.composite
 def probes(draw):
     p, n, c, k = (draw(st.integers(1, 3)) for _ in range(4))
-    return ProbeResult(
+    return Probe(
         np.arange(p, dtype=np.int16),
         draw(arrays.arrays(bool, (p, n, c))),
         draw(floats32(k, p, min_value=0, max_value=1)),
-        draw(st.integers(0, p - 1)),
-        draw(floats32(n, min_value=0)),
     )
+
+
+@st.composite
+def variances(draw):
+    n = draw(st.integers(1, 4))
+    return HiddenVariance(draw(st.integers(0, 100)), draw(floats32(n, min_value=0)))
+
+
+@st.composite
+def losses(draw):
+    return Loss(draw(floats32(draw(st.integers(0, 3)))))
 
 
 json_values = st.recursive(
@@ -239,34 +297,29 @@ json_values = st.recursive(
 
 
 @st.composite
-def results(draw):
-    spec = draw(specs(start=1))
-    where = {f"{t}/test" for t in spec.eval_tasks} | {f"{t}/train" for t in spec.train_tasks}
-    return RunResult(
-        spec,
-        {place: draw(scores()) for place in sorted(where)},
-        draw(floats32(draw(st.integers(0, 3)))),
-        draw(st.none() | dynamics()),
-        draw(probes()) if spec.probe else None,
-        draw(st.dictionaries(texts, json_values, max_size=3)),
-    )
+def records(draw):
+    """A record of any readout, whatever it is asked about."""
+    value = draw(scores() | dynamics() | probes() | variances() | losses())
+    asked = replace(draw(measurements()), readout=value.name)
+    about = draw(st.dictionaries(texts, json_values, max_size=3))
+    return Record(draw(checkpoints(start=1)), asked, value, about)
 
 
-@holds_for(25)
-@given(st.lists(results(), min_size=1, max_size=3, unique_by=lambda r: r.spec.run_id))
-def test_results_come_back_from_parquet_bit_for_bit_whatever_their_order(tmp_path_factory, some):
+@holds_for(40)
+@given(st.lists(records(), min_size=1, max_size=5, unique_by=lambda r: r.key))
+def test_records_come_back_from_parquet_bit_for_bit_whatever_their_order(tmp_path_factory, some):
     folder = tmp_path_factory.getbasetemp()
     paths = [folder / f"{name}.parquet" for name in "ab"]
     for path, ordered in zip(paths, (some, some[::-1]), strict=True):
-        store.write_records(ordered, path)
+        rows.write_records(ordered, path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    found = {r.spec.run_id: r for r in store.read_records(paths[0])}
+    found = {r.key: r for r in rows.read_records(paths[0])}
     assert len(found) == len(some)
-    for result in some:
-        again = found[result.spec.run_id]
-        assert same(again, result)
-        if result.dynamics is not None:
-            assert (again.dynamics.steps == result.dynamics.steps).all()
+    for record in some:
+        again = found[record.key]
+        assert (again.checkpoint, again.measurement) == (record.checkpoint, record.measurement)
+        assert again.provenance == record.provenance
+        assert same_values(again.value, record.value)
 
 
 # --- labels, distractors, splits -----------------------------------------------------------------
@@ -338,14 +391,14 @@ def test_a_binarised_question_has_its_true_response_and_another_or_there_is_none
     true = pairs[question.gold]
     others = {p for p in pairs if p != true and p[1].strip()}
     assume(all(p.strip() for p, _ in others))
-    example = tasks.binarise(question, f"t/test/{row}", seed)
+    example = binarise(question, f"t/test/{row}", seed)
     if not others or not all(text.strip() for text in true):
         assert example is None
         return
     made = list(zip(example.prompts, example.choices, strict=True))
     assert made[example.label] == true
     assert made[1 - example.label] in others
-    assert tasks.binarise(question, f"t/test/{row}", seed) == example
+    assert binarise(question, f"t/test/{row}", seed) == example
 
 
 @holds_for(100)
@@ -359,7 +412,7 @@ def test_the_order_in_which_a_source_lists_the_choices_does_not_matter(question,
         order.index(question.gold),
     )
     uid = f"t/test/{row}"
-    assert tasks.binarise(moved, uid, seed) == tasks.binarise(question, uid, seed)
+    assert binarise(moved, uid, seed) == binarise(question, uid, seed)
 
 
 @pytest.fixture
@@ -367,11 +420,9 @@ def remake():
     """Gives one's own task, named "remade", other rows."""
 
     def remade(rows):
-        ask, choices = tasks.ask, ["yes", "no"]
+        choices = ["yes", "no"]
         rows = [(f"all/{number}", {"q": asked}) for number, asked in rows]
-        tasks.add(
-            tasks.Task("remade", "f", "text", lambda: rows, lambda r: ask(r["q"], choices, 0))
-        )
+        tasks.add(Task("remade", "f", "text", lambda: rows, lambda r: ask(r["q"], choices, 0)))
 
     yield remade
     tasks._TASKS.pop("remade", None)
@@ -387,16 +438,16 @@ def test_a_split_is_a_partition_that_shares_no_question_and_no_order_of_rows_cha
     def holds(asked, seed, data):
         rows = list(enumerate(asked))
         remake(rows)
-        found = tasks.split("remade", seed)
+        found = splits.split("remade", seed)
         uids = [e.uid for e in (*found.train, *found.test)]
         assert len(set(uids)) == len(uids) == len(rows) - found.n_overlap
-        train, test = ({tasks.normalised(e) for e in p} for p in (found.train, found.test))
+        train, test = ({normalised(e) for e in p} for p in (found.train, found.test))
         assert not train & test
         if found.train:
             n = data.draw(st.integers(1, len(found.train)))
-            assert tasks.load("remade", "train", n, seed) == list(found.train[:n])
+            assert splits.load("remade", "train", n, seed) == list(found.train[:n])
         remake(data.draw(st.permutations(rows)))
-        assert tasks.split("remade", seed) == found
+        assert splits.split("remade", seed) == found
 
     holds()
 
@@ -407,31 +458,31 @@ def test_a_split_is_a_partition_that_shares_no_question_and_no_order_of_rows_cha
 @holds_for(150)
 @given(shares, shares, shares)
 def test_a_forget_ratio_is_missing_exactly_where_there_was_nothing_to_lose(tuned, forgotten, floor):
-    ratio = stats.forget_ratio(tuned, forgotten, floor)
+    ratio = metrics.forget_ratio(tuned, forgotten, floor)
     assert np.isnan(ratio) == (tuned <= floor)
-    assert np.isnan(stats.forget_ratio(tuned, forgotten)) == (tuned <= 0.5)
-    assert np.isnan(stats.flipped_forget_ratio(tuned, forgotten)) == (tuned <= 1 - tuned)
+    assert np.isnan(metrics.forget_ratio(tuned, forgotten)) == (tuned <= 0.5)
+    assert np.isnan(metrics.flipped_forget_ratio(tuned, forgotten)) == (tuned <= 1 - tuned)
 
 
 @holds_for(150)
 @given(st.floats(0.51, 1), shares, shares)
 def test_a_forget_ratio_falls_with_what_is_kept_from_one_at_the_floor_to_zero(tuned, a, b):
-    for ratio, floor in ((stats.forget_ratio, 0.5), (stats.flipped_forget_ratio, 1 - tuned)):
+    for ratio, floor in ((metrics.forget_ratio, 0.5), (metrics.flipped_forget_ratio, 1 - tuned)):
         assert ratio(tuned, floor) == pytest.approx(1)
         assert ratio(tuned, tuned) == 0
         less, more = sorted((a, b))
         assert ratio(tuned, less) >= ratio(tuned, more)
         between = floor <= a <= tuned
         assert between == (-1e-9 <= ratio(tuned, a) <= 1 + 1e-9) or abs(a - floor) < 1e-9
-    assert -0.5 <= stats.forget_gap(a) <= 0.5
-    assert (stats.forget_gap(a) <= stats.forget_gap(b)) == (a <= b) or abs(a - b) < 1e-15
+    assert -0.5 <= metrics.forget_gap(a) <= 0.5
+    assert (metrics.forget_gap(a) <= metrics.forget_gap(b)) == (a <= b) or abs(a - b) < 1e-15
 
 
 @holds_for(50)
 @given(arrays.arrays(float, (2, 3, 4), elements=shares), st.data())
 def test_a_forget_ratio_of_arrays_is_a_loop_over_their_numbers(accuracies, data):
     tuned, forgotten = accuracies
-    for ratio in (stats.forget_ratio, stats.flipped_forget_ratio):
+    for ratio in (metrics.forget_ratio, metrics.flipped_forget_ratio):
         found = ratio(tuned, forgotten)
         assert found.shape == (3, 4)
         loop = [ratio(float(a), float(b)) for a, b in zip(tuned.flat, forgotten.flat, strict=True)]
@@ -443,16 +494,16 @@ def test_a_forget_ratio_of_arrays_is_a_loop_over_their_numbers(accuracies, data)
 def test_confidence_is_a_probability_above_one_half_exactly_where_the_answer_is_right(found, shift):
     values = np.clip(found.log_likelihoods, -300, 0).round(3)
     found = replace(found, log_likelihoods=values)
-    confidence = stats.confidence(found)
+    confidence = metrics.confidence(found)
     assert ((confidence >= 0) & (confidence <= 1)).all()
-    assert stats.choice_probs(found).sum(1) == pytest.approx(1)
+    assert metrics.choice_probs(found).sum(1) == pytest.approx(1)
     differ = values[:, 0] != values[:, 1]
-    assert ((confidence > 0.5) == stats.correct(found))[differ].all()
+    assert ((confidence > 0.5) == metrics.correct(found))[differ].all()
     assert confidence[~differ] == pytest.approx(0.5)
     shifted = replace(found, log_likelihoods=values.astype(float) + shift)
-    assert stats.confidence(shifted) == pytest.approx(confidence)
+    assert metrics.confidence(shifted) == pytest.approx(confidence)
     swapped = replace(found, log_likelihoods=values[:, ::-1], labels=1 - found.labels)
-    assert stats.confidence(swapped) == pytest.approx(confidence)
+    assert metrics.confidence(swapped) == pytest.approx(confidence)
 
 
 thousandths = st.integers(0, 1000).map(lambda n: n / 1000)
@@ -464,7 +515,9 @@ samples = arrays.arrays(float, st.integers(2, 60), elements=thousandths)
 def test_an_interval_of_a_mean_is_within_the_data_and_includes_that_of_symmetric_data(data, seed):
     symmetric = np.concatenate([data, 1 - data])
     for values in (data, symmetric):
-        found = stats.bootstrap(stats.column(0), [values[:, None]], seed=seed, n_resamples=500)
+        found = intervals.bootstrap(
+            intervals.column(0), [values[:, None]], seed=seed, n_resamples=500
+        )
         assert values.min() - 1e-12 <= found.low <= found.high <= values.max() + 1e-12
     assert found.value == pytest.approx(0.5)
     assert found.low <= 0.5 + 1e-12
@@ -478,7 +531,7 @@ def test_the_order_of_examples_changes_no_value_and_no_interval_beyond_the_resam
 ):
     order = draws.draw(st.permutations(range(len(data))))
     one, other = (
-        stats.bootstrap(stats.column(0), [values[:, None]], n_resamples=1000)
+        intervals.bootstrap(intervals.column(0), [values[:, None]], n_resamples=1000)
         for values in (data, data[list(order)])
     )
     assert one.value == pytest.approx(other.value)
@@ -492,7 +545,7 @@ def test_the_order_of_examples_changes_no_value_and_no_interval_beyond_the_resam
 @given(samples, st.floats(0.1, 10), st.floats(-5, 5))
 def test_an_interval_moves_and_stretches_with_the_data(data, scale, shift):
     one, other = (
-        stats.bootstrap(stats.column(0), [values[:, None]], n_resamples=200)
+        intervals.bootstrap(intervals.column(0), [values[:, None]], n_resamples=200)
         for values in (data, scale * data + shift)
     )
     for name in ("value", "low", "high"):
@@ -513,17 +566,17 @@ def test_rank_correlations_are_symmetric_within_one_and_unchanged_by_monotone_ma
     x, y = pair
     n = len(x)
     counts = data.draw(of_integers(np.int64, (5, n), 0, 3)).astype(float)
-    found = stats.rank_correlations(x, y, counts)
+    found = intervals.rank_correlations(x, y, counts)
     constant = [len(set(x[c > 0])) < 2 or len(set(y[c > 0])) < 2 for c in counts]
     assert np.isnan(found).tolist() == constant
     assert (np.abs(found[np.isfinite(found)]) <= 1 + 1e-9).all()
     steps = data.draw(st.lists(st.integers(1, 1000), min_size=9, max_size=9))
     rising = np.cumsum(steps)[x + 4]
     for other, sign in (
-        (stats.rank_correlations(rising, y, counts), 1),
-        (stats.rank_correlations(x, y.astype(float) ** 3, counts), 1),
-        (stats.rank_correlations(y, x, counts), 1),
-        (stats.rank_correlations(-x, y, counts), -1),
+        (intervals.rank_correlations(rising, y, counts), 1),
+        (intervals.rank_correlations(x, y.astype(float) ** 3, counts), 1),
+        (intervals.rank_correlations(y, x, counts), 1),
+        (intervals.rank_correlations(-x, y, counts), -1),
     ):
         assert sign * other == pytest.approx(found, nan_ok=True)
 
@@ -532,7 +585,7 @@ def test_rank_correlations_are_symmetric_within_one_and_unchanged_by_monotone_ma
 @given(paired(least=0))
 def test_the_interval_of_a_rank_correlation_is_around_it_and_within_one(pair):
     x, y = pair
-    found = stats.rank_correlation(x, y)
+    found = intervals.rank_correlation(x, y)
     varied = len(set(x)) > 1 and len(set(y)) > 1
     assert np.isfinite(found.value) == varied
     assert np.isfinite(found.low) == np.isfinite(found.high) == (varied and len(x) >= 4)
@@ -542,23 +595,23 @@ def test_the_interval_of_a_rank_correlation_is_around_it_and_within_one(pair):
 
 @holds_for(100)
 @given(
-    st.sampled_from([claims.ABOVE, claims.BELOW, claims.WITHIN]),
+    st.sampled_from([verdicts.ABOVE, verdicts.BELOW, verdicts.WITHIN]),
     st.floats(0, 1),
     st.lists(st.floats(-2, 2), min_size=3, max_size=3).map(sorted),
 )
 def test_a_claim_and_its_opposite_never_both_hold_and_a_wider_interval_decides_no_more(
     statement, threshold, ends
 ):
-    interval = stats.Interval(ends[1], ends[0], ends[2])
-    found = claims.verdict(statement, threshold, interval)
-    wider = stats.Interval(ends[1], ends[0] - 0.5, ends[2] + 0.5)
-    assert claims.verdict(statement, threshold, wider) in (found, claims.NOT_DECIDED)
-    opposite = {claims.ABOVE: claims.BELOW, claims.BELOW: claims.ABOVE}.get(statement)
+    interval = intervals.Interval(ends[1], ends[0], ends[2])
+    found = verdicts.verdict(statement, threshold, interval)
+    wider = intervals.Interval(ends[1], ends[0] - 0.5, ends[2] + 0.5)
+    assert verdicts.verdict(statement, threshold, wider) in (found, verdicts.NOT_DECIDED)
+    opposite = {verdicts.ABOVE: verdicts.BELOW, verdicts.BELOW: verdicts.ABOVE}.get(statement)
     if opposite:
-        swap = {claims.HOLDS: claims.DOES_NOT_HOLD, claims.DOES_NOT_HOLD: claims.HOLDS}
-        assert claims.verdict(opposite, threshold, interval) == swap.get(found, found)
+        swap = {verdicts.HOLDS: verdicts.DOES_NOT_HOLD, verdicts.DOES_NOT_HOLD: verdicts.HOLDS}
+        assert verdicts.verdict(opposite, threshold, interval) == swap.get(found, found)
     missing = replace(interval, low=float("nan"))
-    assert claims.verdict(statement, threshold, missing) == claims.NOT_DECIDED
+    assert verdicts.verdict(statement, threshold, missing) == verdicts.NOT_DECIDED
 
 
 @holds_for(60)
@@ -570,7 +623,7 @@ def test_a_claim_and_its_opposite_never_both_hold_and_a_wider_interval_decides_n
     )
 )
 def test_the_leaves_of_a_tree_are_all_rows_once_with_the_empty_ones_last(matrix):
-    order, tree = crosstask.upgma(matrix)
+    order, tree = crossanalysis.upgma(matrix)
     assert sorted(order) == list(range(len(matrix)))
     some = int(np.isfinite(matrix).any(1).sum())
     assert np.isfinite(matrix[order[:some]]).any(1).all()
@@ -582,7 +635,7 @@ def test_the_leaves_of_a_tree_are_all_rows_once_with_the_empty_ones_last(matrix)
 @given(dynamics(), shares)
 def test_the_step_of_passing_is_the_first_of_a_loop(found, threshold):
     for direction in ("up", "down"):
-        steps = measures.passing_steps(found, threshold, direction)
+        steps = fig5.passing_steps(found, threshold, direction)
         for i, values in enumerate(found.confidence.T):
             beyond = [(v >= threshold) == (direction == "up") for v in values]
             first = next((s for s, b in zip(found.steps, beyond, strict=True) if b), np.nan)
@@ -593,7 +646,7 @@ def test_the_step_of_passing_is_the_first_of_a_loop(found, threshold):
 @holds_for(80)
 @given(st.integers(1, 200), shares)
 def test_the_learning_rate_rises_to_its_peak_then_falls_and_is_never_zero(n_steps, warmup):
-    factors = [training.learning_rate_factor(step, n_steps, warmup) for step in range(n_steps)]
+    factors = [loop.learning_rate_factor(step, n_steps, warmup) for step in range(n_steps)]
     assert all(0 < f <= 1 for f in factors)
     peak = factors.index(max(factors))
     assert factors[: peak + 1] == sorted(factors[: peak + 1])
@@ -679,7 +732,7 @@ def test_no_token_is_packed_that_is_not_needed(way):
 @st.composite
 def encoded(draw):
     tokens = draw(st.lists(st.integers(1, 5), min_size=2, max_size=9))
-    return models.TokenSequence(tuple(tokens), draw(st.integers(1, len(tokens) - 1)))
+    return forward.TokenSequence(tuple(tokens), draw(st.integers(1, len(tokens) - 1)))
 
 
 @pytest.mark.parametrize("way", [*packing.WAYS, None])
@@ -689,7 +742,7 @@ def test_a_batch_asks_for_every_response_token_after_the_token_before_it(tiny, w
     @holds_for(40)
     @given(st.lists(st.lists(encoded(), min_size=1, max_size=3), min_size=1, max_size=4))
     def holds(families):
-        batch = models.collate(lm, families)
+        batch = forward.collate(lm, families)
         every = [s for family in families for s in family]
         assert batch.n_sequences == len(every)
         asked = [[] for _ in every]
@@ -724,7 +777,9 @@ def test_any_examples_score_as_a_loop_of_single_sequences(tiny, way):
             for i, (prompts, choices) in enumerate(drawn)
         ]
         found = scoring.score(lm, made, token_budget=budget)
-        assert found.log_likelihoods == pytest.approx(naive_scores(lm, made), abs=1e-3)
+        assert found.log_likelihoods == pytest.approx(
+            oracle.log_likelihoods(lm.model, lm.tokenizer, made), abs=1e-3
+        )
         assert found.uids == tuple(e.uid for e in made)
 
     holds()
@@ -742,7 +797,7 @@ def test_groups_are_a_partition_in_order_and_each_is_as_large_as_the_budget_lets
 ):
     order = data.draw(st.permutations(range(len(lengths))))
     order = order[: data.draw(st.integers(0, len(order)))]
-    groups = list(models.by_token_budget(lengths, order, budget, padded=padded))
+    groups = list(forward.by_token_budget(lengths, order, budget, padded=padded))
     assert [i for group in groups for i in group] == list(order)
 
     def size(group):

@@ -1,0 +1,327 @@
+"""Every figure of tables that hold next to nothing, and of names that fonts do not have."""
+
+import ast
+import warnings
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.text
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+import test_plots_cross as of_pairs
+import test_plots_measures as of_tasks
+from fontTools.ttLib import TTFont
+from matplotlib import font_manager
+
+from forgetlib import figures
+from forgetlib.data.base import Example
+from forgetlib.errors import InputError
+from forgetlib.figures import crossanalysis, crosstask, fig1, fig2, fig3, fig4, fig5, fig6, fig8
+from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.style import readable
+
+K = 4
+ALONE = "tiny_city"
+
+
+def forget_gap_table():
+    table = of_tasks.own_table(K).assign(behaviour=fig2.BEHAVIOURS)
+    of_tasks.with_interval(table, "forget_gap", table["forgotten"] - 0.5, 0.05)
+    of_tasks.with_interval(table, "forgetting_set", table["forgotten"], 0.05)
+    return table
+
+
+def summary_of(cross):
+    return cross, crossanalysis.variance_shares(cross), crossanalysis.own_against_others(cross)
+
+
+@cache
+def alone(condition="random", model="embedded"):
+    """A matrix of one task."""
+    rng = np.random.default_rng(0)
+    results = synthetic.cross([ALONE], [0.9], [[0.6]], condition=condition, model=model, rng=rng)
+    return crosstask.cross_task(results, condition, n_resamples=50)
+
+
+USUAL = {
+    "claims_figure.draw": lambda: (of_tasks.claims_table(K),),
+    "fig8.draw": lambda: of_pairs.comparison(K),
+    "fig2.draw_control": lambda: (of_tasks.control_table(K),),
+    "fig3.draw": lambda: (of_pairs.cross(K), of_pairs.described(K)),
+    "fig3.draw_summary": lambda: of_pairs.summary(K),
+    "fig1.draw": lambda: (of_pairs.confidences(), of_pairs.questions(long=False)),
+    "fig4.draw_examples": lambda: (of_tasks.example_level_table(K),),
+    "fig2.draw": lambda: (forget_gap_table(),),
+    "fig9.draw": lambda: of_pairs.models(K, 2),
+    "fig5.draw": lambda: of_tasks.order_tables(K, K - 1),
+    "fig4.draw": lambda: (of_tasks.own_table(K), of_tasks.correlations_table(K)),
+    "fig6.draw_layers": lambda: (of_tasks.probe_table(K, 5),),
+    "fig6.draw": lambda: (of_tasks.probe_table(K, 5), of_tasks.own_table(K)),
+    "fig4.draw_regression": lambda: of_tasks.regression_tables(6),
+    "audit.draw": lambda: (of_tasks.shortcuts_table(K),),
+    "fig7.draw": lambda: (of_tasks.sizes_table(K),),
+}
+
+
+def drawing(name):
+    module, function = name.split(".")
+    return getattr(import_module(f"forgetlib.figures.{module}"), function)
+
+
+def test_no_drawing_function_is_left_out():
+    files = Path(figures.__file__).parent.glob("*.py")
+    named = {
+        f"{file.stem}.{node.name}"
+        for file in files
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("draw")
+    }
+    assert set(USUAL) == named - {"style.draw_intervals", "matrix.draw_matrix", "drawing.draw"}
+
+
+def changed(arguments, of_table, of_cross=lambda cross: cross):
+    """The arguments with every table and matrix changed."""
+
+    def one(value):
+        if isinstance(value, pd.DataFrame):
+            return of_table(value)
+        if isinstance(value, CrossTask):
+            return of_cross(value)
+        if isinstance(value, list):
+            return [one(v) for v in value]
+        return value
+
+    return [one(value) for value in arguments]
+
+
+def undefined(table):
+    return table.assign(**dict.fromkeys(table.select_dtypes("float"), np.nan))
+
+
+def undefined_matrix(cross):
+    nothing = np.full_like(cross.forget_ratio, np.nan)
+    return replace(cross, forget_ratio=nothing, replicates=np.full_like(cross.replicates, np.nan))
+
+
+def constant(table):
+    return table.assign(**dict.fromkeys(table.select_dtypes("float"), 0.5))
+
+
+def constant_matrix(cross):
+    same = np.full_like(cross.forget_ratio, 0.5)
+    return replace(cross, forget_ratio=same, replicates=np.full_like(cross.replicates, 0.5))
+
+
+def one_task(table):
+    if "eval_task" not in table:
+        return table
+    return table[table["eval_task"].isin([table["eval_task"].iloc[0], "pooled"])]
+
+
+ONE_TASK = {  # what is made of matrices is made anew
+    "fig8.draw": lambda: (
+        *(pair := (alone(), alone("flipped"))),
+        crossanalysis.model_agreement(pair),
+        of_pairs.described(K),
+    ),
+    "fig3.draw": lambda: (alone(), of_pairs.described(K)),
+    "fig3.draw_summary": lambda: summary_of(alone()),
+    "fig9.draw": lambda: (
+        pair := [alone(), alone(model="gpt2")],
+        crossanalysis.model_agreement(pair),
+        of_pairs.described(K),
+    ),
+}
+KINDS = {
+    "usual": lambda name: USUAL[name](),
+    "nothing defined": lambda name: changed(USUAL[name](), undefined, undefined_matrix),
+    "all equal, intervals of no width": lambda name: changed(
+        USUAL[name](), constant, constant_matrix
+    ),
+    "one task": lambda name: ONE_TASK.get(name, lambda: changed(USUAL[name](), one_task))(),
+}
+
+
+def drawn(figure):
+    """The texts of a figure, which is drawn without a warning and whose limits are numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(BytesIO(), format="png", dpi=50)
+    for axes in figure.axes:
+        limits = np.array([axes.get_xlim(), axes.get_ylim()])
+        assert np.isfinite(limits).all()
+        assert (limits[:, 0] != limits[:, 1]).all()
+    texts = figure.findobj(matplotlib.text.Text)
+    return [t for t in texts if t.get_visible() and t.get_text().strip()]
+
+
+SAYS = ("undefined", "nothing to", "known", "not probed", "no data", "none", "cannot be estimated")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", sorted(set(USUAL) - {"fig1.draw"}))
+def test_every_figure_of_next_to_nothing_is_drawn_and_says_so(name, kind):
+    arguments = KINDS[kind](name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = drawing(name)(*arguments)
+    found = [t.get_text() for t in drawn(figure)]
+    if kind == "nothing defined":
+        assert any(words in text for text in found for words in SAYS), found
+
+
+def test_the_summary_of_one_task_says_that_there_is_no_other():
+    _, left, right = fig3.draw_summary(*summary_of(alone())).axes
+    assert [t.get_text() for t in right.texts] == ["no other task"]
+    drawn_ratio = of_tasks.points_of(left)[:, 0]
+    assert drawn_ratio == pytest.approx(alone().forget_ratio[0])
+
+
+def test_single_examples_without_any_correlation_say_why():
+    table = undefined(of_tasks.example_level_table(K)).assign(n=2, n_lost=[0, 2, 0, 1, 0] * 2)
+    table.loc[0, "n"] = 0
+    left, right = fig4.draw_examples(table).axes
+    assert left.get_xlim() == (-1, 1)
+    of_left = ["not measured", "all lost", "", "none lost", "none lost"]  # sorted by name
+    assert [t.get_text() for t in left.texts] == [
+        f"undefined: {why}" if why else "undefined" for why in of_left
+    ]
+    assert right.texts[0].get_text() == "undefined: none lost"
+
+
+def test_a_task_whose_predictor_is_not_known_is_named_below_that_panel():
+    table = of_tasks.own_table(K)
+    table.loc[0, ["log_variance", "log_variance_low", "log_variance_high"]] = np.nan
+    figure = fig4.draw(table, of_tasks.correlations_table(K))
+    assert f"as log_variance is not known: {table.eval_task[0]}" in figure.get_supxlabel()
+    counts = [len(of_tasks.points_of(axes)) for axes in figure.axes]
+    assert counts == [K - 1, K - 2]
+    drawn(figure)
+
+
+def test_a_task_that_was_not_probed_says_so_beside_the_others():
+    table, own = of_tasks.probe_table(K, 5), of_tasks.own_table(K)
+    left, _ = fig6.draw(table[table["eval_task"] != own["eval_task"][1]], own).axes
+    assert [t.get_text() for t in left.texts] == ["not probed"]
+
+
+def test_a_task_with_enough_examples_of_none_has_an_empty_panel():
+    table, examples = of_tasks.order_tables(K, 0)
+    table = table.assign(enough=True, n=0)
+    forest, *panels = fig5.draw(table, examples.iloc[:0]).axes
+    assert [t.get_text() for t in forest.texts] == ["undefined: fewer than two examples"] * K
+    assert [t.get_text() for axes in panels for t in axes.texts] == ["none"] * K
+
+
+@pytest.mark.parametrize("take", [0, 1], ids=["empty", "one row"])
+@pytest.mark.parametrize("name", USUAL)
+def test_tables_of_too_few_rows_are_drawn_or_refused(name, take):
+    """Each table in turn, and all of them."""
+    usual = USUAL[name]()
+    tables = [i for i, value in enumerate(usual) if isinstance(value, pd.DataFrame)]
+    for cut in ([i] for i in tables) if len(tables) == 1 else (*([i] for i in tables), tables):
+        arguments = [v.iloc[:take] if i in cut else v for i, v in enumerate(usual)]
+        try:
+            figure = drawing(name)(*arguments)
+        except InputError as error:
+            assert "expected" in str(error)
+        else:
+            figure.draw_without_rendering()
+
+
+def test_figures_of_tables_that_do_not_fit_each_other_are_refused():
+    table, examples = of_tasks.order_tables(K, 2)
+    with pytest.raises(InputError, match=r"expected eval_task .* in each"):
+        fig5.draw(table, examples.iloc[:0])
+    with pytest.raises(InputError, match="expected predictor log_variance in each"):
+        fig4.draw(of_tasks.own_table(K), of_tasks.correlations_table(K).iloc[:1])
+    with pytest.raises(InputError, match="expected one row, found 0"):
+        first, second, agreement, described = of_pairs.comparison(K)
+        fig8.draw(first, second, agreement.iloc[:0], described)
+    with pytest.raises(InputError, match="rows of the paper's layer"):
+        fig6.draw_layers(of_tasks.probe_table(K, 5).assign(is_paper_layer=False))
+    with pytest.raises(InputError, match="at least one, found none"):
+        fig1.draw(of_pairs.confidences(), [])
+    with pytest.raises(InputError, match="pooled in each"):
+        fig4.draw_examples(of_tasks.example_level_table(K).iloc[:1])
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+ODD = ("任务 🧪", "a_b$c$", r"$\frac$", "\x07\u202e\u00a0x")
+WATCH = "\u231a"  # in STIX, which matplotlib brings, and not in DejaVu Sans
+
+
+def odd(names):
+    return {name: f"{ODD[i % len(ODD)]}{i}" for i, name in enumerate(sorted(set(names)))}
+
+
+def with_odd_names(name):
+    """The usual arguments with other names of tasks, families, terms and models."""
+    arguments = USUAL[name]()
+    matrices = [a for v in arguments for a in (v if isinstance(v, list) else [v])]
+    found = {task for a in matrices if isinstance(a, CrossTask) for task in a.tasks}
+    tables = [a for a in arguments if isinstance(a, pd.DataFrame)]
+    for column in ("eval_task", "family", "term", "statistic"):
+        found |= {x for t in tables if column in t for x in t[column]}
+    names = odd(found - {"pooled"})
+
+    def of_cross(cross):
+        return replace(cross, tasks=tuple(names[t] for t in cross.tasks), model="模型$_")
+
+    return names, changed(arguments, lambda table: table.replace(names), of_cross)
+
+
+@cache
+def characters_of(path, index):
+    return set(TTFont(path, fontNumber=index).getBestCmap())
+
+
+def lacking(text):
+    """Characters of a drawn text that none of its fonts has, read without matplotlib."""
+    fonts = font_manager.fontManager._find_fonts_by_props(text.get_fontproperties())
+    known = set().union(*(characters_of(f.path, f.face_index) for f in fonts))
+    return {c for c in text.get_text() if c != "\n" and ord(c) not in known}
+
+
+@pytest.mark.parametrize("name", sorted(set(USUAL) - {"fig1.draw", "fig6.draw_layers"}))
+def test_names_that_the_font_lacks_are_drawn_in_characters_that_there_are(name):
+    names, arguments = with_odd_names(name)
+    texts = drawn(drawing(name)(*arguments))
+    shown = "\n".join(t.get_text() for t in texts)
+    assert [t.get_text() for t in texts if lacking(t)] == []
+    assert not any(t.get_parse_math() for t in texts if "$" in t.get_text())
+    assert any(readable(other)[:8] in shown for other in names.values())
+
+
+def test_prompts_and_answers_too():
+    question = Example("t/x/0", ("任务 $x_1$ 🧪",) * 2, ("是 $", "否\x07"), 0)
+    texts = drawn(fig1.draw(of_pairs.confidences(), [question]))
+    assert [t.get_text() for t in texts if lacking(t)] == []
+    assert any(readable("任务 $x_1$ 🧪") in t.get_text() for t in texts)
+
+
+def test_an_escape_stands_where_no_font_has_the_character():
+    assert readable("a\U0010fffdb\x07c\u200bd") == r"a\U0010fffdb\x07c\u200bd"
+    assert readable("one\u00a0two\nthree") == "one two three"
+    usual = "arc_easy (café) ∀x ≤ $5"
+    assert readable(usual) == usual
+
+
+def test_another_installed_font_stands_in_where_it_has_the_character():
+    table = forget_gap_table()
+    table.loc[0, "eval_task"] = f"{WATCH} tasks"
+    texts = drawn(fig2.draw(table))
+    (named,) = [t for t in texts if t.get_text().startswith(WATCH)]
+    assert not lacking(named)
+    assert len(named.get_fontfamily()) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named.figure.savefig(BytesIO(), format="pdf")
+    others = [t for t in drawn(fig2.draw(forget_gap_table())) if t is not named]
+    assert {tuple(t.get_fontfamily()) for t in others} == {("sans-serif",)}

@@ -1,0 +1,199 @@
+"""Estimates of a study's cost, beside counts by hand and a real run."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from forgetlib import studies
+from forgetlib.data import assets, splits
+from forgetlib.errors import InputError
+from forgetlib.forgetting.base import Training
+from forgetlib.models import loading, synthetic
+from forgetlib.runs import cost, grid
+
+pytestmark = pytest.mark.usefixtures("brief_probes")
+
+
+@pytest.fixture
+def study(project):
+    brief = Training(3e-3, epochs=2, batch_size=10)
+    settings = {"n_train": 100, "n_eval": 50, "sizes": [], "models": ["tiny"], "records": 0}
+    settings |= {"tuned": brief, "forgetting": brief}
+    return studies.study("tiny", tasks=["tiny_city"], **settings)
+
+
+def test_a_model_s_shape_is_counted_without_its_weights():
+    lm = loading.load("tiny", device="cpu").model
+    found = cost.shape("tiny")
+    assert found.body + found.embeddings == sum(p.numel() for p in lm.parameters())
+    assert (found.n_layers, found.hidden) == (2, synthetic.TINY_WIDTHS["tiny"])
+
+
+@pytest.mark.parametrize(
+    ("model", "billions"),
+    [
+        ("meta-llama/Llama-2-7b-hf", 6.74),
+        ("EleutherAI/gpt-j-6b", 6.05),
+        ("openai-community/gpt2", 0.124),
+    ],
+)
+def test_the_paper_s_models_are_known_without_the_hub(model, billions):
+    found = cost.shape(model)
+    assert (found.body + found.embeddings) / 1e9 == pytest.approx(billions, rel=0.01)
+
+
+def own_jobs(study):
+    return study.own_jobs("tiny_city", 0, "tiny")
+
+
+def unprobed(job):
+    return job.only(m for m in job.measurements if m.readout not in ("probe", "hidden_variance"))
+
+
+def test_a_job_s_examples_are_counted_as_often_as_they_are_met(study):
+    base, tuned, _ = own_jobs(study)
+    # Each is scored, and passed once more by the probe; two epochs.
+    assert (cost.work(base).trained, cost.work(base).scored) == (0, 2 * 150)
+    assert (cost.work(tuned).trained, cost.work(tuned).scored) == (200, 2 * 150)
+    recorded = unprobed(own_jobs(replace(study, records=4))[2])
+    # The first of the records is the start's scores, and the one at the end this one's.
+    assert cost.work(recorded).scored == 4 * 100 + 50
+
+
+def test_records_of_other_questions_than_are_scored_are_passes_of_their_own(study):
+    """Those at the start and at the end too."""
+    few = unprobed(own_jobs(replace(study, records=4, n_recorded=10))[2])
+    assert cost.work(few).scored == 5 * 10 + 100 + 50
+
+
+def test_flops_are_two_a_weight_and_token_forward_and_twice_that_backward(study):
+    job = unprobed(own_jobs(study)[1])
+    form = cost.shape("tiny")
+    # Every prompt has six words, every response one.
+    forward = 2 * (form.body * 7 + form.vocabulary * form.hidden)
+    assert cost.tokens("tiny", "tiny_city") == (6, 1)
+    assert cost.work(job).training == pytest.approx(200 * 3 * forward)
+    scored = 2 * (form.body * 8 + form.vocabulary * form.hidden * 2)
+    assert cost.work(job).scoring == pytest.approx(150 * scored)
+
+
+def test_low_rank_training_and_recomputing_change_the_passes(study, monkeypatch):
+    job = own_jobs(study)[1]
+    full = cost.work(job).training
+    low_rank = replace(job, checkpoint=replace(job.checkpoint, tuning="lora"))
+    assert cost.work(low_rank).training == pytest.approx(full * 2 / 3)
+    monkeypatch.setattr(loading, "RECOMPUTED_SIZE", 0)
+    assert cost.work(job).training == pytest.approx(full * 4 / 3)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "optimizer", "least", "most"),
+    [("full", "adamw", 100, 120), ("full", "adafactor", 50, 60), ("lora", "adamw", 12, 20)],
+)
+def test_seven_billion_weights_take_what_their_optimiser_needs(tuning, optimizer, least, most):
+    """GiB: 16 or 8 bytes a weight, or 2 and next to nothing, with activations of a batch."""
+    checkpoint = studies.study("paper").jobs("own")[1].checkpoint
+    training = replace(checkpoint.method.training, optimizer=optimizer)
+    method = replace(checkpoint.method, training=training)
+    needed = cost.needed_memory(replace(checkpoint, tuning=tuning, method=method), longest=200)
+    assert least < needed / cost.GIB < most
+
+
+def test_a_rate_that_is_none_is_refused(study):
+    for rate in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="--tflops: expected a number above 0"):
+            cost.report(study, tflops=rate)
+
+
+def test_what_is_stored_costs_nothing_and_the_rest_its_share(study):
+    rate = cost.Rate(1e9, 1e9)
+    whole = cost.table(study, rate=rate).iloc[0]
+    assert whole["jobs"] == len(study.jobs())
+    studies.run(study, "own", progress=False)
+    rest = cost.table(study, rate=rate).iloc[0]
+    assert rest["jobs"] == len(study.jobs()) - len(study.jobs("own"))
+    assert 0 < rest["hours"] < whole["hours"]
+    studies.run(study, progress=False)
+    assert cost.table(study, rate=rate).empty
+
+
+def test_the_estimate_is_near_what_a_run_takes(study):
+    """Of the synthetic study, within a factor of three: small steps are mostly overhead."""
+    studies.run(study, "own", progress=False)
+    store = grid.open_store(study)
+    jobs = [j for j in study.jobs("own") if j.checkpoint.start]
+    took = cost.spent(jobs, store)
+    rate = cost.measured("tiny", study.tuning, study.dtype)
+    guessed = sum(cost.seconds(cost.work(j), rate) for j in jobs)
+    assert guessed == pytest.approx(took, rel=2) or took / guessed < 3
+
+
+@pytest.mark.embedded
+def test_the_embedded_model_s_shape_is_known_without_its_files(embedded, monkeypatch):
+    monkeypatch.setattr(assets, "model_dir", lambda *_: pytest.fail("was asked for"))
+    cost.shape.cache_clear()
+    found, model = cost.shape("embedded"), embedded.model
+    config = model.config.get_text_config()
+    assert found.embeddings == model.get_input_embeddings().weight.numel()
+    assert found.body == sum(p.numel() for p in model.parameters()) - found.embeddings
+    sizes = (found.vocabulary, found.hidden, found.n_layers)
+    assert sizes == (config.vocab_size, config.hidden_size, config.num_hidden_layers)
+
+
+def test_an_estimate_for_another_machine_downloads_no_model(project, monkeypatch):
+    """Its tokenizer is not here either: 4 characters a token, in place of what it would say."""
+    monkeypatch.setenv("FORGETLIB_CACHE", str(project / "cache"))
+    monkeypatch.setattr(assets, "model_dir", lambda *_: pytest.fail("was asked for"))
+    cost.tokens.cache_clear()
+    cost._tokenizer.cache_clear()
+    study = studies.study("tiny", tasks=["tiny_city"], models=["embedded"], sizes=[])
+    found = cost.table(study, rate=cost.Rate(1e12, 1e12)).iloc[0]
+    assert found["parameters"] == 268_098_176  # Gemma-3-270M's
+    examples = splits.load("tiny_city", "train", cost.SAMPLE, 0)
+    characters = sum(len(e.prompts[0]) for e in examples) / len(examples)
+    assert cost.tokens("embedded", "tiny_city")[0] == pytest.approx(characters / 4)
+    cost.tokens.cache_clear()
+    cost._tokenizer.cache_clear()
+
+
+def test_nothing_is_loaded_where_nothing_is_missing(tmp_path):
+    """Not even torch; and no cache can be had here, from which a model or data would come."""
+    (tmp_path / "file").write_text("")
+    code = """if True:
+        import sys
+        from forgetlib import __main__
+        assert __main__.main(["cost", "embedded"]) == 0
+        assert not {"torch", "transformers", "datasets"} & set(sys.modules)
+    """
+    environment = os.environ | {"FORGETLIB_CACHE": str(tmp_path / "file" / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    stored = len(studies.study("embedded").jobs())
+    took = rf"{stored} jobs are stored; they took \d+\.\d\d hours where they were computed"
+    assert re.search(rf"\nnothing is missing\n{took}\n$", done.stdout)
+
+
+def test_stored_jobs_are_estimated_where_it_is_asked_for(study):
+    studies.run(study, progress=False)
+    assert cost.report(study).endswith("hours where they were computed")
+    assert re.search(r", and would take \d+\.\d\d by this", cost.report(study, tflops=0.001))
+
+
+def test_jobs_that_lack_their_data_are_said_to_be_missing(study, monkeypatch):
+    monkeypatch.setattr(splits, "missing", lambda names: dict.fromkeys(names, "no data"))
+    missing = len(study.jobs())
+    assert f"\n{missing} jobs are missing, and so are the data of" in cost.report(study)
+
+
+def test_missing_tasks_cost_nothing(project, monkeypatch):
+    study = studies.study("tiny", models=["tiny"], sizes=[], protocol="pairwise")
+    monkeypatch.setattr(splits, "missing", lambda names: {"tiny_city": "no data"})
+    found = cost.table(study, rate=cost.Rate(1e9, 1e9)).iloc[0]
+    rest = studies.study("tiny", tasks=study.tasks[1:], models=["tiny"], sizes=[])
+    assert found["jobs"] == len(replace(rest, protocol="pairwise").jobs())

@@ -1,0 +1,144 @@
+"""Every notebook executed: on the committed results it prints what it printed, and `tiny` is drawn.
+
+Each process that runs tests has one kernel for all of its notebooks, as starting one and importing
+takes longer than most of them. Names of one notebook are gone before the next begins.
+"""
+
+import ast
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from test_notebooks import FIGURES, NOTEBOOKS, ROOT, cells, parameters, saved
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """A client whose kernel goes on; it is started with the first notebook."""
+    client = NotebookClient(
+        nbformat.v4.new_notebook(),
+        kernel_name="python3",
+        timeout=600,
+        resources={"metadata": {"path": str(ROOT / "notebooks")}},
+    )
+    yield client
+    client.nb = nbformat.v4.new_notebook()
+    client.execute()  # and stops what it has
+
+
+# Pictures are drawn into files, and not once more into the notebook.
+BEGIN = """%reset -f
+%matplotlib inline
+%config InlineBackend.figure_formats = set()
+import os
+os.environ["FORGETLIB_ROOT"] = {root!r}
+del os
+"""
+
+
+def execute(kernel, notebook, root):
+    """Execute a notebook from top to bottom in this project folder, as in a new kernel."""
+    kernel.nb = nbformat.from_dict(notebook)
+    kernel.nb.cells.insert(0, nbformat.v4.new_code_cell(BEGIN.format(root=str(root))))
+    kernel.execute(cleanup_kc=False)
+    return kernel.nb.cells[1:]
+
+
+def said(cell):
+    """What a cell prints and shows, but for pictures: of each kind, in its order."""
+    found = {}
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            found[output.name] = found.get(output.name, "") + output.text
+        else:
+            data = {kind: shown for kind, shown in output.data.items() if kind != "image/png"}
+            found.setdefault("shown", []).append(data)
+    return found
+
+
+@pytest.fixture
+def committed(tmp_path):
+    """A project folder with the committed results, and nothing else.
+
+    They are copies, as a process says once of a folder what is odd in it.
+    """
+    for results in ROOT.glob("figures/*/results"):
+        shutil.copytree(results, tmp_path / "figures" / results.parent.name / "results")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda p: p.stem)
+def test_the_committed_figure_is_drawn_from_the_committed_results(path, committed, kernel):
+    """The notebook prints what it printed, and its CSVs hold what they held, today as well."""
+    executed = execute(kernel, nbformat.read(path, 4), committed)
+    assert not (committed / ".work").exists(), "results are missing: something was computed"
+    code = [cell for cell in executed if cell.cell_type == "code"]
+    assert [said(cell) for cell in code] == [said(cell) for cell in cells(path)]
+    (study,) = (
+        ast.literal_eval(statement.value)
+        for statement in ast.parse(parameters(path).source).body
+        if ast.unparse(statement.targets[0]) == "study"
+    )
+    assert saved(path)
+    for name in saved(path):
+        place = f"figures/{study}/{name}.csv"
+        assert (committed / place).read_text() == (ROOT / place).read_text(), name
+
+
+def assert_drawn(root, path):
+    for ending in ("pdf", "png", "csv"):
+        file = root / "figures" / "tiny" / f"{path.stem}.{ending}"
+        assert file.stat().st_size > 100
+    with file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) >= 4
+
+
+@pytest.mark.slow
+def test_make_draws_figures_of_the_tiny_study(tiny_root):
+    """Two at a time, in another folder, which is the project's there; the others: test_make."""
+    (tiny_root / "notebooks").symlink_to(ROOT / "notebooks")
+    made = {"BIN": Path(sys.executable).parent, "COMPUTED": "yes", "STUDY": "tiny", "NAME": "tiny"}
+    done = subprocess.run(
+        ["make", "--file", ROOT / "Makefile", "--jobs=2", "fig3", "fig5"]
+        + [f"{name}={value}" for name, value in made.items()],
+        cwd=tiny_root,
+        env=os.environ | {"FORGETLIB_ROOT": str(tiny_root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("fig3_cross_task", "fig5_order"):
+        assert_drawn(tiny_root, ROOT / "notebooks" / name)
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda p: p.stem)
+def test_the_tiny_study_is_drawn(path, tiny_root, kernel):
+    for file in (tiny_root / "figures" / "tiny").glob(f"{path.stem}.*"):
+        file.unlink()
+    notebook = parameterize_notebook(load_notebook_node(str(path)), {"study": "tiny"})
+    execute(kernel, notebook, tiny_root)
+    assert_drawn(tiny_root, path)
+
+
+@pytest.mark.embedded
+@pytest.mark.full
+@pytest.mark.parametrize("path", sorted(set(NOTEBOOKS) - set(FIGURES)), ids=lambda p: p.stem)
+def test_the_tour_runs_as_committed(path, tmp_path):
+    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, path.name],
+        cwd=ROOT / "notebooks",
+        env=os.environ | {"FORGETLIB_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
