@@ -81,14 +81,14 @@ def test_two_processes_train_as_one(two_processes, tuning, recompute):
 def test_two_processes_compute_a_study_as_one_does(two_processes, tmp_path, monkeypatch):
     """To 1e-3 nats of log-likelihood."""
     monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path))
-    expected = studies.results(small_study(), progress=False)
+    expected = studies.run(small_study(), progress=False)
     monkeypatch.setenv("FORGETLIB_ROOT", str(two_processes / "project"))
     with monkeypatch.context() as patch:
         patch.setattr(local, "compute", lambda *a, **k: pytest.fail("something is missing"))
-        found = studies.results(small_study())
+        found = studies.load_results(small_study())
     for two, one in zip(found, expected, strict=True):
-        assert two.spec == one.spec
-        assert two.provenance["processes"] == 2
+        assert two.checkpoint == one.checkpoint
+        assert {p["processes"] for p in two.provenances} == {2}
         for where, scores in one.scores.items():
             theirs = scores.log_likelihoods
             assert two.scores[where].log_likelihoods == pytest.approx(theirs, abs=1e-3)
@@ -98,7 +98,7 @@ def test_two_processes_compute_a_study_as_one_does(two_processes, tmp_path, monk
 def test_a_process_that_no_launcher_started_says_so(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"RANK.*beside WORLD_SIZE=2.*`accelerate launch`"):
-        studies.results(small_study(), progress=False)
+        studies.run(small_study(), progress=False)
 
 
 def save_outcomes(folder):
@@ -110,4 +110,4 @@ def save_outcomes(folder):
 
 if __name__ == "__main__":
     save_outcomes(Path(sys.argv[1]))
-    studies.results(small_study(), progress=False)
+    studies.run(small_study(), progress=False)
