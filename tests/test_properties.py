@@ -20,7 +20,7 @@ from forgetlib.engine import kernels, packing
 from forgetlib.figures import crossanalysis, fig5, intervals, verdicts
 from forgetlib.forgetting import loop
 from forgetlib.forgetting.base import OPTIMIZERS, Training
-from forgetlib.forgetting.labels import CONDITIONS, Labels, training_labels
+from forgetlib.forgetting.labels import LABELS, Labels, training_labels
 from forgetlib.measuring import scoring
 from forgetlib.measuring.base import Dynamics, HiddenVariance, Loss, Probe, Scores
 from forgetlib.models import forward
@@ -66,7 +66,7 @@ def checkpoints(draw, start=2, like=None):
         "dtype": draw(st.sampled_from(DTYPES)),
         "split": draw(seeds),
     }
-    condition = draw(st.sampled_from(CONDITIONS))
+    condition = draw(st.sampled_from(("base", *LABELS)))
     if condition == "base":
         return Checkpoint(like["model"], dtype=like["dtype"])
     return Checkpoint(
@@ -182,7 +182,7 @@ def test_the_smallest_change_of_any_setting_changes_a_checkpoint_s_id(one):
             value = getattr(one.method.training, name)
             training = replace(one.method.training, **{name: type(value)(change(value))})
             changed.append(replace(one, method=replace(one.method, training=training)))
-        for labels in set(CONDITIONS[1:]) - {one.method.labels}:
+        for labels in set(LABELS) - {one.method.labels}:
             changed.append(replace(one, method=replace(one.method, labels=labels)))
     ids = [one.id, *(other.id for other in changed)]
     assert len(set(ids)) == len(ids)
@@ -338,7 +338,7 @@ def examples(draw, most_choices=5):
 
 
 @holds_for(80)
-@given(examples(), seeds, st.sampled_from(CONDITIONS[1:]), st.data())
+@given(examples(), seeds, st.sampled_from(LABELS), st.data())
 def test_a_label_does_not_depend_on_the_number_or_the_order_of_examples(
     batch, seed, condition, data
 ):
@@ -353,7 +353,7 @@ def test_a_label_does_not_depend_on_the_number_or_the_order_of_examples(
 @holds_for(80)
 @given(examples(), seeds)
 def test_flipped_is_a_wrong_choice_random_is_a_choice_and_true_is_the_truth(batch, seed):
-    drawn = {c: training_labels(batch, c, seed) for c in CONDITIONS[1:]}
+    drawn = {c: training_labels(batch, c, seed) for c in LABELS}
     for example, true, random, flipped in zip(batch, *drawn.values(), strict=True):
         assert true == example.label
         assert 0 <= random < len(example.choices)
