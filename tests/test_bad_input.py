@@ -54,10 +54,8 @@ from forgetlib.figures import (
     fig7,
     fig9,
     intervals,
-    rankcorrelation,
     regression,
     style,
-    verdicts,
 )
 from forgetlib.figures.style import readable
 from forgetlib.files import StoreError
@@ -630,7 +628,7 @@ BAD = [
     ),
     bad(
         "audit-without-a-seed",
-        lambda box: audit.audit(["tiny_city"], [], 5, 5),
+        lambda box: audit.table(["tiny_city"], [], 5, 5),
         "seed",
     ),
     bad(
@@ -922,7 +920,7 @@ BAD = [
     ),
     bad(
         "answers-of-questions-that-the-task-has-no-more",
-        lambda box: fig2.commonest_answers(FAMILY, lambda *a: FOUR),
+        lambda box: fig2.answers_table(FAMILY, lambda *a: FOUR),
         "'t/test/4'.*recompute",
     ),
     bad(
@@ -937,7 +935,7 @@ BAD = [
     ),
     bad(
         "rank-correlation-with-a-category",
-        lambda box: rankcorrelation.correlations(
+        lambda box: regression.correlations(
             pd.DataFrame(
                 {
                     "model": "m",
@@ -1250,7 +1248,9 @@ BAD = [
     ),
     bad(
         "claims-of-tasks-without-families",
-        lambda box: claims.task_family_split(OWN, pd.DataFrame({"eval_task": ["t"]})),
+        lambda box: claims.judge(
+            "task-family-split", own=OWN, described=pd.DataFrame({"eval_task": ["t"]})
+        ),
         "expected .*family",
     ),
     bad(
@@ -1265,7 +1265,7 @@ BAD = [
     ),
     bad(
         "verdict-on-an-unknown-statement",
-        lambda box: verdicts.verdict("beside", 0.5, intervals.Interval(0.5, 0.4, 0.6)),
+        lambda box: claims.verdict("beside", 0.5, intervals.Interval(0.5, 0.4, 0.6)),
         "one of above, below, within.*found 'beside'",
     ),
     # --- notebooks' parameters

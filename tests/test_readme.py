@@ -14,14 +14,7 @@ import pytest
 import forgetlib
 from forgetlib import metrics, studies
 from forgetlib.data import splits, tasks
-from forgetlib.figures import (
-    crossanalysis,
-    crossclaims,
-    crosstask,
-    fig2,
-    published,
-    verdicts,
-)
+from forgetlib.figures import claims, crossanalysis, crosstask, fig2, intervals, published
 from forgetlib.models import catalogue
 from forgetlib.runs import cost
 from forgetlib.runs.grid import open_store
@@ -126,7 +119,7 @@ def test_what_is_said_of_the_control_is_its_table():
     table = pd.read_csv(FIGURES / "fig2_control.csv").set_index("eval_task")
 
     def mean(measure, of=table):
-        found = verdicts.mean_interval(of[measure].to_numpy())
+        found = intervals.mean_interval(of[measure].to_numpy())
         return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
     for measure in ("lost", "lost_again", "beyond_true_labels"):
@@ -348,11 +341,11 @@ def test_what_is_said_of_pairs_without_sciriff_is_what_they_give():
     share = crossanalysis.variance_shares(cross).set_index("source")["share"]
     said = "Without SciRIFF that is {:.2f} and {:.2f}"
     assert said.format(share["forgotten task"], share["evaluated task"]) in SAID
-    found = crossclaims.other_tasks_better(cross, tasks.describe(cross.tasks))
+    found = claims.judge("other-tasks-better", cross=cross, described=tasks.describe(cross.tasks))
     (row,) = found[found["statistic"].str.contains("commonsense labels")].itertuples()
     said = f"without SciRIFF they are not: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
     assert said in SAID
-    assert row.verdict == verdicts.DOES_NOT_HOLD
+    assert row.verdict == claims.DOES_NOT_HOLD
 
 
 def answers_to_sciriff(part):
@@ -432,7 +425,7 @@ def test_what_is_said_of_the_papers_tasks_is_in_their_tables():
     ):
         row = table.loc[claim][table.loc[claim].index.str.contains(words)].iloc[0]
         assert "{value:.2f} [{low:.2f}, {high:.2f}]".format(**row) in said, claim
-    undecided = (table["verdict"] == verdicts.NOT_DECIDED).sum()
+    undecided = (table["verdict"] == claims.NOT_DECIDED).sum()
     assert "most of the claims are undecided" in said
     assert undecided > len(table) / 2
     pairs = pd.read_csv(folder / "fig3_cross_task.csv").dropna(subset=["forget_ratio"])

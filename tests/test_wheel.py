@@ -78,7 +78,9 @@ def test_a_study_of_one_s_own_is_listed_computed_and_drawn_in_the_folder_it_is_c
     assert listed.returncode == 0 and "embedded" in listed.stdout, listed.stderr
     done = call(installed, tmp_path, "run", "small.py", "own", **without)
     assert done.returncode == 0, done.stderr
-    assert bool(list(tmp_path.glob("cache/kernels-*.so"))) == (compiler and bool(shutil.which("g++")))
+    assert bool(list(tmp_path.glob("cache/kernels-*.so"))) == (
+        compiler and bool(shutil.which("g++"))
+    )
     drawn = call(installed, tmp_path, "draw", "small.py", "fig2", **without)
     assert drawn.returncode == 0, drawn.stderr
     found = {p.relative_to(tmp_path).parts[0] for p in tmp_path.rglob("*") if p.is_file()}

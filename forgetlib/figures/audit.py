@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError
-from forgetlib.figures.intervals import as_columns, percentiles, resampled_means
+from forgetlib.figures.intervals import as_columns, percentiles, resampled_means, with_intervals
 from forgetlib.figures.join import full_size, other_data
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
@@ -34,7 +34,6 @@ from forgetlib.figures.style import (
     require_columns,
     say_where_nothing,
     style,
-    with_intervals,
 )
 from forgetlib.metrics import CHANCE, correct
 from forgetlib.runs.records import Result
@@ -48,8 +47,10 @@ FEWEST = 10  # questions whose mean has an interval
 SHORTCUTS = ("commonest_answer", "longer_answer", "answer_in_prompt")
 
 
-def audit(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int) -> pd.DataFrame:
-    """One row a task; means over seeds.
+def table(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int) -> pd.DataFrame:
+    """Audit the questions of tasks: duplicates, shared parts, shortcuts; a row a task.
+
+    Numbers are means over seeds.
 
     Columns: eval_task, family, answer_format; n_train, n_test (the smallest of the seeds); removed
     (training questions that the test set asks too, in the whole pool); near_duplicates (share of
@@ -91,11 +92,12 @@ def audit(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int)
 
 
 def words(text: str) -> list[str]:
+    """Split a text into its words, in lower case."""
     return re.findall(r"\w+", text.lower())
 
 
 def nearest(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
-    """(N,) Jaccard similarity of each test example's prompt with the likest training prompt's.
+    """Measure how like each test prompt is to the likest training prompt: (N,) Jaccard similarity.
 
     Of their sets of three consecutive words: 1 is equal, 0 has none in common. Fixed words of the
     prompt ("Question:", "Answer:"), which every training example has, do not count.
@@ -112,7 +114,7 @@ def nearest(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
 
 
 def shares_part(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
-    """(N,) whether the first line of a test example's prompt is that of a training example.
+    """Tell of each test prompt whether its first line is a training prompt's too: (N,) booleans.
 
     Of prompts with several lines, where it is a passage, a premise or a first sentence; what stands
     above an empty line is an instruction.
@@ -126,10 +128,10 @@ def shares_part(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray
     return np.array([not trained.isdisjoint(first_lines(e)) for e in test])
 
 
-def neighbours(
+def neighbours_table(
     results: Iterable[Result], load: Callable[[str, str, int, int], list[Example]]
 ) -> pd.DataFrame:
-    """Whether test questions that resemble a training question are forgotten otherwise.
+    """Compare what is forgotten of test questions that resemble a training question, and of others.
 
     One row a task with at least `FEWEST` of both kinds, all seeds together. Columns: model,
     eval_task, n_with and n_without such a neighbour (a near-duplicate, or a shared part), lost_with
@@ -190,7 +192,7 @@ def _triples(example: Example) -> set[tuple[str, ...]]:
 
 
 def commonest_answer(train: Sequence[Example], test: Sequence[Example]) -> float:
-    """Accuracy of choosing what is true more often in the training set; a tie is half right.
+    """Score the rule that chooses what is true more often in training; a tie is half right.
 
     It is what a model may fall back to, and above chance where a fixed answer is the commoner one.
     """
@@ -199,12 +201,12 @@ def commonest_answer(train: Sequence[Example], test: Sequence[Example]) -> float
 
 
 def longer_answer(test: Sequence[Example]) -> float:
-    """Accuracy of choosing the longer response; a tie is half right."""
+    """Score the rule that chooses the longer response, as an accuracy; a tie is half right."""
     return _accuracy(test, [[len(c) for c in e.choices] for e in test])
 
 
 def answer_in_prompt(test: Sequence[Example]) -> float:
-    """Accuracy of choosing the response of whose words the prompt has the larger share.
+    """Score the rule that chooses the response of whose words the prompt has the larger share.
 
     A prompt that gives its answer away shows here, and so does a task of finding words again.
     """
@@ -226,7 +228,7 @@ def _accuracy(test: Sequence[Example], values: Sequence[Sequence[float]]) -> flo
     return float(np.mean(right))
 
 
-SHORTCUT_MARKS = {  # column of `audit.audit`: (legend, marker, colour)
+SHORTCUT_MARKS = {  # column of `audit.table`: (legend, marker, colour)
     "commonest_answer": ("rule: the commoner answer", "^", ORANGE),
     "longer_answer": ("rule: the longer answer", "x", BLACK),
     "answer_in_prompt": ("rule: words of the prompt", "v", GREY),
@@ -234,9 +236,9 @@ SHORTCUT_MARKS = {  # column of `audit.audit`: (legend, marker, colour)
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Accuracy of rules that understand nothing, beside the model's in its three phases.
+    """Draw how accurate rules are that understand nothing, beside the model in its phases.
 
-    table: from `audit.audit`, with the columns of `fig2.table`, one row a task
+    table: from `audit.table`, with the columns of `fig2.table`, one row a task
     """
     require_columns(table, ["eval_task", *SHORTCUT_MARKS, *with_intervals(["tuned", "forgotten"])])
     rows = readable(table).sort_values("tuned").reset_index(drop=True)

@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -21,7 +22,6 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     style,
-    with_intervals,
 )
 
 VALUE = ["value", "low", "high"]
@@ -33,7 +33,7 @@ VERDICT_MARKS = {
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Every claim's statistic with its interval, its threshold, the verdict and the paper's number.
+    """Draw each claim's statistic and interval, threshold, verdict, and the paper's number.
 
     table: from `claims.verdicts`
     """

@@ -1,6 +1,9 @@
-"""What a matrix of forget ratios says: variance by task, own against other labels, agreement.
+"""Ask a matrix of forget ratios: what decides it, which labels do more, whether two agree.
 
-Shapes: N examples, K tasks, R bootstrap resamples.
+For Figures 3, 8 and 9 of the paper. Each function takes a `crosstask.CrossTask`, or several, and
+gives a table; intervals are 95 %.
+
+Shapes: N examples, K tasks, D of them defined, R bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from scipy.spatial.distance import squareform
 from forgetlib.errors import InputError
 from forgetlib.figures.crosstask import CrossTask, short_name
 from forgetlib.figures.intervals import (
-    CONFIDENCE_LEVEL,
+    TAIL,
+    UNDEFINED,
     Interval,
     as_columns,
     jackknife,
@@ -25,6 +29,7 @@ from forgetlib.figures.intervals import (
     resampled_means,
     seed_draws,
     seed_noise,
+    with_intervals,
 )
 
 SOURCES = ("evaluated task", "forgotten task", "interaction and noise")
@@ -53,7 +58,7 @@ def _shares(components: np.ndarray) -> np.ndarray:
 
 
 def variance_shares(cross: CrossTask) -> pd.DataFrame:
-    """How much of the forget ratio's variance each side of a pair explains (paper, Fig. 3).
+    """Share the forget ratio's variance between the sides of a pair (paper, Fig. 3).
 
     A two-way analysis of the evaluated tasks that are defined: components of variance (unbiased
     with any number of rows and columns), those below 0 taken as 0, divided by their sum. These
@@ -78,7 +83,7 @@ def variance_shares(cross: CrossTask) -> pd.DataFrame:
     """
     defined = cross.defined
     n_tasks = int(defined.sum())
-    shares = tasks = [Interval(np.nan, np.nan, np.nan)] * 3
+    shares = tasks = [UNDEFINED] * 3
     uncorrected = np.full(3, np.nan)
     if n_tasks > 1:
         ratio, replicates = cross.forget_ratio[defined], cross.replicates[:, defined]
@@ -88,16 +93,13 @@ def variance_shares(cross: CrossTask) -> pd.DataFrame:
         estimate = _shares(np.maximum(_components(ratio) - noise, 0))
         if np.isfinite(estimate).all():
             resampled = _shares(np.maximum(_components(replicates) - 2 * noise, 0))  # (R, 3)
-            tail = (1 - CONFIDENCE_LEVEL) / 2
-            low = np.quantile(np.nan_to_num(resampled, nan=0), tail, axis=0)
-            high = np.quantile(np.nan_to_num(resampled, nan=1), 1 - tail, axis=0)
+            low = np.quantile(np.nan_to_num(resampled, nan=0), TAIL, axis=0)
+            high = np.quantile(np.nan_to_num(resampled, nan=1), 1 - TAIL, axis=0)
             shares = [Interval(*map(float, v)) for v in zip(estimate, low, high, strict=True)]
             tasks = _over_tasks(estimate, cross.forget_ratio, deviations, defined)
     return pd.DataFrame(
         {
-            "model": cross.model,
-            "condition": cross.condition,
-            "protocol": cross.protocol,
+            **cross.named,
             "source": name,
             **as_columns("share", share),
             "tasks_low": of_tasks.low,
@@ -135,7 +137,7 @@ def _over_tasks(
 
 
 def own_against_others(cross: CrossTask) -> pd.DataFrame:
-    """Whether another task's labels make a task forgotten more than its own do (paper, Fig. 3).
+    """Compare a task's own labels with the best other task's (paper, Fig. 3).
 
     The best of many others looks better than it is, because it was picked. So it is picked, by the
     lowest accuracy, on other data than those on which it is compared with the task's own labels.
@@ -159,7 +161,7 @@ def own_against_others(cross: CrossTask) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = []
     for i, task in enumerate(cross.tasks):
-        best, difference = None, Interval(np.nan, np.nan, np.nan)
+        best, difference = None, UNDEFINED
         if cross.defined[i] and len(cross.tasks) > 1:
             best = int(
                 np.where(np.arange(len(cross.tasks)) == i, np.inf, cross.forgotten[i]).argmin()
@@ -167,9 +169,7 @@ def own_against_others(cross: CrossTask) -> pd.DataFrame:
             difference = _own_less_best_other(cross, i, rng)
         rows.append(
             {
-                "model": cross.model,
-                "condition": cross.condition,
-                "protocol": cross.protocol,
+                **cross.named,
                 "eval_task": task,
                 "n": int(cross.n[i]),
                 "own": float(cross.forget_ratio[i, i]),
@@ -188,7 +188,7 @@ def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator)
     if cross.n_seeds == 1:
         parts = [parts[0][half::2] for half in (0, 1)]
     if min(map(len, parts)) < 1:
-        return Interval(np.nan, np.nan, np.nan)
+        return UNDEFINED
 
     def differences(means: np.ndarray) -> np.ndarray:
         """(P, ..., K) accuracies on each part -> (P, ...) differences, picked on the others."""
@@ -214,8 +214,29 @@ def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator)
     return percentiles(float(of_parts.mean()), replicates)
 
 
+def trigger_strength(cross: CrossTask) -> pd.DataFrame:
+    """Measure how much each task's labels make other tasks forget, less the average task's.
+
+    The column effects of ratio = evaluated task + forgotten task, fitted by least squares to the
+    pairs of different tasks; their mean is 0. Plain means of columns without the diagonal would not
+    do: each column leaves another row out, so that a task which resists forgetting would look like
+    a strong trigger. NaN with fewer than two defined rows, or fewer than three tasks.
+
+    Columns: eval_task (the one whose labels were changed), strength (in forget ratio).
+    """
+    k = len(cross.tasks)
+    strength = np.full(k, np.nan)
+    used = cross.defined[:, None] & ~np.eye(k, dtype=bool)
+    if k > 2 and cross.defined.sum() > 1:
+        row, column = np.nonzero(used)
+        design = np.hstack([np.eye(k)[row], np.eye(k)[column]])
+        effects = np.linalg.lstsq(design, cross.forget_ratio[used], rcond=None)[0][k:]
+        strength = effects - effects.mean()
+    return pd.DataFrame({"eval_task": cross.tasks, "strength": strength})
+
+
 def upgma(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average-linkage clustering of the rows, to bring alike ones together (paper, Fig. 3).
+    """Cluster the rows by average linkage, to bring alike ones together (paper, Fig. 3).
 
     The distance of two rows is Euclidean, over the columns where both are defined, scaled up to all
     columns. Two rows without such a column count as far apart as the farthest two.
@@ -243,7 +264,7 @@ def upgma(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluated_means(cross: CrossTask) -> pd.DataFrame:
-    """How much each task is forgotten on average over the tasks trained on (paper, Fig. 3 and 8).
+    """Average each task's forget ratio over the tasks trained on (paper, Fig. 3 and 8).
 
     Columns: model, condition, protocol, eval_task, n (test examples, all seeds), mean_ratio with
     its interval, ratio_defined.
@@ -256,9 +277,7 @@ def evaluated_means(cross: CrossTask) -> pd.DataFrame:
     ]
     return pd.DataFrame(
         {
-            "model": cross.model,
-            "condition": cross.condition,
-            "protocol": cross.protocol,
+            **cross.named,
             "eval_task": task,
             "n": int(n),
             **as_columns("mean_ratio", interval),
@@ -271,7 +290,7 @@ def evaluated_means(cross: CrossTask) -> pd.DataFrame:
 
 
 def model_agreement(crosses: Sequence[CrossTask]) -> pd.DataFrame:
-    """Whether the same tasks are forgotten by several models, or conditions (paper, Fig. 8 and 9).
+    """Correlate which tasks are forgotten, of each two models or conditions (Fig. 8 and 9).
 
     For each two of the crosses, the rank correlation of the evaluated tasks' mean forget ratios
     (`intervals.rank_correlation`), over the tasks that are defined in both. Means are over the
@@ -303,7 +322,7 @@ def model_agreement(crosses: Sequence[CrossTask]) -> pd.DataFrame:
         )
         found = as_columns("rank_correlation", rank_correlation(*means))
         rows.append({"a": _label(a), "b": _label(b), **found, "n": len(evaluated)})
-    columns = ["a", "b", "rank_correlation", "rank_correlation_low", "rank_correlation_high", "n"]
+    columns = ["a", "b", *with_intervals(["rank_correlation"]), "n"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -1,7 +1,7 @@
 """Another task's labels: what forgetting one task does to another (paper, Fig. 3, 8 and 9).
 
-`cross_task` makes a matrix of forget ratios, a `CrossTask`; the other functions ask it questions.
-Tables are as those of `stats`.
+`cross_task` makes a matrix of forget ratios, a `CrossTask`, and `cross_table` a table of it, as
+`intervals` says of all tables. `crossanalysis` asks it questions.
 
 Shapes: N examples, K tasks, R bootstrap resamples.
 """
@@ -33,7 +33,7 @@ from forgetlib.runs.specs import Checkpoint
 
 @dataclass(frozen=True)
 class CrossTask:
-    """One model's cross-task forgetting (paper, Fig. 3, 8 and 9), with its resamples.
+    """Hold one model's cross-task forgetting (paper, Fig. 3, 8 and 9), with its resamples.
 
     condition: "random" or "flipped"
     protocol: "pairwise" (from the model fine-tuned on the evaluated task) or "shared" (from one
@@ -65,14 +65,19 @@ class CrossTask:
 
     @property
     def defined(self) -> np.ndarray:
-        """(K,) whether there was something to forget in each evaluated task."""
+        """Tell of each evaluated task whether there was something to forget: (K,) booleans."""
         return np.isfinite(self.forget_ratio).all(1)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Tell what the matrix is of: the columns model, condition and protocol of its tables."""
+        return {"model": self.model, "condition": self.condition, "protocol": self.protocol}
 
 
 def cross_task(
     results: Iterable[Result], condition: str = "random", *, n_resamples: int = N_RESAMPLES
 ) -> CrossTask:
-    """What forgetting one task does to another, for every pair (paper, Fig. 3 and 8).
+    """Measure what forgetting one task does to another, for every pair (paper, Fig. 3 and 8).
 
     results: of one model and one study, all pairs; others than cross-task runs are left aside
     condition: "random" or "flipped", which has its own ratio
@@ -186,7 +191,7 @@ def _cross_setting(checkpoint: Checkpoint) -> tuple:
 
 
 def cross_table(cross: CrossTask) -> pd.DataFrame:
-    """One row a pair of tasks.
+    """Tabulate a matrix of forget ratios: one row a pair of tasks.
 
     Columns: model, condition, protocol, eval_task, forget_task, n (test examples, all seeds),
     tuned, forgotten (accuracies), forget_ratio with its interval, ratio_defined.
@@ -196,9 +201,7 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
         ratio = percentiles(float(cross.forget_ratio[i, j]), cross.replicates[:, i, j])
         rows.append(
             {
-                "model": cross.model,
-                "condition": cross.condition,
-                "protocol": cross.protocol,
+                **cross.named,
                 "eval_task": evaluated,
                 "forget_task": forgotten,
                 "n": int(cross.n[i]),
@@ -212,5 +215,5 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
 
 
 def short_name(model: str) -> str:
-    """A model without its owner on the hub, or its folder on the disk."""
+    """Shorten a model's name: without its owner on the hub, or its folder on the disk."""
     return model.rstrip("/").split("/")[-1]

@@ -30,7 +30,6 @@ from forgetlib.figures import (
     fig8,
     fig9,
     mixedmodel,
-    rankcorrelation,
     regression,
     style,
 )
@@ -71,14 +70,13 @@ def _fig1(study: Study) -> Drawn:
     names = [forgetting["eval_task"].iloc[0], forgetting["eval_task"].iloc[-1]]
     seed, table = study.seeds[0], fig1.table(results)
     table = table[table["eval_task"].isin(names) & (table["seed"] == seed)]
-    right = set(table.loc[table["tuned"] > 0.5, "uid"])
     shown = []
     for name in names:
         forgetting_set = splits.load(name, "train", study.n_train, seed)
         drawn = training_labels(forgetting_set, "random", seed)
         inside = [e for e, d in zip(forgetting_set, drawn, strict=True) if d != e.label]
         outside = splits.load(name, "test", study.n_eval, seed)
-        shown += [next(e for e in part if e.uid in right) for part in (inside, outside)]
+        shown += [fig1.choose(table, part) for part in (inside, outside)]
     yield "fig1_example", fig1.draw(table, shown), table
 
 
@@ -94,20 +92,20 @@ def _fig3(study: Study) -> Drawn:
     cross = crosstask.cross_task(load_results(study, "cross"))
     yield "fig3_cross_task", fig3.draw(cross, tasks.describe(cross.tasks)), fig3.table(cross)
     shares, own = crossanalysis.variance_shares(cross), crossanalysis.own_against_others(cross)
-    yield "fig3_summary", fig3.draw_summary(cross, shares, own), pd.concat([shares, own])
+    yield "fig3_summary", fig3.draw_summary(cross, shares, own), fig3.summary_table(shares, own)
 
 
 def _fig4(study: Study) -> Drawn:
     results = load_results(study, "own")
-    terms = list(rankcorrelation.TERMS)
+    terms = list(regression.TERMS)
     described = tasks.describe(study.tasks)
     table = fig4.table(results).merge(described, on="eval_task")
-    yield "fig4_predictors", fig4.draw(table, rankcorrelation.correlations(table)), table
+    yield "fig4_predictors", fig4.draw(table, regression.correlations(table)), table
     joint, alone = regression.least_squares(table, terms), regression.each_alone(table, terms)
     left_out = regression.leave_one_task_out(table, terms)
     partial = regression.partial_regression(table, terms)
     figure = fig4.draw_regression(joint.coefficients, alone, left_out, partial)
-    both = pd.concat([joint.coefficients.assign(terms="together"), alone.assign(terms="alone")])
+    both = fig4.regression_table(joint.coefficients, alone)
     yield "fig4_regression", figure, both
     within = mixedmodel.example_level(fig4.examples_table(results))
     yield "fig4_examples", fig4.draw_examples(within), within
@@ -128,7 +126,7 @@ def _fig6(study: Study) -> Drawn:
 
 
 def _fig7(study: Study) -> Drawn:
-    table = fig2.table(load_results(study, "sizes"))
+    table = fig7.table(load_results(study, "sizes"))
     yield "fig7_sizes", fig7.draw(table), table
 
 
@@ -136,12 +134,10 @@ def _fig8(study: Study) -> Drawn:
     flipped = crosstask.cross_task(load_results(study, "flipped"), "flipped")
     random = crosstask.cross_task(load_results(study, "cross"))
     described = tasks.describe(flipped.tasks)
-    yield "fig8_flipped", fig3.draw(flipped, described), fig3.table(flipped)
-    means = pd.concat(
-        [crossanalysis.evaluated_means(random), crossanalysis.evaluated_means(flipped)]
-    )
+    yield "fig8_flipped", fig8.draw(flipped, described), fig8.table(flipped)
     agreement = crossanalysis.model_agreement([random, flipped])
-    yield "fig8_comparison", fig8.draw(random, flipped, agreement, described), means
+    figure = fig8.draw_comparison(random, flipped, agreement, described)
+    yield "fig8_comparison", figure, fig8.comparison_table(random, flipped)
 
 
 def _of_models(study: Study) -> list[CrossTask]:
@@ -157,13 +153,13 @@ def _fig9(study: Study) -> Drawn:
     crosses = _of_models(study)
     agreement = crossanalysis.model_agreement(crosses)
     figure = fig9.draw(crosses, agreement, tasks.describe(crosses[0].tasks))
-    yield "fig9_models", figure, pd.concat([fig3.table(cross) for cross in crosses])
+    yield "fig9_models", figure, fig9.table(crosses)
 
 
 def _tasks(study: Study) -> Drawn:
     results = load_results(study, "own")
     there = [t for t in study.tasks if t in {r.checkpoint.task for r in results}]
-    found = audit.audit(there, study.seeds, study.n_train, study.n_eval)
+    found = audit.table(there, study.seeds, study.n_train, study.n_eval)
     table = found.merge(fig2.table(results).drop(columns="n_train"), on="eval_task")
     yield "tasks", audit.draw(table), table
 
@@ -179,7 +175,7 @@ def _claims(study: Study) -> Drawn:
         examples=fig4.examples_table(own),
         order=fig5.table(own),
         probes=fig6.recovery_table(own),
-        sizes=fig2.table(load_results(study, "sizes")),
+        sizes=fig7.table(load_results(study, "sizes")),
         crosses_of_models=_of_models(study),
     )
     yield "claims", claims_figure.draw(table), table

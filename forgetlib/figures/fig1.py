@@ -1,4 +1,7 @@
-"""Figure 1: the confidence in single questions before and after forgetting."""
+"""Figure 1 of the paper: the confidence in single questions before and after forgetting.
+
+The table has a row a question: its confidence in the three phases.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from forgetlib.data.base import Example
-from forgetlib.errors import InputError
+from forgetlib.errors import InputError, require_whole
 from forgetlib.figures.join import PHASES, full_size
 from forgetlib.figures.style import (
     BLACK,
@@ -30,7 +33,7 @@ from forgetlib.runs.records import Result
 
 
 def table(results: Iterable[Result]) -> pd.DataFrame:
-    """Confidence in the true response in the three phases (paper, Fig. 1), a question a row.
+    """Tabulate the confidence in the true response in the three phases, a question a row.
 
     Columns: model, eval_task, split ("train": in the forgetting set; "test": outside), seed, uid,
     and base, tuned, forgotten: p(true) / (p(true) + p(distractor)) in this phase.
@@ -59,8 +62,29 @@ QUESTION_MARKS = {  # whether it is the true response: (legend, marker, colour)
 }
 
 
+def choose(table: pd.DataFrame, questions: Sequence[Example], index: int = 0) -> Example:
+    """Return the question to be drawn: the one of this index among those known after fine-tuning.
+
+    table: from `fig1.table`, of one model and seed; only there can knowledge be forgotten
+    questions: to choose from, in order; index: 0 is the first
+    """
+    require_columns(table, ["uid", "tuned"])
+    require_whole("index of a question of Figure 1", index, 0)
+    known = set(table.loc[table["tuned"] > CHANCE, "uid"])
+    fitting = [question for question in questions if question.uid in known]
+    if index >= len(fitting):
+        raise InputError(
+            "index of a question of Figure 1",
+            expected=f"a number below {len(fitting)}, as so many of these questions were right "
+            "after fine-tuning",
+            found=index,
+            do="Pass a smaller index or, where there are none, another task.",
+        )
+    return fitting[index]
+
+
 def draw(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
-    """Figure 1: what forgetting does to single questions inside and outside the forgetting set.
+    """Draw Figure 1: what forgetting does to single questions in and outside the forgetting set.
 
     table: from `fig1.table`, of one model and seed; grey is what it says of all
         questions of the same task and data set

@@ -1,4 +1,8 @@
-"""Figure 2: each task forgotten by its own random labels; the control on true ones; answers."""
+"""Figure 2 of the paper: each task forgotten by its own random labels; its control; answers.
+
+The table has a row a task: accuracies, forget gap and forget ratio, with intervals. The control is
+the same second training on true labels; the answers show how often a model says one thing.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from forgetlib.data.base import Example
 from forgetlib.errors import InputError
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
+    UNDEFINED,
     Interval,
     Statistic,
     as_columns,
@@ -23,6 +28,7 @@ from forgetlib.figures.intervals import (
     bootstrap_each,
     column,
     something_to_forget,
+    with_intervals,
 )
 from forgetlib.figures.join import PHASES, families, full_size, other_data
 from forgetlib.figures.style import (
@@ -38,7 +44,6 @@ from forgetlib.figures.style import (
     require_columns,
     say_where_nothing,
     style,
-    with_intervals,
 )
 from forgetlib.forgetting.labels import Labels
 from forgetlib.metrics import CHANCE, confidence, correct, forget_gap, predictions, ratio_of
@@ -51,7 +56,7 @@ BEHAVIOURS = ("no loss shown", "below fine-tuned", "below pre-trained", "nothing
 def table(
     results: Iterable[Result], condition: str = "random", *, n_resamples: int = N_RESAMPLES
 ) -> pd.DataFrame:
-    """Forgetting of each task by its own labels (paper, Fig. 2 and 7).
+    """Measure the forgetting of each task by its own labels (paper, Fig. 2 and 7).
 
     condition: "random" or "flipped", the labels of the forgetting phase
 
@@ -60,7 +65,7 @@ def table(
     n_seeds, and for each measure m its value, m_low and m_high (bootstrap over examples and seeds):
     base, tuned, forgotten: test accuracy before, after fine-tuning, after forgetting
     forgetting_set: accuracy on the forgetting set after forgetting, true labels
-    forget_gap, forget_ratio: as defined above
+    forget_gap, forget_ratio: as `metrics` defines them
     confidence: mean confidence on the test set after fine-tuning
     lost, below_base: the fine-tuned and the pre-trained accuracy less the forget accuracy
     ratio_defined: whether there is `something_to_forget`; where there is not, the ratio's
@@ -94,7 +99,7 @@ def table(
         found["forgetting_set"] = bootstrap(column(0), train_groups, n_resamples=n_resamples)
         defined = something_to_forget([g[:, 1] for g in groups])
         if not defined:
-            found["forget_ratio"] = Interval(np.nan, np.nan, np.nan)
+            found["forget_ratio"] = UNDEFINED
         row: dict[str, object] = {
             "model": model,
             "eval_task": task,
@@ -112,7 +117,7 @@ def table(
 
 
 def control_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
-    """What random labels do beyond what the same training on true labels does, by task.
+    """Measure what random labels do beyond the same training on true labels, a row a task.
 
     Both start from the same fine-tuned model, with the same settings. The intervals are over
     questions and seeds; with one seed they leave out what another training would give.
@@ -182,10 +187,10 @@ def _behaviour(found: dict[str, Interval]) -> str:
     return BEHAVIOURS[1 if found["below_base"].low <= 0 else 2]
 
 
-def commonest_answers(
+def answers_table(
     results: Iterable[Result], load: Callable[[str, str, int, int], list[Example]]
 ) -> pd.DataFrame:
-    """How often a model gives its commonest answer to a task's test questions.
+    """Count how often a model gives its commonest answer to a task's test questions.
 
     A model that gives one answer to all of them has lost the question, and its accuracy is the
     share of that answer among the true ones. Of tasks with fixed answers (yes or no) only: those
@@ -238,7 +243,7 @@ BEHAVIOUR_MARKS = {
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Figure 2: accuracy before, after fine-tuning and after forgetting, and the forget gap.
+    """Draw Figure 2: accuracy before, after fine-tuning and after forgetting; the forget gap.
 
     table: from `fig2.table`, of one model and one size of the forgetting set
     """
@@ -249,7 +254,7 @@ def draw(table: pd.DataFrame) -> Figure:
             "table of Figure 2",
             expected="one row a task",
             found=f"several for {sorted(table.loc[table['eval_task'].duplicated(), 'eval_task'])}",
-            do='Pass the results of one size: studies.load_results(study, "own").',
+            do='Pass the results of one size: studies.results(study, "own").',
         )
     rows = readable(table).sort_values("forgotten").reset_index(drop=True)
     y = np.arange(len(rows))
@@ -292,7 +297,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def draw_control(table: pd.DataFrame) -> Figure:
-    """Figure 2's control: accuracy after a second phase on random and on true labels.
+    """Draw Figure 2's control: accuracy after a second phase on random and on true labels.
 
     table: from `fig2.control_table`, of one model
     """

@@ -1,4 +1,8 @@
-"""Figure 3: what forgetting one task does to every other, as a matrix and a summary."""
+"""Figure 3 of the paper: what forgetting one task does to every other; a matrix and a summary.
+
+The table has a row a pair of tasks: the forget ratio of one after the labels of the other. The
+summary is drawn from two tables of `crossanalysis`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from matplotlib.patches import Patch
 
 from forgetlib.figures import crossanalysis
 from forgetlib.figures.crosstask import CrossTask, cross_table
+from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.matrix import (
     draw_matrix,
     families_of,
@@ -33,15 +38,23 @@ from forgetlib.figures.style import (
     require_rows,
     say_where_nothing,
     style,
-    with_intervals,
 )
 
-table = cross_table  # one row a pair of tasks: `crosstask.cross_table`
+table = cross_table
+
+
+def summary_table(shares: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Put the two tables that the summary draws under each other, for its CSV.
+
+    shares, own: as of `draw_summary`; a column that one of them lacks is NaN in its rows
+    """
+    return pd.concat([shares, own])
 
 
 def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
-    """Figures 3 and 8: the forget ratio of each task after the labels of each task.
+    """Draw Figure 3: the forget ratio of each task after the labels of each task.
 
+    cross: from `crosstask.cross_task`
     described: the family of every task, from `tasks.describe`
 
     Rows and columns are sorted by UPGMA trees of their own. Framed: a task's own labels. Italics:
@@ -84,7 +97,7 @@ def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
 
 
 def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> Figure:
-    """Figure 3, beside the matrix: what its variance is due to, and own against other labels.
+    """Draw Figure 3's summary: what the variance is due to, and own against other labels.
 
     shares: from `crossanalysis.variance_shares`
     own: from `crossanalysis.own_against_others`. The best other task is named for its ratio on all

@@ -1,4 +1,8 @@
-"""Figure 4: what predicts forgetting, task by task and question by question."""
+"""Figure 4 of the paper: what predicts forgetting, task by task and question by question.
+
+The table has a row a task, that of Figure 2 with the hidden states' variance; `examples_table` has
+a row a test question. The analyses are `regression` and `mixedmodel`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from forgetlib.figures import fig2, intervals
-from forgetlib.figures.intervals import N_RESAMPLES, Interval, as_columns, bootstrap
+from forgetlib.figures.intervals import (
+    N_RESAMPLES,
+    UNDEFINED,
+    Interval,
+    as_columns,
+    bootstrap,
+    with_intervals,
+)
 from forgetlib.figures.join import full_size
 from forgetlib.figures.style import (
     BLACK,
@@ -37,7 +48,6 @@ from forgetlib.figures.style import (
     say_where_nothing,
     stacked,
     style,
-    with_intervals,
 )
 from forgetlib.measuring.base import HiddenVariance
 from forgetlib.metrics import confidence, correct
@@ -47,7 +57,7 @@ from forgetlib.runs.records import Result
 def table(
     results: Iterable[Result], *, by_seed: bool = False, n_resamples: int = N_RESAMPLES
 ) -> pd.DataFrame:
-    """Forgetting of each task and what might predict it (paper, Fig. 4), one row a model and task.
+    """Tabulate the forgetting of each task and what might predict it, one row a model and task.
 
     by_seed: one row a model, task and seed instead, for the mixed model alone: each row's ratio is
         then defined or not by one seed's examples
@@ -77,13 +87,13 @@ def _log_variance(found: Sequence[HiddenVariance | None], n_resamples: int) -> I
     distances = [p.deviation.astype(float) for p in found if p is not None]
     known = [d * len(d) / (len(d) - 1) for d in distances if len(d) > 1 and d.any()]
     if not known:
-        return Interval(np.nan, np.nan, np.nan)
+        return UNDEFINED
     groups = [d[:, None] for d in known]
     return bootstrap(lambda means: np.log(means[..., 0]), groups, n_resamples=n_resamples)
 
 
 def examples_table(results: Iterable[Result]) -> pd.DataFrame:
-    """The same for every single test example (paper, section 5).
+    """Tabulate every test example: whether it is lost, and what might predict it (section 5).
 
     Columns: model, eval_task, seed, uid; of the fine-tuned model confidence, log_deviation (natural
     logarithm of the hidden state's squared distance from the task's mean; NaN without a probe),
@@ -122,14 +132,16 @@ PREDICTOR_LABELS = {
 
 
 def draw(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
-    """Figure 4: forget ratio against confidence and against hidden-state variance, a point a task.
+    """Draw Figure 4: forget ratio against confidence, and against hidden-state variance.
+
+    A point is a task.
 
     table: from `fig4.table`, of one model, merged with `tasks.describe`
-    correlations: from `rankcorrelation.correlations`
+    correlations: from `regression.correlations`
     """
     measures = with_intervals(["forget_ratio", *PREDICTOR_LABELS])
     require_columns(table, ["eval_task", *measures, "ratio_defined", "family", "answer_format"])
-    do = "Pass rankcorrelation.correlations(...) of the same table."
+    do = "Pass regression.correlations(...) of the same table."
     intervals.require_columns(
         "the correlations", correlations, [*with_intervals(["rank_correlation"]), "n_tasks"], do
     )
@@ -213,10 +225,19 @@ def _family_and_format_handles(table: pd.DataFrame) -> list[Artist]:
     ]
 
 
+def regression_table(joint: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
+    """Put the coefficients that `draw_regression` draws under each other, for its CSV.
+
+    Columns: those of `design.Fit.coefficients`, terms ("together" or "alone"), and those that
+    `regression.each_alone` adds, NaN for the terms together.
+    """
+    return pd.concat([joint.assign(terms="together"), alone.assign(terms="alone")])
+
+
 def draw_regression(
     joint: pd.DataFrame, alone: pd.DataFrame, left_out: pd.DataFrame, partial: pd.DataFrame
 ) -> Figure:
-    """Figure 4, regression: the coefficients, how stable they are, and what they are fitted to.
+    """Draw Figure 4's regression: coefficients, how stable they are, what they are fitted to.
 
     joint, alone: coefficients of the regression on all terms and on each term alone (columns term,
         coefficient with its interval): `regression.least_squares(...).coefficients`, `each_alone`
@@ -297,7 +318,7 @@ def _plain(term: str) -> str:
 
 
 def draw_examples(table: pd.DataFrame) -> Figure:
-    """Figure 4, single examples: does a task's confidence or deviation say which are lost?
+    """Draw whether confidence or deviation says which single examples of a task are lost.
 
     table: from `mixedmodel.example_level`; the row "pooled" is drawn at the bottom
     """
@@ -350,7 +371,7 @@ def draw_examples(table: pd.DataFrame) -> Figure:
 
 
 def why_undefined(n: int, n_lost: int) -> str:
-    """Why there is no correlation of n examples with being among the n_lost that are lost."""
+    """Say why there is no correlation of n examples with being among the n_lost that are lost."""
     if n == 0:
         return "undefined: not measured"
     if n_lost in (0, n):

@@ -1,4 +1,8 @@
-"""Figure 5: whether what is learned first is forgotten last."""
+"""Figure 5 of the paper: whether what is learned first is forgotten last.
+
+The table has a row a task: the rank correlation of the steps of learning and of forgetting;
+`examples_table` has a row a training example: these steps.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from forgetlib.figures.intervals import (
     correlation_percentiles,
     rank_correlations,
     resample_counts,
+    with_intervals,
 )
 from forgetlib.figures.join import Family, full_size, other_data
 from forgetlib.figures.style import (
@@ -35,7 +40,6 @@ from forgetlib.figures.style import (
     stacked,
     style,
     used_panels,
-    with_intervals,
 )
 from forgetlib.measuring.base import Dynamics
 from forgetlib.runs.records import Result
@@ -46,7 +50,7 @@ _FATES = ("n", "n_known", "n_never_learned", "n_fell_back", "n_never_forgotten")
 
 
 def passing_steps(dynamics: Dynamics, threshold: float, direction: str) -> np.ndarray:
-    """(N,) the first recorded step at which each example has passed a confidence (paper, Fig. 5).
+    """Find the first recorded step at which each example has passed a confidence: (N,) steps.
 
     direction: "up" (from below to at least the threshold) or "down" (from at least the threshold
         to below it)
@@ -98,7 +102,7 @@ def table(
     *,
     n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
-    """Whether what is learned first is forgotten last (paper, Fig. 5), one row a model and task.
+    """Correlate when examples are learned and forgotten (paper, Fig. 5), a row a model and task.
 
     threshold: the confidence to pass, up in fine-tuning and down in forgetting
     min_examples: below this, a task has too few that pass both ways (`enough` is False)
@@ -147,7 +151,7 @@ def table(
 
 
 def examples_table(results: Iterable[Result], threshold: float = ORDER_THRESHOLD) -> pd.DataFrame:
-    """The examples behind `order`, those that pass the threshold both ways.
+    """Tabulate the examples behind `table`: those that pass the threshold both ways.
 
     Columns: model, eval_task, seed, uid, learned_step, forgotten_step (optimiser steps).
     """
@@ -166,7 +170,7 @@ def examples_table(results: Iterable[Result], threshold: float = ORDER_THRESHOLD
 
 
 def draw(table: pd.DataFrame, examples: pd.DataFrame) -> Figure:
-    """Figure 5: the step at which an example is learned against the step at which it is forgotten.
+    """Draw Figure 5: the step at which an example is learned against that of forgetting it.
 
     table: from `fig5.table`, of one model; a task without enough examples is named, and counted
     examples: from `fig5.examples_table`; examples with the same two steps are one larger dot

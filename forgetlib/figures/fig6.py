@@ -1,4 +1,8 @@
-"""Figure 6: what a linear probe of the hidden states still finds."""
+"""Figure 6 of the paper: what a linear probe of the hidden states still finds.
+
+The table has a row a task, phase and layer: the probe's accuracy and its control's;
+`recovery_table` has a row a task: after fine-tuning and after forgetting, at the paper's layer.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ from forgetlib.figures.intervals import (
     means_of,
     percentiles,
     resampled_means,
+    with_intervals,
 )
 from forgetlib.figures.join import PHASES, Family, full_size
 from forgetlib.figures.style import (
@@ -39,7 +44,6 @@ from forgetlib.figures.style import (
     require_columns,
     say_where_nothing,
     style,
-    with_intervals,
 )
 from forgetlib.measuring.base import Probe
 from forgetlib.metrics import CHANCE
@@ -49,7 +53,7 @@ PROBED_PHASES = ("pre-trained", "fine-tuned", "forgotten")
 
 
 def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
-    """How well a linear probe tells correct from incorrect answers (paper, Fig. 6).
+    """Measure how well a linear probe tells correct from incorrect answers (paper, Fig. 6).
 
     One row a model, task, phase and layer. Columns: model, eval_task, phase in `PROBED_PHASES`,
     layer, accuracy with its interval (an example's pairs are resampled together), control (mean
@@ -93,7 +97,7 @@ def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.Da
 
 
 def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
-    """Whether a probe is as accurate after forgetting as after fine-tuning (paper, Fig. 6).
+    """Compare a probe's accuracy after forgetting with that after fine-tuning (paper, Fig. 6).
 
     One row a model and task, at the paper's layer. Columns: model, eval_task, n (pairs, all seeds),
     layer, and with their intervals fine_tuned, forgotten (probe accuracies) and difference
@@ -151,7 +155,7 @@ PROBE_PHASES = dict(zip(PROBED_PHASES, PHASES, strict=True))  # of the probe, of
 
 
 def draw(table: pd.DataFrame, own: pd.DataFrame) -> Figure:
-    """Figure 6: what a linear probe finds, beside what the model answers, in the same phases.
+    """Draw Figure 6: what a linear probe finds, beside what the model answers, in each phase.
 
     table: from `fig6.table`, of one model; own: from `fig2.table`
     """
@@ -201,7 +205,7 @@ def draw(table: pd.DataFrame, own: pd.DataFrame) -> Figure:
 
 
 def draw_layers(table: pd.DataFrame) -> Figure:
-    """Figure 6, over layers: the probe's accuracy in every layer, a thin line a task, and its mean.
+    """Draw the probe's accuracy in every layer: a thin line a task, and the mean over tasks.
 
     table: from `fig6.table`, of one model
     """

@@ -1,4 +1,7 @@
-"""Figure 7: forgetting sets of several sizes."""
+"""Figure 7 of the paper: forgetting sets of several sizes.
+
+The table is that of Figure 2, on the results of part "sizes": a row a task and size.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from forgetlib.figures import fig2
+from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -20,16 +25,17 @@ from forgetlib.figures.style import (
     say_where_nothing,
     style,
     used_panels,
-    with_intervals,
     with_margin,
 )
 from forgetlib.metrics import CHANCE
 
+table = fig2.table
+
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Figure 7: accuracy after forgetting over the size of the forgetting set, a panel a task.
+    """Draw Figure 7: accuracy after forgetting over the forgetting set's size, a panel a task.
 
-    table: from `fig2.table` on the results of part "sizes", of one model
+    table: from `fig7.table` on the results of part "sizes", of one model
     """
     require_columns(table, ["eval_task", "size", "n", *with_intervals(["tuned", "forgotten"])])
     table = readable(table)

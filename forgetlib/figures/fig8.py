@@ -1,4 +1,8 @@
-"""Figure 8: flipped labels beside random ones."""
+"""Figure 8 of the paper: flipped labels, and beside random ones.
+
+The table has a row a pair of tasks, as Figure 3's; `comparison_table` has a row a kind of labels
+and evaluated task: its mean forget ratio.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlib.errors import InputError
-from forgetlib.figures import crossanalysis
-from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures import crossanalysis, fig3
+from forgetlib.figures.crosstask import CrossTask, cross_table
+from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.matrix import families_of, legend, undefined_note
 from forgetlib.figures.style import (
     BLACK,
@@ -24,14 +29,32 @@ from forgetlib.figures.style import (
     readable,
     say_where_nothing,
     style,
-    with_intervals,
 )
 
+table = cross_table
 
-def draw(
+
+def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
+    """Draw Figure 8: the matrix of forget ratios after flipped labels, in the way of Figure 3.
+
+    cross: from `crosstask.cross_task`, with condition "flipped"
+    described: the family of every task, from `tasks.describe`
+    """
+    return fig3.draw(cross, described)
+
+
+def comparison_table(first: CrossTask, second: CrossTask) -> pd.DataFrame:
+    """Tabulate the evaluated tasks' mean forget ratios of both matrices, a row a matrix and task.
+
+    Columns: those of `crossanalysis.evaluated_means`.
+    """
+    return pd.concat([crossanalysis.evaluated_means(cross) for cross in (first, second)])
+
+
+def draw_comparison(
     first: CrossTask, second: CrossTask, agreement: pd.DataFrame, described: pd.DataFrame
 ) -> Figure:
-    """Figure 8: whether two matrices of the same tasks tell the same, as random and flipped labels.
+    """Draw whether two matrices of the same tasks tell the same, as random and flipped labels do.
 
     agreement: from `crossanalysis.model_agreement` of these two
 
@@ -39,7 +62,7 @@ def draw(
     """
     if first.tasks != second.tasks:
         raise InputError(
-            "compare",
+            "comparison of two matrices",
             expected=f"two matrices of the tasks {first.tasks}",
             found=second.tasks,
             do="Compare matrices of the same study.",

@@ -1,4 +1,7 @@
-"""Figure 9: several models beside each other."""
+"""Figure 9 of the paper: several models beside each other.
+
+The table has a row a model and pair of tasks, as Figure 3's.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from matplotlib.patches import Patch
 
 from forgetlib.errors import InputError
 from forgetlib.figures import crossanalysis
-from forgetlib.figures.crosstask import CrossTask, short_name
+from forgetlib.figures.crosstask import CrossTask, cross_table, short_name
 from forgetlib.figures.matrix import (
     LEAST_CELL,
     draw_matrix,
@@ -38,8 +41,16 @@ from forgetlib.figures.style import (
 )
 
 
+def table(crosses: Sequence[CrossTask]) -> pd.DataFrame:
+    """Tabulate the matrices of several models under each other, a row a model and pair of tasks.
+
+    Columns: those of `crosstask.cross_table`.
+    """
+    return pd.concat([cross_table(cross) for cross in crosses])
+
+
 def draw(crosses: Sequence[CrossTask], agreement: pd.DataFrame, described: pd.DataFrame) -> Figure:
-    """Figure 9: the matrices of several models, in one order of tasks and with the same colours.
+    """Draw Figure 9: the matrices of several models, in one order of tasks and the same colours.
 
     agreement: from `crossanalysis.model_agreement`; without rows, as for one model, it is not drawn
 
@@ -47,7 +58,7 @@ def draw(crosses: Sequence[CrossTask], agreement: pd.DataFrame, described: pd.Da
     """
     if len({c.tasks for c in crosses}) != 1:
         raise InputError(
-            "models",
+            "matrices of Figure 9",
             expected="at least one matrix, and the same tasks in all",
             found=[c.tasks for c in crosses],
             do="Compute the same study for every model.",

@@ -1,9 +1,7 @@
-"""From scores to statements: accuracy, confidence, forget gap and ratio, and their intervals.
+"""Give statistics their 95 % intervals: the bootstrap, Student's t, rank correlations, shares.
 
-What one task's forgetting of its own labels needs, and what its neighbours `crosstask` (a task
-forgotten by another's labels) and `measures` (predictors, order, probes) share with it. A statistic
-here is a function of arrays, with its shape stated; `bootstrap` gives any of them an interval. No
-files, no models, no global random state.
+Shared by all figures. A statistic here is a function of arrays, with its shape stated; `bootstrap`
+gives any of them an interval over examples. No files, no models, no global random state.
 
 In the tables, a measure m has its value in column m and its 95 % interval in m_low and m_high;
 where a measure is undefined, or there are too few data for its interval, they are NaN. Questions
@@ -15,18 +13,21 @@ Shapes: N examples, C = 2 choices, G groups (seeds), K tasks, R bootstrap resamp
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t
+from scipy.stats import binomtest, norm, t, ttest_1samp, ttest_ind
 
 from forgetlib.errors import InputError, require_whole
 from forgetlib.metrics import CHANCE, Numbers
 
 CONFIDENCE_LEVEL = 0.95
+TAIL = (1 - CONFIDENCE_LEVEL) / 2  # the share on either side of an interval
 N_RESAMPLES = 2000
 MIN_TASKS = 4  # of three tasks, even a perfect rank correlation is a one-in-six accident
 MAX_UNDEFINED = 0.05  # share of resamples without a value, above which there is no interval
@@ -35,11 +36,14 @@ Statistic = Callable[[np.ndarray], Numbers]  # (..., K) means -> (...) values
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval; low and high are NaN where undefined."""
+    """Hold an estimate and its 95 % interval; low and high are NaN where undefined."""
 
     value: float
     low: float
     high: float
+
+
+UNDEFINED = Interval(np.nan, np.nan, np.nan)
 
 
 def bootstrap(
@@ -49,7 +53,7 @@ def bootstrap(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap over examples, with what differs between seeds (`resampled_means`).
+    """Bootstrap a statistic over examples, with what differs between seeds (`resampled_means`).
 
     groups: one (N_g, K) array a seed, a row an example, so that K measurements of an example stay
         together. Each group is reduced to its (K,) column means, the groups' means are averaged,
@@ -66,7 +70,7 @@ def bootstrap_each(
     *,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Several statistics of the same data, from the same resamples."""
+    """Bootstrap several statistics of the same data, from the same resamples."""
     require_whole("n_resamples", n_resamples, 1)
     means = means_of(groups)
     draws, counts = _draws_and_counts(seed, n_resamples, tuple(map(len, groups)))
@@ -91,7 +95,7 @@ def _draws_and_counts(
 
 
 def means_of(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """(K,) column means of each group (N_g, K), averaged over the groups, which are the seeds."""
+    """Average the column means (K,) of the groups (N_g, K), which are the seeds."""
     shapes = [np.shape(g) for g in groups]
     fits = all(len(s) == 2 and s[0] > 0 and s[1] == shapes[0][1] for s in shapes)
     if not shapes or not fits:
@@ -111,7 +115,7 @@ def resampled_means(
     n_resamples: int = N_RESAMPLES,
     draws: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(R, K) column means, averaged over the groups, as they could have been with other data.
+    """Resample the averaged column means: (R, K), as they could have been with other data.
 
     The examples of every group are resampled with replacement; `seed_noise` is added for the seeds.
     No mean leaves the range of its column's numbers.
@@ -143,7 +147,7 @@ def _resampled_means(
 def seed_draws(
     rng: np.random.Generator, n_resamples: int, n_seeds: int, *, normal: bool = False
 ) -> np.ndarray:
-    """(R, G) factors, so that factors @ deviations of G seeds is the error of their mean.
+    """Draw (R, G) factors, so that factors @ deviations of G seeds is the error of their mean.
 
     normal: for variances; else Student's t with G - 1 degrees of freedom, for intervals, which
         knows that few seeds show badly how much they differ. With one seed, all are 0.
@@ -157,7 +161,7 @@ def seed_draws(
 
 
 def seed_noise(draws: np.ndarray, of_seeds: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(R, K) what the mean over seeds could be off by, since other seeds would differ as these do.
+    """Draw what the mean over seeds could be off by, (R, K), as other seeds would differ too.
 
     of_seeds: (G, K) each seed's values
     known: (K,) variance of one seed's value that resampling its examples brings already: only the
@@ -169,7 +173,7 @@ def seed_noise(draws: np.ndarray, of_seeds: np.ndarray, known: np.ndarray) -> np
 
 
 def resample_counts(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
-    """(R, N) how often each of N examples is drawn when N are drawn with replacement."""
+    """Draw N of N examples with replacement, R times, and count each one: (R, N)."""
     require_whole("n_resamples", n_resamples, 1)
     drawn = rng.integers(n, size=(n_resamples, n)) + n * np.arange(n_resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=n * n_resamples)
@@ -177,20 +181,19 @@ def resample_counts(rng: np.random.Generator, n: int, n_resamples: int) -> np.nd
 
 
 def percentiles(value: float, replicates: Numbers) -> Interval:
-    """The interval between the quantiles of (R,) replicates, without those that are undefined.
+    """Take the interval between the quantiles of (R,) replicates, without undefined ones.
 
     NaN where the value is undefined, or more than 5 % of the replicates are.
     """
     good = np.extract(np.isfinite(replicates), replicates)
     if np.isnan(value) or len(good) < max((1 - MAX_UNDEFINED) * np.size(replicates), 1):
         return Interval(value, np.nan, np.nan)
-    tail = (1 - CONFIDENCE_LEVEL) / 2
-    low, high = np.quantile(good, [tail, 1 - tail])
+    low, high = np.quantile(good, [TAIL, 1 - TAIL])
     return Interval(value, float(low), float(high))
 
 
 def correlation_percentiles(value: float, replicates: np.ndarray) -> Interval:
-    """The same for a correlation, with NaN ends also where all replicates are equal.
+    """Take a correlation's interval from (R,) replicates; none where all of them are equal.
 
     Of examples in perfect order, every resample is in perfect order: that shows no uncertainty.
     """
@@ -199,7 +202,7 @@ def correlation_percentiles(value: float, replicates: np.ndarray) -> Interval:
 
 
 def something_to_forget(tuned: Sequence[np.ndarray]) -> bool:
-    """Whether a task has a forget ratio: whether its fine-tuned accuracy is above chance.
+    """Tell whether a task has a forget ratio: whether its fine-tuned accuracy is above chance.
 
     That is, whether the lower end of its 95 % interval is (`bootstrap`, with its own number of
     resamples and its own seed, so that every figure says the same of the same runs). Where it is,
@@ -213,7 +216,7 @@ def something_to_forget(tuned: Sequence[np.ndarray]) -> bool:
 
 
 def rank_correlations(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(R,) Spearman's rank correlation of x and y (N,) in R resamples, given as counts (R, N).
+    """Correlate the ranks of x and y (N,) in R resamples, given as counts (R, N): (R,) Spearman's.
 
     Equal values share their average rank. NaN where a resample has one value only.
     """
@@ -232,7 +235,7 @@ def rank_correlations(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.nd
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> Interval:
-    """Spearman's rank correlation of (N,) with (N,) values, one a task, and its interval.
+    """Correlate the ranks of (N,) and (N,) values, one a task: Spearman's, and its interval.
 
     The interval is Bonett and Wright's (2000): Fisher's z with standard error
     sqrt((1 + value^2 / 2) / (N - 3)). z is infinite at a perfect correlation, so that the interval
@@ -256,13 +259,13 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> Interval:
         return Interval(value, np.nan, np.nan)
     most = 1 - 6 / (n * (n**2 - 1))  # with two neighbours swapped it is twice as far from 1
     inside = float(np.clip(value, -most, most))
-    half = norm.ppf((1 + CONFIDENCE_LEVEL) / 2) * np.sqrt((1 + inside**2 / 2) / (n - 3))
+    half = norm.ppf(1 - TAIL) * np.sqrt((1 + inside**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(inside) + np.array([-half, half]))
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
 def around(value: float, half: float) -> Interval:
-    """The value plus or minus half the interval's width.
+    """Return the value plus or minus half the interval's width.
 
     low and high are NaN where the width is 0 or undefined: tasks that are all alike do not show how
     much tasks differ.
@@ -273,7 +276,7 @@ def around(value: float, half: float) -> Interval:
 
 
 def jackknife(value: float, without_each: np.ndarray, degrees_of_freedom: int) -> Interval:
-    """A statistic of N tasks with Tukey's interval, from its values without each of them (N,).
+    """Give a statistic of N tasks Tukey's interval, from its values without each of them (N,).
 
     Student's t with the jackknife's standard error. low and high are NaN with fewer than
     `MIN_TASKS` tasks, where a value is undefined, and where all are equal.
@@ -282,16 +285,80 @@ def jackknife(value: float, without_each: np.ndarray, degrees_of_freedom: int) -
     if n < MIN_TASKS:
         return Interval(value, np.nan, np.nan)
     error = np.sqrt((n - 1) / n * ((without_each - without_each.mean()) ** 2).sum())
-    return around(value, float(t.ppf((1 + CONFIDENCE_LEVEL) / 2, degrees_of_freedom) * error))
+    return around(value, float(t.ppf(1 - TAIL, degrees_of_freedom) * error))
+
+
+def mean_interval(values: np.ndarray) -> Interval:
+    """Average (N,) values, one a task, with Student's t interval; none below `MIN_TASKS`."""
+    if len(values) < MIN_TASKS:
+        return Interval(float(values.mean()), np.nan, np.nan) if len(values) else UNDEFINED
+    return _of_test(float(values.mean()), ttest_1samp, values, 0)
+
+
+def difference_interval(first: np.ndarray, second: np.ndarray) -> Interval:
+    """Subtract the mean of some tasks' values (M,) from that of others (N,), with Welch's t."""
+    sizes = len(first), len(second)
+    if min(sizes) == 0:
+        return UNDEFINED
+    difference = float(first.mean() - second.mean())
+    if min(sizes) < 2 or sum(sizes) < MIN_TASKS:
+        return Interval(difference, np.nan, np.nan)
+    return _of_test(difference, ttest_ind, first, second, equal_var=False)
+
+
+def _of_test(value: float, test: Callable[..., Any], *samples: Any, **options: Any) -> Interval:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of samples that are constant
+        low, high = test(*samples, **options).confidence_interval(CONFIDENCE_LEVEL)
+    return around(value, float(high - low) / 2)
+
+
+def relative_interval(changes: np.ndarray, heights: np.ndarray) -> Interval:
+    """Divide the mean of (N,) changes by that of (N,) heights, one a task, with a jackknife."""
+    n = len(changes)
+    if n == 0:
+        return UNDEFINED
+    value = float(changes.mean() / heights.mean())
+    if n < MIN_TASKS:
+        return Interval(value, np.nan, np.nan)
+    without_each = (changes.sum() - changes) / (heights.sum() - heights)
+    return jackknife(value, without_each, n - 1)
+
+
+def share_interval(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, threshold: float
+) -> Interval:
+    """Count the share of N tasks above a threshold, from values and their intervals, each (N,).
+
+    The lower end counts the tasks whose whole interval is above the threshold, the upper end all
+    but those whose whole interval is below it: tasks that sampling may have put on either side
+    decide nothing. Each end is that of Clopper and Pearson's interval for so many of N tasks.
+    """
+    n = len(values)
+    if n == 0:
+        return UNDEFINED
+    share = float((values > threshold).mean())
+    if n < MIN_TASKS:
+        return Interval(share, np.nan, np.nan)
+    surely, possibly = (low > threshold).sum(), n - (high <= threshold).sum()
+    least, most = (
+        binomtest(int(count), n).proportion_ci(CONFIDENCE_LEVEL) for count in (surely, possibly)
+    )
+    return Interval(share, float(least.low), float(most.high))
+
+
+def with_intervals(measures: Iterable[str]) -> list[str]:
+    """List the columns of the measures and of the ends of their intervals."""
+    return [f"{m}{end}" for m in measures for end in ("", "_low", "_high")]
 
 
 def as_columns(name: str, interval: Interval) -> dict[str, float]:
-    """The three columns of a measure in a table."""
+    """Return the three columns of a measure in a table."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def column(index: int) -> Statistic:
-    """The statistic that is one of the means."""
+    """Return the statistic that is one of the means."""
     return lambda means: means[..., index]
 
 

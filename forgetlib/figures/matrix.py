@@ -48,7 +48,7 @@ def draw_matrix(
     *,
     width: float = 3.55,
 ) -> AxesImage:
-    """One cross-task matrix in this order of rows and columns; `width` inches tell what fits."""
+    """Draw one cross-task matrix, rows and columns (K,) in this order, `width` inches wide."""
     table = cross_table(cross).set_index(["eval_task", "forget_task"])
     n_tasks = len(cross.tasks)
     ratio = cross.forget_ratio[np.ix_(rows, columns)]
@@ -115,7 +115,7 @@ def draw_matrix(
 
 
 def name_length(names: Sequence[str]) -> float:
-    """Inches that the longest name takes, as the label of a row or column."""
+    """Measure the longest name, as the label of a row or column, in inches."""
     return max(map(len, names)) * 0.6 * SMALL / 72
 
 
@@ -126,14 +126,14 @@ def _readable_on(colour: Any) -> str:
 
 
 def two_digits(value: float) -> str:
-    """ ".87", "1.2", "-.05": what fits into a small cell."""
+    """Write a number as fits into a small cell: ".87", "1.2", "-.05"."""
     if abs(value) >= 0.995:
         return f"{value:.1f}"
     return f"{value:.2f}".replace("0.", ".").replace("-.00", ".00")
 
 
 def tree(axes: Axes, tree: np.ndarray, n_leaves: int, side: str) -> None:
-    """A UPGMA tree beside a matrix, whose first rows (or columns) are its leaves."""
+    """Draw a UPGMA tree beside a matrix, whose first rows (or columns) are its leaves."""
     axes.set_axis_off()
     if len(tree):
         drawn = dendrogram(tree, no_plot=True)
@@ -150,6 +150,7 @@ def tree(axes: Axes, tree: np.ndarray, n_leaves: int, side: str) -> None:
 
 
 def families_of(tasks: Sequence[str], described: pd.DataFrame) -> dict[str, str]:
+    """Look up the family of every task, or raise InputError where one is not described."""
     require_columns(described, ["eval_task", "family"])
     families = dict(zip(described["eval_task"], described["family"], strict=True))
     if unknown := [task for task in tasks if task not in families]:
@@ -163,7 +164,7 @@ def families_of(tasks: Sequence[str], described: pd.DataFrame) -> dict[str, str]
 
 
 def family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> None:
-    """A cell in its family's colour, and with its letter, for each task."""
+    """Draw a cell in its family's colour, and with its letter, for each task."""
     letters = family_letters(families)
     for i, family in enumerate(families):
         colour = FAMILY_COLOURS.get(family, GREY)
@@ -189,7 +190,7 @@ def family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> None
 
 
 def ratio_bar(axes: Axes, image: AxesImage, condition: str, *, values: bool = True) -> None:
-    """The colours of a forget ratio, with what 0 and 1 mean; and, of written values, italics."""
+    """Explain the colours of a forget ratio, what 0 and 1 mean, and italics of written values."""
     bar = axes.figure.colorbar(image, cax=axes, orientation="horizontal", extend="both")
     bar.outline.set_visible(False)
     bar.set_ticks(
@@ -214,6 +215,7 @@ Place = Literal["outside upper center", "outside lower center"]
 
 
 def legend(figure: Figure, handles: Sequence[Artist], place: Place) -> None:
+    """Put a legend of small squares above or below a figure."""
     figure.legend(
         handles=handles,
         loc=place,
@@ -227,6 +229,7 @@ def legend(figure: Figure, handles: Sequence[Artist], place: Place) -> None:
 
 
 def undefined_note(figure: Figure, tasks: Sequence[str]) -> None:
+    """Name below a figure the tasks that are not in it."""
     if tasks:
         note = f"Not drawn, as there was nothing to forget: {', '.join(tasks)}."
         figure.supxlabel(textwrap.fill(note, 110), fontsize=SMALL)

@@ -13,30 +13,33 @@ import numpy as np
 import pandas as pd
 from statsmodels.regression.mixed_linear_model import MixedLM
 
+from forgetlib.figures.design import (
+    INTERCEPT,
+    OUTCOME,
+    TERMS,
+    Fit,
+    coded,
+    coefficient_table,
+    design_of,
+    empty_fit,
+    rank,
+    without,
+)
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
-    Interval,
+    UNDEFINED,
     as_columns,
     correlation_percentiles,
     require_columns,
     resample_counts,
 )
-from forgetlib.figures.rankcorrelation import EXAMPLE_PREDICTORS, OUTCOME, TERMS
-from forgetlib.figures.regression import (
-    INTERCEPT,
-    POOLED,
-    Fit,
-    _code,
-    _coefficients,
-    _design,
-    _empty_fit,
-    _rank,
-    _without,
-)
+
+EXAMPLE_PREDICTORS = ("confidence", "log_deviation")
+POOLED = "pooled"
 
 
 def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
-    """Forget ratio on all terms, with a random intercept a task.
+    """Fit the forget ratio on all terms, with a random intercept a task.
 
     table: `fig4.table`, with `by_seed=True` for a row a seed. Of several models, seeds are
     averaged first: a row is then a (model, task).
@@ -48,34 +51,34 @@ def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
     `notes`. No coefficients, and the reason in `dropped`, where no task has more than one row or
     the fit fails.
     """
-    design = _design(table, terms)
+    design = design_of(table, terms)
     rows, points = design.rows, design.points
-    fit = _empty_fit(design, n=len(rows))
+    fit = empty_fit(design, n=len(rows))
     if not design.kept:
         return fit
     if len(rows) == len(points):
-        return _without(fit, "one row a task: a mixed model needs several seeds or models")
+        return without(fit, "one row a task: a mixed model needs several seeds or models")
     intercept = pd.DataFrame({INTERCEPT: np.ones(len(rows))}, index=rows.index)
-    columns = pd.concat([intercept, *(_code(t, rows, points)[0] for t in design.kept)], axis=1)
+    columns = pd.concat([intercept, *(coded(t, rows, points)[0] for t in design.kept)], axis=1)
     against = dict(design.against)
     if len(rows["model"].unique()) > 1:
-        models, reference, _ = _code("model", rows, rows)
+        models, reference = coded("model", rows, rows)
         columns = pd.concat([columns, models], axis=1)
         against |= dict.fromkeys(models.columns, reference)
-    if _rank(columns) < columns.shape[1]:
-        return _without(fit, "aliased with model: the models did not do the same tasks")
+    if rank(columns) < columns.shape[1]:
+        return without(fit, "aliased with model: the models did not do the same tasks")
     if (degrees_of_freedom := len(points) - columns.shape[1]) < 1:
-        return _without(fit, f"too few tasks: {len(points)} for {columns.shape[1]} coefficients")
+        return without(fit, f"too few tasks: {len(points)} for {columns.shape[1]} coefficients")
     outcome, tasks = rows[OUTCOME].to_numpy(float), rows["eval_task"].to_numpy()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             fitted = MixedLM(outcome, columns.to_numpy(float), groups=tasks).fit(reml=True)
         except (np.linalg.LinAlgError, ValueError) as error:
-            return _without(fit, f"the mixed model failed: {error}")
+            return without(fit, f"the mixed model failed: {error}")
     warned = dict.fromkeys(" ".join(str(w.message).split()) for w in caught)
     own = slice(1, columns.shape[1])  # the last parameter is the random intercept's variance
-    coefficients = _coefficients(
+    coefficients = coefficient_table(
         columns.columns[own],
         against,
         np.asarray(fitted.params)[own],
@@ -150,7 +153,7 @@ def _average(groups: Sequence[_Group]) -> dict[str, float]:
     proportional to n / (n_lost (n - n_lost)).
     """
     used = [g for g in groups if np.isfinite(g.value)]
-    found = Interval(np.nan, np.nan, np.nan)
+    found = UNDEFINED
     if used:
         weights = np.array([g.n_lost * (g.n - g.n_lost) / g.n for g in used])
         replicates = np.stack([g.replicates for g in used], axis=1)  # (R, groups)
@@ -170,7 +173,7 @@ def _average(groups: Sequence[_Group]) -> dict[str, float]:
 def example_level(
     table: pd.DataFrame, *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> pd.DataFrame:
-    """Does confidence or deviation tell which examples of a task are forgotten? (paper, section 5)
+    """Tell whether confidence or deviation predicts which examples are forgotten (section 5).
 
     table: `fig4.examples_table`. Among the test examples that are right after fine-tuning, those
     that are lost (wrong after forgetting) are compared with the others by the rank-biserial
@@ -188,7 +191,7 @@ def example_level(
     examples in n and n_lost.
     """
     columns = ("model", "eval_task", "seed", "uid", "tuned_correct", "forgotten_correct")
-    do = "Pass mixedmodel.example_level(...)."
+    do = "Pass fig4.examples_table(...)."
     require_columns("the table of examples", table, (*columns, *EXAMPLE_PREDICTORS), do)
     rng = np.random.default_rng(seed)
     rows: list[dict[str, object]] = []

@@ -32,7 +32,7 @@ PUBLISHED_FORGET_ACCURACY_100 = {
 
 
 def beside_published(table: pd.DataFrame) -> pd.DataFrame:
-    """Forget accuracy measured here, with its interval, and the paper's where it is published.
+    """Put forget accuracies, with their intervals, beside the paper's where it has them.
 
     table: from `fig2.table`, one row a task. The models differ, so that the pattern over
         tasks can be compared, not the numbers.
@@ -45,12 +45,12 @@ def beside_published(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_the_paper(names: pd.Series | pd.Index) -> pd.Series | pd.Index:
-    """The tasks' names in the paper, which has the hub's rows under the harness's names."""
+    """Return the tasks' names in the paper: a task of the hub has there the harness's name."""
     return names.str.removesuffix(tasks.HUB_SUFFIX)
 
 
 def published() -> pd.DataFrame:
-    """The published accuracies after forgetting, one row a task.
+    """Return the published accuracies after forgetting, one row a task.
 
     Columns: eval_task, family, forgotten and forget_gap (1000 examples), forgotten_100 (100
     examples, NaN where not published).

@@ -28,6 +28,7 @@ from pandas.api.types import is_numeric_dtype
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
 from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.intervals import with_intervals
 from forgetlib.files import replacing
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.grid import Study, figures_dir
@@ -61,7 +62,7 @@ FAMILY_COLOURS = {  # of tasks; any other family is grey
 
 
 def font_of(character: str) -> str | None:
-    """The installed font that draws a character: OWN_FONT where it can; None where none can."""
+    """Find the installed font that draws a character: OWN_FONT where it can; None if none can."""
     if not character.isprintable():
         return None
     if ord(character) in _characters_of(mpl.font_manager.findfont(_own_font())):
@@ -93,7 +94,7 @@ def _other_fonts() -> dict[int, str]:
 
 
 def readable(shown: Any) -> Any:
-    """The same text, or the table or matrix with its names, in characters that can be drawn.
+    """Write a text, or the names in a table or matrix, in characters that can be drawn.
 
     Where no installed font has one, its escape stands in its place, as \\u4efb; else it would be a
     box. White space of any kind is a space.
@@ -117,7 +118,7 @@ def _drawable(character: str) -> str:
 
 @contextmanager
 def style(*names: Iterable[str]) -> Iterator[None]:
-    """The package's look, for the block only: no global setting changes.
+    """Set the package's look, for the block only: no global setting changes.
 
     names: texts to be drawn, for which other fonts stand in where the look's own lacks a character
     """
@@ -219,20 +220,15 @@ def say_where_nothing(axes: Axes, values: object, why: str) -> None:
         )
 
 
-def with_intervals(measures: Iterable[str]) -> list[str]:
-    """The columns of the measures and of the ends of their intervals."""
-    return [f"{m}{end}" for m in measures for end in ("", "_low", "_high")]
-
-
 def error_bar(values: np.ndarray) -> np.ndarray | None:
-    """(2, 1) lengths of an error bar for (3,) value, low, high; None where there is no interval."""
+    """Return an error bar's (2, 1) lengths for (3,) value, low, high; None without interval."""
     if not np.isfinite(values).all():
         return None
     return np.clip([[values[0] - values[1]], [values[2] - values[0]]], 0, None)
 
 
 def estimate_text(row: pd.Series, measure: str) -> str:
-    """Value and interval as text: 0.12 [-0.30, 0.51], with a minus as wide as a plus."""
+    """Write value and interval as text: 0.12 [-0.30, 0.51], with a minus as wide as a plus."""
     value, low, high = (float(row[c]) for c in with_intervals([measure]))
     if not np.isfinite(value):
         return "undefined"
@@ -241,7 +237,7 @@ def estimate_text(row: pd.Series, measure: str) -> str:
 
 
 def count_text(numbers: pd.Series) -> str:
-    """One number, or the smallest and the largest: "4 to 6"."""
+    """Write one number, or the smallest and the largest: "4 to 6"."""
     low, high = numbers.min(), numbers.max()
     return str(low) if low == high else f"{low} to {high}"
 
@@ -256,7 +252,7 @@ def draw_intervals(
     colour: str,
     filled: bool,
 ) -> None:
-    """Points with their 95 % intervals, one row of the table each."""
+    """Draw points with their 95 % intervals, one row of the table each, at heights y (N,)."""
     x = rows[column].to_numpy()
     low, high = rows[f"{column}_low"].to_numpy(), rows[f"{column}_high"].to_numpy()
     axes.errorbar(
@@ -274,7 +270,7 @@ def draw_intervals(
 
 
 def family_letters(families: Iterable[str]) -> dict[str, str]:
-    """A letter for each family, in the legend's order: the first of its name that is still free."""
+    """Give each family a letter, in the legend's order: the first of its name still free."""
     found, letters = set(families), dict[str, str]()
     known = [f for f in FAMILY_COLOURS if f in found]
     for family in [*known, *sorted(found - set(known))]:
@@ -284,7 +280,7 @@ def family_letters(families: Iterable[str]) -> dict[str, str]:
 
 
 def family_handles(families: Iterable[str], *, letters: bool) -> list[Artist]:
-    """A legend's entries for these families, with the letter that the strips have."""
+    """Make a legend's entries for these families, with the letter that the strips have."""
     return [
         Patch(color=FAMILY_COLOURS.get(f, GREY), label=f"{letter}: {f}" if letters else f)
         for f, letter in family_letters(families).items()
@@ -292,13 +288,13 @@ def family_handles(families: Iterable[str], *, letters: bool) -> list[Artist]:
 
 
 def panel_grid(n: int, most: int) -> tuple[int, int]:
-    """Rows and columns of n panels, at most so many a row, with rows of about the same length."""
+    """Arrange n panels in rows and columns: at most so many a row, in rows of like length."""
     n_rows = -(-n // most)
     return n_rows, -(-n // max(n_rows, 1))
 
 
 def used_panels(panels: np.ndarray, n: int) -> Iterator[Axes]:
-    """The first n of shared axes; the others vanish, and those above them get their tick labels."""
+    """Keep the first n of shared axes; others vanish, those above them get their tick labels."""
     for axes in panels.flat[n:]:
         axes.set_visible(False)
     for axes in panels.flat[max(n - panels.shape[1], 0) : n]:
@@ -365,11 +361,13 @@ def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def with_margin(values: np.ndarray) -> tuple[float, float]:
+    """Return the limits of an axis that holds the values (any shape) and chance."""
     low, high = np.nanmin(values, initial=CHANCE), np.nanmax(values, initial=CHANCE)
     margin = 0.05 * max(high - low, 0.1)  # all may be at chance
     return float(low - margin), float(high + margin)
 
 
 def stacked(figure: Figure, heights: list[float]) -> list[SubFigure]:
+    """Divide a figure into parts below each other, of these heights in inches."""
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
     return list(parts[:, 0])

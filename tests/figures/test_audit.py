@@ -54,7 +54,7 @@ def test_the_answer_in_the_prompt():
 
 
 def test_the_audit_of_a_suite_has_a_row_a_task():
-    table = audit.audit(["tiny_city", "tiny_review"], [0, 1], 40, 30)
+    table = audit.table(["tiny_city", "tiny_review"], [0, 1], 40, 30)
     assert table["eval_task"].tolist() == ["tiny_city", "tiny_review"]
     assert (table["n_train"] == 40).all() and (table["n_test"] == 30).all()
     assert table["true_first"].between(0.35, 0.65).all()
@@ -96,11 +96,11 @@ def test_questions_with_neighbours_that_are_forgotten_more_are_seen():
             for i, uid in enumerate(uids)
         ]
 
-    (row,) = audit.neighbours(results, load).to_dict("records")
+    (row,) = audit.neighbours_table(results, load).to_dict("records")
     assert (row["n_with"], row["n_without"]) == (30, 70)
     assert row["lost_with"] == pytest.approx(25 / 30) and row["lost_without"] == 0
     assert 0.6 < row["difference_low"] < 25 / 30 < row["difference_high"] < 1
     alike |= set(range(100))
-    assert audit.neighbours(results, load).empty
+    assert audit.neighbours_table(results, load).empty
     with pytest.raises(InputError, match=r"train set of .*: expected questions .* 100 others"):
-        audit.neighbours(results, lambda *a: load("t", "test", 0, 0))
+        audit.neighbours_table(results, lambda *a: load("t", "test", 0, 0))

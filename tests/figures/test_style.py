@@ -1,4 +1,4 @@
-"""Every figure of tables that hold next to nothing, and of names that fonts do not have."""
+"""Every figure can be read, of tables with next to nothing in them and of odd names too."""
 
 import ast
 import warnings
@@ -8,31 +8,136 @@ from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib.patches
 import matplotlib.text
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-import test_plots_cross as of_pairs
-import test_plots_measures as of_tasks
 from fontTools.ttLib import TTFont
 from matplotlib import font_manager
+from tables import (
+    SUITES,
+    claims_table,
+    comparison,
+    confidences,
+    correlations_table,
+    cross,
+    described,
+    drawn_texts,
+    example_level_table,
+    models,
+    order_tables,
+    overlapping,
+    own_table,
+    points_of,
+    probe_table,
+    questions,
+    regression_tables,
+    sizes_table,
+    summary,
+    with_interval,
+)
 
 from forgetlib import figures
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError
-from forgetlib.figures import crossanalysis, crosstask, fig1, fig2, fig3, fig4, fig5, fig6, fig8
+from forgetlib.figures import (
+    audit,
+    claims_figure,
+    crossanalysis,
+    crosstask,
+    fig1,
+    fig2,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
+    fig7,
+    fig8,
+    fig9,
+)
 from forgetlib.figures.crosstask import CrossTask
-from forgetlib.figures.style import readable
+from forgetlib.figures.style import TEXT_WIDTH, readable
+
+OF_PAIRS = {
+    "cross_task": lambda k: fig3.draw(cross(k), described(k)),
+    "flipped": lambda k: fig8.draw(cross(k, condition="flipped"), described(k)),
+    "summary": lambda k: fig3.draw_summary(*summary(k)),
+    "compare": lambda k: fig8.draw_comparison(*comparison(k)),
+    "models, 1": lambda k: fig9.draw(*models(k, 1)),
+    "models, 2": lambda k: fig9.draw(*models(k, 2)),
+    "models, 3": lambda k: fig9.draw(*models(k, 3)),
+    "models, 4": lambda k: fig9.draw(*models(k, 4)),
+    "example": lambda k: fig1.draw(confidences(), questions(long=k > 4)),
+}
+
+
+def control_table(k):
+    table = own_table(k)
+    with_interval(table, "again", table["tuned"] - 0.02, 0.05)
+    return table
+
+
+def shortcuts_table(k):
+    rng = np.random.default_rng(3)
+    rules = {name: rng.uniform(0.4, 0.9, k) for name in audit.SHORTCUTS}
+    table = own_table(k).assign(**rules)
+    with_interval(table, "forgotten", table["forgotten"], 0.05)
+    with_interval(table, "tuned", table["tuned"], 0.05)
+    return table
+
+
+OF_TASKS = {
+    "shortcuts": lambda k: audit.draw(shortcuts_table(k)),
+    "predictors": lambda k: fig4.draw(own_table(k), correlations_table(k)),
+    "regression": lambda k: fig4.draw_regression(*regression_tables(k)),
+    "example_level": lambda k: fig4.draw_examples(example_level_table(k)),
+    "order": lambda k: fig5.draw(*order_tables(k, n_enough=k - 2)),
+    "order, nothing": lambda k: fig5.draw(*order_tables(k, n_enough=0)),
+    "probes": lambda k: fig6.draw(probe_table(k), own_table(k)),
+    "probe_layers": lambda k: fig6.draw_layers(probe_table(k, 3 if k == 4 else 19)),
+    "sizes": lambda k: fig7.draw(sizes_table(k)),
+    "sizes, one": lambda k: fig7.draw(sizes_table(k, (128,))),
+    "control": lambda k: fig2.draw_control(control_table(k)),
+    "claims": lambda k: claims_figure.draw(claims_table(k)),
+}
+
+
+def assert_readable(figure, monkeypatch):
+    """All text is on the page, large enough for print, and over no other text."""
+    assert figure.get_figwidth() == TEXT_WIDTH
+    assert figure.get_figheight() <= 9.5  # a page
+    texts = drawn_texts(figure, monkeypatch)
+    width, height = figure.get_size_inches() * figure.dpi
+    outside = [
+        t for t, e, _ in texts if e[0] < -1 or e[1] < -1 or e[2] > width + 1 or e[3] > height + 1
+    ]
+    assert len(texts) > 5
+    assert outside == []
+    assert overlapping(texts) == []
+    assert min(size for *_, size in texts) >= 6
+
+
+def test_the_test_above_sees_what_is_wrong(monkeypatch):
+    """Its positive control: text over text, and text beside the page."""
+    figure = fig7.draw(sizes_table(4))
+    figure.text(0.5, 0.5, "here")
+    figure.text(0.5, 0.5, "and here")
+    figure.text(0.99, 0.99, "beyond the edge").set_in_layout(False)
+    texts = drawn_texts(figure, monkeypatch)
+    assert ("here", "and here") in overlapping(texts)
+    assert [t for t, e, _ in texts if e[2] > 550 + 1] == ["beyond the edge"]
+
 
 K = 4
 ALONE = "tiny_city"
 
 
 def forget_gap_table():
-    table = of_tasks.own_table(K).assign(behaviour=fig2.BEHAVIOURS)
-    of_tasks.with_interval(table, "forget_gap", table["forgotten"] - 0.5, 0.05)
-    of_tasks.with_interval(table, "forgetting_set", table["forgotten"], 0.05)
+    table = own_table(K).assign(behaviour=fig2.BEHAVIOURS)
+    with_interval(table, "forget_gap", table["forgotten"] - 0.5, 0.05)
+    with_interval(table, "forgetting_set", table["forgotten"], 0.05)
     return table
 
 
@@ -49,22 +154,23 @@ def alone(condition="random", model="embedded"):
 
 
 USUAL = {
-    "claims_figure.draw": lambda: (of_tasks.claims_table(K),),
-    "fig8.draw": lambda: of_pairs.comparison(K),
-    "fig2.draw_control": lambda: (of_tasks.control_table(K),),
-    "fig3.draw": lambda: (of_pairs.cross(K), of_pairs.described(K)),
-    "fig3.draw_summary": lambda: of_pairs.summary(K),
-    "fig1.draw": lambda: (of_pairs.confidences(), of_pairs.questions(long=False)),
-    "fig4.draw_examples": lambda: (of_tasks.example_level_table(K),),
+    "claims_figure.draw": lambda: (claims_table(K),),
+    "fig8.draw_comparison": lambda: comparison(K),
+    "fig8.draw": lambda: (cross(K, condition="flipped"), described(K)),
+    "fig2.draw_control": lambda: (control_table(K),),
+    "fig3.draw": lambda: (cross(K), described(K)),
+    "fig3.draw_summary": lambda: summary(K),
+    "fig1.draw": lambda: (confidences(), questions(long=False)),
+    "fig4.draw_examples": lambda: (example_level_table(K),),
     "fig2.draw": lambda: (forget_gap_table(),),
-    "fig9.draw": lambda: of_pairs.models(K, 2),
-    "fig5.draw": lambda: of_tasks.order_tables(K, K - 1),
-    "fig4.draw": lambda: (of_tasks.own_table(K), of_tasks.correlations_table(K)),
-    "fig6.draw_layers": lambda: (of_tasks.probe_table(K, 5),),
-    "fig6.draw": lambda: (of_tasks.probe_table(K, 5), of_tasks.own_table(K)),
-    "fig4.draw_regression": lambda: of_tasks.regression_tables(6),
-    "audit.draw": lambda: (of_tasks.shortcuts_table(K),),
-    "fig7.draw": lambda: (of_tasks.sizes_table(K),),
+    "fig9.draw": lambda: models(K, 2),
+    "fig5.draw": lambda: order_tables(K, K - 1),
+    "fig4.draw": lambda: (own_table(K), correlations_table(K)),
+    "fig6.draw_layers": lambda: (probe_table(K, 5),),
+    "fig6.draw": lambda: (probe_table(K, 5), own_table(K)),
+    "fig4.draw_regression": lambda: regression_tables(6),
+    "audit.draw": lambda: (shortcuts_table(K),),
+    "fig7.draw": lambda: (sizes_table(K),),
 }
 
 
@@ -124,17 +230,18 @@ def one_task(table):
 
 
 ONE_TASK = {  # what is made of matrices is made anew
-    "fig8.draw": lambda: (
+    "fig8.draw_comparison": lambda: (
         *(pair := (alone(), alone("flipped"))),
         crossanalysis.model_agreement(pair),
-        of_pairs.described(K),
+        described(K),
     ),
-    "fig3.draw": lambda: (alone(), of_pairs.described(K)),
+    "fig3.draw": lambda: (alone(), described(K)),
+    "fig8.draw": lambda: (alone("flipped"), described(K)),
     "fig3.draw_summary": lambda: summary_of(alone()),
     "fig9.draw": lambda: (
         pair := [alone(), alone(model="gpt2")],
         crossanalysis.model_agreement(pair),
-        of_pairs.described(K),
+        described(K),
     ),
 }
 KINDS = {
@@ -178,12 +285,12 @@ def test_every_figure_of_next_to_nothing_is_drawn_and_says_so(name, kind):
 def test_the_summary_of_one_task_says_that_there_is_no_other():
     _, left, right = fig3.draw_summary(*summary_of(alone())).axes
     assert [t.get_text() for t in right.texts] == ["no other task"]
-    drawn_ratio = of_tasks.points_of(left)[:, 0]
+    drawn_ratio = points_of(left)[:, 0]
     assert drawn_ratio == pytest.approx(alone().forget_ratio[0])
 
 
 def test_single_examples_without_any_correlation_say_why():
-    table = undefined(of_tasks.example_level_table(K)).assign(n=2, n_lost=[0, 2, 0, 1, 0] * 2)
+    table = undefined(example_level_table(K)).assign(n=2, n_lost=[0, 2, 0, 1, 0] * 2)
     table.loc[0, "n"] = 0
     left, right = fig4.draw_examples(table).axes
     assert left.get_xlim() == (-1, 1)
@@ -195,23 +302,23 @@ def test_single_examples_without_any_correlation_say_why():
 
 
 def test_a_task_whose_predictor_is_not_known_is_named_below_that_panel():
-    table = of_tasks.own_table(K)
+    table = own_table(K)
     table.loc[0, ["log_variance", "log_variance_low", "log_variance_high"]] = np.nan
-    figure = fig4.draw(table, of_tasks.correlations_table(K))
+    figure = fig4.draw(table, correlations_table(K))
     assert f"as log_variance is not known: {table.eval_task[0]}" in figure.get_supxlabel()
-    counts = [len(of_tasks.points_of(axes)) for axes in figure.axes]
+    counts = [len(points_of(axes)) for axes in figure.axes]
     assert counts == [K - 1, K - 2]
     drawn(figure)
 
 
 def test_a_task_that_was_not_probed_says_so_beside_the_others():
-    table, own = of_tasks.probe_table(K, 5), of_tasks.own_table(K)
+    table, own = probe_table(K, 5), own_table(K)
     left, _ = fig6.draw(table[table["eval_task"] != own["eval_task"][1]], own).axes
     assert [t.get_text() for t in left.texts] == ["not probed"]
 
 
 def test_a_task_with_enough_examples_of_none_has_an_empty_panel():
-    table, examples = of_tasks.order_tables(K, 0)
+    table, examples = order_tables(K, 0)
     table = table.assign(enough=True, n=0)
     forest, *panels = fig5.draw(table, examples.iloc[:0]).axes
     assert [t.get_text() for t in forest.texts] == ["undefined: fewer than two examples"] * K
@@ -235,23 +342,21 @@ def test_tables_of_too_few_rows_are_drawn_or_refused(name, take):
 
 
 def test_figures_of_tables_that_do_not_fit_each_other_are_refused():
-    table, examples = of_tasks.order_tables(K, 2)
+    table, examples = order_tables(K, 2)
     with pytest.raises(InputError, match=r"expected eval_task .* in each"):
         fig5.draw(table, examples.iloc[:0])
     with pytest.raises(InputError, match="expected predictor log_variance in each"):
-        fig4.draw(of_tasks.own_table(K), of_tasks.correlations_table(K).iloc[:1])
+        fig4.draw(own_table(K), correlations_table(K).iloc[:1])
     with pytest.raises(InputError, match="expected one row, found 0"):
-        first, second, agreement, described = of_pairs.comparison(K)
-        fig8.draw(first, second, agreement.iloc[:0], described)
+        first, second, agreement, described = comparison(K)
+        fig8.draw_comparison(first, second, agreement.iloc[:0], described)
     with pytest.raises(InputError, match="rows of the paper's layer"):
-        fig6.draw_layers(of_tasks.probe_table(K, 5).assign(is_paper_layer=False))
+        fig6.draw_layers(probe_table(K, 5).assign(is_paper_layer=False))
     with pytest.raises(InputError, match="at least one, found none"):
-        fig1.draw(of_pairs.confidences(), [])
+        fig1.draw(confidences(), [])
     with pytest.raises(InputError, match="pooled in each"):
-        fig4.draw_examples(of_tasks.example_level_table(K).iloc[:1])
+        fig4.draw_examples(example_level_table(K).iloc[:1])
 
-
-# --- names ---------------------------------------------------------------------------------------
 
 ODD = ("任务 🧪", "a_b$c$", r"$\frac$", "\x07\u202e\u00a0x")
 WATCH = "\u231a"  # in STIX, which matplotlib brings, and not in DejaVu Sans
@@ -301,7 +406,7 @@ def test_names_that_the_font_lacks_are_drawn_in_characters_that_there_are(name):
 
 def test_prompts_and_answers_too():
     question = Example("t/x/0", ("任务 $x_1$ 🧪",) * 2, ("是 $", "否\x07"), 0)
-    texts = drawn(fig1.draw(of_pairs.confidences(), [question]))
+    texts = drawn(fig1.draw(confidences(), [question]))
     assert [t.get_text() for t in texts if lacking(t)] == []
     assert any(readable("任务 $x_1$ 🧪") in t.get_text() for t in texts)
 
@@ -325,3 +430,12 @@ def test_another_installed_font_stands_in_where_it_has_the_character():
         named.figure.savefig(BytesIO(), format="pdf")
     others = [t for t in drawn(fig2.draw(forget_gap_table())) if t is not named]
     assert {tuple(t.get_fontfamily()) for t in others} == {("sans-serif",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "k"),
+    [(name, k) for name in OF_TASKS for k in SUITES]
+    + [(name, k) for name in OF_PAIRS for k in SUITES if k != 20],
+)
+def test_every_figure_is_readable(name, k, monkeypatch):
+    assert_readable((OF_TASKS | OF_PAIRS)[name](k), monkeypatch)

@@ -1,0 +1,285 @@
+"""Tables and matrices of the kinds that figures are drawn from, and what is read off a drawing."""
+
+from functools import cache
+from itertools import combinations
+
+import matplotlib.patches
+import matplotlib.text
+import numpy as np
+import pandas as pd
+import scipy.stats
+import synthetic
+from matplotlib.container import ErrorbarContainer
+
+from forgetlib.data import tasks
+from forgetlib.data.base import Example
+from forgetlib.figures import claims, crossanalysis, crosstask, fig6, style
+from forgetlib.figures.regression import NUMERIC
+
+
+def many(k):
+    return [f"t{i}" for i in range(k)]
+
+
+FAMILIES = ("commonsense", "science", "knowledge", "language understanding")
+FORMATS = ("text", "verbaliser")
+
+
+def table_of(n_tasks=21, n_seeds=1, *, effects=(0.0, 0.0, 0.0), noise=0.1, seed=0, **columns):
+    """A table of predictors; the ratio is a sum of effects on standard normal predictors.
+
+    n_seeds: with several, a row is a seed, as the mixed model takes it
+    columns: (n_tasks,) further columns, or others in place of the drawn ones
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.normal(size=(n_tasks, 3))
+    per_task = {
+        **{name: drawn[:, i] for i, name in enumerate(NUMERIC)},
+        "forget_ratio": 0.5 + drawn @ np.array(effects) + noise * rng.normal(size=n_tasks),
+        "family": [FAMILIES[i % len(FAMILIES)] for i in range(n_tasks)],
+        "answer_format": [FORMATS[i // 3 % 2] for i in range(n_tasks)],
+        **columns,
+    }
+    tasks = pd.DataFrame(per_task)
+    tasks.insert(0, "eval_task", [f"task{i:02d}" for i in range(n_tasks)])
+    tables = []
+    for s in range(n_seeds):
+        of_seed = tasks.assign(model="m", seed=s)
+        for name in (*NUMERIC, "forget_ratio") if n_seeds > 1 else ():
+            of_seed[name] += 0.02 * rng.normal(size=n_tasks)
+        tables.append(of_seed)
+    table = pd.concat(tables, ignore_index=True)
+    return table if n_seeds > 1 else table.drop(columns="seed")
+
+
+def of_term(coefficients, term):
+    return coefficients.set_index("term").loc[term]
+
+
+def examples_of(n_tasks=3, n_seeds=2, n=150, *, effect=0.0, share_lost=0.3, seed=0, shared=False):
+    """Examples, of which a share is lost, the likelier the lower the confidence by `effect`."""
+    rng = np.random.default_rng(seed)
+    tables = []
+    for t in range(n_tasks):
+        for s in range(n_seeds):
+            confidence = rng.normal(size=n)
+            chance = scipy.special.expit(scipy.special.logit(share_lost) - effect * confidence)
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "model": "m",
+                        "eval_task": f"task{t:02d}",
+                        "seed": s,
+                        "uid": [f"task{t}/test/{i + (0 if shared else s * n)}" for i in range(n)],
+                        "confidence": np.round(confidence, 1),  # with ties
+                        "log_deviation": rng.normal(size=n),
+                        "tuned_correct": rng.random(n) < 0.9,
+                        "forgotten_correct": rng.random(n) >= chance,
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+@cache
+def cross(k, *, condition="random", model="embedded", seed=0, n_undefined=1):
+    """A matrix in which tasks differ much and their labels little; the last were never learned."""
+    rng = np.random.default_rng(seed)
+    names = sorted(tasks.suite(SUITES[k]))
+    tuned = np.linspace(0.75, 0.95, k)
+    span = (tuned - 0.5) * (1 if condition == "random" else 2)
+    ratio = np.linspace(-0.1, 1.2, k)[:, None] + rng.normal(0, 0.1, (k, k))
+    forgotten = np.clip(tuned[:, None] - ratio * span[:, None], 0, 1)
+    if n_undefined:
+        tuned[-n_undefined:] = 0.5
+    results = synthetic.cross(names, tuned, forgotten, condition=condition, model=model, rng=rng)
+    return crosstask.cross_task(results, condition, n_resamples=200)
+
+
+def described(k):
+    return tasks.describe(tasks.suite(SUITES[k]))
+
+
+def models(k, n):
+    names = ("embedded", "EleutherAI/gpt-j-6b", "folder/a-model-with-a-long-name", "gpt2")
+    crosses = [
+        cross(k, model=name, seed=i, n_undefined=i)
+        for i, name in zip(range(n), names, strict=False)
+    ]
+    return crosses, crossanalysis.model_agreement(crosses), described(k)
+
+
+def questions(long):
+    prompt = "Question: what is it?\nAnswer:"
+    if long:
+        prompt = "A passage that goes on and on about many unrelated things. " * 9 + prompt
+    choices = ("it is a $3 star" + long * " that shines" * 20, "a planet")
+    return [Example(f"t/x/{i}", (prompt, prompt), choices, i % 2) for i in range(4)]
+
+
+def confidences(n=9):
+    rng = np.random.default_rng(0)
+    names = {"mmlu_social_sciences": "train", "sst2": "test"}
+    table = pd.DataFrame(rng.uniform(size=(4 * n, 3)), columns=["base", "tuned", "forgotten"])
+    table["model"], table["uid"] = "embedded", [f"t/x/{i}" for i in range(4 * n)]
+    table["eval_task"] = np.repeat([*names], 2 * n)
+    table["split"] = ["train", "test"] * (2 * n)
+    return table
+
+
+def summary(k, seed=0):
+    found = cross(k, seed=seed)
+    return found, crossanalysis.variance_shares(found), crossanalysis.own_against_others(found)
+
+
+def comparison(k):
+    pair = cross(k), cross(k, condition="flipped", seed=1)
+    return *pair, crossanalysis.model_agreement(pair), described(k)
+
+
+def heat_of(figure):
+    (axes,) = (a for a in figure.axes if a.images)
+    return axes
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+SUITES = {4: "tiny", 6: "quick", 20: "paper", 21: "embedded"}  # how many of its tasks: the suite
+
+
+def names_of(k):
+    return tasks.suite(SUITES[k])[:k]
+
+
+def with_interval(table, name, value, half):
+    table[name] = value
+    table[f"{name}_low"], table[f"{name}_high"] = table[name] - half, table[name] + half
+
+
+def own_table(k):
+    """What Figure 4's notebook makes: one row a task, the last of which has nothing to forget."""
+    rng = np.random.default_rng(k)
+    table = tasks.describe(names_of(k)).assign(model="embedded", n=200)
+    tuned, ratio = rng.uniform(0.6, 1, k), rng.uniform(0, 1.5, k)
+    with_interval(table, "base", rng.uniform(0.5, 0.8, k), 0.05)
+    with_interval(table, "tuned", tuned, 0.05)
+    with_interval(table, "forgotten", tuned - ratio * (tuned - 0.5), 0.06)
+    with_interval(table, "forget_ratio", ratio, rng.uniform(0.1, 0.4, k))
+    with_interval(table, "confidence", tuned - 0.02, 0.03)
+    with_interval(table, "log_variance", rng.normal(8, 0.5, k), 0.1)
+    return table.assign(ratio_defined=np.arange(k) < k - 1)
+
+
+def correlations_table(k):
+    table = pd.DataFrame({"predictor": ["confidence", "log_variance"], "n_tasks": k})
+    with_interval(table, "rank_correlation", np.array([-0.41, 0.12]), 0.2)
+    return table
+
+
+def coefficients(terms, seed):
+    table = pd.DataFrame({"term": terms})
+    with_interval(table, "coefficient", np.random.default_rng(seed).normal(0, 0.3, len(terms)), 0.3)
+    return table
+
+
+def regression_tables(k):
+    """Some terms are in the joint regression; the last cannot be estimated even alone."""
+    families = sorted(set(tasks.describe(tasks.suite("embedded"))["family"]))
+    terms = ["confidence", "log_variance", "tuned", "answer_format: verbaliser"]
+    terms += [f"family: {family}" for family in families if k >= 20] + ["family"]
+    kept = terms[: {4: 0, 6: 2}.get(k, len(terms) - 1)]
+    joint, alone = coefficients(kept, 0), coefficients(terms, 1)
+    alone.loc[len(alone) - 1, ["coefficient", "coefficient_low", "coefficient_high"]] = np.nan
+    rng = np.random.default_rng(2)
+    names = names_of(k)
+    rows = [(term, task, *rng.normal(size=2)) for term in kept for task in names]
+    partial = pd.DataFrame(rows, columns=["term", "eval_task", "x", "y"])
+    left_out = partial[["term", "eval_task"]].assign(coefficient=rng.normal(0, 0.1, len(rows)))
+    return joint, alone, left_out, partial
+
+
+def example_level_table(k):
+    names = [*names_of(k), "pooled"]
+    rows = [(t, p) for p in ("confidence", "log_deviation") for t in names]
+    table = pd.DataFrame(rows, columns=["eval_task", "predictor"]).assign(n=160, n_lost=30)
+    values = np.random.default_rng(0).normal(0, 0.1, len(table))
+    values[1] = np.nan
+    with_interval(table, "rank_biserial", values, 0.1)
+    return table
+
+
+def order_tables(k, n_enough):
+    rng = np.random.default_rng(0)
+    enough = np.arange(k) < n_enough
+    table = pd.DataFrame({"model": "embedded", "eval_task": names_of(k)})
+    table = table.assign(n=np.where(enough, 100, 3), enough=enough)
+    values = np.where(enough, rng.normal(-0.2, 0.1, k), np.nan)
+    with_interval(table, "rank_correlation", values, 0.15)
+    steps = 10.0 * rng.integers(1, 9, (table["n"].sum(), 2))
+    examples = pd.DataFrame(steps, columns=["learned_step", "forgotten_step"])
+    return table, examples.assign(eval_task=np.repeat(table["eval_task"], table["n"]).to_numpy())
+
+
+def probe_table(k, n_layers=19):
+    names = names_of(k)
+    rows = [(t, p, x) for t in names for p in fig6.PROBED_PHASES for x in range(n_layers)]
+    table = pd.DataFrame(rows, columns=["eval_task", "phase", "layer"]).assign(n=400)
+    rng = np.random.default_rng(0)
+    with_interval(table, "accuracy", rng.uniform(0.5, 0.9, len(table)), 0.04)
+    with_interval(table, "control", rng.normal(0.5, 0.02, len(table)), 0.04)
+    return table.assign(model="embedded", is_paper_layer=table["layer"] == max(n_layers - 5, 0))
+
+
+def sizes_table(k, sizes=(20, 40, 80, 160)):
+    parts = [own_table(k).assign(size=size) for size in sizes]
+    for part, size in zip(parts, sizes, strict=True):
+        with_interval(part, "forgotten", part["forgotten"] - size / 1000, 0.05)
+    return pd.concat(parts, ignore_index=True)
+
+
+def claims_table(k):
+    order, _ = order_tables(k, n_enough=k)
+    own = own_table(k).drop(columns=["family", "answer_format"])
+    with_interval(own, "forget_gap", own["forgotten"] - 0.5, 0.05)
+    described = tasks.describe(own["eval_task"])
+    return claims.verdicts(own=own, order=order, described=described)
+
+
+def drawn_texts(figure, monkeypatch):
+    """Every piece of text that drawing the figure puts on the page: (text, extent in pixels)."""
+    found = []
+    draw = matplotlib.text.Text.draw
+
+    def record(self, renderer, *args, **kwargs):
+        if self.get_visible() and self.get_text().strip():
+            extent = matplotlib.text.Text.get_window_extent(self, renderer)
+            found.append((self.get_text(), extent.extents, self.get_fontsize()))
+        return draw(self, renderer, *args, **kwargs)
+
+    with style.style(), monkeypatch.context() as patch:
+        figure.draw_without_rendering()
+        patch.setattr(matplotlib.text.Text, "draw", record)
+        figure.draw_without_rendering()
+    return found
+
+
+def overlapping(texts, tolerance=1.0):
+    """Pairs of texts whose extents share more than `tolerance` pixels in both directions."""
+    pairs = []
+    for (one, a, _), (other, b, _) in combinations(texts, 2):
+        shared = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+        if (shared > tolerance).all():
+            pairs.append((one, other))
+    return pairs
+
+
+def points_of(axes):
+    """(n, 2) every point that was drawn with an error bar, in data coordinates."""
+    bars = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
+    return np.concatenate([c.lines[0].get_xydata() for c in bars])
+
+
+def labels_of(axes):
+    return [t.get_text() for t in axes.texts]

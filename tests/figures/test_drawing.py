@@ -1,0 +1,30 @@
+"""The command draws what the notebooks do: the committed tables and pictures of a study."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import forgetlib
+from forgetlib import studies
+from forgetlib.errors import InputError
+from forgetlib.figures import drawing
+
+COMMITTED = Path(forgetlib.__file__).parent.parent / "figures"
+
+
+@pytest.mark.embedded
+def test_the_tables_that_are_drawn_are_the_committed_ones(tmp_path, monkeypatch):
+    shutil.copytree(COMMITTED / "quick/results", tmp_path / "figures/quick/results")
+    monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path))
+    written = drawing.draw(studies.study("quick"))
+    names = {path.name for path in written}
+    assert names == {p.name for p in (COMMITTED / "quick").iterdir() if p.is_file()}
+    for path in written:
+        if path.suffix == ".csv":
+            assert path.read_text() == (COMMITTED / "quick" / path.name).read_text(), path.name
+
+
+def test_a_figure_of_another_name_is_refused():
+    with pytest.raises(InputError, match=r"figure: expected one of fig1, .*, found 'fig10'"):
+        drawing.draw(studies.study("quick"), ["fig10"])
