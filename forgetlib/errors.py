@@ -68,7 +68,7 @@ def require_whole(
     most: int | None = None,
     do: str = "Correct the number.",
 ) -> int:
-    """The number as an int of Python's own, as JSON can hold no other; InputError where it is none.
+    """Return the number as Python's int, as JSON can hold no other; InputError where it is none.
 
     Integers of NumPy and PyTorch, single ones, are whole numbers too.
 
@@ -84,7 +84,7 @@ def require_whole(
 
 
 def require_label(what: str, value: object, n_choices: int, unlabelled: str) -> int:
-    """The index of one of so many choices, as an int of Python's own; InputError where it is none.
+    """Return the index of one of so many choices as Python's int; InputError where it is none.
 
     unlabelled: what to do where there is no label, for which data sets write null or -1
     """
@@ -116,14 +116,14 @@ def _says_whole(value: object) -> bool:
 
 
 def is_null(value: Any) -> bool:
-    """Whether the value is one of those that stand for none: None, NaN, and those of pandas."""
+    """Tell whether a value is one of those that stand for none: None, NaN, and those of pandas."""
     if isinstance(value, float) or getattr(value, "ndim", 1) == 0:
         return bool(value != value)  # only NaN, and a date that is none, differ from themselves
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def require_number(what: str, value: Any, expected: str, fits: Callable[[float], bool]) -> float:
-    """The number as a float, 0 without a sign; InputError where it is none or does not fit."""
+    """Return the number as a float, 0 without a sign; InputError where it does not fit."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not fits(value):
         raise InputError(what, expected=expected, found=repr(value), do="Correct the number.")
@@ -137,7 +137,7 @@ def require_name(what: str, value: object) -> None:
 
 
 def require_texts(what: str, value: object, expected: str, do: str) -> tuple[str, ...]:
-    """The texts, as str of Python's own; InputError where it is no tuple of str.
+    """Return the texts as Python's str; InputError where it is no tuple of str.
 
     A single str would be its letters. NumPy's are str too, but written otherwise.
     """
@@ -159,7 +159,7 @@ def require_distinct_uids(what: str, uids: Sequence[str]) -> None:
 
 
 def utf8(what: str, text: str) -> bytes:
-    """The text's bytes; InputError where it has none, as half of a surrogate pair."""
+    """Encode a text; InputError where it has no bytes, as half of a surrogate pair."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -22,24 +22,24 @@ Numbers = float | np.ndarray
 
 
 def predictions(scores: Scores) -> np.ndarray:
-    """(N,) index of the likelier choice; the first of equal ones, as in the harness."""
+    """Pick the likelier choice: (N,) indices; the first of equal ones, as in the harness."""
     return scores.log_likelihoods.argmax(1)
 
 
 def correct(scores: Scores) -> np.ndarray:
-    """(N,) whether the likelier choice is the true response."""
+    """Tell whether the likelier choice is the true response: (N,) booleans."""
     return predictions(scores) == scores.labels
 
 
 def choice_probs(scores: Scores) -> np.ndarray:
-    """(N, C) probability of each choice relative to the others: softmax of the log-likelihoods."""
+    """Compute (N, C) probabilities of each choice relative to the others, by softmax."""
     shifted = scores.log_likelihoods.astype(np.float64)
     shifted = np.exp(shifted - shifted.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
 
 
 def confidence(scores: Scores) -> np.ndarray:
-    """(N,) p(true) / (p(true) + p(distractor)) (paper, section 5)."""
+    """Compute (N,) p(true) / (p(true) + p(distractor)) (paper, section 5)."""
     return choice_probs(scores)[np.arange(len(scores)), scores.labels]
 
 
@@ -50,7 +50,7 @@ def forget_gap(forget_accuracy: Numbers) -> Numbers:
 
 
 def forget_ratio(tuned: Numbers, forgotten: Numbers, floor: Numbers = CHANCE) -> Numbers:
-    """Share of the fine-tuned accuracy's height above `floor` that was lost (paper, Fig. 3).
+    """Compute what share of the fine-tuned accuracy above `floor` was lost (paper, Fig. 3).
 
     (tuned - forgotten) / (tuned - floor): 1 is fully forgotten, 0 nothing. Not-a-number where the
     model was not above the floor to begin with, because there was nothing to lose. Any shape.
@@ -74,7 +74,7 @@ def _require_shares(*accuracies: Numbers) -> None:
 
 
 def flipped_forget_ratio(tuned: Numbers, forgotten: Numbers) -> Numbers:
-    """The forget ratio for flipped labels, whose full effect is 1 - tuned (paper, Fig. 8)."""
+    """Compute the ratio for flipped labels, whose full effect is 1 - tuned (paper, Fig. 8)."""
     return forget_ratio(tuned, forgotten, floor=np.subtract(1, tuned))
 
 

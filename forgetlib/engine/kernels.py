@@ -53,7 +53,7 @@ TOLERANCE = 0.015  # of the largest number: bf16 rounds to 0.4 %, PyTorch's chai
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where they cannot be compiled or FORGETLIB_KERNELS is 0."""
+    """Load the compiled kernels; None where they cannot be compiled or FORGETLIB_KERNELS is 0."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if not compiler or os.environ.get("FORGETLIB_KERNELS") == "0" or sys.platform != "linux":
         return None
@@ -93,7 +93,7 @@ def _cpu_flags() -> str:
 
 @cache
 def widens() -> bool:
-    """Whether to multiply bf16 matrices as fp32 ones: on x86 CPUs without instructions for bf16.
+    """Tell whether to multiply bf16 matrices as fp32 ones: on x86 CPUs without bf16 for it.
 
     With AVX2 a core does 512 x 640 times 640 x 2048 at 7 GFLOP/s in bf16, and at 70 in fp32; with
     AVX-512 alone at 36 and 82. Sums are in fp32 either way.
@@ -206,7 +206,7 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor, direction: int) -> Tensor:
 def attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
 ) -> Tensor:
-    """Causal attention (1, H, T, D) of one sequence; key and value can have fewer heads.
+    """Compute causal attention (1, H, T, D) of a sequence; key and value can have fewer heads.
 
     mask: (1, 1, T, T) to add to the scores, which hides all later places too; or None
     """
@@ -341,7 +341,7 @@ def _sizes(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def global_norm(gradients: Sequence[Tensor]) -> float:
-    """Euclidean norm of all gradients together."""
+    """Measure the Euclidean norm of all gradients together."""
     found = _call("sum_of_squares", _addresses(gradients), _sizes(gradients), len(gradients))
     return math.sqrt(found)
 
@@ -360,7 +360,7 @@ def adamw(
     weight_decay: float,
     step: int,
 ) -> None:
-    """AdamW with the gradients times `clip`, on fp32 masters and the weights rounded from them.
+    """Step AdamW with the gradients times `clip`: fp32 masters, and the weights rounded from them.
 
     One pass over memory instead of five: 0.24 s a step became 0.11 s for Gemma-3-270M. One call for
     all tensors: of 448 small ones, a step takes half as long as with a call for each.
@@ -441,7 +441,7 @@ def _linear(module: Any, x: Tensor) -> Tensor:
 
 
 def linear(module: nn.Module, x: Tensor) -> Any:
-    """What a linear layer gives, of those that `install` leaves alone."""
+    """Compute a linear layer, of those that `install` leaves alone."""
     return _linear(module, x) if usable(x, *module.parameters()) and widens() else module(x)
 
 

@@ -35,7 +35,7 @@ ROW_TOKENS = {"cpu": 384, "cuda": 1024, "mps": 512}
 
 @dataclass(frozen=True)
 class Packed:
-    """Token sequences laid out in B rows of T columns, without repeating shared prompts.
+    """Lay out token sequences in B rows of T columns, without repeating shared prompts.
 
     input_ids: (B, T), padded on the right
     position_ids: (B, T) place of each token in its own sequence
@@ -107,7 +107,7 @@ class _Tree:
 
     @property
     def is_causal(self) -> bool:
-        """Whether each token may see all tokens before it: there is no second branch."""
+        """Tell whether each token may see all tokens before it: there is no second branch."""
         return max(self.branches) <= 1
 
 
@@ -190,7 +190,7 @@ def attend_by_tree(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention function: (1, T, H, D) from query, key and value (1, H, T, D).
+    """Attend as transformers' functions do: (1, T, H, D) from query, key and value (1, H, T, D).
 
     Without trees it is transformers' own. What it does not know of (caps of the scores, sinks,
     learned position biases, chosen indices) is an error rather than left out.

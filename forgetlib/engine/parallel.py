@@ -25,12 +25,12 @@ LAUNCHED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what a launch
 
 
 def size() -> int:
-    """How many processes there are; 1 where none was launched."""
+    """Count the processes; 1 where none was launched."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Which of them this one is."""
+    """Tell which of them this one is, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -51,7 +51,7 @@ def connect() -> None:
 
 
 def own(device: torch.device) -> torch.device:
-    """This process's device of a kind."""
+    """Pick this process's device of a kind."""
     connect()
     if size() > 1 and device.type == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
@@ -78,12 +78,12 @@ def shard(model: nn.Module) -> None:
 
 
 def inference() -> Any:
-    """For what needs no gradients. FSDP would keep tensors of inference mode for the training."""
+    """Compute without gradients. FSDP would keep tensors of inference mode for the training."""
     return torch.inference_mode() if size() == 1 else torch.no_grad()
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor; all of one that is not spread."""
+    """Take this process's part of a tensor; all of one that is not spread."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -92,7 +92,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def fill(parameter: Tensor, value: Tensor) -> None:
-    """parameter.copy_(value), of which each process keeps its part; value is whole."""
+    """Copy a whole value into a parameter, of which each process keeps its part."""
     if isinstance(parameter, DTensor):
         value = value.to(parameter.device, parameter.dtype)
         value = distribute_tensor(value, parameter.device_mesh, parameter.placements).to_local()
@@ -100,7 +100,7 @@ def fill(parameter: Tensor, value: Tensor) -> None:
 
 
 def dealt(n: int, of: Callable[[Sequence[int]], list[list[int]]]) -> list[tuple[list[int], bool]]:
-    """This process's passes over items 0 to n - 1, as (items, whether they count).
+    """Deal this process its passes over items 0 to n - 1, as (items, whether they count).
 
     of: splits the items that one process is dealt into passes. Every process makes as many passes
         as the one with most; those that it adds do not count.
@@ -111,7 +111,7 @@ def dealt(n: int, of: Callable[[Sequence[int]], list[list[int]]]) -> list[tuple[
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over the processes, in place."""
+    """Sum a tensor over the processes, in place."""
     if size() > 1:
         dist.all_reduce(values)
     return values
@@ -132,7 +132,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def from_first(value: Callable[[], T]) -> T:
-    """What the first process finds, told to all."""
+    """Tell all processes what the first one finds."""
     if size() == 1:
         return value()
     connect()
@@ -142,13 +142,13 @@ def from_first(value: Callable[[], T]) -> T:
 
 
 def all_agree(here: bool) -> bool:
-    """Whether it is so in every process."""
+    """Tell whether it is so in every process."""
     connect()
     return int(summed(torch.tensor(int(here)))) == size()
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait until all processes are here."""
     if size() > 1:
         connect()
         dist.barrier()

@@ -113,7 +113,7 @@ def full_size(results: Iterable[Result]) -> list[tuple[str, str, list[Family]]]:
 
 
 def given(table: pd.DataFrame | None, key: Sequence[str], *others: str) -> pd.DataFrame | None:
-    """The table with these columns, or None where it is empty; every key has to be there once."""
+    """Return the table with these columns, None where it is empty; a key may be there once."""
     if table is None or table.empty:
         return None
     do = "Pass the table that the claim's docstring names."

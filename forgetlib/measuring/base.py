@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """How a field of a readout is stored, and what it means.
+    """Say how a field of a readout is stored, and what it means.
 
     type: lists of numbers become arrays, lists of texts become tuples
     """
@@ -55,7 +55,7 @@ class Column:
 
     @cached_property
     def dtype(self) -> np.dtype | None:
-        """NumPy's type of a list's numbers; None for texts and for what is no list."""
+        """Tell NumPy's type of a list's numbers; None for texts and for what is no list."""
         inner = self.type
         while pa.types.is_list(inner):
             inner = inner.value_type
@@ -66,7 +66,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a readout is asked: a model, and questions of one task, as a view shows them.
+    """Ask a readout: hold a model, and questions of one task, as a view shows them.
 
     measurement: a `runs.specs.Measurement`
     load: (split, n) -> the first n questions of this split that fit the model
@@ -89,7 +89,7 @@ RESERVED = ("checkpoint", "checkpoint_id", "measurement", "measurement_id", "pro
 
 
 class Readout:
-    """What one measurement found. Subclasses are frozen dataclasses with a name.
+    """Hold what one measurement found. Subclasses are frozen dataclasses with a name.
 
     columns: by field, how it is stored and what it means
     in_training: whether it is taken while a checkpoint comes about, and not of its weights
@@ -142,7 +142,7 @@ _NUMBERS, _WHOLE, _TEXTS = pa.list_(pa.float32()), pa.list_(pa.int32()), pa.list
 
 @dataclass(frozen=True)
 class Scores(Readout, name="scores"):
-    """Log-likelihoods of every choice of N examples; every statistic is computed from these."""
+    """Hold log-likelihoods of every choice of N examples; all statistics come from these."""
 
     columns: ClassVar = {
         "uids": Column(_TEXTS, "(N,) which examples, <task>/<source's split>/<row>"),
@@ -194,7 +194,7 @@ class Scores(Readout, name="scores"):
 
 @dataclass(frozen=True)
 class Dynamics(Readout, name="dynamics"):
-    """Confidence in the true response of training examples while training (paper, Fig. 5).
+    """Hold confidence in the true response of examples while they are trained on (paper, Fig. 5).
 
     Measurement.settings["records"] says how many times, evenly spaced, beside the end.
     """
@@ -225,7 +225,7 @@ class Dynamics(Readout, name="dynamics"):
 
 @dataclass(frozen=True)
 class Probe(Readout, name="probe"):
-    """What a linear probe of the hidden states says of the test examples (paper, Fig. 6).
+    """Hold what a linear probe of the hidden states says of the test examples (paper, Fig. 6).
 
     The examples are those of the checkpoint's test scores, in their order.
     Measurement.fit_on says how many training questions it is fitted on.
@@ -265,13 +265,13 @@ class Probe(Readout, name="probe"):
 
     @property
     def paper_layer(self) -> int:
-        """The fifth-to-last of the hidden states; in a shallow model the first block."""
+        """Tell the fifth-to-last of the hidden states; in a shallow model the first block."""
         return int(self.layers[max(1, len(self.layers) - FIFTH_TO_LAST)])
 
 
 @dataclass(frozen=True)
 class HiddenVariance(Readout, name="hidden_variance"):
-    """How far the hidden states of questions are from their mean (paper, Fig. 4)."""
+    """Hold how far the hidden states of questions are from their mean (paper, Fig. 4)."""
 
     columns: ClassVar = {
         "layer": Column(pa.int16(), "of the hidden states: the fifth-to-last"),
@@ -299,7 +299,7 @@ class HiddenVariance(Readout, name="hidden_variance"):
 
 @dataclass(frozen=True)
 class Loss(Readout, name="loss"):
-    """The loss of each step while a checkpoint was trained."""
+    """Hold the loss of each step while a checkpoint was trained."""
 
     in_training = True
     columns: ClassVar = {

@@ -35,7 +35,7 @@ HELD_OUT = 0.2  # of the training questions, for early stopping
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """Hidden states at every layer, in the model's dtype, on the CPU.
+    """Hold hidden states at every layer, in the model's dtype, on the CPU.
 
     question: (N, P, D) at the question's last token; where prompts differ (partial scoring), of
         the first one
@@ -47,7 +47,7 @@ class HiddenStates:
 
 
 def paper_layer(n_layers: int) -> int:
-    """The fifth-to-last of the hidden states 0 to n_layers; in a shallow model the first block."""
+    """Tell the fifth-to-last hidden state of 0 to n_layers; in a shallow model the first block."""
     return max(1, n_layers + 1 - FIFTH_TO_LAST)
 
 
@@ -55,7 +55,7 @@ def paper_layer(n_layers: int) -> int:
 def hidden_states(
     lm: LM, examples: Sequence[Example], token_budget: int | None = None
 ) -> HiddenStates:
-    """Hidden states of every question, alone and with each of its answers."""
+    """Take the hidden states of every question, alone and with each of its answers."""
     if not examples:
         raise InputError("hidden_states", expected="examples", found="none", do="Pass some.")
     families = scoring.encode_all(lm, examples)
@@ -88,7 +88,7 @@ def hidden_states(
 
 
 def deviation(states: Tensor) -> np.ndarray:
-    """(N,) squared distance of each hidden state (N, D) from their mean.
+    """Measure the squared distance of each hidden state (N, D) from their mean: (N,).
 
     Their sum over N - 1 is the trace of the covariance matrix, the paper's hidden-state variance.
     """
@@ -98,7 +98,7 @@ def deviation(states: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Logistic regressions on standardised hidden states: at each layer, one for each of K targets.
+    """Hold logistic regressions on standardised hidden states: P layers, K targets each.
 
     mean, scale: (P, 1, D) of the training rows
     weight, bias: (P, D, K), (P, 1, K)
@@ -110,7 +110,7 @@ class LinearProbe:
     bias: Tensor
 
     def logits(self, features: Tensor) -> Tensor:
-        """(P, M, K) from features (P, M, D); positive: the answer is judged to be right."""
+        """Compute (P, M, K) logits of features (P, M, D); positive: the answer is judged right."""
         standardised = (features.float() - self.mean) / self.scale
         return torch.baddbmm(self.bias, standardised, self.weight)
 

@@ -61,7 +61,7 @@ def states_alone(model: Any, tokenizer: Any) -> Tensor:
 
 
 def check_end(name: str, tokenizer: Any) -> None:
-    """That a text's last token is its own: a response is scored as the last tokens of a text."""
+    """Check that a text's last token is its own: a response is scored as a text's last tokens."""
     text = "a"
     own, given = tokenizer(text, add_special_tokens=False).input_ids, tokenizer(text).input_ids
     if given[len(given) - len(own) :] != own:
@@ -120,7 +120,7 @@ def longest_row(model: Any, max_length: int) -> int:
 
 
 def ordinary_tokens(tokenizer: Any, model: Any, n: int) -> Tensor:
-    """(1, n) different tokens of an ordinary text, for the checks.
+    """Pick (1, n) different tokens of an ordinary text, for the checks.
 
     Special ones, and bytes, are rare in training: a model's states of them are extreme, and in bf16
     so is their rounding. A vocabulary without these words gives its own, special ones last.

@@ -25,7 +25,7 @@ from forgetlib.models.lm import LM, causal_lm, decoder, vocabulary_size
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """A prompt and a response as the model sees them.
+    """Hold a prompt and a response as the model sees them.
 
     tokens: prompt and response
     n_response: how many tokens at the end are the response
@@ -37,7 +37,7 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed inputs, and where each response token is predicted.
+    """Hold packed inputs, and where each response token is predicted.
 
     rows, columns: (R,) where in (B, T) the hidden state predicts a response token: at the token
         before it. This is the one place with that shift.
@@ -54,7 +54,7 @@ class Batch:
 
 
 def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
-    """Prompt and response as the lm-evaluation-harness splits them.
+    """Encode prompt and response as the lm-evaluation-harness splits them.
 
     Both are tokenised together, because a tokenizer may merge across the boundary; white space at
     the end of the prompt counts with the response. Raises InputError for what does not fit the

@@ -42,7 +42,7 @@ SAME_OWN_LOGITS = {True: 2e-5, False: 1e-2}
 
 @dataclass(frozen=True)
 class OutputLayer:
-    """How a model's logits come from its decoder's last hidden states.
+    """Say how a model's logits come from its decoder's last hidden states.
 
     layer: its weights (V, D) and bias (V,) or None
     softcap: the cap of the logits; 0 where there is none

@@ -19,7 +19,7 @@ from forgetlib.models import likelihood
 
 @dataclass
 class LM:
-    """A model in memory, with what is needed to use it.
+    """Hold a model in memory, with what is needed to use it.
 
     output: how its logits come about
     max_length: the longest sequence in tokens, prompt and response together
@@ -45,19 +45,19 @@ class LM:
     _tokens: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     def tokens(self, text: str) -> list[int]:
-        """Text as tokens, remembered: a study scores the same questions again and again."""
+        """Tokenise a text, and remember it: a study scores the same questions again and again."""
         if text not in self._tokens:
             self._tokens[text] = self.tokenizer(text).input_ids
         return self._tokens[text]
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that fine-tuning changes, by name."""
+        """Find the parameters that fine-tuning changes, by name."""
         return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
-        """A copy, on the CPU, of the parameters that fine-tuning changes."""
+        """Copy the parameters that fine-tuning changes to the CPU."""
         return {
             n: parallel.whole(p.detach()).to("cpu", copy=True).contiguous()
             for n, p in self.trainable.items()
@@ -86,7 +86,7 @@ class LM:
 
 
 def causal_lm(model: Any) -> Any:
-    """The causal LM itself where peft has wrapped it; its adapters live in its layers."""
+    """Unwrap the causal LM where peft has wrapped it; its adapters live in its layers."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -49,7 +49,7 @@ RECOMPUTED_SIZE = 10**9  # parameters of a model whose activations are rather co
 
 
 def pick_device() -> torch.device:
-    """CUDA where there is one, else MPS, else the CPU."""
+    """Pick CUDA where there is one, else MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -16,7 +16,7 @@ TINY_WIDTHS = {"tiny": 64, "tiny-wide": 96}
 
 
 def tiny(width: int, dtype: torch.dtype) -> tuple[Any, Any]:
-    """A two-layer Llama with random weights, the same at every call, and a tokenizer of words."""
+    """Make a two-layer Llama with random weights, always the same, and a tokenizer of words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = ("<unk>", "<s>", *SYNTHETIC_WORDS)

@@ -63,7 +63,7 @@ def _changed(model: str, loaded: str, now: str) -> StudyError:
 
 @dataclass(frozen=True)
 class Log:
-    """What a training left: the loss of each step, and what was watched.
+    """Hold what a training left: the loss of each step, and what was watched.
 
     scores: those of the last record, by the id of the measurement that they answer
     """
@@ -86,7 +86,7 @@ def _require_torch() -> None:
 
 
 class Bench:
-    """One model in memory, brought into the state that a run starts from."""
+    """Hold one model in memory, and bring it to the checkpoints that jobs ask for."""
 
     def __init__(self, store: Store | None = None) -> None:
         self._store = store

@@ -328,7 +328,7 @@ def _unusable(why: str) -> ClusterError:
 
 
 class Worker:
-    """A process on a node, with one model in memory.
+    """Work in a process on a node, with one model in memory.
 
     The weights that siblings start from are in a folder of its own, so that they are trained once.
     """

@@ -231,7 +231,7 @@ tasks.REMEMBERING.append(_questions)  # until another task of the name is added
 
 
 class Present:
-    """What names stand for now. Each is looked up once, when it is first asked for."""
+    """Know what names stand for now. Each is looked up once, when it is first asked for."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, int], tuple[tuple[str, ...], object]] = {}

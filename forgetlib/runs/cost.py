@@ -44,7 +44,7 @@ CHARACTERS_A_TOKEN = 4  # of English text, where the model's tokenizer cannot be
 
 @dataclass(frozen=True)
 class Rate:
-    """FLOP/s of training and of scoring."""
+    """Hold the FLOP/s of training and of scoring."""
 
     training: float
     scoring: float
@@ -52,7 +52,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's numbers of parameters, and the sizes that its activations grow with."""
+    """Hold a model's numbers of parameters, and the sizes that its activations grow with."""
 
     body: int
     embeddings: int  # input and output layer, once where they are one
@@ -63,7 +63,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Work:
-    """Of a job: examples, as often as they are trained or scored; FLOPs; tokens of the longest."""
+    """Hold a job's examples, as often as they are passed, its FLOPs and longest example."""
 
     trained: int
     scored: int
@@ -178,7 +178,7 @@ def _forward(form: Shape, n_tokens: float, n_responses: float) -> float:
 
 @cache
 def tokens(model: str, task: str) -> tuple[float, float]:
-    """Mean tokens of a prompt and of a response, of a sample of a task's training questions."""
+    """Average the tokens of prompts and of responses over some of a task's training questions."""
     examples = splits.load(task, "train", SAMPLE, 0)
     texts = [e.prompts[0] for e in examples], [c for e in examples for c in e.choices]
     tokenizer = _tokenizer(model)
@@ -211,7 +211,7 @@ def _tokenizer(model: str) -> Any:
 
 @cache
 def shape(model: str) -> Shape:
-    """A model's sizes by its configuration; no weights are read."""
+    """Read a model's sizes from its configuration; no weights are read."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -245,7 +245,7 @@ def shape(model: str) -> Shape:
 
 
 def n_trained(checkpoint: Checkpoint) -> int:
-    """Trained parameters."""
+    """Count the parameters that are trained."""
     from forgetlib.models import tuning
 
     form = shape(checkpoint.model)
@@ -292,7 +292,7 @@ def _bytes(dtype: str) -> int:
 
 @cache
 def measured(model: str, tuning: str, dtype: str) -> Rate:
-    """The engine's rate here, on a few questions.
+    """Measure the engine's rate here, on a few questions.
 
     Of the model where it is here already, else of Gemma-3-270M: nothing large is downloaded for an
     estimate.
@@ -323,7 +323,7 @@ def measured(model: str, tuning: str, dtype: str) -> Rate:
 
 
 def report(study: Study, section: str | None = None, tflops: float | None = None) -> str:
-    """The table as text; and how long the stored runs took, beside what this estimate says of them.
+    """Write the table as text, and how long stored jobs took beside this estimate of them.
 
     It says so where something is missing, or `tflops` is given: else nothing has to be loaded.
 

@@ -36,7 +36,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # a study's name is a folder's, and a 
 
 @dataclass(frozen=True)
 class Study:
-    """A named grid of jobs, in sections that the figures ask for one by one.
+    """Name a grid of jobs, in sections that the figures ask for one by one.
 
     n_train, n_eval: upper bounds for each task; a smaller task gives what it has
     tuned, forgetting: training settings of the two phases (paper, section 3), the same for all
@@ -158,7 +158,7 @@ class Study:
 
     @property
     def crossed(self) -> tuple[str, ...]:
-        """The tasks of the cross-task jobs."""
+        """List the tasks of the cross-task jobs."""
         return self.tasks if self.cross_tasks is None else self.cross_tasks
 
     @property

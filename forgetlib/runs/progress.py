@@ -16,7 +16,7 @@ WIDTH = 80  # of a line where there is no terminal that has one
 
 
 class Bar:
-    """A bar of examples done; in a notebook a widget. In a log file, a line now and then.
+    """Show a bar of examples done; in a notebook a widget. In a log file, a line now and then.
 
     total: examples of all jobs that are to be computed
     n_jobs: how many jobs there are, stored ones too

@@ -21,7 +21,7 @@ from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement, hash_of
 
 @dataclass(frozen=True)
 class Job:
-    """A checkpoint and what to measure of it. seed: of the questions that are asked."""
+    """Name a checkpoint and what to measure of it."""
 
     checkpoint: Checkpoint
     measurements: tuple[Measurement, ...]
@@ -37,17 +37,17 @@ class Job:
 
     @property
     def seed(self) -> int:
-        """The seed of the split that its questions are from."""
+        """Tell the seed of the split that its questions are from."""
         return next((m.seed for m in self.measurements if m.task), self.checkpoint.seed)
 
     @cached_property
     def keys(self) -> tuple[Key, ...]:
-        """What its records are stored under."""
+        """Tell what its records are stored under."""
         return tuple((self.checkpoint.id, m.id) for m in self.measurements)
 
     @cached_property
     def id(self) -> str:
-        """16 hexadecimal digits of a hash over the checkpoint and all measurements."""
+        """Hash the checkpoint and all measurements: 16 hexadecimal digits."""
         return hash_of({"checkpoint": self.checkpoint.id, "asked": sorted(self.keys)})
 
     def only(self, wanted: Iterable[Measurement]) -> Job:
@@ -67,7 +67,7 @@ Key = tuple[str, str]  # ids of a checkpoint and of a measurement
 
 @dataclass(frozen=True)
 class Record:
-    """What one measurement found.
+    """Hold what one measurement found.
 
     found: of the readout's own class; or what reads it, when it is first asked for
     provenance: versions, device, seconds and date of the job; it never changes what is measured
@@ -80,18 +80,18 @@ class Record:
 
     @cached_property
     def value(self) -> Any:
-        """What was found, of the readout's own class."""
+        """Read what was found, of the readout's own class."""
         return self.found if isinstance(self.found, Readout) else self.found()
 
     @property
     def key(self) -> Key:
-        """What it is stored under."""
+        """Tell what it is stored under."""
         return self.checkpoint.id, self.measurement.id
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of a checkpoint with the questions of one seed, as figures read it."""
+    """Hold what was measured of a checkpoint with the questions of one seed, as figures read it."""
 
     checkpoint: Checkpoint
     seed: int
@@ -99,7 +99,7 @@ class Result:
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:
-        """Scores of questions as they are, by "<task>/<split>"; of several sizes the largest.
+        """Find scores of questions as they are, by "<task>/<split>"; of several sizes the largest.
 
         "<task>/train" of the checkpoint's own task is the forgetting set, with true labels.
         """
@@ -116,22 +116,22 @@ class Result:
 
     @property
     def dynamics(self) -> Dynamics | None:
-        """Confidences while it was trained; None where they were not recorded."""
+        """Find confidences while it was trained; None where they were not recorded."""
         return self._of(Dynamics)
 
     @property
     def loss(self) -> Loss | None:
-        """The loss at each step of its training; None where there was none."""
+        """Find the loss at each step of its training; None where there was none."""
         return self._of(Loss)
 
     @property
     def probe(self) -> Probe | None:
-        """What a linear probe of its hidden states finds; None where none was fitted."""
+        """Find what a linear probe of its hidden states says; None where none was fitted."""
         return self._of(Probe)
 
     @property
     def hidden_variance(self) -> HiddenVariance | None:
-        """How far its hidden states are from their mean; None where it was not measured."""
+        """Find how far its hidden states are from their mean; None where it was not measured."""
         return self._of(HiddenVariance)
 
     def _records(self, kind: type[Readout], view: str = PLAIN) -> list[Record]:
@@ -145,7 +145,7 @@ class Result:
 
     @cached_property
     def provenances(self) -> tuple[Mapping[str, Any], ...]:
-        """Where its records come from, each job once."""
+        """List where its records come from, each job once."""
         return tuple({id(r.provenance): r.provenance for r in self.records}.values())
 
 

@@ -137,7 +137,7 @@ def _provenance(text: str) -> Mapping[str, Any]:
 
 
 class RecordFile:
-    """A file of records, of which the keys are read first, and the values when asked for."""
+    """Read a file of records: the keys first, and the values when they are asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

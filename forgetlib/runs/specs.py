@@ -75,7 +75,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Data:
-    """The questions that a method is given: the training sets of tasks, for a split's seed.
+    """Name the questions that a method is given: the training sets of tasks, for a split's seed.
 
     n: upper bound for each task; a smaller task gives what it has
     seed: decides split, distractors and which questions come first
@@ -102,7 +102,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How weights come about. Nothing that leaves them as they are is in it.
+    """Say how weights come about. Nothing that leaves them as they are is in it.
 
     model: an embedded model's name, a folder, or a hub id
     method: what is done to the weights; None: nothing, it is the pre-trained model
@@ -168,37 +168,37 @@ class Checkpoint:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks whose training sets the method is given."""
+        """List the tasks whose training sets the method is given."""
         return self.data.tasks if self.data else ()
 
     @property
     def given(self) -> tuple[str, ...]:
-        """All tasks whose questions the method sees, those of its retain set too."""
+        """List all tasks whose questions the method sees, those of its retain set too."""
         return (*self.tasks, *(self.method.retained() if self.method else ()))
 
     @property
     def n(self) -> int:
-        """The most questions of a task that the method is given; 0 without data."""
+        """Tell the most questions of a task that the method is given; 0 without data."""
         return self.data.n if self.data else 0
 
     @property
     def task(self) -> str:
-        """The task that the method is given; "a+b+c" where there are several."""
+        """Name the task that the method is given; "a+b+c" where there are several."""
         return "+".join(self.tasks)
 
     @property
     def kind(self) -> str:
-        """What was done, in a word: "base", or what the method calls itself ("random")."""
+        """Say what was done, in a word: "base", or what the method calls itself ("random")."""
         return self.method.describe() if self.method else "base"
 
     @property
     def lineage(self) -> tuple[Checkpoint, ...]:
-        """Its ancestors, the oldest first, and the checkpoint itself."""
+        """List its ancestors, the oldest first, and the checkpoint itself."""
         return (*(self.start.lineage if self.start else ()), self)
 
     @property
     def base(self) -> Checkpoint:
-        """The pre-trained model that it goes back to."""
+        """Find the pre-trained model that it goes back to."""
         return Checkpoint(self.model, dtype=self.dtype)
 
     def to_dict(self) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class Checkpoint:
 
     @cached_property
     def id(self) -> str:
-        """16 hexadecimal digits of a hash over `to_dict`, ancestors included."""
+        """Hash `to_dict`, ancestors included: 16 hexadecimal digits."""
         return hash_of(self.to_dict())
 
     def __str__(self) -> str:
@@ -248,7 +248,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is asked of a checkpoint: a readout of a task's questions, seen through a view.
+    """Say what is asked of a checkpoint: a readout of a task's questions, seen through a view.
 
     readout: "scores", "probe", "hidden_variance", "dynamics", "loss", or one of your own
     task, split, n, seed: the first n questions of the task's "train" or "test" set; none for what
@@ -293,7 +293,7 @@ class Measurement:
 
     @property
     def where(self) -> str:
-        """The set of questions, "<task>/<split>"; "" where none is asked about."""
+        """Name the set of questions, "<task>/<split>"; "" where none is asked about."""
         return f"{self.task}/{self.split}" if self.task else ""
 
     def setting(self, name: str, default: Any = None) -> Any:
@@ -317,7 +317,7 @@ class Measurement:
 
     @cached_property
     def id(self) -> str:
-        """16 hexadecimal digits of a hash over `to_dict`."""
+        """Hash `to_dict`: 16 hexadecimal digits."""
         return hash_of(self.to_dict())
 
     def __str__(self) -> str:

@@ -39,7 +39,7 @@ SETTLED = 2 * 10**9  # nanoseconds; a folder that changed since may change again
 
 
 class Store:
-    """The results of one study: those that were packed, and those in the work folder.
+    """Keep the results of one study: those that were packed, and those in the work folder.
 
     packed: the folder of packs; also another study's, whose records count too
     present: what names stand for now. A record of another content counts as none, though it stays
