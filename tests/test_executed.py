@@ -40,6 +40,7 @@ BEGIN = """%reset -f
 %config InlineBackend.figure_formats = set()
 import os
 os.environ["FORGETLIB_ROOT"] = {root!r}
+os.environ["FORGETLIB_CACHE"] = {root!r} + "/cache"  # empty: no figure needs a task's data
 del os
 """
 
@@ -66,12 +67,13 @@ def said(cell):
 
 @pytest.fixture
 def committed(tmp_path):
-    """A project folder with the committed results, and nothing else.
+    """A project folder with the committed results and questions, and nothing else.
 
     They are copies, as a process says once of a folder what is odd in it.
     """
-    for results in ROOT.glob("figures/*/results"):
-        shutil.copytree(results, tmp_path / "figures" / results.parent.name / "results")
+    for kind in ("results", "questions"):
+        for folder in ROOT.glob(f"figures/*/{kind}"):
+            shutil.copytree(folder, tmp_path / folder.relative_to(ROOT))
     return tmp_path
 
 
@@ -80,6 +82,7 @@ def test_the_committed_figure_is_drawn_from_the_committed_results(path, committe
     """The notebook prints what it printed, and its CSVs hold what they held, today as well."""
     executed = execute(kernel, nbformat.read(path, 4), committed)
     assert not (committed / ".work").exists(), "results are missing: something was computed"
+    assert not (committed / "cache").exists(), "questions are missing: data were looked for"
     code = [cell for cell in executed if cell.cell_type == "code"]
     assert [said(cell) for cell in code] == [said(cell) for cell in cells(path)]
     (study,) = (

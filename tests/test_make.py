@@ -1,6 +1,7 @@
 """What make does with what it is given: names, targets, and who calls it."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,12 @@ class Item:
     def add_marker(self, mark):
         assert mark.name == "xdist_group"
         (self.group,) = mark.args
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all")
+def test_what_belongs_together_is_given_to_one_process(request):
+    """As xdist writes it into the name of a test; each version of pytest has to be tried."""
+    assert request.node.nodeid.endswith("@test_make")
 
 
 def test_what_takes_longest_begins_first():

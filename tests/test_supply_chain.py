@@ -189,9 +189,15 @@ def test_code_in_a_model_s_folder_is_not_run(tiny, tmp_path):
 # --- pinned versions -----------------------------------------------------------------------------
 
 
-def pins():
+PART = "# Beside that, to compute and to test:"  # where what drawing needs ends, as make knows
+
+
+def pins(*, to_read=False):
     """Canonical name -> version."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    first, *lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert first == "# To read and draw:"
+    place = lines.index(PART)
+    lines = lines[:place] if to_read else lines[:place] + lines[place + 1 :]
     found = [re.fullmatch(r"([A-Za-z0-9][\w.-]*)==(\d[\w.]*)", line) for line in lines]
     assert all(found), [line for line, ok in zip(lines, found, strict=True) if not ok]
     assert len({canonicalize_name(m[1]) for m in found}) == len(lines)
@@ -215,12 +221,30 @@ def test_what_the_pinned_packages_need_is_pinned_too():
             installed = distribution(name)
         except ModuleNotFoundError:
             continue
-        if installed.version != version or name == "torch":
-            continue
-        for requirement in map(Requirement, installed.requires or ()):
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                unpinned |= {canonicalize_name(requirement.name)} - set(pins())
+        if installed.version == version and name != "torch":
+            unpinned |= {n for n, _ in needed(installed.requires)} - set(pins())
     assert unpinned <= {"setuptools"}
+
+
+def test_what_drawing_needs_is_pinned_apart_and_whole():
+    """As pip installs it without looking into dependencies: they have to be there, and no more."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = needed(project["dependencies"])
+    new = wanted
+    while new:
+        new = {n for name, extra in new for n in needed(distribution(name).requires, extra)}
+        new -= wanted
+        wanted |= new
+    assert set(pins(to_read=True)) - {"setuptools"} == {name for name, _ in wanted} - {"setuptools"}
+
+
+def needed(requirements, extra=""):
+    """(canonical name, extra or "") of each package, and each extra of it, that is asked for."""
+    found = set()
+    for requirement in map(Requirement, requirements or ()):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            found |= {(canonicalize_name(requirement.name), e) for e in ("", *requirement.extras)}
+    return found
 
 
 # --- notebooks -----------------------------------------------------------------------------------
