@@ -39,6 +39,7 @@ from forgetlib import __main__, metrics, studies
 from forgetlib.data import assets, splits, tasks
 from forgetlib.data.assets import AssetError
 from forgetlib.data.base import Example, Task, ask
+from forgetlib.data.splits import Split
 from forgetlib.errors import ForgetlibError, InputError, ModelError
 from forgetlib.figures import (
     audit,
@@ -628,7 +629,7 @@ BAD = [
     ),
     bad(
         "audit-without-a-seed",
-        lambda box: audit.table(["tiny_city"], [], 5, 5),
+        lambda box: audit.table(["tiny_city"], [], splits.split),
         "seed",
     ),
     bad(
@@ -920,7 +921,7 @@ BAD = [
     ),
     bad(
         "answers-of-questions-that-the-task-has-no-more",
-        lambda box: fig2.answers_table(FAMILY, lambda *a: FOUR),
+        lambda box: fig2.answers_table(FAMILY, lambda *a: Split((), tuple(FOUR), 0, True)),
         "'t/test/4'.*recompute",
     ),
     bad(

@@ -37,19 +37,25 @@ class Source:
 
     place: as an error says it
     repository: the hub's, whose rows can change; None: what is read has a pinned hash
+    embedded: whether it is in the embedded data
     """
 
     place: str
     read: Rows
     repository: str | None = None
+    embedded: bool = False
 
     def __call__(self) -> Iterable[tuple[str, Row]]:
         return self.read()
 
 
 def chain(*sources: Rows) -> Source:
-    places = " and ".join(source.place for source in sources if isinstance(source, Source))
-    return Source(places, lambda: (pair for source in sources for pair in source()))
+    known = [source for source in sources if isinstance(source, Source)]
+    places = " and ".join(source.place for source in known)
+    embedded = any(source.embedded for source in known)
+    return Source(
+        places, lambda: (pair for source in sources for pair in source()), embedded=embedded
+    )
 
 
 def arrow(*folders: str) -> Source:
@@ -66,7 +72,8 @@ def arrow(*folders: str) -> Source:
             for number, row in enumerate(Dataset.from_file(str(path))):
                 yield f"{part}/{number}", row
 
-    return Source(", ".join(f"hf_datasets/{folder}" for folder in folders), rows)
+    places = ", ".join(f"hf_datasets/{folder}" for folder in folders)
+    return Source(places, rows, embedded=True)
 
 
 def requests(folder: str, part: str) -> Source:
@@ -84,7 +91,7 @@ def requests(folder: str, part: str) -> Source:
                     seen.add(request["native_id"])
                     yield f"{part}/{len(seen) - 1}", request["doc"]
 
-    return Source(file, rows)
+    return Source(file, rows, embedded=True)
 
 
 def hub_folder() -> Path | None:

@@ -9,8 +9,7 @@ Shapes: N test examples, M training examples.
 from __future__ import annotations
 
 import re
-import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -18,8 +17,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from forgetlib.data import splits, tasks
+from forgetlib.data import tasks
 from forgetlib.data.base import Example
+from forgetlib.data.splits import Split
 from forgetlib.errors import InputError
 from forgetlib.figures.intervals import as_columns, percentiles, resampled_means, with_intervals
 from forgetlib.figures.join import full_size, other_data
@@ -47,11 +47,14 @@ FEWEST = 10  # questions whose mean has an interval
 SHORTCUTS = ("commonest_answer", "longer_answer", "answer_in_prompt")
 
 
-def table(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int) -> pd.DataFrame:
+def table(
+    names: Iterable[str], seeds: Sequence[int], load: Callable[[str, int], Split]
+) -> pd.DataFrame:
     """Audit the questions of tasks: duplicates, shared parts, shortcuts; a row a task.
 
     Numbers are means over seeds.
 
+    load: (task, seed) -> its questions, as partial(studies.load_questions, study)
     Columns: eval_task, family, answer_format; n_train, n_test (the smallest of the seeds); removed
     (training questions that the test set asks too, in the whole pool); near_duplicates (share of
     test questions with a training question that is `ALIKE`); shared_parts (share of those whose
@@ -67,15 +70,13 @@ def table(names: Iterable[str], seeds: Sequence[int], n_train: int, n_eval: int)
         task = tasks.get(name)
         of_seeds = []
         for seed in seeds:
-            train, test = (
-                splits.load(name, part, n, seed)
-                for part, n in (("train", n_train), ("test", n_eval))
-            )
+            asked = load(name, seed)
+            train, test = asked.train, asked.test
             of_seeds.append(
                 {
                     "n_train": len(train),
                     "n_test": len(test),
-                    "removed": splits.split(name, seed).n_overlap,
+                    "removed": asked.n_overlap,
                     "near_duplicates": np.mean(nearest(train, test) >= ALIKE),
                     "shared_parts": np.mean(shares_part(train, test)),
                     "true_first": np.mean([e.label == 0 for e in [*train, *test]]),
@@ -105,11 +106,16 @@ def nearest(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
     trained = [_triples(e) for e in train]
     fixed = set.intersection(*trained) if len(trained) > 1 else set()
     trained = [t - fixed for t in trained]
+    having = defaultdict(list)  # triple -> numbers of the training prompts that have it
+    for number, triples in enumerate(trained):
+        for triple in triples:
+            having[triple].append(number)
     found = []
     for example in test:
         own = _triples(example) - fixed
-        shared = ((len(own & t), len(own) + len(t)) for t in trained)
-        found.append(max((both / (n - both) for both, n in shared if both), default=0.0))
+        shared = Counter(number for triple in own for number in having.get(triple, ()))
+        likeness = (n / (len(own) + len(trained[number]) - n) for number, n in shared.items())
+        found.append(max(likeness, default=0.0))
     return np.array(found)
 
 
@@ -128,9 +134,7 @@ def shares_part(train: Sequence[Example], test: Sequence[Example]) -> np.ndarray
     return np.array([not trained.isdisjoint(first_lines(e)) for e in test])
 
 
-def neighbours_table(
-    results: Iterable[Result], load: Callable[[str, str, int, int], list[Example]]
-) -> pd.DataFrame:
+def neighbours_table(results: Iterable[Result], load: Callable[[str, int], Split]) -> pd.DataFrame:
     """Compare what is forgotten of test questions that resemble a training question, and of others.
 
     One row a task with at least `FEWEST` of both kinds, all seeds together. Columns: model,
@@ -138,7 +142,8 @@ def neighbours_table(
     and lost_without (fine-tuned less forget accuracy), and their difference with its interval
     (bootstrap over the questions of each kind).
 
-    load: `splits.load`, since scores hold no texts
+    load: (task, seed) -> its questions, as partial(studies.load_questions, study): scores hold no
+        texts
     """
     rows = []
     for model, task, seeds in full_size(results):
@@ -172,10 +177,10 @@ def neighbours_table(
 
 
 def _scored(
-    result: Result, task: str, part: str, load: Callable[[str, str, int, int], list[Example]]
+    result: Result, task: str, part: str, load: Callable[[str, int], Split]
 ) -> list[Example]:
     """The examples that a run was scored on: those too long for its model are not among them."""
-    known = {e.uid: e for e in load(task, part, sys.maxsize, result.seed)}
+    known = {e.uid: e for e in getattr(load(task, result.seed), part)}
     uids = result.scores[f"{task}/{part}"].uids
     if gone := [uid for uid in uids if uid not in known]:
         raise other_data(

@@ -7,12 +7,13 @@ of their files. The notebooks do the same step by step, with words in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from forgetlib.data import splits, tasks
+from forgetlib.data import tasks
 from forgetlib.errors import require_one_of
 from forgetlib.figures import (
     audit,
@@ -36,6 +37,7 @@ from forgetlib.figures import (
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.forgetting.labels import training_labels
 from forgetlib.runs.grid import Study
+from forgetlib.runs.questions import load_questions
 from forgetlib.runs.results import load_results
 
 Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
@@ -72,11 +74,10 @@ def _fig1(study: Study) -> Drawn:
     table = table[table["eval_task"].isin(names) & (table["seed"] == seed)]
     shown = []
     for name in names:
-        forgetting_set = splits.load(name, "train", study.n_train, seed)
-        drawn = training_labels(forgetting_set, "random", seed)
-        inside = [e for e, d in zip(forgetting_set, drawn, strict=True) if d != e.label]
-        outside = splits.load(name, "test", study.n_eval, seed)
-        shown += [fig1.choose(table, part) for part in (inside, outside)]
+        asked = load_questions(study, name, seed)
+        drawn = training_labels(asked.train, "random", seed)
+        inside = [e for e, d in zip(asked.train, drawn, strict=True) if d != e.label]
+        shown += [fig1.choose(table, part) for part in (inside, asked.test)]
     yield "fig1_example", fig1.draw(table, shown), table
 
 
@@ -159,7 +160,7 @@ def _fig9(study: Study) -> Drawn:
 def _tasks(study: Study) -> Drawn:
     results = load_results(study, "own")
     there = [t for t in study.tasks if t in {r.checkpoint.task for r in results}]
-    found = audit.table(there, study.seeds, study.n_train, study.n_eval)
+    found = audit.table(there, study.seeds, partial(load_questions, study))
     table = found.merge(fig2.table(results).drop(columns="n_train"), on="eval_task")
     yield "tasks", audit.draw(table), table
 

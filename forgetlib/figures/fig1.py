@@ -97,7 +97,7 @@ def draw(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
             "questions of Figure 1",
             expected="at least one",
             found="none",
-            do="Pass questions of the table's data sets, as tasks.load gives them.",
+            do="Pass questions of the table's data sets, as studies.load_questions gives them.",
         )
     found = [_example_row(table, question) for question in questions]
     alike = [

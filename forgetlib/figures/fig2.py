@@ -6,7 +6,6 @@ the same second training on true labels; the answers show how often a model says
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from forgetlib.data.base import Example
+from forgetlib.data.splits import Split
 from forgetlib.errors import InputError
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
@@ -187,16 +186,15 @@ def _behaviour(found: dict[str, Interval]) -> str:
     return BEHAVIOURS[1 if found["below_base"].low <= 0 else 2]
 
 
-def answers_table(
-    results: Iterable[Result], load: Callable[[str, str, int, int], list[Example]]
-) -> pd.DataFrame:
+def answers_table(results: Iterable[Result], load: Callable[[str, int], Split]) -> pd.DataFrame:
     """Count how often a model gives its commonest answer to a task's test questions.
 
     A model that gives one answer to all of them has lost the question, and its accuracy is the
     share of that answer among the true ones. Of tasks with fixed answers (yes or no) only: those
     with at most a tenth as many answers as questions.
 
-    load: `splits.load`, since scores hold no texts
+    load: (task, seed) -> its questions, as partial(studies.load_questions, study): scores hold no
+        texts
     Columns: model, eval_task, seed, n; true_share, the share of the commonest true answer; and for
     each phase <phase>_answer and <phase>_share.
     """
@@ -206,7 +204,7 @@ def answers_table(
             seed = runs["forgotten"].seed
             scores = {phase: runs[phase].scores[f"{task}/test"] for phase in PHASES}
             # Of all questions: a run's are not the first n where some are too long for its model.
-            known = {e.uid: e for e in load(task, "test", sys.maxsize, seed)}
+            known = {e.uid: e for e in load(task, seed).test}
             n = len(scores["forgotten"])
             examples = [known[uid] for uid in scores["forgotten"].uids if uid in known]
             if len({choice for e in examples for choice in e.choices}) > n / 10:
@@ -254,7 +252,7 @@ def draw(table: pd.DataFrame) -> Figure:
             "table of Figure 2",
             expected="one row a task",
             found=f"several for {sorted(table.loc[table['eval_task'].duplicated(), 'eval_task'])}",
-            do='Pass the results of one size: studies.results(study, "own").',
+            do='Pass the results of one size: studies.load_results(study, "own").',
         )
     rows = readable(table).sort_values("forgotten").reset_index(drop=True)
     y = np.arange(len(rows))

@@ -146,7 +146,7 @@ def style(*names: Iterable[str]) -> Iterator[None]:
 def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Path]:
     """Write a figure as PDF and PNG, and its data as CSV, to the study's folder.
 
-    Below it stands what has to be said of the study's data (`studies.data_note`).
+    Below it stands what has to be said of the study's data (`results.data_note`).
     """
     page = None  # the figure's own
     if note := data_note(study):

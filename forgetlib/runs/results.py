@@ -20,6 +20,7 @@ from forgetlib.runs.bench import StudyError
 from forgetlib.runs.grid import Study, open_store, work_dir
 from forgetlib.runs.local import compute
 from forgetlib.runs.processes import told, writes
+from forgetlib.runs.questions import keep_questions
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import Measurement
 from forgetlib.runs.store import Store
@@ -87,7 +88,10 @@ def run(
 
 
 def pack(study: Study, store: Store | None = None) -> list[Path]:
-    """Add to a study's packs what is stored of it and not packed yet; return the new files."""
+    """Add to a study's packs what is stored of it and not packed yet; return the new files.
+
+    Its questions are stored beside them first: after a kill in between, both come again.
+    """
     store = store or open_store(study)
     blocks = {
         name: [key for job in jobs for key in job.keys if key in store]
@@ -95,6 +99,7 @@ def pack(study: Study, store: Store | None = None) -> list[Path]:
     }
     if store.is_packed(key for keys in blocks.values() for key in keys):
         return []
+    keep_questions(study, store)
     return store.pack(blocks)
 
 

@@ -1,11 +1,15 @@
 """Shortcuts and near-duplicates, on questions made so that the answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic import family
 
 from forgetlib import metrics
+from forgetlib.data import splits
 from forgetlib.data.base import Example
+from forgetlib.data.splits import Split
 from forgetlib.errors import InputError
 from forgetlib.figures import audit
 
@@ -54,7 +58,11 @@ def test_the_answer_in_the_prompt():
 
 
 def test_the_audit_of_a_suite_has_a_row_a_task():
-    table = audit.table(["tiny_city", "tiny_review"], [0, 1], 40, 30)
+    def load(task, seed):
+        whole = splits.split(task, seed)
+        return replace(whole, train=whole.train[:40], test=whole.test[:30])
+
+    table = audit.table(["tiny_city", "tiny_review"], [0, 1], load)
     assert table["eval_task"].tolist() == ["tiny_city", "tiny_review"]
     assert (table["n_train"] == 40).all() and (table["n_test"] == 30).all()
     assert table["true_first"].between(0.35, 0.65).all()
@@ -80,21 +88,16 @@ def test_questions_with_neighbours_that_are_forgotten_more_are_seen():
     lost = ~metrics.correct(results[2].scores["t/test"])
     alike = set(np.flatnonzero(lost)) | set(np.flatnonzero(~lost)[:5])
 
-    def load(task, part, n, seed):
-        if part == "train":
-            uids_there = results[2].scores["t/train"].uids
-            asks = ["one two three four five six", *(f"r{i} s{i} t{i}" for i in range(1, 100))]
-            pairs = zip(uids_there, asks, strict=True)
-            return [Example(uid, (ask, ask), ("a", "b"), 0) for uid, ask in pairs]
-        return [
-            Example(
-                uid,
-                ("one two three four five six" if i in alike else f"w{i} x{i} y{i} z{i}",) * 2,
-                ("a", "b"),
-                0,
-            )
-            for i, uid in enumerate(uids)
-        ]
+    def made(uids, asks):
+        pairs = zip(uids, asks, strict=True)
+        return tuple(Example(uid, (ask, ask), ("a", "b"), 0) for uid, ask in pairs)
+
+    def load(task, seed):
+        same = "one two three four five six"
+        trained = [same, *(f"r{i} s{i} t{i}" for i in range(1, 100))]
+        tested = [same if i in alike else f"w{i} x{i} y{i} z{i}" for i in range(100)]
+        train = made(results[2].scores["t/train"].uids, trained)
+        return Split(train, made(uids, tested), 0, True)
 
     (row,) = audit.neighbours_table(results, load).to_dict("records")
     assert (row["n_with"], row["n_without"]) == (30, 70)
@@ -103,4 +106,4 @@ def test_questions_with_neighbours_that_are_forgotten_more_are_seen():
     alike |= set(range(100))
     assert audit.neighbours_table(results, load).empty
     with pytest.raises(InputError, match=r"train set of .*: expected questions .* 100 others"):
-        audit.neighbours_table(results, lambda *a: load("t", "test", 0, 0))
+        audit.neighbours_table(results, lambda *a: Split((), (), 0, True))

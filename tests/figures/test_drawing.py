@@ -7,15 +7,18 @@ import pytest
 
 import forgetlib
 from forgetlib import studies
+from forgetlib.data import splits
 from forgetlib.errors import InputError
 from forgetlib.figures import drawing
 
 COMMITTED = Path(forgetlib.__file__).parent.parent / "figures"
 
 
-@pytest.mark.embedded
 def test_the_tables_that_are_drawn_are_the_committed_ones(tmp_path, monkeypatch):
-    shutil.copytree(COMMITTED / "quick/results", tmp_path / "figures/quick/results")
+    """From what is committed alone: no task's data are read."""
+    for folder in ("quick/results", "quick/questions"):
+        shutil.copytree(COMMITTED / folder, tmp_path / "figures" / folder)
+    monkeypatch.setattr(splits, "split", lambda task, seed: pytest.fail(f"data of {task} read"))
     monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path))
     written = drawing.draw(studies.study("quick"))
     names = {path.name for path in written}

@@ -17,6 +17,7 @@ from synthetic import (
 
 from forgetlib import metrics
 from forgetlib.data.base import Example
+from forgetlib.data.splits import Split
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2, intervals
 from forgetlib.figures.join import by_checkpoint
@@ -222,17 +223,18 @@ def test_a_control_on_other_test_examples_is_an_error():
 def test_commonest_answers_are_counted_over_the_texts_and_not_over_the_places():
     results = family("t", 0.5, 1.0, 0.5, n=40) + family("free", 0.5, 1.0, 0.5, n=40, seed=1)
 
-    def load(task, part, n, seed):
+    def load(task, seed):
         """Every other question lists "yes" first; of "free", each has answers of its own."""
-        uids = results[0 if task == "t" else 3].scores[f"{task}/{part}"]
+        uids = results[0 if task == "t" else 3].scores[f"{task}/test"]
         pairs = [("yes", "no") if i % 2 else ("no", "yes") for i in range(40)]
         texts = pairs if task == "t" else [(f"a{i}", f"b{i}") for i in range(40)]
         rows = zip(uids.uids, texts, uids.labels, strict=True)
-        return [Example(uid, ("q", "q"), text, int(label)) for uid, text, label in rows]
+        test = (Example(uid, ("q", "q"), text, int(label)) for uid, text, label in rows)
+        return Split((), tuple(test), 0, True)
 
     (row,) = fig2.answers_table(results, load).to_dict("records")
     assert (row["eval_task"], row["n"]) == ("t", 40)
-    examples = {e.uid: e for e in load("t", "test", 40, 0)}
+    examples = {e.uid: e for e in load("t", 0).test}
     for result, phase in zip(results[:3], ("base", "tuned", "forgotten"), strict=True):
         scores = result.scores["t/test"]
         given = [

@@ -1,0 +1,157 @@
+"""A study's questions, stored beside its results: to show one, nothing is downloaded.
+
+    figures/<study>/questions/<task>-<seed>.parquet   those that results are of, a row each
+
+Only those of the embedded data are stored. The hub's are not ours to hand on, and others are in
+files or functions of one's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forgetlib.data import splits, tasks
+from forgetlib.data.base import Example
+from forgetlib.data.sources import Source
+from forgetlib.data.splits import Split
+from forgetlib.errors import ForgetlibError
+from forgetlib.files import StoreError, replacing, root
+from forgetlib.runs.grid import Study, open_store
+from forgetlib.runs.store import Store
+
+FORMAT = "1"  # raise when a column changes its meaning
+PARTS = ("train", "test")
+_SCHEMA = pa.schema(
+    [
+        ("part", pa.string()),  # "train" or "test"
+        ("uid", pa.string()),
+        ("prompts", pa.list_(pa.string())),
+        ("choices", pa.list_(pa.string())),
+        ("label", pa.int64()),
+    ]
+)
+_ABOUT = ("n_overlap", "carved", "n_left_out")  # of Split: what its examples do not tell
+
+Uids = dict[str, set[str]]  # by part
+
+
+def load_questions(study: Study, task: str, seed: int) -> Split:
+    """Return the questions that a study asks of one of its tasks, for one of its seeds.
+
+    Those that its results are of, in the order in which a smaller n takes them. Where they are
+    stored, no data are needed; else the task's data are read.
+    """
+    path, sizes = _path(study, task, seed), _sizes(study)
+    if path.exists():
+        found, reach = _read(path)
+        if all(reach[part] >= n for part, n in sizes.items()):
+            return _with(found, *(getattr(found, part)[:n] for part, n in sizes.items()))
+    whole = splits.split(task, seed)
+    asked = _asked(study, open_store(study), [task]).get((task, seed), {})
+    return _with(
+        whole,
+        *(
+            _of(getattr(whole, part), asked[part]) if asked.get(part) else getattr(whole, part)[:n]
+            for part, n in sizes.items()
+        ),
+    )
+
+
+def keep_questions(study: Study, store: Store) -> list[Path]:
+    """Store the questions of a study's results that are not stored yet; return the new files."""
+    new = []
+    embedded = [task for task in study.tasks if _is_embedded(task)]
+    for (task, seed), asked in sorted(_asked(study, store, embedded).items()):
+        path = _path(study, task, seed)
+        there = _read(path)[0] if path.exists() else Split((), (), 0, False)
+        known = {part: {e.uid for e in getattr(there, part)} for part in PARTS}
+        # A study that is under way may not have asked both yet.
+        if all(asked.values()) and any(asked[part] - known[part] for part in PARTS):
+            whole = splits.split(task, seed)
+            both = (_of(getattr(whole, part), asked[part] | known[part]) for part in PARTS)
+            _write(path, _with(whole, *both), _sizes(study))
+            new.append(path)
+    return new
+
+
+def _asked(study: Study, store: Store, names: Iterable[str]) -> dict[tuple[str, int], Uids]:
+    """List what stored scores of these tasks are of, by task and seed: uids by part."""
+    found: dict[tuple[str, int], Uids] = {}
+    names, sizes = set(names), _sizes(study)
+    for checkpoint, m, _ in store.origins():
+        if m.readout == "scores" and m.task in names and m.n == sizes[m.split]:
+            value: Any = store.read(checkpoint, m).value
+            of_task = found.setdefault((m.task, m.seed), {part: set() for part in PARTS})
+            of_task[m.split].update(value.uids)
+    return found
+
+
+def _is_embedded(task: str) -> bool:
+    rows = tasks.get(task).rows
+    return isinstance(rows, Source) and rows.embedded
+
+
+def _path(study: Study, task: str, seed: int) -> Path:
+    """Name the file of a task's questions: a variation has those of the study that it varies."""
+    folder = root() / "figures" / (study.named or study.name) / "questions"
+    return folder / f"{task.replace(':', '-')}-{seed}.parquet"
+
+
+def _sizes(study: Study) -> dict[str, int]:
+    return {"train": study.n_train, "test": study.n_eval}
+
+
+def _of(examples: Iterable[Example], uids: set[str]) -> tuple[Example, ...]:
+    return tuple(e for e in examples if e.uid in uids)
+
+
+def _with(whole: Split, train: tuple[Example, ...], test: tuple[Example, ...]) -> Split:
+    return Split(train, test, *(getattr(whole, name) for name in _ABOUT))
+
+
+def _write(path: Path, split: Split, sizes: dict[str, int]) -> None:
+    """Write questions, and up to which size of each part they are all that there are."""
+    rows = [
+        {"part": part, "uid": e.uid, "prompts": e.prompts, "choices": e.choices, "label": e.label}
+        for part in PARTS
+        for e in getattr(split, part)
+    ]
+    about = json.dumps({"sizes": sizes} | {name: getattr(split, name) for name in _ABOUT})
+    schema = _SCHEMA.with_metadata({"forgetlib_questions": FORMAT, "about": about})
+    with replacing(path) as partial:
+        table = pa.Table.from_pylist(rows, schema=schema)
+        pq.write_table(
+            table, partial, compression="zstd", compression_level=19, write_page_checksum=True
+        )
+
+
+def _read(path: Path) -> tuple[Split, dict[str, int]]:
+    """Read what `_write` wrote; StoreError where it is damaged."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            metadata = file.schema_arrow.metadata or {}
+            found = metadata.get(b"forgetlib_questions", b"none").decode()
+            if found != FORMAT:
+                raise ValueError(f"format {found}")
+            about = json.loads(metadata[b"about"])
+            rows = file.read(_SCHEMA.names).to_pylist()
+        examples: dict[str, list[Example]] = {part: [] for part in PARTS}
+        for row in rows:
+            prompts, choices = tuple(row["prompts"]), tuple(row["choices"])
+            examples[row["part"]].append(Example(row["uid"], prompts, choices, row["label"]))
+        train, test = (tuple(examples[part]) for part in PARTS)
+        split = Split(train, test, *(about[name] for name in _ABOUT))
+        return split, {part: int(about["sizes"][part]) for part in PARTS}
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, ForgetlibError) as error:
+        raise StoreError(
+            f"questions {path}",
+            expected=f"a whole file of format {FORMAT}",
+            found=" ".join(str(error).split())[:300],
+            do="Restore it from git, or delete it: then the task's data are read.",
+        ) from error
