@@ -123,8 +123,8 @@ class Study:
             require_one_of(f"cross_tasks of {what}", task, self.tasks)
         for method in self.methods:
             require(f"methods of {what}", method, Method, "a Method")
-        for view in self.views:
-            views.get(view)
+        # As the view itself writes it: said( 2 ) is said(2).
+        object.__setattr__(self, "views", tuple(views.get(view).name for view in self.views))
         for name in self.readouts:
             if readout(name).in_training:
                 raise InputError(

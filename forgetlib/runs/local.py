@@ -97,6 +97,8 @@ def compute(jobs: Sequence[Job], store: Store, *, progress: bool = True) -> None
             if waiting:
                 bar.say(n_done, "waiting for another process")
                 time.sleep(POLL_SECONDS)
+        if not failures:  # what was counted is an estimate: all is done now
+            bar.left(0)
         bar.say(n_done, "")
     told(lambda: None)  # until the first has written
     if failures:

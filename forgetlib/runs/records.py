@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from forgetlib.errors import (
-    InputError,
-)
+from forgetlib.errors import InputError
 from forgetlib.measuring.base import Dynamics, HiddenVariance, Loss, Probe, Readout, Scores
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement, hash_of
 
@@ -34,6 +32,18 @@ class Job:
                 found=[str(m) for m in self.measurements],
                 do="Ask for something, or remove the duplicates.",
             )
+        # Of another split, where both sets are carved from the same rows, test questions would be
+        # among those that were trained on.
+        trained = {(t, c.data.seed) for c in self.checkpoint.lineage if c.data for t in c.given}
+        for m in self.measurements:
+            others = sorted(seed for task, seed in trained if task == m.task and seed != m.seed)
+            if others:
+                raise InputError(
+                    f"{m} of {self.checkpoint}",
+                    expected=f"the seed of the split that it was trained with, {others[0]}",
+                    found=m.seed,
+                    do="Ask about the same split, or train with the other.",
+                )
 
     @property
     def seed(self) -> int:

@@ -196,6 +196,21 @@ def test_further_methods_views_and_readouts_are_asked_of_own_jobs(own_names):
         }
 
 
+def test_the_settings_of_a_view_are_written_in_one_way(own_names):
+    @dataclass(frozen=True)
+    class Said(views.View, name="said"):
+        """Show an example some times."""
+
+        times: int
+
+        def shown(self, example):
+            return views.with_texts(example, lambda text: text * self.times)
+
+    one, other = small(views=["said( 2 )"]), small(views=["said(2)"])
+    assert one.views == ("said(2)",)
+    assert one == other
+
+
 def test_what_is_asked_for_twice_is_measured_once():
     again = small(readouts=["scores", "probe", "hidden_variance"], views=["plain"])
     assert again.jobs("own") == small().jobs("own")

@@ -12,6 +12,7 @@ import termios
 import pytest
 from helpers import small
 
+from forgetlib import studies
 from forgetlib.runs import progress
 from forgetlib.runs.progress import WIDTH, Bar
 
@@ -47,6 +48,12 @@ def test_in_a_log_each_line_begins_with_the_bar_and_is_cut_at_80_columns(job, ca
     assert all(re.match(BAR, line) and len(line) <= WIDTH == 80 for line in lines)
     assert re.fullmatch(BAR + r"3/12 jobs: waiting for another process *", lines[1])
     assert re.fullmatch(r"100% \|█{12}\| 00:00 left, 12/12 jobs *", lines[-1])
+
+
+def test_a_study_that_is_done_ends_at_the_end_of_the_bar(project, brief_probes, capsys):
+    """What is counted before is an estimate."""
+    studies.run(small(tasks=["tiny_city"]), "own")
+    assert re.fullmatch(r"100% .*00:00 left, 3/3 jobs *", lines_of(capsys.readouterr().err)[-1])
 
 
 def test_what_runs_is_said_after_how_much_is_done(job, capsys, monkeypatch):

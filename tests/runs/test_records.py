@@ -36,6 +36,16 @@ def test_a_job_says_what_it_is_about():
     assert str(Job(BASE, asked)) == "tiny seed 2 t+u:base"
 
 
+def test_a_job_asks_about_the_split_that_its_checkpoint_was_trained_with():
+    """Of another, test questions may be in the training set."""
+    other = replace(TEST, seed=3)
+    said = r"trained with, 2, found 3\. Ask about the same split"
+    for checkpoint in (TUNED, checkpoint_of("u", "random", start=TUNED, seed=2)):
+        with pytest.raises(InputError, match=said):
+            Job(checkpoint, (TEST, other))
+    assert Job(BASE, (TEST, other)) and Job(TUNED, (replace(other, task="u"),))
+
+
 @pytest.mark.parametrize(("asked", "found"), [((), []), ((LOSS, LOSS), ["loss", "loss"])])
 def test_a_job_asks_for_something_and_for_each_once(asked, found):
     with pytest.raises(InputError) as error:
