@@ -141,6 +141,9 @@ def test_an_id_does_not_depend_on_the_order_of_construction(one, data):
 @holds_for(40)
 @given(checkpoints(), st.lists(measurements(), min_size=1, max_size=4, unique=True), st.data())
 def test_the_id_of_a_job_does_not_depend_on_the_order_of_what_is_asked(one, asked, data):
+    if one.data is not None:  # of one split
+        asked = [replace(m, seed=one.data.seed) if m.task else m for m in asked]
+        asked = list(dict.fromkeys(asked))
     job = Job(one, tuple(asked))
     assert Job(one, tuple(data.draw(st.permutations(asked)))).id == job.id
     if len(asked) > 1:
