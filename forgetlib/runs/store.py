@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 SETTLED = 2 * 10**9  # nanoseconds; a folder that changed since may change again under its stamp
 
 
-# --- rows ----------------------------------------------------------------------------------------
-
-
-# --- one study -----------------------------------------------------------------------------------
-
-
 class Store:
     """Keep the results of one study: those that were packed, and those in the work folder.
 

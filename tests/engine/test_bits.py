@@ -6,6 +6,8 @@ processor that is not in bits.json gives is said, to be added.
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import torch
 from conftest import TEST_FOLDERS
 
+from forgetlib.engine import kernels
 from forgetlib.runs.provenance import _cpu_name
 
 KNOWN = Path(__file__).with_name("bits.json")
@@ -46,12 +49,17 @@ COMPUTED = """if True:
 
 def kind():
     """What the bits depend on, beside the code: processor, its instructions, PyTorch, compiler."""
-    compiler = subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True)
+    compiled = "no kernels"
+    if kernels.library() is not None:
+        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+        command = [*shlex.split(compiler), "-dumpfullversion"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        compiled = f"{Path(command[0]).name} {done.stdout.strip()}"
     parts = [
         _cpu_name(),
         torch.backends.cpu.get_cpu_capability(),
         f"torch {torch.__version__.split('+')[0]}",
-        f"g++ {compiler.stdout.strip()}",
+        compiled,
     ]
     return ", ".join(parts)
 
