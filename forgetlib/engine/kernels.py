@@ -471,7 +471,7 @@ def _same(module: nn.Module, way: Any) -> bool:
     """Whether a way to compute a module gives its output and gradients, on random input.
 
     Small input, and large: an activation may be clamped. Weights of a normalisation are drawn,
-    since next to a large weight w the wrong 1 + w is hardly seen.
+    since next to a large weight w the wrong 1 + w is hardly seen, and those that begin at zero.
     """
     generator = torch.Generator().manual_seed(0)
     try:
@@ -481,7 +481,7 @@ def _same(module: nn.Module, way: Any) -> bool:
             return False
         for weight in weights:
             weight.requires_grad_()
-            if weight.dim() == 1:
+            if weight.dim() == 1 or not weight.any():
                 weight.data.copy_(torch.randn(weight.shape, generator=generator))
         for size in (1.0, 30.0):
             x = torch.randn(2, 3, weights[0].shape[-1], generator=generator).mul(size).bfloat16()

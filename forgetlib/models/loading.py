@@ -104,14 +104,15 @@ def load(
     # Dropout would draw from torch's global generator, and the models of the paper have next to
     # none: it stays off in training too, so that a run depends on its spec only.
     model.eval()
-    replaced = tuple(kernels.install(model))
+    replaced = set(kernels.install(model))
     tuned = tuning_of(name, model, tuning)
+    replaced.update(kernels.install(tuned))  # what the tuning has added
     check_end(name, tokenizer)
     with as_model_error(name):
         max_length, window = lengths(model)
         tokens = ordinary_tokens(tokenizer, model, min(N_ORDINARY, max_length))
         output = output_layer(name, model, tokens[:, :N_OUTPUT].to(chosen))
-        lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, kernels=replaced)
+        lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, kernels=tuple(sorted(replaced)))
         lm.unscaled, lm.longest_row = unscaled(model), longest_row(model, max_length)
         check_causal(lm, tokens.tolist()[0])
         trial = trial_of(lm, tokens.tolist()[0][: lm.unscaled])

@@ -299,6 +299,14 @@ def test_a_model_with_widened_products_scores_as_one_without(folder, compiled, m
     assert widened_off < 1.3 * plain_off + 0.01
 
 
+def test_low_rank_updates_are_widened_too(monkeypatch):
+    """peft adds its layers to a model that has its kernels; one half of them begins at zero."""
+    monkeypatch.setattr(kernels, "widens", lambda: True)
+    lm = loading.load("tiny", tuning="lora", device="cpu")
+    added = [m for n, m in lm.model.named_modules() if ".lora_A." in n or ".lora_B." in n]
+    assert added and all("forward" in vars(module) for module in added)
+
+
 def test_products_are_widened_where_pytorch_has_no_instructions_for_bf16():
     x86, flags = platform.machine() in ("x86_64", "AMD64"), kernels._cpu_flags().split()
     expected = {"avx2": x86}
