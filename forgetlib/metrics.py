@@ -1,14 +1,15 @@
-"""From scores to numbers: predictions, confidence, forget gap and forget ratio.
+"""From scores to numbers: predictions, confidence, AUROC, forget gap and forget ratio.
 
-Functions of arrays, with their shapes stated: no files, no models, no intervals.
+Functions of arrays, with their shapes stated: no files, no models, no intervals. Where a function
+takes weights, they are (R, N): how often each question counts in each of R resamples.
 
-Shapes: N examples, C = 2 choices.
+Shapes: N examples, C = 2 choices, R resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -41,6 +42,114 @@ def choice_probs(scores: Scores) -> np.ndarray:
 def confidence(scores: Scores) -> np.ndarray:
     """Compute (N,) p(true) / (p(true) + p(distractor)) (paper, section 5)."""
     return choice_probs(scores)[np.arange(len(scores)), scores.labels]
+
+
+def margins(scores: Scores, *, a_token: bool = False) -> np.ndarray:
+    """Compute (N,) log p(true response) - log p(distractor), in nats.
+
+    a_token: divide each log-likelihood by its response's number of tokens first
+    """
+    values = scores.log_likelihoods.astype(np.float64)
+    if a_token:
+        values = values / scores.n_tokens
+    rows = np.arange(len(scores))
+    return values[rows, scores.labels] - values[rows, 1 - scores.labels]
+
+
+def correct_a_token(scores: Scores) -> np.ndarray:
+    """Tell whether the true response has the higher likelihood a token: (N,) booleans.
+
+    Summed log-likelihoods favour short responses; the harness reports such an accuracy beside the
+    plain one, too.
+    """
+    return margins(scores, a_token=True) > 0
+
+
+def nll_a_token(scores: Scores) -> np.ndarray:
+    """Compute (N,) nats a token of the true response: how well a model still predicts text."""
+    rows = np.arange(len(scores))
+    values = scores.log_likelihoods[rows, scores.labels].astype(np.float64)
+    return -values / scores.n_tokens[rows, scores.labels]
+
+
+def auroc(margin: np.ndarray, answers: np.ndarray | None = None, weights: Numbers = 1.0) -> Numbers:
+    """Compute how well true responses are told from false ones, blind to a bias: (R,) or a number.
+
+    The chance that m_i + m_j > 0, over pairs of questions i and j. With fixed answers (yes or no)
+    the pairs are those with opposite true answers, and this is the area under the ROC curve of
+    log p(yes) - log p(no): adding a constant to every "yes" leaves it as it is. Without fixed
+    answers there is no constant to add, and the pairs are all those of two questions: the chance
+    that the mean margin of two questions is positive. Equal to 0.5 for a model that knows nothing,
+    above where it is right, below where it is wrong. NaN where there is no pair.
+
+    margin: (N,) of `margins`
+    answers: (N, 2) true response and distractor of each question, as texts; None: not fixed
+    weights: (R, N) or (N,) counts of the questions; a question makes no pair with itself
+    """
+    margin = np.asarray(margin, np.float64)
+    counts = np.broadcast_to(weights, (*np.shape(weights)[:-1], len(margin))).astype(float)
+    wins = np.zeros(counts.shape[:-1])
+    total = np.zeros_like(wins)
+    for one, other in _opposites(len(margin), answers):
+        # What a question wins against: the others' weights above minus its margin, ties by half.
+        order = other[np.argsort(margin[other])]
+        summed = np.concatenate([np.zeros((*wins.shape, 1)), counts[..., order].cumsum(-1)], -1)
+        below, up_to = (np.searchsorted(margin[order], -margin[one], side) for side in _SIDES)
+        against = summed[..., -1:] - (summed[..., below] + summed[..., up_to]) / 2
+        wins += (counts[..., one] * against).sum(-1)
+        total += counts[..., one].sum(-1) * summed[..., -1]
+    if answers is None:
+        wins -= (counts**2 * (np.sign(margin) + 1) / 2).sum(-1)
+        total -= (counts**2).sum(-1)
+    return np.divide(wins, total, out=np.full_like(wins, np.nan), where=total > 0)[()]
+
+
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+
+
+def _opposites(n: int, answers: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """List the two sides of each kind of pair, as indices: all, or those with opposite truths."""
+    if answers is None:
+        return [(np.arange(n), np.arange(n))]
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, (true, distractor) in enumerate(np.asarray(answers, str)):
+        found.setdefault((true, distractor), []).append(i)
+    sides = ((of, found.get((b, a), [])) for (a, b), of in found.items() if a < b)
+    return [(np.array(one), np.array(other)) for one, other in sides if other]
+
+
+def matched_accuracy(margin: np.ndarray, answers: np.ndarray, weights: Numbers = 1.0) -> Numbers:
+    """Compute the accuracy with fixed answers had the model given each as often as it is true.
+
+    Of the questions between two answers, those with the highest log p(first) - log p(second) are
+    taken to be answered by the first, as many as have it as their true answer. What a constant bias
+    costs is thereby given back. Equal differences share what is left to give. (R,) or a number.
+
+    margin, answers, weights: as `auroc` takes them
+    """
+    ordered = np.sort(np.asarray(answers, str), axis=1)
+    first_is_true = np.asarray(answers, str)[:, 0] == ordered[:, 0]
+    difference = np.where(first_is_true, margin, -margin)
+    counts = np.broadcast_to(weights, (*np.shape(weights)[:-1], len(margin))).astype(float)
+    right = np.zeros(counts.shape[:-1])
+    for between in np.unique(ordered, axis=0):
+        own = (ordered == between).all(1)
+        levels = np.unique(-difference[own], return_inverse=True)[1]  # the highest is level 0
+        of_level = levels[:, None] == np.arange(levels.max() + 1)
+        all_of = counts[..., own] @ of_level
+        true_of = (counts[..., own] * first_is_true[own]) @ of_level
+        left = true_of.sum(-1, keepdims=True) - (all_of.cumsum(-1) - all_of)
+        given = left.clip(0, all_of)  # answered by the first, of each level
+        share = np.divide(given, all_of, out=np.zeros_like(given), where=all_of > 0)
+        right += (true_of * share + (all_of - true_of) * (1 - share)).sum(-1)
+    return (right / counts.sum(-1))[()]
+
+
+def commonest_share(given: np.ndarray, weights: Numbers = 1.0) -> Numbers:
+    """Compute the share of the commonest of (N,) answers: 1 where one is given to everything."""
+    counts = np.broadcast_to(weights, (*np.shape(weights)[:-1], len(given)))
+    each = np.asarray(given)[:, None] == np.unique(given)
+    return ((counts @ each).max(-1) / counts.sum(-1))[()]
 
 
 def forget_gap(forget_accuracy: Numbers) -> Numbers:

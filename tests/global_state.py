@@ -116,9 +116,10 @@ def a_figure():
 def a_bootstrap():
     import numpy as np
 
-    from forgetlib.figures import intervals
+    from forgetlib.figures import bootstrap
 
-    intervals.bootstrap(lambda m: m[..., 0], [np.arange(20.0)[:, None]])
+    found = bootstrap.of_means([str(i) for i in range(20)], np.arange(20.0)[:, None])
+    bootstrap.resample([found]).interval(bootstrap.column(0))
 
 
 PARTS = (imports, a_run, a_low_rank_model_of_a_folder, a_figure, a_bootstrap)

@@ -43,6 +43,7 @@ from forgetlib.data.splits import Split
 from forgetlib.errors import ForgetlibError, InputError, ModelError
 from forgetlib.figures import (
     audit,
+    bootstrap,
     claims,
     claims_figure,
     crossanalysis,
@@ -858,14 +859,14 @@ BAD = [
     ),
     # --- statistics
     bad(
-        "one-array-for-a-list-of-seeds",
-        lambda box: intervals.bootstrap(intervals.column(0), np.ones((3, 2))),
-        "bootstrap: expected at least one .*list of arrays",
+        "no-seed-at-all",
+        lambda box: bootstrap.resample([]),
+        "bootstrap: expected at least one sample.*list of samples",
     ),
     bad(
-        "seeds-with-different-measurements",
-        lambda box: intervals.bootstrap(intervals.column(0), [np.ones((3, 2)), np.ones((3, 1))]),
-        r"bootstrap: expected .*found \[\(3, 2\), \(3, 1\)\]",
+        "values-of-other-questions",
+        lambda box: bootstrap.of_means(["a", "b"], np.ones((3, 1))),
+        r"sample: expected .*found 2 questions, values of shape \(3, 1\)",
     ),
     bad(
         "resamples-none",

@@ -93,3 +93,87 @@ def test_an_error_of_accuracies_says_what_was_expected_and_what_to_do(
     with pytest.raises(InputError) as error:
         call()
     assert str(error.value) == f"{what}: expected {expected}, found {found}. {do}"
+
+
+def pairwise(margin, answers):
+    """AUROC by its definition, a pair after another."""
+    won = []
+    for i in range(len(margin)):
+        for j in range(len(margin)):
+            free = answers is None and i != j
+            if free or (answers is not None and tuple(answers[i]) == tuple(answers[j])[::-1]):
+                total = margin[i] + margin[j]
+                won.append(0.5 if total == 0 else float(total > 0))
+    return np.mean(won) if won else np.nan
+
+
+# Few values, so that there are ties.
+some_margins = st.lists(st.integers(-4, 4), min_size=2, max_size=12).map(np.array)
+
+
+@given(some_margins, st.randoms(use_true_random=False), st.booleans())
+def test_auroc_is_the_share_of_pairs_that_are_told_apart(margin, random, fixed):
+    sides = [random.choice([("yes", "no"), ("no", "yes"), ("no", "maybe")]) for _ in margin]
+    answers = np.array(sides) if fixed else None
+    found = metrics.auroc(margin, answers)
+    assert found == pytest.approx(pairwise(margin, answers), nan_ok=True)
+    # Counted twice, a question is two questions; but not a pair of its own.
+    weights = np.array([random.randint(0, 2) for _ in margin])
+    again = np.repeat(np.arange(len(margin)), weights)
+    if fixed:
+        expected = pairwise(margin[again], answers[again]) if len(again) else np.nan
+        assert metrics.auroc(margin, answers, weights) == pytest.approx(expected, nan_ok=True)
+    stacked = metrics.auroc(margin, answers, np.stack([weights, np.ones(len(margin))]))
+    assert stacked[1] == pytest.approx(found, nan_ok=True)
+
+
+def test_auroc_of_fixed_answers_is_the_area_under_the_roc_curve_whatever_the_bias():
+    """An independent oracle: SciPy's Mann-Whitney U of the two sides."""
+    rng = np.random.default_rng(0)
+    yes = rng.random(200) < 0.6
+    difference = rng.normal(size=200) + yes  # log p(yes) - log p(no)
+    u = scipy.stats.mannwhitneyu(difference[yes], difference[~yes]).statistic
+    area = u / (yes.sum() * (~yes).sum())
+    answers = np.where(yes[:, None], ("yes", "no"), ("no", "yes"))
+    for bias in (0, 5, -5):
+        margin = np.where(yes, difference + bias, -difference - bias)
+        assert metrics.auroc(margin, answers) == pytest.approx(area)
+    assert abs((margin > 0).mean() - 0.5) < 0.11 < area - 0.5  # accuracy does not see it
+
+
+def test_matched_accuracy_gives_back_what_a_bias_costs():
+    rng = np.random.default_rng(1)
+    yes = rng.random(301) < 0.7
+    difference = rng.normal(size=301) + 2 * yes
+    answers = np.where(yes[:, None], ("yes", "no"), ("no", "yes"))
+    k = yes.sum()
+    said = np.zeros(301, bool)
+    said[np.argsort(-difference)[:k]] = True
+    for bias in (0, 9, -9):
+        margin = np.where(yes, difference + bias, -difference - bias)
+        assert metrics.matched_accuracy(margin, answers) == pytest.approx((said == yes).mean())
+    doubled = metrics.matched_accuracy(margin, answers, np.full((3, 301), 2))
+    assert doubled == pytest.approx([(said == yes).mean()] * 3)
+
+
+def test_matched_accuracy_of_a_constant_is_that_of_guessing_with_the_true_shares():
+    answers = np.array([("yes", "no")] * 3 + [("no", "yes")])
+    margin = np.where(answers[:, 0] == "yes", 1.0, -1.0)
+    assert metrics.matched_accuracy(margin, answers) == pytest.approx(0.75**2 + 0.25**2)
+
+
+def test_the_commonest_answer_s_share_is_1_where_it_is_the_only_one():
+    assert metrics.commonest_share(np.array(["no"] * 5)) == 1
+    weights = np.array([[1, 1, 1], [0, 0, 2]])
+    found = metrics.commonest_share(np.array(["no", "no", "yes"]), weights)
+    assert found == pytest.approx([2 / 3, 1])
+
+
+def test_margins_are_of_the_true_response_summed_or_a_token():
+    values = np.array([[-6.0, -4.0], [-6.0, -4.0]], np.float32)
+    tokens = np.array([[4, 1], [4, 1]], np.int32)
+    scores = Scores(("t/test/0", "t/test/1"), values, tokens, np.array([0, 1]))
+    assert metrics.margins(scores) == pytest.approx([-2, 2])
+    assert metrics.margins(scores, a_token=True) == pytest.approx([2.5, -2.5])
+    assert metrics.correct_a_token(scores).tolist() == [True, False]
+    assert metrics.nll_a_token(scores) == pytest.approx([1.5, 4])

@@ -17,7 +17,7 @@ from forgetlib import metrics
 from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example, Task, ask, binarise, normalised
 from forgetlib.engine import kernels, packing
-from forgetlib.figures import claims, crossanalysis, fig5, intervals
+from forgetlib.figures import bootstrap, claims, crossanalysis, fig5, intervals
 from forgetlib.forgetting import loop
 from forgetlib.forgetting.base import OPTIMIZERS, Training
 from forgetlib.forgetting.labels import LABELS, Labels, training_labels
@@ -513,14 +513,17 @@ thousandths = st.integers(0, 1000).map(lambda n: n / 1000)
 samples = arrays.arrays(float, st.integers(2, 60), elements=thousandths)
 
 
+def interval_of(values, **options):
+    found = bootstrap.of_means([str(i) for i in range(len(values))], values[:, None])
+    return bootstrap.resample([found], **options).interval(bootstrap.column(0))
+
+
 @holds_for(40)
 @given(samples, seeds)
 def test_an_interval_of_a_mean_is_within_the_data_and_includes_that_of_symmetric_data(data, seed):
     symmetric = np.concatenate([data, 1 - data])
     for values in (data, symmetric):
-        found = intervals.bootstrap(
-            intervals.column(0), [values[:, None]], seed=seed, n_resamples=500
-        )
+        found = interval_of(values, seed=seed, n_resamples=500)
         assert values.min() - 1e-12 <= found.low <= found.high <= values.max() + 1e-12
     assert found.value == pytest.approx(0.5)
     assert found.low <= 0.5 + 1e-12
@@ -533,10 +536,7 @@ def test_the_order_of_examples_changes_no_value_and_no_interval_beyond_the_resam
     data, draws
 ):
     order = draws.draw(st.permutations(range(len(data))))
-    one, other = (
-        intervals.bootstrap(intervals.column(0), [values[:, None]], n_resamples=1000)
-        for values in (data, data[list(order)])
-    )
+    one, other = (interval_of(values, n_resamples=1000) for values in (data, data[list(order)]))
     assert one.value == pytest.approx(other.value)
     # An end is off by a few percent of a standard error, or by one step of few distinct means.
     allowed = 0.4 * data.std() / np.sqrt(len(data)) + 1.01 * np.ptp(data) / len(data)
@@ -547,10 +547,7 @@ def test_the_order_of_examples_changes_no_value_and_no_interval_beyond_the_resam
 @holds_for(40)
 @given(samples, st.floats(0.1, 10), st.floats(-5, 5))
 def test_an_interval_moves_and_stretches_with_the_data(data, scale, shift):
-    one, other = (
-        intervals.bootstrap(intervals.column(0), [values[:, None]], n_resamples=200)
-        for values in (data, scale * data + shift)
-    )
+    one, other = (interval_of(values, n_resamples=200) for values in (data, scale * data + shift))
     for name in ("value", "low", "high"):
         moved = scale * getattr(one, name) + shift
         assert getattr(other, name) == pytest.approx(moved, abs=1e-9)

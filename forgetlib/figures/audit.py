@@ -21,7 +21,8 @@ from forgetlib.data import tasks
 from forgetlib.data.base import Example
 from forgetlib.data.splits import Split
 from forgetlib.errors import InputError
-from forgetlib.figures.intervals import as_columns, percentiles, resampled_means, with_intervals
+from forgetlib.figures.bootstrap import resample_counts
+from forgetlib.figures.intervals import N_RESAMPLES, as_columns, percentiles, with_intervals
 from forgetlib.figures.join import full_size, other_data
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
@@ -160,7 +161,9 @@ def neighbours_table(results: Iterable[Result], load: Callable[[str, int], Split
             continue
         with_one, without = (np.concatenate(lost)[kinds == kind] for kind in (True, False))
         rng = np.random.default_rng(0)
-        resampled = [resampled_means([x[:, None]], rng=rng)[:, 0] for x in (with_one, without)]
+        resampled = [
+            resample_counts(rng, len(x), N_RESAMPLES) @ x / len(x) for x in (with_one, without)
+        ]
         difference = percentiles(with_one.mean() - without.mean(), np.subtract(*resampled))
         rows.append(
             {

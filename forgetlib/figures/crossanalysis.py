@@ -17,20 +17,18 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from forgetlib.errors import InputError
-from forgetlib.figures.crosstask import CrossTask, short_name
+from forgetlib.figures.bootstrap import Resampled, resample_counts, seed_factors
+from forgetlib.figures.crosstask import CrossTask, after, short_name
 from forgetlib.figures.intervals import (
     TAIL,
     UNDEFINED,
     Interval,
     as_columns,
     jackknife,
-    percentiles,
     rank_correlation,
-    resampled_means,
-    seed_draws,
-    seed_noise,
     with_intervals,
 )
+from forgetlib.metrics import ratio_of
 
 SOURCES = ("evaluated task", "forgotten task", "interaction and noise")
 
@@ -203,15 +201,16 @@ def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator)
 
     n_resamples = len(cross.replicates)
     of_parts = differences(np.array([part.mean(0) for part in parts]))
+    counts = [resample_counts(rng, len(part), n_resamples) for part in parts]
     resampled = differences(
-        np.array([resampled_means([part], rng=rng, n_resamples=n_resamples) for part in parts])
+        np.array([c @ part / len(part) for c, part in zip(counts, parts, strict=True)])
     )
-    replicates = resampled.mean(0)
+    by_seeds = None
     if cross.n_seeds > 1:
-        draws = seed_draws(rng, n_resamples, cross.n_seeds)
-        known = resampled.var(1).mean(keepdims=True)
-        replicates = replicates + seed_noise(draws, of_parts[:, None], known)[:, 0]
-    return percentiles(float(of_parts.mean()), replicates)
+        factors = seed_factors(rng, n_resamples, cross.n_seeds)
+        by_seeds = (of_parts.mean() + factors @ (of_parts - of_parts.mean()))[:, None]
+    found = Resampled(of_parts[:, None], resampled.mean(0)[:, None], by_seeds)
+    return found.interval(lambda m: m[..., 0])
 
 
 def trigger_strength(cross: CrossTask) -> pd.DataFrame:
@@ -269,11 +268,17 @@ def evaluated_means(cross: CrossTask) -> pd.DataFrame:
     Columns: model, condition, protocol, eval_task, n (test examples, all seeds), mean_ratio with
     its interval, ratio_defined.
     """
+    ratio = ratio_of(cross.condition)
+    phases = ["tuned", *map(after, cross.tasks)]
+
+    def mean_ratio(m: np.ndarray) -> np.ndarray:
+        return np.mean(ratio(m[..., :1], m[..., 1:]), axis=-1)
+
     found = [
-        percentiles(float(value), replicates)
-        for value, replicates in zip(
-            cross.forget_ratio.mean(1), cross.replicates.mean(2).T, strict=True
-        )
+        of_task.interval(mean_ratio, *(("accuracy", phase) for phase in phases))
+        if defined
+        else UNDEFINED
+        for of_task, defined in zip(cross.measured, cross.defined, strict=True)
     ]
     return pd.DataFrame(
         {

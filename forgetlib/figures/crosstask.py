@@ -8,7 +8,7 @@ Shapes: N examples, K tasks, R bootstrap resamples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,16 +16,10 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.errors import InputError
-from forgetlib.figures.intervals import (
-    N_RESAMPLES,
-    as_columns,
-    means_of,
-    percentiles,
-    resampled_means,
-    seed_draws,
-    something_to_forget,
-)
+from forgetlib.figures.bootstrap import resample_counts, seed_factors
+from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
 from forgetlib.figures.join import by_checkpoint, check_same_examples, kind_after
+from forgetlib.figures.measures import Load, Measured
 from forgetlib.metrics import CHANCE, correct, ratio_of
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import Checkpoint
@@ -42,11 +36,14 @@ class CrossTask:
     n: (K,) test examples of each task, all seeds
     tuned: (K,) test accuracy after fine-tuning, mean over seeds
     forgotten: (K, K) test accuracy after forgetting, mean over seeds
-    forget_ratio: (K, K); a row is NaN where there was not `intervals.something_to_forget`
-    replicates: (R, K, K) forget_ratio in `intervals.resampled_means`. A row's cells share their
-        resample, as they share their examples. Where a row is defined, a resample of it that has
-        no ratio, since its fine-tuned accuracy is at or below chance, is replaced by another of
-        the row
+    forget_ratio: (K, K); a row is NaN where there was not `measures.Measured.knows` (accuracy)
+    replicates: (R, K, K) forget_ratio as it could have been: with other questions; where there are
+        several seeds, with other seeds, drawn from a normal distribution, as variances are taken of
+        these. A row's cells share their resample, as they share their examples. Where a row is
+        defined, a resample of it that has no ratio, since its fine-tuned accuracy is at or below
+        chance, is replaced by another of the row
+    measured: for each task its models, of phases "tuned" and `after` of each task; intervals of
+        single cells and rows come from these
     outcomes: for each task and seed (N, 1 + K), whether each test example is right: after
         fine-tuning, and after forgetting each task
     """
@@ -61,6 +58,7 @@ class CrossTask:
     forgotten: np.ndarray
     forget_ratio: np.ndarray
     replicates: np.ndarray
+    measured: tuple[Measured, ...]
     outcomes: tuple[tuple[np.ndarray, ...], ...]
 
     @property
@@ -74,15 +72,26 @@ class CrossTask:
         return {"model": self.model, "condition": self.condition, "protocol": self.protocol}
 
 
+def after(task: str) -> str:
+    """Name the phase of the model whose labels of this task were changed."""
+    return f"after {task}"
+
+
 def cross_task(
-    results: Iterable[Result], condition: str = "random", *, n_resamples: int = N_RESAMPLES
+    results: Iterable[Result],
+    condition: str = "random",
+    *,
+    load: Load | None = None,
+    n_resamples: int = N_RESAMPLES,
 ) -> CrossTask:
     """Measure what forgetting one task does to another, for every pair (paper, Fig. 3 and 8).
 
     results: of one model and one study, all pairs; others than cross-task runs are left aside
     condition: "random" or "flipped", which has its own ratio
+    load: as in `fig2.table`
     """
     ratio_of_condition = ratio_of(condition)
+    results = list(results)
     checkpoint, cells = _cross_cells(results, condition)
     seeds = sorted({seed for seed, _, _ in cells})
     tasks = tuple(sorted({task for _, *pair in cells for task in pair}))
@@ -95,19 +104,27 @@ def cross_task(
             found=f"{len(missing)} pairs missing ({named}{', ...' if len(missing) > 4 else ''})",
             do="Pass the part of the study that has these runs, and compute all of it.",
         )
-    outcomes = tuple(
-        tuple(
-            np.stack([cells[seed, task, task][0], *(cells[seed, task, f][1] for f in tasks)], 1)
-            for seed in seeds
+    known = by_checkpoint(results)
+    measured = tuple(
+        Measured(
+            task,
+            [
+                {"tuned": cells[s, task, task][0]} | {after(f): cells[s, task, f][1] for f in tasks}
+                for s in seeds
+            ],
+            load,
+            known,
+            n_resamples,
         )
         for task in tasks
     )
-    means = np.array([means_of(groups) for groups in outcomes])
+    outcomes = tuple(map(_outcomes, measured))
+    means = np.array([np.mean([g.mean(0) for g in groups], axis=0) for groups in outcomes])
     rng = np.random.default_rng(0)
-    # The same seeds for every task. Normal, since variance components are taken of the resamples.
-    draws = seed_draws(rng, n_resamples, len(seeds), normal=True)
-    resampled = np.stack([resampled_means(g, rng=rng, draws=draws) for g in outcomes], axis=1)
-    defined = np.array([something_to_forget([g[:, 0] for g in groups]) for groups in outcomes])
+    # The same seeds for every task.
+    factors = seed_factors(rng, n_resamples, len(seeds), normal=True)
+    resampled = np.stack([_could_be(groups, factors, rng) for groups in outcomes], axis=1)
+    defined = np.array([of_task.knows("accuracy") for of_task in measured])
     for row in np.flatnonzero(defined):
         has_ratio = resampled[:, row, 0] > CHANCE
         others = rng.choice(np.flatnonzero(has_ratio), int((~has_ratio).sum()))
@@ -122,21 +139,43 @@ def cross_task(
         condition=condition,
         protocol=_protocol(checkpoint),
         tasks=tasks,
-        n=np.array([sum(len(g) for g in groups) for groups in outcomes]),
+        n=np.array([of_task.n for of_task in measured]),
         n_seeds=len(seeds),
         tuned=means[:, 0],
         forgotten=means[:, 1:],
         forget_ratio=ratio(means),
         replicates=ratio(resampled),
+        measured=measured,
         outcomes=outcomes,
     )
 
 
-Cells = dict[tuple[int, str, str], tuple[np.ndarray, np.ndarray]]
+def _outcomes(measured: Measured) -> tuple[np.ndarray, ...]:
+    """List for each seed (N, 1 + K) whether each test example is right, in every phase."""
+    test = f"{measured.task}/test"
+    return tuple(
+        np.stack([correct(run.scores[test]).astype(float) for run in runs.values()], axis=1)
+        for runs in measured.seeds
+    )
+
+
+def _could_be(
+    groups: Sequence[np.ndarray], factors: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the mean accuracies (R, 1 + K) of one task as other questions, or seeds, could give."""
+    of_seeds = np.array([group.mean(0) for group in groups])
+    if len(groups) > 1:
+        # Each seed's value has what its questions do to it.
+        return (of_seeds.mean(0) + factors @ (of_seeds - of_seeds.mean(0))).clip(0, 1)
+    counts = resample_counts(rng, len(groups[0]), len(factors))
+    return counts @ groups[0] / len(groups[0])
+
+
+Cells = dict[tuple[int, str, str], tuple[Result, Result]]
 
 
 def _cross_cells(results: Iterable[Result], condition: str) -> tuple[Checkpoint, Cells]:
-    """(N,) right after fine-tuning and after forgetting, by (seed, evaluated, forgotten task).
+    """The fine-tuned and the forgotten model, by (seed, evaluated task, forgotten task).
 
     Also one of the checkpoints, which all agree in what a CrossTask states of them. Raises
     InputError where they do not, as then the matrix would compare settings and not tasks.
@@ -166,8 +205,7 @@ def _cross_cells(results: Iterable[Result], condition: str) -> tuple[Checkpoint,
                     found=" and ".join(str(c) for c in (*settings.values(), checkpoint)[:2]),
                     do="Pass the results of one study, of one model at a time.",
                 )
-            before, after = correct(tuned.scores[test]), correct(result.scores[test])
-            cells[key] = before.astype(float), after.astype(float)
+            cells[key] = tuned, result
     if not cells:
         raise InputError(
             f"cross-task forgetting with {condition} labels",
@@ -194,23 +232,35 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
     """Tabulate a matrix of forget ratios: one row a pair of tasks.
 
     Columns: model, condition, protocol, eval_task, forget_task, n (test examples, all seeds),
-    tuned, forgotten (accuracies), forget_ratio with its interval, ratio_defined.
+    tuned, forgotten (accuracies), ratio_defined, and with their intervals forget_ratio, and against
+    the fine-tuned model accuracy_lost, auroc_lost and nll_risen (nats a token of the true response)
     """
+    ratio = ratio_of(cross.condition)
     rows = []
     for (i, evaluated), (j, forgotten) in product(enumerate(cross.tasks), repeat=2):
-        ratio = percentiles(float(cross.forget_ratio[i, j]), cross.replicates[:, i, j])
-        rows.append(
-            {
-                **cross.named,
-                "eval_task": evaluated,
-                "forget_task": forgotten,
-                "n": int(cross.n[i]),
-                "tuned": float(cross.tuned[i]),
-                "forgotten": float(cross.forgotten[i, j]),
-                **as_columns("forget_ratio", ratio),
-                "ratio_defined": bool(cross.defined[i]),
-            }
-        )
+        of_task, phase = cross.measured[i], after(forgotten)
+        found = {
+            "forget_ratio": of_task.interval(
+                lambda m: ratio(m[..., 0], m[..., 1]), ("accuracy", "tuned"), ("accuracy", phase)
+            )
+            if cross.defined[i]
+            else UNDEFINED,
+            "accuracy_lost": of_task.difference("accuracy", "tuned", phase),
+            "auroc_lost": of_task.difference("auroc", "tuned", phase),
+            "nll_risen": of_task.difference("nll", phase, "tuned"),
+        }
+        row = {
+            **cross.named,
+            "eval_task": evaluated,
+            "forget_task": forgotten,
+            "n": int(cross.n[i]),
+            "tuned": float(cross.tuned[i]),
+            "forgotten": float(cross.forgotten[i, j]),
+            "ratio_defined": bool(cross.defined[i]),
+        }
+        for name, interval in found.items():
+            row |= as_columns(name, interval)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

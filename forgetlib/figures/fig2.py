@@ -7,7 +7,7 @@ the same second training on true labels; the answers show how often a model says
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,21 +15,16 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from forgetlib.data.splits import Split
 from forgetlib.errors import InputError
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
     Interval,
-    Statistic,
     as_columns,
-    bootstrap,
-    bootstrap_each,
-    column,
-    something_to_forget,
     with_intervals,
 )
-from forgetlib.figures.join import PHASES, families, full_size, other_data
+from forgetlib.figures.join import PHASES, full_size, other_data
+from forgetlib.figures.measures import Load, measured
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
     BLACK,
@@ -45,7 +40,7 @@ from forgetlib.figures.style import (
     style,
 )
 from forgetlib.forgetting.labels import Labels
-from forgetlib.metrics import CHANCE, confidence, correct, forget_gap, predictions, ratio_of
+from forgetlib.metrics import CHANCE, forget_gap, predictions, ratio_of
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import Checkpoint
 
@@ -53,112 +48,108 @@ BEHAVIOURS = ("no loss shown", "below fine-tuned", "below pre-trained", "nothing
 
 
 def table(
-    results: Iterable[Result], condition: str = "random", *, n_resamples: int = N_RESAMPLES
+    results: Iterable[Result],
+    condition: str = "random",
+    *,
+    load: Load | None = None,
+    n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
     """Measure the forgetting of each task by its own labels (paper, Fig. 2 and 7).
 
     condition: "random" or "flipped", the labels of the forgetting phase
+    load: (task, seed) -> its questions, as partial(studies.load_questions, study), which say what
+        a constant answer reaches; None: 0.5 for every task
 
     One row a model, task and size of the forgetting set. Columns: model, eval_task, size (upper
     bound of the forgetting set), n (test examples, all seeds), n_train (size found, all seeds),
-    n_seeds, and for each measure m its value, m_low and m_high (bootstrap over examples and seeds):
+    n_seeds, and for each measure m its value, m_low and m_high (`bootstrap`):
     base, tuned, forgotten: test accuracy before, after fine-tuning, after forgetting
     forgetting_set: accuracy on the forgetting set after forgetting, true labels
     forget_gap, forget_ratio: as `metrics` defines them
     confidence: mean confidence on the test set after fine-tuning
     lost, below_base: the fine-tuned and the pre-trained accuracy less the forget accuracy
-    ratio_defined: whether there is `something_to_forget`; where there is not, the ratio's
-        denominator may be zero, and it is NaN
+    ratio_defined: whether the fine-tuned accuracy was shown to be above 0.5 and above what a
+        constant answer reaches; where it is not, the ratio's denominator may be zero, and it is NaN
     behaviour: the paper's three kinds, each by the interval of the accuracies' difference.
         "no loss shown": the interval of what is lost includes 0 (nothing was, or these data are
         too few to show it); "below fine-tuned": below it, but not shown to be below the
         pre-trained; "below pre-trained". "nothing to forget" where the ratio is undefined
     """
     ratio = ratio_of(condition)
-    measures: dict[str, Statistic] = {
-        "base": column(0),
-        "tuned": column(1),
-        "forgotten": column(2),
-        "confidence": column(3),
-        "forget_gap": lambda m: forget_gap(m[..., 2]),
-        "lost": lambda m: m[..., 1] - m[..., 2],
-        "below_base": lambda m: m[..., 0] - m[..., 2],
-        "forget_ratio": lambda m: ratio(m[..., 1], m[..., 2]),
-    }
     rows = []
-    for (model, task, size), seeds in sorted(families(results, condition).items()):
-        groups, train_groups = [], []
-        for runs in seeds:
-            tested = [runs[phase].scores[f"{task}/test"] for phase in PHASES]
-            columns = [correct(s).astype(float) for s in tested] + [confidence(tested[1])]
-            groups.append(np.stack(columns, axis=1))  # (N, 4)
-            own = runs["forgotten"].scores[f"{task}/train"]
-            train_groups.append(correct(own).astype(float)[:, None])
-        found = bootstrap_each(measures, groups, n_resamples)
-        found["forgetting_set"] = bootstrap(column(0), train_groups, n_resamples=n_resamples)
-        defined = something_to_forget([g[:, 1] for g in groups])
-        if not defined:
-            found["forget_ratio"] = UNDEFINED
-        row: dict[str, object] = {
-            "model": model,
-            "eval_task": task,
-            "size": size,
-            "n": sum(len(g) for g in groups),
-            "n_train": sum(len(g) for g in train_groups),
-            "n_seeds": len(seeds),
+    for (model, task, size), found in measured(
+        list(results), load, [condition], n_resamples=n_resamples
+    ):
+        own = f"{task}/train"
+        defined = found.knows("accuracy")
+        intervals = {
+            "base": found.of("accuracy", "base"),
+            "tuned": found.of("accuracy", "tuned"),
+            "forgotten": found.of("accuracy", condition),
+            "confidence": found.of("confidence", "tuned"),
+            "forget_gap": found.interval(lambda m: forget_gap(m[..., 0]), ("accuracy", condition)),
+            "lost": found.difference("accuracy", "tuned", condition),
+            "below_base": found.difference("accuracy", "base", condition),
+            "forget_ratio": found.interval(
+                lambda m: ratio(m[..., 0], m[..., 1]),
+                ("accuracy", "tuned"),
+                ("accuracy", condition),
+            )
+            if defined
+            else UNDEFINED,
+            "forgetting_set": found.of("accuracy", condition, "train"),
         }
-        for name, interval in found.items():
+        row: dict[str, object] = {"model": model, "eval_task": task, "size": size, "n": found.n}
+        row["n_train"] = sum(len(runs[condition].scores[own]) for runs in found.seeds)
+        row["n_seeds"] = found.n_seeds
+        for name, interval in intervals.items():
             row |= as_columns(name, interval)
         row["ratio_defined"] = defined
-        row["behaviour"] = _behaviour(found) if defined else BEHAVIOURS[3]
+        row["behaviour"] = _behaviour(intervals) if defined else BEHAVIOURS[3]
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def control_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+def control_table(
+    results: Iterable[Result], *, load: Load | None = None, n_resamples: int = N_RESAMPLES
+) -> pd.DataFrame:
     """Measure what random labels do beyond the same training on true labels, a row a task.
 
-    Both start from the same fine-tuned model, with the same settings. The intervals are over
-    questions and seeds; with one seed they leave out what another training would give.
+    Both start from the same fine-tuned model, with the same settings. The differences are taken
+    within each seed; with one seed their intervals leave out what another training would give.
 
     results: of part "control"; InputError where the two differ in more than their labels
+    load: as in `table`; None: AUROC takes no answers to be fixed
 
     One row a model and task, of the seeds that have both. Columns: model, eval_task, n (test
-    examples, all seeds), n_seeds, and for each measure m its value, m_low and m_high (bootstrap
-    over examples and seeds):
+    examples, all seeds), n_seeds, and for each measure m its value, m_low and m_high (`bootstrap`):
     tuned, again, forgotten: test accuracy after fine-tuning, and after a second phase on true and
         on random labels
     lost, lost_again: the fine-tuned accuracy less the one after random and after true labels
     beyond_true_labels: the accuracy after true labels less the one after random labels
+    auroc_beyond_true_labels: the same of AUROC
     """
-    measures: dict[str, Statistic] = {
-        "tuned": column(0),
-        "again": column(1),
-        "forgotten": column(2),
-        "lost": lambda m: m[..., 0] - m[..., 2],
-        "lost_again": lambda m: m[..., 0] - m[..., 1],
-        "beyond_true_labels": lambda m: m[..., 1] - m[..., 2],
-    }
-    results = list(results)
-    random, true = families(results, "random"), families(results, "true")
     rows = []
-    for model, task, size in sorted(random.keys() & true.keys()):
-        of_true = {runs["forgotten"].seed: runs for runs in true[model, task, size]}
-        groups = []
-        for runs in random[model, task, size]:
-            forgotten = runs["forgotten"]
-            if (seed := forgotten.seed) in of_true:
-                again = of_true[seed]["forgotten"]
-                _check_same_training(again.checkpoint, forgotten.checkpoint)
-                tested = [runs["tuned"], again, forgotten]
-                groups.append(np.stack([correct(r.scores[f"{task}/test"]) for r in tested], axis=1))
-        if groups:
-            row: dict[str, object] = {"model": model, "eval_task": task}
-            row |= {"n": sum(map(len, groups)), "n_seeds": len(groups)}
-            groups = [g.astype(float) for g in groups]
-            for name, interval in bootstrap_each(measures, groups, n_resamples).items():
-                row |= as_columns(name, interval)
-            rows.append(row)
+    kinds = ["random", "true"]
+    for (model, task, _), found in measured(
+        list(results), load, kinds, paired=True, n_resamples=n_resamples
+    ):
+        for runs in found.seeds:
+            _check_same_training(runs["true"].checkpoint, runs["random"].checkpoint)
+        intervals = {
+            "tuned": found.of("accuracy", "tuned"),
+            "again": found.of("accuracy", "true"),
+            "forgotten": found.of("accuracy", "random"),
+            "lost": found.difference("accuracy", "tuned", "random"),
+            "lost_again": found.difference("accuracy", "tuned", "true"),
+            "beyond_true_labels": found.difference("accuracy", "true", "random"),
+            "auroc_beyond_true_labels": found.difference("auroc", "true", "random"),
+        }
+        row: dict[str, object] = {"model": model, "eval_task": task}
+        row |= {"n": found.n, "n_seeds": found.n_seeds}
+        for name, interval in intervals.items():
+            row |= as_columns(name, interval)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -186,7 +177,7 @@ def _behaviour(found: dict[str, Interval]) -> str:
     return BEHAVIOURS[1 if found["below_base"].low <= 0 else 2]
 
 
-def answers_table(results: Iterable[Result], load: Callable[[str, int], Split]) -> pd.DataFrame:
+def answers_table(results: Iterable[Result], load: Load) -> pd.DataFrame:
     """Count how often a model gives its commonest answer to a task's test questions.
 
     A model that gives one answer to all of them has lost the question, and its accuracy is the

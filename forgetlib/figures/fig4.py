@@ -18,15 +18,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from forgetlib.figures import fig2, intervals
+from forgetlib.figures.bootstrap import of_means, resample
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
     Interval,
     as_columns,
-    bootstrap,
     with_intervals,
 )
 from forgetlib.figures.join import full_size
+from forgetlib.figures.measures import Load
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -49,18 +50,22 @@ from forgetlib.figures.style import (
     stacked,
     style,
 )
-from forgetlib.measuring.base import HiddenVariance
 from forgetlib.metrics import confidence, correct
 from forgetlib.runs.records import Result
 
 
 def table(
-    results: Iterable[Result], *, by_seed: bool = False, n_resamples: int = N_RESAMPLES
+    results: Iterable[Result],
+    *,
+    by_seed: bool = False,
+    load: Load | None = None,
+    n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
     """Tabulate the forgetting of each task and what might predict it, one row a model and task.
 
     by_seed: one row a model, task and seed instead, for the mixed model alone: each row's ratio is
         then defined or not by one seed's examples
+    load: as in `fig2.table`
 
     Columns: those of `fig2.table` (of which tuned stands for difficulty, and confidence is
     the fine-tuned model's), log_variance with its interval, and seed where by_seed is set.
@@ -68,28 +73,33 @@ def table(
     hidden states on the test set, mean over seeds; NaN without a probe.
     """
     parts = []
-    for _, _, seeds in full_size(results):
+    for _, task, seeds in full_size(results):
         for those in [[runs] for runs in seeds] if by_seed else [seeds]:
             of_task = [run for runs in those for run in runs.values()]
-            row = fig2.table(of_task, n_resamples=n_resamples)
-            variance = _log_variance([runs["tuned"].hidden_variance for runs in those], n_resamples)
+            row = fig2.table(of_task, load=load, n_resamples=n_resamples)
+            variance = _log_variance([runs["tuned"] for runs in those], task, n_resamples)
             seed = {"seed": those[0]["tuned"].seed} if by_seed else {}
             parts.append(row.assign(**as_columns("log_variance", variance), **seed))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _log_variance(found: Sequence[HiddenVariance | None], n_resamples: int) -> Interval:
+def _log_variance(runs: Sequence[Result], task: str, n_resamples: int) -> Interval:
     """Logarithm of the trace of the covariance, from the squared distances to the mean (N,).
 
     The interval resamples test examples. The mean is that of all examples in every resample: only
     the distances to it are stored. It matters little, by a share of about 1 / N.
     """
-    distances = [p.deviation.astype(float) for p in found if p is not None]
-    known = [d * len(d) / (len(d) - 1) for d in distances if len(d) > 1 and d.any()]
-    if not known:
+    samples = []
+    for run in runs:
+        if (found := run.hidden_variance) is not None:
+            distances, n = found.deviation.astype(float), len(found.deviation)
+            if n > 1 and distances.any():
+                uids = run.scores[f"{task}/test"].uids
+                samples.append(of_means(uids, distances[:, None] * n / (n - 1)))
+    if not samples:
         return UNDEFINED
-    groups = [d[:, None] for d in known]
-    return bootstrap(lambda means: np.log(means[..., 0]), groups, n_resamples=n_resamples)
+    resampled = resample(samples, n_resamples=n_resamples)
+    return resampled.interval(lambda means: np.log(means[..., 0]))
 
 
 def examples_table(results: Iterable[Result]) -> pd.DataFrame:

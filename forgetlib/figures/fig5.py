@@ -16,12 +16,12 @@ from matplotlib.figure import Figure, SubFigure
 
 from forgetlib.errors import require_number, require_one_of, require_whole
 from forgetlib.figures import intervals
+from forgetlib.figures.bootstrap import resample_counts
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     as_columns,
     correlation_percentiles,
     rank_correlations,
-    resample_counts,
     with_intervals,
 )
 from forgetlib.figures.join import Family, full_size, other_data

@@ -18,15 +18,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from forgetlib.errors import InputError
+from forgetlib.figures.bootstrap import Statistic, column, of_means, resample
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
-    Statistic,
     as_columns,
-    bootstrap_each,
-    column,
-    means_of,
     percentiles,
-    resampled_means,
     with_intervals,
 )
 from forgetlib.figures.join import PHASES, Family, full_size
@@ -63,24 +59,23 @@ def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.Da
     """
     rows = []
     for model, task, seeds in full_size(results):
-        probed = _probed(seeds)
+        probed = _probed(seeds, task)
         if not probed:
             continue
-        layers, paper_layer = probed[0]["base"].layers, probed[0]["base"].paper_layer
-        n = sum(found["base"].correct[0].size for found in probed)
-        # (N, phase x layer) for each seed
-        groups = [
-            np.concatenate([_pair_means(found[phase].correct) for phase in PHASES], axis=1)
-            for found in probed
+        first = probed[0][1]["base"]
+        layers, paper_layer = first.layers, first.paper_layer
+        n = sum(found["base"].correct[0].size for _, found in probed)
+        columns = ([_pair_means(found[p].correct) for p in PHASES] for _, found in probed)
+        samples = [
+            of_means(uids, np.concatenate(of_phases, axis=1))  # (N, phase x layer)
+            for (uids, _), of_phases in zip(probed, columns, strict=True)
         ]
-        means = means_of(groups)
-        rng = np.random.default_rng(0)
-        resampled = resampled_means(groups, n_resamples=n_resamples, rng=rng)
-        places = np.arange(len(means)).reshape(len(PHASES), len(layers))
+        resampled = resample(samples, n_resamples=n_resamples)
+        places = np.arange(len(resampled.means)).reshape(len(PHASES), len(layers))
         for (i, phase), (j, layer) in product(enumerate(PHASES), enumerate(layers)):
             place = places[i, j]
-            accuracy = percentiles(float(means[place]), resampled[:, place])
-            draws = np.concatenate([found[phase].control[:, j] for found in probed])
+            accuracy = resampled.interval(column(place))
+            draws = np.concatenate([found[phase].control[:, j] for _, found in probed])
             rows.append(
                 {
                     "model": model,
@@ -110,38 +105,37 @@ def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES)
     }
     rows = []
     for model, task, seeds in full_size(results):
-        probed = _probed(seeds)
+        probed = _probed(seeds, task)
         if not probed:
             continue
-        layer = probed[0]["tuned"].paper_layer
-        groups = [
-            np.concatenate(
-                [
-                    _pair_means(p.correct[p.layers == layer])
-                    for p in (found["tuned"], found["forgotten"])
-                ],
-                axis=1,
-            )
-            for found in probed
-        ]
+        layer = probed[0][1]["tuned"].paper_layer
+        samples = []
+        for uids, found in probed:
+            both = (found["tuned"], found["forgotten"])
+            right = [_pair_means(probe.correct[probe.layers == layer]) for probe in both]
+            samples.append(of_means(uids, np.concatenate(right, axis=1)))
         row = {
             "model": model,
             "eval_task": task,
-            "n": sum(found["tuned"].correct[0].size for found in probed),
+            "n": sum(found["tuned"].correct[0].size for _, found in probed),
             "layer": int(layer),
         }
-        for name, interval in bootstrap_each(measures, groups, n_resamples).items():
-            row |= as_columns(name, interval)
+        resampled = resample(samples, n_resamples=n_resamples)
+        for name, statistic in measures.items():
+            row |= as_columns(name, resampled.interval(statistic))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _probed(seeds: Sequence[Family]) -> list[dict[str, Probe]]:
-    """The probes of every seed that has one in each phase."""
-    probes = [{phase: runs[phase].probe for phase in PHASES} for runs in seeds]
+def _probed(seeds: Sequence[Family], task: str) -> list[tuple[tuple[str, ...], dict[str, Probe]]]:
+    """The questions and probes of every seed that has a probe in each phase."""
+    probes = [
+        (runs["tuned"].scores[f"{task}/test"].uids, {p: runs[p].probe for p in PHASES})
+        for runs in seeds
+    ]
     return [
-        {k: p for k, p in found.items() if p is not None}
-        for found in probes
+        (uids, {k: p for k, p in found.items() if p is not None})
+        for uids, found in probes
         if None not in found.values()
     ]
 

@@ -1,37 +1,33 @@
-"""Give statistics their 95 % intervals: the bootstrap, Student's t, rank correlations, shares.
+"""Give statistics of tasks their 95 % intervals: Student's t, rank correlations, shares.
 
-Shared by all figures. A statistic here is a function of arrays, with its shape stated; `bootstrap`
-gives any of them an interval over examples. No files, no models, no global random state.
+Shared by all figures. A statistic here is a function of arrays, with its shape stated. No files, no
+models, no global random state. Intervals over questions and seeds are in `bootstrap`.
 
 In the tables, a measure m has its value in column m and its 95 % interval in m_low and m_high;
-where a measure is undefined, or there are too few data for its interval, they are NaN. Questions
-are resampled (bootstrap). Where there are several seeds, what differs between them beyond that is
-added with Student's t: they are few, and a bootstrap of three covers the truth 75 % of the time.
+where a measure is undefined, or there are too few data for its interval, they are NaN.
 
-Shapes: N examples, C = 2 choices, G groups (seeds), K tasks, R bootstrap resamples.
+Shapes: N tasks, R resamples.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, norm, t, ttest_1samp, ttest_ind
 
-from forgetlib.errors import InputError, require_whole
-from forgetlib.metrics import CHANCE, Numbers
+from forgetlib.errors import InputError
+from forgetlib.metrics import Numbers
 
 CONFIDENCE_LEVEL = 0.95
 TAIL = (1 - CONFIDENCE_LEVEL) / 2  # the share on either side of an interval
 N_RESAMPLES = 2000
 MIN_TASKS = 4  # of three tasks, even a perfect rank correlation is a one-in-six accident
 MAX_UNDEFINED = 0.05  # share of resamples without a value, above which there is no interval
-Statistic = Callable[[np.ndarray], Numbers]  # (..., K) means -> (...) values
 
 
 @dataclass(frozen=True)
@@ -44,140 +40,6 @@ class Interval:
 
 
 UNDEFINED = Interval(np.nan, np.nan, np.nan)
-
-
-def bootstrap(
-    statistic: Statistic,
-    groups: Sequence[np.ndarray],
-    *,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap a statistic over examples, with what differs between seeds (`resampled_means`).
-
-    groups: one (N_g, K) array a seed, a row an example, so that K measurements of an example stay
-        together. Each group is reduced to its (K,) column means, the groups' means are averaged,
-        and the statistic maps that (K,) to a number: a statistic of accuracies, not of examples.
-    statistic: vectorised over leading axes
-    """
-    return bootstrap_each({"": statistic}, groups, n_resamples, seed=seed)[""]
-
-
-def bootstrap_each(
-    measures: dict[str, Statistic],
-    groups: Sequence[np.ndarray],
-    n_resamples: int,
-    *,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Bootstrap several statistics of the same data, from the same resamples."""
-    require_whole("n_resamples", n_resamples, 1)
-    means = means_of(groups)
-    draws, counts = _draws_and_counts(seed, n_resamples, tuple(map(len, groups)))
-    resampled = _resampled_means(groups, draws, counts)
-    return {k: percentiles(float(f(means)), f(resampled)) for k, f in measures.items()}
-
-
-@lru_cache(maxsize=4)
-def _draws_and_counts(
-    seed: int, n_resamples: int, sizes: tuple[int, ...]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """`seed_draws` and each group's `resample_counts`, which are equal for all data of these sizes.
-
-    Making them is most of the time of a bootstrap, and a study's tasks mostly have one size.
-    """
-    rng = np.random.default_rng(seed)
-    draws = seed_draws(rng, n_resamples, len(sizes))
-    counts = [resample_counts(rng, n, n_resamples) for n in sizes]
-    for shared in (draws, *counts):
-        shared.setflags(write=False)
-    return draws, counts
-
-
-def means_of(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Average the column means (K,) of the groups (N_g, K), which are the seeds."""
-    shapes = [np.shape(g) for g in groups]
-    fits = all(len(s) == 2 and s[0] > 0 and s[1] == shapes[0][1] for s in shapes)
-    if not shapes or not fits:
-        raise InputError(
-            "bootstrap",
-            expected="at least one (N, K) array with N >= 1, and one K",
-            found=shapes,
-            do="Pass a list of arrays, one a seed.",
-        )
-    return np.mean([g.mean(0) for g in groups], axis=0)
-
-
-def resampled_means(
-    groups: Sequence[np.ndarray],
-    *,
-    rng: np.random.Generator,
-    n_resamples: int = N_RESAMPLES,
-    draws: np.ndarray | None = None,
-) -> np.ndarray:
-    """Resample the averaged column means: (R, K), as they could have been with other data.
-
-    The examples of every group are resampled with replacement; `seed_noise` is added for the seeds.
-    No mean leaves the range of its column's numbers.
-
-    groups: G arrays (N_g, K), one a seed
-    draws: (R, G) of `seed_draws`; made here unless several data sets have to share them
-    """
-    if draws is None:
-        draws = seed_draws(rng, n_resamples, len(groups))
-    counts = (resample_counts(rng, len(group), len(draws)) for group in groups)
-    return _resampled_means(groups, draws, counts)
-
-
-def _resampled_means(
-    groups: Sequence[np.ndarray], draws: np.ndarray, counts: Iterable[np.ndarray]
-) -> np.ndarray:
-    total = np.zeros((len(draws), groups[0].shape[1]))
-    for group, times in zip(groups, counts, strict=True):
-        total += times @ group / len(group)
-    total /= len(groups)
-    if len(groups) > 1:
-        known = np.mean([g.var(0) / max(len(g) - 1, 1) for g in groups], axis=0)
-        total += seed_noise(draws, np.array([g.mean(0) for g in groups]), known)
-        together = np.concatenate(groups)
-        total = total.clip(together.min(0), together.max(0))
-    return total
-
-
-def seed_draws(
-    rng: np.random.Generator, n_resamples: int, n_seeds: int, *, normal: bool = False
-) -> np.ndarray:
-    """Draw (R, G) factors, so that factors @ deviations of G seeds is the error of their mean.
-
-    normal: for variances; else Student's t with G - 1 degrees of freedom, for intervals, which
-        knows that few seeds show badly how much they differ. With one seed, all are 0.
-    """
-    require_whole("n_resamples", n_resamples, 1)
-    if n_seeds == 1:
-        return np.zeros((n_resamples, 1))
-    draws = rng.standard_normal((n_resamples, n_seeds)) / np.sqrt(n_seeds)
-    freedom = n_seeds - 1
-    return draws / np.sqrt(freedom if normal else rng.chisquare(freedom, (n_resamples, 1)))
-
-
-def seed_noise(draws: np.ndarray, of_seeds: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Draw what the mean over seeds could be off by, (R, K), as other seeds would differ too.
-
-    of_seeds: (G, K) each seed's values
-    known: (K,) variance of one seed's value that resampling its examples brings already: only the
-        variance between seeds beyond it is added
-    """
-    between = of_seeds.var(0, ddof=1)
-    excess = np.divide(between - known, between, out=np.zeros_like(between), where=between > 0)
-    return draws @ ((of_seeds - of_seeds.mean(0)) * np.sqrt(excess.clip(0)))
-
-
-def resample_counts(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
-    """Draw N of N examples with replacement, R times, and count each one: (R, N)."""
-    require_whole("n_resamples", n_resamples, 1)
-    drawn = rng.integers(n, size=(n_resamples, n)) + n * np.arange(n_resamples)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=n * n_resamples)
-    return counts.reshape(n_resamples, n).astype(float)
 
 
 def percentiles(value: float, replicates: Numbers) -> Interval:
@@ -199,20 +61,6 @@ def correlation_percentiles(value: float, replicates: np.ndarray) -> Interval:
     """
     found = percentiles(value, replicates)
     return found if found.high - found.low > 1e-9 else Interval(value, np.nan, np.nan)
-
-
-def something_to_forget(tuned: Sequence[np.ndarray]) -> bool:
-    """Tell whether a task has a forget ratio: whether its fine-tuned accuracy is above chance.
-
-    That is, whether the lower end of its 95 % interval is (`bootstrap`, with its own number of
-    resamples and its own seed, so that every figure says the same of the same runs). Where it is,
-    at most 2.5 % of the resamples are at or below chance. They have no ratio, and are left out of
-    the ratio's interval.
-
-    tuned: for each seed (N,), whether each test example is right after fine-tuning
-    """
-    groups = [np.asarray(right, float)[:, None] for right in tuned]
-    return bootstrap(column(0), groups).low > CHANCE
 
 
 def rank_correlations(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -355,11 +203,6 @@ def with_intervals(measures: Iterable[str]) -> list[str]:
 def as_columns(name: str, interval: Interval) -> dict[str, float]:
     """Return the three columns of a measure in a table."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def column(index: int) -> Statistic:
-    """Return the statistic that is one of the means."""
-    return lambda means: means[..., index]
 
 
 def require_columns(what: str, table: pd.DataFrame, columns: Iterable[str], do: str) -> None:

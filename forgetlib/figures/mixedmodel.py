@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.regression.mixed_linear_model import MixedLM
 
+from forgetlib.figures.bootstrap import resample_counts
 from forgetlib.figures.design import (
     INTERCEPT,
     OUTCOME,
@@ -31,7 +32,6 @@ from forgetlib.figures.intervals import (
     as_columns,
     correlation_percentiles,
     require_columns,
-    resample_counts,
 )
 
 EXAMPLE_PREDICTORS = ("confidence", "log_deviation")

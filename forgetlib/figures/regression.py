@@ -25,6 +25,7 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.outliers_influence import OLSInfluence
 
 from forgetlib.errors import InputError
+from forgetlib.figures.bootstrap import resample_counts
 from forgetlib.figures.design import (
     COEFFICIENT_COLUMNS,
     NUMERIC,
@@ -45,7 +46,6 @@ from forgetlib.figures.intervals import (
     correlation_percentiles,
     rank_correlation,
     rank_correlations,
-    resample_counts,
 )
 
 FEWEST_RESAMPLED = 6  # of 5 tasks, a percentile interval of a rank correlation covers 83 %

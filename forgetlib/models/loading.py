@@ -112,7 +112,16 @@ def load(
         max_length, window = lengths(model)
         tokens = ordinary_tokens(tokenizer, model, min(N_ORDINARY, max_length))
         output = output_layer(name, model, tokens[:, :N_OUTPUT].to(chosen))
-        lm = LM(name, tuned, tokenizer, chosen, output, max_length, window, kernels=tuple(sorted(replaced)))
+        lm = LM(
+            name,
+            tuned,
+            tokenizer,
+            chosen,
+            output,
+            max_length,
+            window,
+            kernels=tuple(sorted(replaced)),
+        )
         lm.unscaled, lm.longest_row = unscaled(model), longest_row(model, max_length)
         check_causal(lm, tokens.tolist()[0])
         trial = trial_of(lm, tokens.tolist()[0][: lm.unscaled])

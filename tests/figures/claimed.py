@@ -71,7 +71,7 @@ def others_better(strength, n_seeds=3):
     """
     ratios = 0.3 + strength * IS_COMMONSENSE + 0.01 * np.arange(K) + np.zeros((K, K))
     ratios[np.diag_indices(K)] = 0.05 if strength > 0 else 0.9
-    return of_seeds([ratios] * n_seeds, n=200)
+    return of_seeds([ratios] * n_seeds, n=600)
 
 
 def predictors(ratio, *, names=TASKS, **columns):

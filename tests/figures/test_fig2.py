@@ -138,14 +138,6 @@ def test_what_another_method_made_forgotten_is_analysed_alike_and_apart():
     assert fig2.table([*results, relearned], "noise").empty
 
 
-def test_alike_seeds_are_as_good_as_more_examples():
-    """Three seeds without differences between them: a standard error of n = 3 x 200."""
-    group = np.repeat([[0.0], [1.0]], 100, axis=0)
-    interval = intervals.bootstrap(lambda m: m[..., 0], [group] * 3, n_resamples=4000)
-    expected = 2 * 1.96 * np.sqrt(0.25 / 600)
-    assert interval.high - interval.low == pytest.approx(expected, rel=0.06)
-
-
 def controlled(task, tuned, again, forgotten, **options):
     """A task's runs of part "control", with these test accuracies."""
     random = family(task, 0.5, tuned, forgotten, **options)

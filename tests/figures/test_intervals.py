@@ -1,6 +1,5 @@
-"""Bootstraps, rank correlations and intervals over tasks against SciPy and their coverage."""
+"""Rank correlations and intervals over tasks against SciPy and their coverage."""
 
-import re
 import warnings
 
 import numpy as np
@@ -8,151 +7,11 @@ import pandas as pd
 import pytest
 import scipy.stats
 from statsmodels.stats.proportion import proportion_confint
-from synthetic import cross, family
 
 from forgetlib.errors import InputError
-from forgetlib.figures import (
-    claims,
-    crosstask,
-    fig2,
-    fig4,
-    intervals,
-)
+from forgetlib.figures import claims, intervals
+from forgetlib.figures.bootstrap import resample_counts
 from forgetlib.figures.claims import ABOVE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
-from forgetlib.figures.join import by_checkpoint
-
-
-def test_bootstrap_over_examples_agrees_with_scipy():
-    rng = np.random.default_rng(1)
-    data = np.stack([rng.random(300) < 0.9, rng.random(300) < 0.6], axis=1).astype(float)
-
-    def ratio(means):
-        return (means[..., 0] - means[..., 1]) / (means[..., 0] - 0.5)
-
-    ours = intervals.bootstrap(ratio, [data], n_resamples=8000)
-    theirs = scipy.stats.bootstrap(
-        (data[:, 0], data[:, 1]),
-        lambda a, b, axis: (a.mean(axis) - b.mean(axis)) / (a.mean(axis) - 0.5),
-        paired=True,
-        method="percentile",
-        n_resamples=8000,
-        rng=np.random.default_rng(2),
-    ).confidence_interval
-    assert ours.value == pytest.approx(ratio(data.mean(0)))
-    assert ours.low == pytest.approx(theirs.low, abs=0.01)
-    assert ours.high == pytest.approx(theirs.high, abs=0.01)
-
-
-def test_bootstrap_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(3)
-    hits = 0
-    for trial in range(200):
-        sample = (rng.random((150, 1)) < 0.7).astype(float)
-        interval = intervals.bootstrap(lambda m: m[..., 0], [sample], n_resamples=400, seed=trial)
-        hits += interval.low <= 0.7 <= interval.high
-    assert 0.90 <= hits / 200 <= 0.99
-
-
-def test_bootstrap_over_seeds_sees_what_differs_between_seeds():
-    rng = np.random.default_rng(4)
-    alike = [(rng.random((400, 1)) < 0.7).astype(float) for _ in range(3)]
-    apart = [(rng.random((400, 1)) < p).astype(float) for p in (0.5, 0.7, 0.9)]
-
-    def width(groups):
-        interval = intervals.bootstrap(lambda m: m[..., 0], groups)
-        return interval.high - interval.low
-
-    assert width(apart) > 3 * width(alike)
-
-
-def test_bootstrap_is_repeatable_and_leaves_the_global_generator_alone():
-    data = np.random.default_rng(0).random((50, 1))
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
-    first = intervals.bootstrap(lambda m: m[..., 0], [data])
-    intervals._draws_and_counts.cache_clear()
-    assert intervals.bootstrap(lambda m: m[..., 0], [data]) == first
-    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
-
-
-def test_statistics_of_the_same_resamples_are_those_of_their_seed_whatever_came_before():
-    rng = np.random.default_rng(4)
-    measures = {"first": intervals.column(0), "difference": lambda m: m[..., 1] - m[..., 0]}
-    for sizes, n_resamples, seed in (
-        ((30, 30), 300, 0),
-        ((30, 20), 300, 0),
-        ((30, 30), 200, 1),
-    ) * 2:
-        groups = [rng.random((n, 2)) for n in sizes]
-        resampled = intervals.resampled_means(
-            groups, n_resamples=n_resamples, rng=np.random.default_rng(seed)
-        )
-        means = intervals.means_of(groups)
-        expected = {
-            k: intervals.percentiles(float(f(means)), f(resampled)) for k, f in measures.items()
-        }
-        assert intervals.bootstrap_each(measures, groups, n_resamples, seed=seed) == expected
-        one = intervals.bootstrap(measures["first"], groups, n_resamples=n_resamples, seed=seed)
-        assert one == expected["first"]
-
-
-def test_a_single_example_is_data_and_a_single_resample_is_a_point():
-    assert intervals.bootstrap(intervals.column(0), [np.array([[0.75]])]) == intervals.Interval(
-        0.75, 0.75, 0.75
-    )
-    found = intervals.bootstrap(intervals.column(0), [np.arange(9.0)[:, None]], n_resamples=1)
-    assert found.low == found.high
-
-
-@pytest.mark.parametrize("groups", [[], [np.zeros((0, 1))], [np.zeros(3)]])
-def test_bootstrap_refuses_no_data(groups):
-    with pytest.raises(InputError, match="expected at least one"):
-        intervals.bootstrap(lambda m: m[..., 0], groups)
-
-
-def binomial_low(accuracy, n):
-    return scipy.stats.binom.ppf(0.025, n, accuracy) / n
-
-
-@pytest.mark.parametrize("n", [60, 100, 400])
-def test_there_is_something_to_forget_where_the_binomial_interval_is_above_chance(n):
-    """Exact for one seed: resampling N right or wrong answers is drawing from a binomial."""
-    decided = []
-    for right in range(n // 2, n, 2):
-        tail = scipy.stats.binom.cdf(n // 2, n, right / n)  # at or below chance
-        if abs(tail - 0.025) > 0.008:  # what 2000 resamples can tell
-            found = intervals.something_to_forget([np.arange(n) < right])
-            assert found == (binomial_low(right / n, n) > 0.5)
-            decided.append(found)
-    assert decided == sorted(decided) and {*decided} == {True, False}
-
-
-def test_an_interval_that_begins_at_chance_is_not_above_it():
-    right = {k: np.arange(20) < k for k in range(11, 20)}
-    lows = {
-        k: intervals.bootstrap(intervals.column(0), [r[:, None].astype(float)]).low
-        for k, r in right.items()
-    }
-    (at_chance,) = [k for k, low in lows.items() if low == 0.5]
-    assert not intervals.something_to_forget([right[at_chance]])
-    assert intervals.something_to_forget([right[at_chance + 1]])
-
-
-@pytest.mark.parametrize(("tuned", "expected"), [(0.55, False), (0.63, True), (0.8, True)])
-def test_what_is_defined_is_the_same_in_every_figure_and_with_any_number_of_resamples(
-    tuned, expected
-):
-    results = cross(("t", "u"), [tuned, 0.9], np.full((2, 2), 0.6), n=100)
-    results += family("t", 0.5, tuned, 0.6, n=100) + family("u", 0.5, 0.9, 0.6, n=100)
-    unique = list(by_checkpoint(results).values())
-    for n_resamples in (50, 200, 2000, 6000):
-        own = fig2.table(unique, n_resamples=n_resamples)
-        pairs = crosstask.cross_task(unique, n_resamples=n_resamples)
-        predictors = fig4.table(unique, n_resamples=n_resamples)
-        assert own["ratio_defined"].tolist() == [expected, True]
-        assert pairs.defined.tolist() == [expected, True]
-        assert predictors["forget_ratio"].notna().tolist() == [expected, True]
-        assert np.isfinite(own["forget_ratio_low"]).tolist() == [expected, True]
-        assert np.isfinite(pairs.replicates).all((0, 2)).tolist() == [expected, True]
 
 
 def test_what_is_no_table_has_no_columns():
@@ -170,117 +29,11 @@ def test_an_interval_needs_95_percent_of_its_replicates():
     assert np.isnan(intervals.percentiles(0.5, np.array([np.nan])).low)
 
 
-def test_resample_counts_say_how_often_each_example_was_drawn():
-    ours = intervals.resample_counts(np.random.default_rng(5), 7, 40)
-    drawn = np.random.default_rng(5).integers(7, size=(40, 7))
-    assert (ours == [np.bincount(row, minlength=7) for row in drawn]).all()
-
-
-def test_a_number_of_resamples_is_a_number():
-    for draw in (intervals.resample_counts, intervals.seed_draws):
-        arguments = (3, 0) if draw is intervals.resample_counts else (0, 3)
-        with pytest.raises(
-            InputError, match=r"^n_resamples: expected a whole number from 1, found 0"
-        ):
-            draw(np.random.default_rng(0), *arguments)
-    assert intervals.resample_counts(np.random.default_rng(0), 3, 1).shape == (1, 3)
-    assert intervals.seed_draws(np.random.default_rng(0), 1, 3).shape == (1, 3)
-    assert intervals.seed_draws(np.random.default_rng(0), 5, 1).tolist() == [[0]] * 5
-
-
-def test_a_bootstrap_draws_from_seed_0_and_at_least_once():
-    groups = [np.random.default_rng(0).random((30, 1))]
-    measures_of = {"mean": intervals.column(0)}
-    own = intervals.bootstrap_each(measures_of, groups, 50)
-    assert own == intervals.bootstrap_each(measures_of, groups, 50, seed=0)
-    assert own != intervals.bootstrap_each(measures_of, groups, 50, seed=1)
-    for wrong in (0, [3]):  # the second cannot be looked up among remembered draws
-        said = rf"^n_resamples: expected a whole number from 1, found {re.escape(str(wrong))}"
-        with pytest.raises(InputError, match=said):
-            intervals.bootstrap_each(measures_of, groups, wrong)
-
-
-def test_resampled_means_of_one_seed_are_those_of_a_loop():
-    data = np.random.default_rng(0)
-    group = data.random((40, 3))
-    with warnings.catch_warnings(action="error"):  # one seed has no spread
-        ours = intervals.resampled_means([group], rng=np.random.default_rng(1), n_resamples=4000)
-    loop = np.array([group[data.integers(40, size=40)].mean(0) for _ in range(4000)])
-    assert ours.mean(0) == pytest.approx(loop.mean(0), abs=0.07 * loop.std(0).max())
-    assert np.cov(ours.T) == pytest.approx(np.cov(loop.T), rel=0.1, abs=2e-4)
-
-
-def test_resampled_means_of_several_seeds_are_those_of_a_loop_with_the_seeds_noise():
-    rng = np.random.default_rng(3)
-    groups = [rng.random((n, 2)) * [1, 0.1] + offset for n, offset in ((8, 0), (2, 0.3))]
-    draws = np.array([[0.5, -0.5], [0.2, 0.1], [9, -9], [-9, 9]])
-    ours = intervals.resampled_means(groups, rng=np.random.default_rng(7), draws=draws)
-    same = np.random.default_rng(7)
-    counts = [intervals.resample_counts(same, len(g), 4) for g in groups]
-    means = np.mean([c @ g / len(g) for c, g in zip(counts, groups, strict=True)], axis=0)
-    of_examples = np.mean([g.var(0, ddof=1) / len(g) for g in groups], axis=0)  # of a mean
-    noise = intervals.seed_noise(draws, np.array([g.mean(0) for g in groups]), of_examples)
-    everything = np.concatenate(groups)
-    expected = np.clip(means + noise, everything.min(0), everything.max(0))
-    assert ours == pytest.approx(expected, rel=1e-12)
-    assert (noise != 0).all()
-
-
-@pytest.mark.parametrize("normal", [False, True])
-def test_the_seeds_error_is_student_s_or_normal(normal):
-    """Of means with no examples to resample, the interval is the textbook's."""
-    of_seeds = np.array([[0.2], [0.3], [0.7], [0.4]])
-    draws = intervals.seed_draws(np.random.default_rng(0), 200_000, 4, normal=normal)
-    noise = intervals.seed_noise(draws, of_seeds, np.zeros(1))[:, 0]
-    error = of_seeds.std(ddof=1) / 2
-    law = scipy.stats.norm() if normal else scipy.stats.t(3)
-    for level in (0.025, 0.25, 0.5, 0.975):
-        assert np.quantile(noise, level) == pytest.approx(law.ppf(level) * error, abs=0.05 * error)
-
-
-def test_seeds_that_differ_no_more_than_their_examples_explain_add_nothing():
-    of_seeds = np.array([[0.60], [0.65]])
-    draws = intervals.seed_draws(np.random.default_rng(0), 10, 2)
-    assert not intervals.seed_noise(draws, of_seeds, np.array([0.01])).any()
-    assert intervals.seed_noise(draws, of_seeds, np.array([0.001])).any()
-    assert not intervals.seed_draws(np.random.default_rng(0), 10, 1).any()
-
-
-def test_each_measurement_has_the_noise_of_its_own_seeds():
-    """Of two columns: one whose seeds differ around 0.9, one in which they are equal."""
-    of_seeds = np.array([[0.8, 0.3], [1.0, 0.3]])
-    with np.errstate(all="raise"):
-        noise = intervals.seed_noise(
-            np.array([[1.0, 0.0], [0.5, 0.5]]), of_seeds, np.array([0.01, 0.0])
-        )
-    share = np.sqrt((0.02 - 0.01) / 0.02)  # of the variance, which the examples do not explain
-    assert noise == pytest.approx(np.array([[-0.1 * share, 0], [0, 0]]))
-
-
-@pytest.mark.parametrize("spread", [0.0, 0.03, 0.1])
-def test_an_interval_over_three_seeds_covers_the_truth(spread):
-    """However much trainings differ: by nothing, as much as 200 questions do, or far more."""
-    rng = np.random.default_rng(7)
-    hits = 0
-    for _ in range(300):
-        accuracies = np.clip(0.7 + spread * rng.standard_normal(3), 0, 1)
-        groups = [(rng.random((200, 1)) < p).astype(float) for p in accuracies]
-        interval = intervals.bootstrap(intervals.column(0), groups, n_resamples=300)
-        hits += interval.low <= 0.7 <= interval.high
-    assert 0.915 <= hits / 300 <= 1
-
-
-def test_no_mean_over_seeds_leaves_its_numbers_range():
-    groups = [np.ones((50, 1)), np.r_[np.zeros((25, 1)), np.ones((25, 1))]]
-    interval = intervals.bootstrap(intervals.column(0), groups)
-    assert (interval.low, interval.high) == (0, 1)
-
-
 @pytest.mark.parametrize("values", [4, 1000])
 def test_rank_correlations_agree_with_scipy_with_ties_and_in_every_resample(values):
     rng = np.random.default_rng(values)
     x, y = rng.integers(values, size=(2, 30))
-    counts = intervals.resample_counts(rng, 30, 50)
+    counts = resample_counts(rng, 30, 50)
     for ours, count in zip(
         intervals.rank_correlations(x, y, counts), counts.astype(int), strict=True
     ):
@@ -512,13 +265,6 @@ def test_fewer_than_four_tasks_have_no_interval(n):
 @pytest.mark.parametrize(
     ("call", "what", "expected", "found", "do"),
     [
-        (
-            lambda: intervals.bootstrap(intervals.column(0), [np.zeros((3, 1)), np.zeros((2, 2))]),
-            "bootstrap",
-            "at least one (N, K) array with N >= 1, and one K",
-            "[(3, 1), (2, 2)]",
-            "Pass a list of arrays, one a seed.",
-        ),
         (
             lambda: intervals.rank_correlation([1, 2, np.nan], [1, np.nan, 2]),
             "rank correlation",

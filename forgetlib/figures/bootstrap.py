@@ -1,0 +1,179 @@
+"""Give measures of questions their 95 % intervals, with one seed or several.
+
+Each seed has its own questions, split, random labels and order of training, so that it is one
+repetition of the whole experiment. A `Sample` is a seed: its questions, and what is measured of
+them. Measures of one seed stay together, so that a difference is taken within each seed first.
+
+An interval answers two questions at once, and is the wider of the two answers:
+
+over questions: what would other questions give? They are resampled with replacement (percentile
+    bootstrap). A question that several seeds asked is drawn for all of them together.
+over seeds: what would other seeds give? Student's t of the seeds' values. It has what differs
+    between seeds and between their questions, with no estimate of one taken from the other.
+
+With one seed there is the first alone, which leaves out what another training would give.
+`make intervals` measures how often these intervals cover the truth.
+
+Shapes: G seeds, N questions of a seed, K measures, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from forgetlib.errors import InputError, require_whole
+from forgetlib.figures.intervals import N_RESAMPLES, Interval, percentiles
+from forgetlib.metrics import Numbers
+
+Statistic = Callable[[np.ndarray], Numbers]  # (..., K) measures -> (...) values
+Measure = Callable[[np.ndarray], np.ndarray]  # (R, N) counts of the questions -> (R, K)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Hold one seed's questions, and how to measure any resample of them.
+
+    uids: (N,) which questions; equal ones of several seeds are drawn together
+    measure: (R, N) counts -> (R, K) measures of the questions, each taken so often
+    limits: (2, K) the least and the greatest that each measure can be, as 0 and 1 of an accuracy
+    """
+
+    uids: tuple[str, ...]
+    measure: Measure
+    limits: np.ndarray
+
+
+def of_means(uids: Sequence[str], values: np.ndarray) -> Sample:
+    """Make a sample whose measures are the means of the columns of (N, K) values."""
+    values = np.asarray(values, float)
+    if values.ndim != 2 or len(values) != len(uids) or not len(values):
+        raise InputError(
+            "sample",
+            expected="N >= 1 questions with (N, K) values",
+            found=f"{len(uids)} questions, values of shape {values.shape}",
+            do="Pass a row for each question.",
+        )
+
+    def measure(counts: np.ndarray) -> np.ndarray:
+        total = counts.sum(-1, keepdims=True)
+        means = counts @ values
+        return np.divide(means, total, out=np.full(means.shape, np.nan), where=total > 0)
+
+    return Sample(tuple(uids), measure, np.array([values.min(0), values.max(0)]))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Hold measures of several seeds, and what they could have been.
+
+    of_seeds: (G, K) what was measured
+    by_questions: (R, K) means over the seeds with other questions
+    by_seeds: (R, K) means over other seeds; None with one seed
+    """
+
+    of_seeds: np.ndarray
+    by_questions: np.ndarray
+    by_seeds: np.ndarray | None
+
+    @property
+    def means(self) -> np.ndarray:
+        """Average the seeds: (K,)."""
+        return self.of_seeds.mean(0)
+
+    def interval(self, statistic: Statistic) -> Interval:
+        """Give a statistic of the means the wider of its two intervals."""
+        value = float(statistic(self.means))
+        found = percentiles(value, statistic(self.by_questions))
+        if self.by_seeds is None:
+            return found
+        other = percentiles(value, statistic(self.by_seeds))
+        # NaN where either has no interval.
+        low, high = np.minimum(found.low, other.low), np.maximum(found.high, other.high)
+        return Interval(value, float(low), float(high))
+
+
+def column(index: int) -> Statistic:
+    """Return the statistic that is one of the measures."""
+    return lambda measures: measures[..., index]
+
+
+def joined(found: Sequence[Resampled]) -> Resampled:
+    """Put measures of the same seeds side by side: (K1 + K2 + ...)."""
+    by_seeds = [f.by_seeds for f in found if f.by_seeds is not None]
+    return Resampled(
+        np.concatenate([f.of_seeds for f in found], axis=1),
+        np.concatenate([f.by_questions for f in found], axis=1),
+        np.concatenate(by_seeds, axis=1) if by_seeds else None,
+    )
+
+
+def resample(
+    samples: Sequence[Sample], *, n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> Resampled:
+    """Measure samples, one a seed, and resample their questions and the seeds."""
+    require_whole("n_resamples", n_resamples, 1)
+    if not samples or any(len(set(s.uids)) != len(s.uids) or not s.uids for s in samples):
+        raise InputError(
+            "bootstrap",
+            expected="at least one sample, with a question at least and each once",
+            found=[len(s.uids) for s in samples],
+            do="Pass a list of samples, one a seed.",
+        )
+    counts, factors = _draws(seed, n_resamples, tuple(s.uids for s in samples))
+    of_seeds = np.concatenate([s.measure(np.ones((1, len(s.uids)))) for s in samples])
+    replicates = [s.measure(c) for s, c in zip(samples, counts, strict=True)]
+    by_seeds = None
+    if len(samples) > 1:
+        by_seeds = of_seeds.mean(0) + factors @ (of_seeds - of_seeds.mean(0))
+        least, most = (np.array([s.limits[i] for s in samples]) for i in (0, 1))
+        by_seeds = by_seeds.clip(least.min(0), most.max(0))
+    return Resampled(of_seeds, np.mean(replicates, axis=0), by_seeds)
+
+
+@lru_cache(maxsize=4)
+def _draws(
+    seed: int, n_resamples: int, uids: tuple[tuple[str, ...], ...]
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Draw the counts (R, N) of each seed's questions, and the seeds' factors (R, G).
+
+    Making them is most of the time of a bootstrap, and a task is measured in several ways.
+    """
+    rng = np.random.default_rng(seed)
+    place = {uid: i for i, uid in enumerate(dict.fromkeys(u for of in uids for u in of))}
+    drawn = resample_counts(rng, len(place), n_resamples)
+    counts = tuple(drawn[:, [place[u] for u in of]] for of in uids)
+    factors = seed_factors(rng, n_resamples, len(uids))
+    for shared in (factors, *counts):
+        shared.setflags(write=False)
+    return counts, factors
+
+
+def seed_factors(
+    rng: np.random.Generator, n_resamples: int, n_seeds: int, *, normal: bool = False
+) -> np.ndarray:
+    """Draw (R, G) factors, so that factors @ deviations of G seeds is the error of their mean.
+
+    The same factors for all measures, so that they keep what they have in common. With one seed,
+    all are 0.
+
+    normal: for variances; else Student's t with G - 1 degrees of freedom, for intervals, which
+        knows that few seeds show badly how much they differ
+    """
+    require_whole("n_resamples", n_resamples, 1)
+    if n_seeds == 1:
+        return np.zeros((n_resamples, 1))
+    draws = rng.standard_normal((n_resamples, n_seeds)) / np.sqrt(n_seeds)
+    freedom = n_seeds - 1
+    return draws / np.sqrt(freedom if normal else rng.chisquare(freedom, (n_resamples, 1)))
+
+
+def resample_counts(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
+    """Draw N of N questions with replacement, R times, and count each one: (R, N)."""
+    require_whole("n_resamples", n_resamples, 1)
+    drawn = rng.integers(n, size=(n_resamples, n)) + n * np.arange(n_resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=n * n_resamples)
+    return counts.reshape(n_resamples, n).astype(float)
