@@ -69,6 +69,7 @@ figures $(FIGURE_NAMES): named $(READ)
 else
 figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(AGAIN) --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
+	@$(BIN)/python -m forgetlib page "$$STUDY"
 
 $(FIGURE_NAMES): $(if $(COMPUTED),,results)
 	@mkdir -p .work/$(NAME)/notebooks
@@ -83,7 +84,7 @@ results: named $(READ)
 	@$(BIN)/python -m forgetlib stored "$$STUDY" $(SECTIONS) || { \
 	  $(AGAIN) $(READY) && $(BIN)/python -m forgetlib run "$$STUDY" $(SECTIONS); }
 fig1 fig4 fig5 fig6 tasks: SECTIONS := own
-fig2: SECTIONS := control own
+fig2 fig2b: SECTIONS := control own
 fig3: SECTIONS := cross
 fig7: SECTIONS := sizes
 fig8: SECTIONS := cross flipped

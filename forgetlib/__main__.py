@@ -4,6 +4,7 @@
     forgetlib list quick                a study's checkpoints, and which are stored
     forgetlib run quick own             compute what is missing of a study, or of a section
     forgetlib draw mine.py fig2         draw its figures from what is stored
+    forgetlib page mine.py              write what it found as a page, from its drawn figures
 
 A STUDY is the name of one, or a Python file that defines one.
 """
@@ -71,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     command = add("draw", _draw, "draw a study's figures from what is stored")
     command.add_argument("study", help=about)
     command.add_argument("figure", nargs="*", help="fig1 to fig9, tasks, claims; all if left out")
+    command = add("page", _page, "write what a study found as a page, from its drawn figures")
+    command.add_argument("study", help=about)
     command = add("cost", _cost, "estimate what a study would cost; compute nothing")
     command.add_argument("study", help=about)
     command.add_argument("section", nargs="*", help="sections of it; all where left out")
@@ -137,6 +140,16 @@ def _draw(given: argparse.Namespace) -> int:
 
     chosen = studies.study(given.study)
     for path in drawing.draw(chosen, given.figure):
+        print(path)
+    return 0
+
+
+def _page(given: argparse.Namespace) -> int:
+    """Write a study's page, and its findings into the project's README where that has them."""
+    from forgetlib import studies
+    from forgetlib.figures import page
+
+    for path in page.write(studies.resolve(given.study)):
         print(path)
     return 0
 

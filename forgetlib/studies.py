@@ -3,6 +3,7 @@
     load_results(study("quick"))   every stored result of a study
     run(study("quick"))            the same, and what is missing is computed first
     load_questions(study("quick"), "sst2", 0).test   the questions that they are of
+    load_answers(study("quick"), "sst2", 0)          of these, the true response and the distractor
 
 Only `run` computes. Reading imports no torch, and looks at no hub and at no task's data. A study of
 your own is a file with a `Study` in it, which can add tasks, models and methods:
@@ -31,11 +32,21 @@ from forgetlib.errors import InputError, nearest, require_name, require_one_of, 
 from forgetlib.forgetting.base import Training
 from forgetlib.models import catalogue
 from forgetlib.runs import content
+from forgetlib.runs.answers import load_answers
 from forgetlib.runs.grid import Study
 from forgetlib.runs.questions import load_questions
 from forgetlib.runs.results import load_results, run
 
-__all__ = ["STUDIES", "Study", "load_questions", "load_results", "resolve", "run", "study"]
+__all__ = [
+    "STUDIES",
+    "Study",
+    "load_answers",
+    "load_questions",
+    "load_results",
+    "resolve",
+    "run",
+    "study",
+]
 
 # See README, "What is assumed". The second learning rate is the paper's.
 _TUNED = Training(learning_rate=2e-5)

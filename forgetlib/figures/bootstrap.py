@@ -95,6 +95,33 @@ class Resampled:
         low, high = np.minimum(found.low, other.low), np.maximum(found.high, other.high)
         return Interval(value, float(low), float(high))
 
+    def p_value(self, statistic: Statistic) -> float:
+        """Test that a statistic of the means is 0: the two-sided p-value of the wider interval.
+
+        The share of resamples on the other side of 0, at least one of them, twice.
+        """
+        value = float(statistic(self.means))
+        found = [statistic(self.by_questions)]
+        if self.by_seeds is not None:
+            found.append(statistic(self.by_seeds))
+        if np.isnan(value) or any(np.isnan(f).any() for f in found):
+            return np.nan
+        across = [np.mean(np.append(np.sign(f) != np.sign(value), True)) for f in found]
+        return float(min(1.0, 2 * max(across)))
+
+
+def adjusted(p_values: Sequence[float]) -> np.ndarray:
+    """Adjust the p-values of many tests by Holm's method.
+
+    The chance that any true null hypothesis is rejected stays below the level, whatever the tests
+    have to do with each other. NaN where a test has none, which counts as no test.
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)[: int(np.isfinite(p).sum())]
+    found = np.full(len(p), np.nan)
+    found[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(0, 1)
+    return found
+
 
 def column(index: int) -> Statistic:
     """Return the statistic that is one of the measures."""

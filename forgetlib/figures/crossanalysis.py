@@ -18,7 +18,7 @@ from scipy.spatial.distance import squareform
 
 from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import Resampled, resample_counts, seed_factors
-from forgetlib.figures.crosstask import CrossTask, after, short_name
+from forgetlib.figures.crosstask import CrossTask, short_name
 from forgetlib.figures.intervals import (
     TAIL,
     UNDEFINED,
@@ -269,13 +269,12 @@ def evaluated_means(cross: CrossTask) -> pd.DataFrame:
     its interval, ratio_defined.
     """
     ratio = ratio_of(cross.condition)
-    phases = ["tuned", *map(after, cross.tasks)]
 
     def mean_ratio(m: np.ndarray) -> np.ndarray:
         return np.mean(ratio(m[..., :1], m[..., 1:]), axis=-1)
 
     found = [
-        of_task.interval(mean_ratio, *(("accuracy", phase) for phase in phases))
+        of_task.interval(mean_ratio, *(("accuracy", phase) for phase in of_task.phases))
         if defined
         else UNDEFINED
         for of_task, defined in zip(cross.measured, cross.defined, strict=True)

@@ -19,8 +19,9 @@ from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import resample_counts, seed_factors
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
 from forgetlib.figures.join import by_checkpoint, check_same_examples, kind_after
-from forgetlib.figures.measures import Load, Measured
+from forgetlib.figures.measures import Measured
 from forgetlib.metrics import CHANCE, correct, ratio_of
+from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import Checkpoint
 
@@ -81,14 +82,14 @@ def cross_task(
     results: Iterable[Result],
     condition: str = "random",
     *,
-    load: Load | None = None,
+    answers: Load | None = None,
     n_resamples: int = N_RESAMPLES,
 ) -> CrossTask:
     """Measure what forgetting one task does to another, for every pair (paper, Fig. 3 and 8).
 
     results: of one model and one study, all pairs; others than cross-task runs are left aside
     condition: "random" or "flipped", which has its own ratio
-    load: as in `fig2.table`
+    answers: as in `fig2.table`
     """
     ratio_of_condition = ratio_of(condition)
     results = list(results)
@@ -112,7 +113,7 @@ def cross_task(
                 {"tuned": cells[s, task, task][0]} | {after(f): cells[s, task, f][1] for f in tasks}
                 for s in seeds
             ],
-            load,
+            answers,
             known,
             n_resamples,
         )
@@ -238,7 +239,8 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
     ratio = ratio_of(cross.condition)
     rows = []
     for (i, evaluated), (j, forgotten) in product(enumerate(cross.tasks), repeat=2):
-        of_task, phase = cross.measured[i], after(forgotten)
+        of_task = cross.measured[i]
+        phase = of_task.phases[1 + j]
         found = {
             "forget_ratio": of_task.interval(
                 lambda m: ratio(m[..., 0], m[..., 1]), ("accuracy", "tuned"), ("accuracy", phase)

@@ -23,6 +23,7 @@ from forgetlib.figures import (
     crosstask,
     fig1,
     fig2,
+    fig2b,
     fig3,
     fig4,
     fig5,
@@ -36,6 +37,7 @@ from forgetlib.figures import (
 )
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.forgetting.labels import training_labels
+from forgetlib.runs.answers import load_answers
 from forgetlib.runs.grid import Study
 from forgetlib.runs.questions import load_questions
 from forgetlib.runs.results import load_results
@@ -68,7 +70,7 @@ def _all(study: Study) -> list[str]:
 def _fig1(study: Study) -> Drawn:
     """The least and the most forgotten task, a question inside and one outside of each set."""
     results = load_results(study, "own")
-    forgetting = fig2.table(results).sort_values("lost")
+    forgetting = fig2.table(results, answers=partial(load_answers, study)).sort_values("lost")
     names = [forgetting["eval_task"].iloc[0], forgetting["eval_task"].iloc[-1]]
     seed, table = study.seeds[0], fig1.table(results)
     table = table[table["eval_task"].isin(names) & (table["seed"] == seed)]
@@ -82,15 +84,28 @@ def _fig1(study: Study) -> Drawn:
 
 
 def _fig2(study: Study) -> Drawn:
-    table = fig2.table(load_results(study, "own"))
+    answers = partial(load_answers, study)
+    table = fig2.table(load_results(study, "own"), answers=answers)
     yield "fig2_forget_gap", fig2.draw(table), table
-    control = fig2.control_table(load_results(study, "control"))
+    control = fig2.control_table(load_results(study, "control"), answers=answers)
     if len(control):
         yield "fig2_control", fig2.draw_control(control), control
 
 
+def _fig2b(study: Study) -> Drawn:
+    results = [*load_results(study, "own"), *load_results(study, "control")]
+    table = fig2b.table(results, partial(load_answers, study), fig2b.KINDS)
+    yield "fig2b_skill", fig2b.draw(table), table
+
+
+def _cross(study: Study, condition: str = "random") -> CrossTask:
+    """Make the cross-task matrix of a kind of labels."""
+    results = load_results(study, "flipped" if condition == "flipped" else "cross")
+    return crosstask.cross_task(results, condition, answers=partial(load_answers, study))
+
+
 def _fig3(study: Study) -> Drawn:
-    cross = crosstask.cross_task(load_results(study, "cross"))
+    cross = _cross(study)
     yield "fig3_cross_task", fig3.draw(cross, tasks.describe(cross.tasks)), fig3.table(cross)
     shares, own = crossanalysis.variance_shares(cross), crossanalysis.own_against_others(cross)
     yield "fig3_summary", fig3.draw_summary(cross, shares, own), fig3.summary_table(shares, own)
@@ -100,12 +115,13 @@ def _fig4(study: Study) -> Drawn:
     results = load_results(study, "own")
     terms = list(regression.TERMS)
     described = tasks.describe(study.tasks)
-    table = fig4.table(results).merge(described, on="eval_task")
+    own = fig4.table(results, answers=partial(load_answers, study))
+    table = own.merge(described, on="eval_task")
     yield "fig4_predictors", fig4.draw(table, regression.correlations(table)), table
     joint, alone = regression.least_squares(table, terms), regression.each_alone(table, terms)
     left_out = regression.leave_one_task_out(table, terms)
-    partial = regression.partial_regression(table, terms)
-    figure = fig4.draw_regression(joint.coefficients, alone, left_out, partial)
+    adjusted = regression.partial_regression(table, terms)
+    figure = fig4.draw_regression(joint.coefficients, alone, left_out, adjusted)
     both = fig4.regression_table(joint.coefficients, alone)
     yield "fig4_regression", figure, both
     within = mixedmodel.example_level(fig4.examples_table(results))
@@ -122,18 +138,19 @@ def _fig5(study: Study) -> Drawn:
 def _fig6(study: Study) -> Drawn:
     results = load_results(study, "own")
     table = fig6.table(results)
-    yield "fig6_probes", fig6.draw(table, fig2.table(results)), table
+    own = fig2.table(results, answers=partial(load_answers, study))
+    yield "fig6_probes", fig6.draw(table, own), table
     yield "fig6_layers", fig6.draw_layers(table), table
 
 
 def _fig7(study: Study) -> Drawn:
-    table = fig7.table(load_results(study, "sizes"))
+    table = fig7.table(load_results(study, "sizes"), answers=partial(load_answers, study))
     yield "fig7_sizes", fig7.draw(table), table
 
 
 def _fig8(study: Study) -> Drawn:
-    flipped = crosstask.cross_task(load_results(study, "flipped"), "flipped")
-    random = crosstask.cross_task(load_results(study, "cross"))
+    flipped = _cross(study, "flipped")
+    random = _cross(study)
     described = tasks.describe(flipped.tasks)
     yield "fig8_flipped", fig8.draw(flipped, described), fig8.table(flipped)
     agreement = crossanalysis.model_agreement([random, flipped])
@@ -145,7 +162,10 @@ def _of_models(study: Study) -> list[CrossTask]:
     """Make the cross-task matrix of each of a study's models."""
     results = load_results(study, "models")
     return [
-        crosstask.cross_task([r for r in results if r.checkpoint.model == model])
+        crosstask.cross_task(
+            [r for r in results if r.checkpoint.model == model],
+            answers=partial(load_answers, study),
+        )
         for model in study.models
     ]
 
@@ -161,22 +181,23 @@ def _tasks(study: Study) -> Drawn:
     results = load_results(study, "own")
     there = [t for t in study.tasks if t in {r.checkpoint.task for r in results}]
     found = audit.table(there, study.seeds, partial(load_questions, study))
-    table = found.merge(fig2.table(results).drop(columns="n_train"), on="eval_task")
+    own = fig2.table(results, answers=partial(load_answers, study)).drop(columns="n_train")
+    table = found.merge(own, on="eval_task")
     yield "tasks", audit.draw(table), table
 
 
 def _claims(study: Study) -> Drawn:
-    own = load_results(study, "own")
+    own, answers = load_results(study, "own"), partial(load_answers, study)
     table = claims.verdicts(
         described=tasks.describe(study.tasks),
-        own=fig2.table(own),
-        cross=crosstask.cross_task(load_results(study, "cross")),
-        flipped=crosstask.cross_task(load_results(study, "flipped"), "flipped"),
-        predictors=fig4.table(own),
+        own=fig2.table(own, answers=answers),
+        cross=_cross(study),
+        flipped=_cross(study, "flipped"),
+        predictors=fig4.table(own, answers=answers),
         examples=fig4.examples_table(own),
         order=fig5.table(own),
         probes=fig6.recovery_table(own),
-        sizes=fig7.table(load_results(study, "sizes")),
+        sizes=fig7.table(load_results(study, "sizes"), answers=answers),
         crosses_of_models=_of_models(study),
     )
     yield "claims", claims_figure.draw(table), table
@@ -185,6 +206,7 @@ def _claims(study: Study) -> Drawn:
 FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "fig1": _fig1,
     "fig2": _fig2,
+    "fig2b": _fig2b,
     "fig3": _fig3,
     "fig4": _fig4,
     "fig5": _fig5,

@@ -1,13 +1,12 @@
-"""Figure 2 of the paper: each task forgotten by its own random labels; its control; answers.
+"""Figure 2 of the paper: each task forgotten by its own random labels, and its control.
 
 The table has a row a task: accuracies, forget gap and forget ratio, with intervals. The control is
-the same second training on true labels; the answers show how often a model says one thing.
+the same second training on true labels.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from forgetlib.errors import InputError
+from forgetlib.figures.bootstrap import adjusted
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
@@ -23,8 +23,7 @@ from forgetlib.figures.intervals import (
     as_columns,
     with_intervals,
 )
-from forgetlib.figures.join import PHASES, full_size, other_data
-from forgetlib.figures.measures import Load, measured
+from forgetlib.figures.measures import measured
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
     BLACK,
@@ -40,7 +39,8 @@ from forgetlib.figures.style import (
     style,
 )
 from forgetlib.forgetting.labels import Labels
-from forgetlib.metrics import CHANCE, forget_gap, predictions, ratio_of
+from forgetlib.metrics import CHANCE, forget_gap, ratio_of
+from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import Checkpoint
 
@@ -51,14 +51,14 @@ def table(
     results: Iterable[Result],
     condition: str = "random",
     *,
-    load: Load | None = None,
+    answers: Load | None = None,
     n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
     """Measure the forgetting of each task by its own labels (paper, Fig. 2 and 7).
 
     condition: "random" or "flipped", the labels of the forgetting phase
-    load: (task, seed) -> its questions, as partial(studies.load_questions, study), which say what
-        a constant answer reaches; None: 0.5 for every task
+    answers: (task, seed) -> its answers by uid, as partial(studies.load_answers, study), which say
+        what a constant answer reaches; None: 0.5 for every task
 
     One row a model, task and size of the forgetting set. Columns: model, eval_task, size (upper
     bound of the forgetting set), n (test examples, all seeds), n_train (size found, all seeds),
@@ -78,7 +78,7 @@ def table(
     ratio = ratio_of(condition)
     rows = []
     for (model, task, size), found in measured(
-        list(results), load, [condition], n_resamples=n_resamples
+        list(results), answers, [condition], n_resamples=n_resamples
     ):
         own = f"{task}/train"
         defined = found.knows("accuracy")
@@ -111,7 +111,7 @@ def table(
 
 
 def control_table(
-    results: Iterable[Result], *, load: Load | None = None, n_resamples: int = N_RESAMPLES
+    results: Iterable[Result], *, answers: Load | None = None, n_resamples: int = N_RESAMPLES
 ) -> pd.DataFrame:
     """Measure what random labels do beyond the same training on true labels, a row a task.
 
@@ -119,7 +119,7 @@ def control_table(
     within each seed; with one seed their intervals leave out what another training would give.
 
     results: of part "control"; InputError where the two differ in more than their labels
-    load: as in `table`; None: AUROC takes no answers to be fixed
+    answers: as in `table`
 
     One row a model and task, of the seeds that have both. Columns: model, eval_task, n (test
     examples, all seeds), n_seeds, and for each measure m its value, m_low and m_high (`bootstrap`):
@@ -128,11 +128,13 @@ def control_table(
     lost, lost_again: the fine-tuned accuracy less the one after random and after true labels
     beyond_true_labels: the accuracy after true labels less the one after random labels
     auroc_beyond_true_labels: the same of AUROC
+    and of the last two <m>_p, the p-value of no difference, and <m>_holm, which is adjusted for as
+        many tests as there are tasks (`bootstrap.adjusted`)
     """
     rows = []
     kinds = ["random", "true"]
     for (model, task, _), found in measured(
-        list(results), load, kinds, paired=True, n_resamples=n_resamples
+        list(results), answers, kinds, paired=True, n_resamples=n_resamples
     ):
         for runs in found.seeds:
             _check_same_training(runs["true"].checkpoint, runs["random"].checkpoint)
@@ -149,8 +151,13 @@ def control_table(
         row |= {"n": found.n, "n_seeds": found.n_seeds}
         for name, interval in intervals.items():
             row |= as_columns(name, interval)
+        row["beyond_true_labels_p"] = found.p_value("accuracy", "true", "random")
+        row["auroc_beyond_true_labels_p"] = found.p_value("auroc", "true", "random")
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    for name in ("beyond_true_labels", "auroc_beyond_true_labels") if rows else ():
+        table[f"{name}_holm"] = adjusted(table[f"{name}_p"])
+    return table
 
 
 def _check_same_training(true: Checkpoint, random: Checkpoint) -> None:
@@ -175,52 +182,6 @@ def _behaviour(found: dict[str, Interval]) -> str:
     if found["lost"].low <= 0:
         return BEHAVIOURS[0]
     return BEHAVIOURS[1 if found["below_base"].low <= 0 else 2]
-
-
-def answers_table(results: Iterable[Result], load: Load) -> pd.DataFrame:
-    """Count how often a model gives its commonest answer to a task's test questions.
-
-    A model that gives one answer to all of them has lost the question, and its accuracy is the
-    share of that answer among the true ones. Of tasks with fixed answers (yes or no) only: those
-    with at most a tenth as many answers as questions.
-
-    load: (task, seed) -> its questions, as partial(studies.load_questions, study): scores hold no
-        texts
-    Columns: model, eval_task, seed, n; true_share, the share of the commonest true answer; and for
-    each phase <phase>_answer and <phase>_share.
-    """
-    rows = []
-    for model, task, seeds in full_size(results):
-        for runs in seeds:
-            seed = runs["forgotten"].seed
-            scores = {phase: runs[phase].scores[f"{task}/test"] for phase in PHASES}
-            # Of all questions: a run's are not the first n where some are too long for its model.
-            known = {e.uid: e for e in load(task, seed).test}
-            n = len(scores["forgotten"])
-            examples = [known[uid] for uid in scores["forgotten"].uids if uid in known]
-            if len({choice for e in examples for choice in e.choices}) > n / 10:
-                continue
-            for phase, of_phase in scores.items():
-                if gone := [uid for uid in of_phase.uids if uid not in known]:
-                    raise other_data(
-                        f"answers of {runs[phase].checkpoint}",
-                        "questions that the task has",
-                        f"{len(gone)} others, first {gone[0]!r}",
-                    )
-            row = {"model": model, "eval_task": task, "seed": seed, "n": n}
-            _, row["true_share"] = _commonest([e.choices[e.label] for e in examples])
-            for phase, of_phase in scores.items():
-                given = zip(of_phase.uids, predictions(of_phase), strict=True)
-                answer, share = _commonest([known[uid].choices[i] for uid, i in given])
-                row |= {f"{phase}_answer": answer, f"{phase}_share": share}
-            rows.append(row)
-    of_phases = [f"{phase}_{what}" for phase in PHASES for what in ("answer", "share")]
-    return pd.DataFrame(rows, columns=["model", "eval_task", "seed", "n", "true_share", *of_phases])
-
-
-def _commonest(answers: Sequence[str]) -> tuple[str, float]:
-    ((answer, count),) = Counter(answers).most_common(1)
-    return answer, count / len(answers)
 
 
 BEHAVIOUR_MARKS = {

@@ -27,7 +27,6 @@ from forgetlib.figures.intervals import (
     with_intervals,
 )
 from forgetlib.figures.join import full_size
-from forgetlib.figures.measures import Load
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -51,6 +50,7 @@ from forgetlib.figures.style import (
     style,
 )
 from forgetlib.metrics import confidence, correct
+from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
 
@@ -58,14 +58,14 @@ def table(
     results: Iterable[Result],
     *,
     by_seed: bool = False,
-    load: Load | None = None,
+    answers: Load | None = None,
     n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
     """Tabulate the forgetting of each task and what might predict it, one row a model and task.
 
     by_seed: one row a model, task and seed instead, for the mixed model alone: each row's ratio is
         then defined or not by one seed's examples
-    load: as in `fig2.table`
+    answers: as in `fig2.table`
 
     Columns: those of `fig2.table` (of which tuned stands for difficulty, and confidence is
     the fine-tuned model's), log_variance with its interval, and seed where by_seed is set.
@@ -76,7 +76,7 @@ def table(
     for _, task, seeds in full_size(results):
         for those in [[runs] for runs in seeds] if by_seed else [seeds]:
             of_task = [run for runs in those for run in runs.values()]
-            row = fig2.table(of_task, load=load, n_resamples=n_resamples)
+            row = fig2.table(of_task, answers=answers, n_resamples=n_resamples)
             variance = _log_variance([runs["tuned"] for runs in those], task, n_resamples)
             seed = {"seed": those[0]["tuned"].seed} if by_seed else {}
             parts.append(row.assign(**as_columns("log_variance", variance), **seed))

@@ -19,8 +19,6 @@ import pandas as pd
 
 from forgetlib import metrics
 from forgetlib.data import tasks
-from forgetlib.data.base import Example
-from forgetlib.data.splits import Split
 from forgetlib.figures.bootstrap import (
     Resampled,
     Sample,
@@ -33,27 +31,27 @@ from forgetlib.figures.bootstrap import (
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, as_columns
 from forgetlib.figures.join import by_checkpoint, families, other_data
 from forgetlib.figures.verdicts import SHARE, Evidence, verdict
-from forgetlib.forgetting.labels import LABELS, training_labels
+from forgetlib.forgetting.labels import LABELS, labels_of
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
+from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
-Load = Callable[[str, int], Split]  # (task, seed) -> its questions
 Runs = Mapping[str, Result]  # one seed's run of each phase
 BEFORE = ("base", "tuned")
 
 
 def table(
     results: Iterable[Result],
-    load: Load | None,
+    answers: Load | None,
     kinds: Sequence[str] = ("random",),
     *,
     n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
     """Measure what is known of each task: before, after fine-tuning, and after each of `kinds`.
 
-    load: (task, seed) -> its questions, as partial(studies.load_questions, study): scores hold no
-        texts. None: what needs them is NaN, and no task has fixed answers
+    answers: (task, seed) -> its answers by uid, as partial(studies.load_answers, study); asked for
+        of tasks with fixed answers. None: no task has fixed answers
 
     One row a model, task and phase, of the whole forgetting set. Columns: model, eval_task,
     answer_format, phase, n (test questions, all seeds), n_seeds, verdict (of `verdicts`, of
@@ -72,7 +70,7 @@ def table(
     """
     rows: dict[tuple[str, str, int], dict[str, object]] = {}
     order = {phase: i for i, phase in enumerate((*BEFORE, *kinds))}
-    for (model, task, _), found in measured(list(results), load, kinds, n_resamples=n_resamples):
+    for (model, task, _), found in measured(list(results), answers, kinds, n_resamples=n_resamples):
         if found.is_whole:
             for phase in found.phases:
                 key = model, task, order[phase]
@@ -82,7 +80,7 @@ def table(
 
 def measured(
     results: Sequence[Result],
-    load: Load | None,
+    answers: Load | None,
     kinds: Sequence[str] = ("random",),
     *,
     paired: bool = False,
@@ -115,7 +113,7 @@ def measured(
                 | {kind: seeds[kind][s]["forgotten"] for kind in together}
                 for s in chosen_seeds
             ]
-            yield key, Measured(key[1], runs, load, known, n_resamples)
+            yield key, Measured(key[1], runs, answers, known, n_resamples)
 
 
 # --- one measure of one model on one set of questions, as a sample
@@ -149,12 +147,24 @@ def _of_answers(name: str, scores: Scores, answers: np.ndarray) -> Sample:
     return _column(scores.uids, lambda counts: metrics.commonest_share(said, counts))
 
 
+def _fit(run: Result, found: Scores) -> Sample:
+    """Make the sample of the share of predictions that are the label trained on."""
+    right = np.full(len(found), np.nan)
+    kind = run.checkpoint.kind
+    if kind in LABELS:
+        n_choices = np.full(len(found), found.log_likelihoods.shape[1])
+        labels = labels_of(found.uids, found.labels, n_choices, kind, run.checkpoint.seed)
+        right = (metrics.predictions(found) == labels).astype(float)
+    return of_means(found.uids, right[:, None])
+
+
 class Measured:
     """Measure one task's models of all seeds: paired by question, and from the same resamples.
 
     What is not asked for is not computed.
 
     seeds: one seed's run of each phase
+    answers: as in `table`
     known: everything that was measured of each checkpoint, by its id and seed
     """
 
@@ -162,7 +172,7 @@ class Measured:
         self,
         task: str,
         seeds: Sequence[Runs],
-        load: Load | None,
+        answers: Load | None,
         known: Mapping[tuple[str, int], Result],
         n_resamples: int = N_RESAMPLES,
     ) -> None:
@@ -170,12 +180,12 @@ class Measured:
         self.phases = tuple(self.seeds[0])
         self.n_seeds = len(self.seeds)
         self.n = sum(len(runs["tuned"].scores[f"{task}/test"]) for runs in self.seeds)
-        self.fixed = load is not None and tasks.get(task).answer_format == "verbaliser"
-        self._load, self._known = load, known
+        self.fixed = answers is not None and tasks.get(task).answer_format == "verbaliser"
+        self._load, self._known = answers, known
         # What is known is the same in every figure, however many resamples it takes.
         self._judge = self
         if n_resamples != N_RESAMPLES:
-            self._judge = Measured(task, seeds, load, known)
+            self._judge = Measured(task, seeds, answers, known)
         self._found: dict[tuple[str, str, str], Resampled] = {}
 
     @property
@@ -209,6 +219,11 @@ class Measured:
         columns = (name, phase, part), (name, other, part)
         return self.interval(lambda m: m[..., 0] - m[..., 1], *columns)
 
+    def p_value(self, name: str, phase: str, other: str) -> float:
+        """Test that two phases have the same measure on the test set (`Resampled.p_value`)."""
+        both = joined([self.get(name, phase), self.get(name, other)])
+        return both.p_value(lambda m: m[..., 0] - m[..., 1])
+
     def _sample(self, name: str, phase: str, part: str, i: int) -> Sample:
         runs = self.seeds[i]
         if part == "elsewhere":
@@ -220,7 +235,7 @@ class Measured:
         if name in MEANS:
             return of_means(found.uids, MEANS[name](found)[:, None])
         if name == "fit":
-            return self._fit(runs[phase], found, i)
+            return _fit(runs[phase], found)
         answers = self._answers(i, part) if self.fixed else None
         if name == "auroc":
             return _auroc(found, answers)
@@ -228,33 +243,19 @@ class Measured:
             return of_means(found.uids, np.full((len(found), 1), np.nan))
         return _of_answers(name, found, answers)
 
-    def _fit(self, run: Result, found: Scores, i: int) -> Sample:
-        """Make the sample of the share of predictions that are the label trained on."""
-        right = np.full(len(found), np.nan)
-        kind = run.checkpoint.kind
-        if kind in LABELS and self._load is not None:
-            labels = training_labels(self._asked(i, "train"), kind, run.checkpoint.seed)
-            right = (metrics.predictions(found) == labels).astype(float)
-        return of_means(found.uids, right[:, None])
-
-    def _asked(self, i: int, part: str) -> list[Example]:
-        """Load the questions that the models of one seed were asked."""
+    def _answers(self, i: int, part: str) -> np.ndarray:
+        """List true response and distractor of each question: (N, 2) texts."""
         assert self._load is not None
         tuned = self.seeds[i]["tuned"]
-        known = {e.uid: e for e in getattr(self._load(self.task, tuned.seed), part)}
+        known = self._load(self.task, tuned.seed)
         uids = tuned.scores[f"{self.task}/{part}"].uids
         if gone := [uid for uid in uids if uid not in known]:
             raise other_data(
-                f"questions of {tuned.checkpoint}",
+                f"answers of {tuned.checkpoint}",
                 "questions that the task has",
                 f"{len(gone)} others, first {gone[0]!r}",
             )
-        return [known[uid] for uid in uids]
-
-    def _answers(self, i: int, part: str) -> np.ndarray:
-        """List true response and distractor of each question: (N, 2) texts."""
-        asked = self._asked(i, part)
-        return np.array([(e.choices[e.label], e.choices[1 - e.label]) for e in asked])
+        return np.array([known[uid] for uid in uids])
 
     def _elsewhere(self, i: int) -> dict[str, list[Scores]]:
         """List by phase, but for base, the scores of other tasks that all of them have."""

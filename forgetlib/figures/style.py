@@ -29,6 +29,7 @@ from forgetlib.errors import InputError
 from forgetlib.figures import intervals
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.figures.intervals import with_intervals
+from forgetlib.figures.names import titles
 from forgetlib.files import replacing
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.grid import Study, figures_dir
@@ -59,6 +60,9 @@ FAMILY_COLOURS = {  # of tasks; any other family is grey
     "programming": "#882255",
     "synthetic": GREY,
 }
+
+
+TASK_COLUMNS = ("eval_task", "forget_task", "best_other")
 
 
 def font_of(character: str) -> str | None:
@@ -94,17 +98,21 @@ def _other_fonts() -> dict[int, str]:
 
 
 def readable(shown: Any) -> Any:
-    """Write a text, or the names in a table or matrix, in characters that can be drawn.
+    """Write a text, or the names in a table or matrix, as they are drawn.
 
-    Where no installed font has one, its escape stands in its place, as \\u4efb; else it would be a
-    box. White space of any kind is a space.
+    Tasks have their titles (`names.titles`). A character that no installed font has is written as
+    its escape, as \\u4efb; else it would be a box. White space of any kind is a space.
     """
     if isinstance(shown, str):
         return "".join(map(_drawable, shown))
     if isinstance(shown, CrossTask):
-        names = tuple(readable(task) for task in shown.tasks)
+        known = titles(shown.tasks)
+        names = tuple(readable(known[task]) for task in shown.tasks)
         return replace(shown, tasks=names, model=readable(shown.model))
     texts = [c for c in shown if not is_numeric_dtype(shown[c])]
+    of_tasks = [c for c in TASK_COLUMNS if c in texts]
+    known = titles(x for c in of_tasks for x in shown[c] if isinstance(x, str))
+    shown = shown.assign(**{c: [known.get(x, x) for x in shown[c]] for c in of_tasks})
     return shown.assign(
         **{c: [readable(x) if isinstance(x, str) else x for x in shown[c]] for c in texts}
     )

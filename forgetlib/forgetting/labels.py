@@ -67,12 +67,22 @@ def training_labels(examples: Sequence[Example], condition: str, seed: int) -> n
     true: the true response. random: one of the choices, each as likely, drawn once for an example
     and so the same in every epoch (the paper's fixed forgetting set). flipped: always a wrong one.
     """
-    require_one_of("condition", condition, LABELS)
     true = np.array([e.label for e in examples], dtype=np.int64)
+    n_choices = np.array([len(e.choices) for e in examples], dtype=np.int64)
+    return labels_of([e.uid for e in examples], true, n_choices, condition, seed)
+
+
+def labels_of(
+    uids: Sequence[str], true: np.ndarray, n_choices: np.ndarray, condition: str, seed: int
+) -> np.ndarray:
+    """Draw the labels (N,) of questions of which no text is at hand, as `training_labels` does.
+
+    true, n_choices: (N,) index of the true response, and how many there are
+    """
+    require_one_of("condition", condition, LABELS)
     if condition == "true":
         return true
-    n_choices = np.array([len(e.choices) for e in examples], dtype=np.int64)
-    draw = np.array([hash_uniform(f"label-{condition}", seed, e.uid) for e in examples])
+    draw = np.array([hash_uniform(f"label-{condition}", seed, uid) for uid in uids])
     if condition == "random":
         return (draw * n_choices).astype(np.int64)
     return (true + 1 + (draw * (n_choices - 1)).astype(np.int64)) % n_choices

@@ -22,8 +22,8 @@ from forgetlib.runs.specs import Checkpoint, Data, Measurement
 from forgetlib.runs.store import Store
 
 SECTIONS = {  # see Study.jobs; the notebooks that need them
-    "own": ("fig1", "fig2", "fig4", "fig5", "fig6", "tasks"),
-    "control": ("fig2",),
+    "own": ("fig1", "fig2", "fig2b", "fig4", "fig5", "fig6", "tasks"),
+    "control": ("fig2", "fig2b"),
     "cross": ("fig3", "fig8"),
     "flipped": ("fig8",),
     "sizes": ("fig7",),

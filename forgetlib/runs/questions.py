@@ -53,7 +53,7 @@ def load_questions(study: Study, task: str, seed: int) -> Split:
         if all(reach[part] >= n for part, n in sizes.items()):
             return _with(found, *(getattr(found, part)[:n] for part, n in sizes.items()))
     whole = splits.split(task, seed)
-    asked = _asked(study, open_store(study), [task]).get((task, seed), {})
+    asked = asked_of(study, open_store(study), [task]).get((task, seed), {})
     return _with(
         whole,
         *(
@@ -66,8 +66,8 @@ def load_questions(study: Study, task: str, seed: int) -> Split:
 def keep_questions(study: Study, store: Store) -> list[Path]:
     """Store the questions of a study's results that are not stored yet; return the new files."""
     new = []
-    embedded = [task for task in study.tasks if _is_embedded(task)]
-    for (task, seed), asked in sorted(_asked(study, store, embedded).items()):
+    embedded = [task for task in study.tasks if is_embedded(task)]
+    for (task, seed), asked in sorted(asked_of(study, store, embedded).items()):
         path = _path(study, task, seed)
         there = _read(path)[0] if path.exists() else Split((), (), 0, False)
         known = {part: {e.uid for e in getattr(there, part)} for part in PARTS}
@@ -80,7 +80,7 @@ def keep_questions(study: Study, store: Store) -> list[Path]:
     return new
 
 
-def _asked(study: Study, store: Store, names: Iterable[str]) -> dict[tuple[str, int], Uids]:
+def asked_of(study: Study, store: Store, names: Iterable[str]) -> dict[tuple[str, int], Uids]:
     """List what stored scores of these tasks are of, by task and seed: uids by part."""
     found: dict[tuple[str, int], Uids] = {}
     names, sizes = set(names), _sizes(study)
@@ -92,7 +92,7 @@ def _asked(study: Study, store: Store, names: Iterable[str]) -> dict[tuple[str, 
     return found
 
 
-def _is_embedded(task: str) -> bool:
+def is_embedded(task: str) -> bool:
     rows = tasks.get(task).rows
     return isinstance(rows, Source) and rows.embedded
 

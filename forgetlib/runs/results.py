@@ -16,6 +16,7 @@ from typing import Any
 from forgetlib.data import splits, tasks
 from forgetlib.data.sources import DataMissing
 from forgetlib.files import replacing
+from forgetlib.runs.answers import keep_answers
 from forgetlib.runs.bench import StudyError
 from forgetlib.runs.grid import Study, open_store, work_dir
 from forgetlib.runs.local import compute
@@ -90,7 +91,7 @@ def run(
 def pack(study: Study, store: Store | None = None) -> list[Path]:
     """Add to a study's packs what is stored of it and not packed yet; return the new files.
 
-    Its questions are stored beside them first: after a kill in between, both come again.
+    Its questions and answers are stored beside them first: after a kill in between, all come again.
     """
     store = store or open_store(study)
     blocks = {
@@ -100,6 +101,7 @@ def pack(study: Study, store: Store | None = None) -> list[Path]:
     if store.is_packed(key for keys in blocks.values() for key in keys):
         return []
     keep_questions(study, store)
+    keep_answers(study, store)
     return store.pack(blocks)
 
 

@@ -16,8 +16,6 @@ from synthetic import (
 )
 
 from forgetlib import metrics
-from forgetlib.data.base import Example
-from forgetlib.data.splits import Split
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2, intervals
 from forgetlib.figures.join import by_checkpoint
@@ -210,36 +208,6 @@ def test_a_control_on_other_test_examples_is_an_error():
         f"runs of {results[3].checkpoint}: expected the same test examples before and after, found"
     )
     assert str(raised.value).startswith(said)
-
-
-def test_commonest_answers_are_counted_over_the_texts_and_not_over_the_places():
-    results = family("t", 0.5, 1.0, 0.5, n=40) + family("free", 0.5, 1.0, 0.5, n=40, seed=1)
-
-    def load(task, seed):
-        """Every other question lists "yes" first; of "free", each has answers of its own."""
-        uids = results[0 if task == "t" else 3].scores[f"{task}/test"]
-        pairs = [("yes", "no") if i % 2 else ("no", "yes") for i in range(40)]
-        texts = pairs if task == "t" else [(f"a{i}", f"b{i}") for i in range(40)]
-        rows = zip(uids.uids, texts, uids.labels, strict=True)
-        test = (Example(uid, ("q", "q"), text, int(label)) for uid, text, label in rows)
-        return Split((), tuple(test), 0, True)
-
-    (row,) = fig2.answers_table(results, load).to_dict("records")
-    assert (row["eval_task"], row["n"]) == ("t", 40)
-    examples = {e.uid: e for e in load("t", 0).test}
-    for result, phase in zip(results[:3], ("base", "tuned", "forgotten"), strict=True):
-        scores = result.scores["t/test"]
-        given = [
-            examples[u].choices[ll.argmax()] for u, ll in zip(*uids_and_values(scores), strict=True)
-        ]
-        counts = {a: given.count(a) for a in ("yes", "no")}
-        assert counts[row[f"{phase}_answer"]] == max(counts.values())
-        assert row[f"{phase}_share"] == max(counts.values()) / 40
-    assert fig2.answers_table([], load).empty
-
-
-def uids_and_values(scores):
-    return scores.uids, scores.log_likelihoods
 
 
 def test_figure_2_refuses_several_sizes_of_a_task():

@@ -22,7 +22,7 @@ COMMITTED = Path(forgetlib.__file__).parent.parent / "figures"
 def stored(project, monkeypatch):
     """A study that is computed and packed, as if its task were of the embedded data."""
     chosen = in_place_of_tiny()
-    monkeypatch.setattr(questions, "_is_embedded", lambda task: True)
+    monkeypatch.setattr(questions, "is_embedded", lambda task: True)
     monkeypatch.setitem(studies.STUDIES, "tiny", chosen)
     studies.run(chosen, progress=False)
     return chosen
@@ -59,7 +59,7 @@ def test_a_variation_that_asks_more_than_its_study_reads_the_data(stored, monkey
 
 def test_a_study_that_is_under_way_adds_what_it_asks(project, monkeypatch):
     chosen = in_place_of_tiny()
-    monkeypatch.setattr(questions, "_is_embedded", lambda task: True)
+    monkeypatch.setattr(questions, "is_embedded", lambda task: True)
     assert keep_questions(chosen, open_store(chosen)) == []  # nothing of it is there
     studies.run(chosen, progress=False)
     (path,) = (figures_dir(chosen) / "questions").iterdir()
@@ -75,9 +75,9 @@ def test_questions_of_other_sources_are_read_where_they_are(project):
     assert not (figures_dir(chosen) / "questions").exists()
     assert load_questions(chosen, "tiny_city", 0) == before
     assert len(before.train) == chosen.n_train and len(before.test) == chosen.n_eval
-    of = {t for t in tasks.suite("embedded") if questions._is_embedded(t)}
+    of = {t for t in tasks.suite("embedded") if questions.is_embedded(t)}
     assert of == set(tasks.suite("embedded"))
-    assert not any(map(questions._is_embedded, (*tasks.suite("tiny"), *tasks.suite("paper"))))
+    assert not any(map(questions.is_embedded, (*tasks.suite("tiny"), *tasks.suite("paper"))))
 
 
 @pytest.mark.parametrize("damage", ["cut", "another format", "no question"])
@@ -99,7 +99,7 @@ def test_a_damaged_file_is_named(stored, damage):
 def test_committed_questions_are_those_of_the_committed_results(name):
     study = studies.study(name)
     store = open_store(study)
-    asked = questions._asked(study, store, study.tasks)
+    asked = questions.asked_of(study, store, study.tasks)
     assert set(asked) == {(task, seed) for task in study.tasks for seed in study.seeds}
     for (task, seed), of_parts in asked.items():
         found = load_questions(study, task, seed)

@@ -1,0 +1,99 @@
+"""What tasks with fixed answers are answered by: which text is true of each question, which false.
+
+Scores hold log-likelihoods and no texts. Whether a model merely says "yes" to everything can be
+told only by someone who knows which response of each question is "yes".
+
+    figures/<study>/answers/<task>-<seed>.parquet   a row a question
+
+is stored where the questions themselves are not ours to hand on (`questions`): an answer that many
+questions have in common gives none of them away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forgetlib.data import splits, tasks
+from forgetlib.data.base import Example
+from forgetlib.files import StoreError, replacing, root
+from forgetlib.runs import questions
+from forgetlib.runs.grid import Study
+from forgetlib.runs.store import Store
+
+Answers = Mapping[str, tuple[str, str]]  # by uid: the true response and the distractor
+Load = Callable[[str, int], Answers]  # (task, seed) -> the answers of its questions
+FORMAT = "1"  # raise when a column changes its meaning
+_SCHEMA = pa.schema([("uid", pa.string()), ("true", pa.string()), ("distractor", pa.string())])
+
+
+def load_answers(study: Study, task: str, seed: int) -> Answers:
+    """Return the answers to a study's questions of one task, for one of its seeds, by uid.
+
+    Where they or the questions are stored, no data are needed; else the task's data are read.
+    """
+    path = _path(study, task, seed)
+    if path.exists():
+        return _read(path)
+    found = questions.load_questions(study, task, seed)
+    return of(found.train + found.test)
+
+
+def of(examples: Iterable[Example]) -> Answers:
+    """Return the answers of questions, by uid."""
+    return {e.uid: (e.choices[e.label], e.choices[1 - e.label]) for e in examples}
+
+
+def keep_answers(study: Study, store: Store) -> list[Path]:
+    """Store the fixed answers of a study's results that are not stored; return the new files."""
+    new = []
+    fixed = [
+        task
+        for task in study.tasks
+        if tasks.get(task).answer_format == "verbaliser" and not questions.is_embedded(task)
+    ]
+    for (task, seed), asked in sorted(questions.asked_of(study, store, fixed).items()):
+        path, wanted = _path(study, task, seed), set().union(*asked.values())
+        known = dict(_read(path)) if path.exists() else {}
+        if wanted - known.keys():
+            whole = splits.split(task, seed)
+            there = of(whole.train + whole.test)
+            known |= {uid: there[uid] for uid in sorted(wanted) if uid in there}
+            _write(path, known)
+            new.append(path)
+    return new
+
+
+def _path(study: Study, task: str, seed: int) -> Path:
+    """Name the file of a task's answers: a variation has those of the study that it varies."""
+    folder = root() / "figures" / (study.named or study.name) / "answers"
+    return folder / f"{task.replace(':', '-')}-{seed}.parquet"
+
+
+def _write(path: Path, answers: Answers) -> None:
+    rows = [{"uid": u, "true": t, "distractor": d} for u, (t, d) in sorted(answers.items())]
+    schema = _SCHEMA.with_metadata({"forgetlib_answers": FORMAT})
+    with replacing(path) as partial:
+        table = pa.Table.from_pylist(rows, schema=schema)
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+
+
+def _read(path: Path) -> Answers:
+    """Read what `_write` wrote; StoreError where it is damaged."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if (found := metadata.get(b"forgetlib_answers", b"none").decode()) != FORMAT:
+                raise ValueError(f"format {found}")
+            rows = file.read(_SCHEMA.names).to_pylist()
+        return {str(r["uid"]): (str(r["true"]), str(r["distractor"])) for r in rows}
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise StoreError(
+            f"answers {path}",
+            expected=f"a whole file of format {FORMAT}",
+            found=" ".join(str(error).split())[:300],
+            do="Restore it from git, or delete it: then the task's data are read.",
+        ) from error

@@ -1,0 +1,81 @@
+"""Each verdict on a study that is made so, and thresholds against made-up intervals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forgetlib.figures import verdicts
+from forgetlib.figures.intervals import UNDEFINED, Interval
+from forgetlib.figures.verdicts import Evidence, verdict
+
+
+def around(value, half=0.05):
+    return Interval(value, value - half, value + half)
+
+
+KEPT = Evidence(
+    auroc=around(0.85),
+    auroc_left=around(0.2),
+    accuracy_left=around(0.2),
+    damage=around(0.2),
+    known=True,
+)
+GONE = replace(KEPT, auroc=around(0.5), auroc_left=around(-0.2), accuracy_left=around(-0.2))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (KEPT, verdicts.KEPT),
+        (replace(KEPT, accuracy_left=around(-0.2)), verdicts.SHIFTED),
+        (GONE, verdicts.FORGOTTEN),
+        (replace(GONE, auroc=around(0.3)), verdicts.INVERTED),
+        (replace(GONE, damage=around(2.0)), verdicts.DAMAGED),
+        (replace(GONE, auroc=around(0.3), damage=around(2.0)), verdicts.DAMAGED),
+        (replace(KEPT, known=False), verdicts.NOTHING),
+        # What cannot be told apart:
+        (replace(KEPT, auroc_left=around(0.0)), verdicts.NOT_DECIDED),
+        (replace(KEPT, accuracy_left=around(0.0)), verdicts.NOT_DECIDED),
+        (replace(GONE, damage=around(1.0)), verdicts.NOT_DECIDED),
+        (replace(GONE, damage=UNDEFINED), verdicts.NOT_DECIDED),
+        (replace(KEPT, auroc_left=UNDEFINED), verdicts.NOT_DECIDED),
+        # What is not measured does not count, and what is kept is kept though others suffer.
+        (replace(GONE, damage=None), verdicts.FORGOTTEN),
+        (replace(KEPT, damage=around(2.0)), verdicts.KEPT),
+        # At 0.5 by its interval it is forgotten, and not shown to be inverted.
+        (replace(GONE, auroc=Interval(0.46, 0.42, 0.5)), verdicts.FORGOTTEN),
+    ],
+)
+def test_every_word_has_its_evidence(evidence, expected):
+    assert verdict(evidence) == expected
+
+
+intervals = st.tuples(st.floats(-1, 1), st.floats(0, 0.5)).map(lambda x: around(*x))
+evidence = st.builds(
+    Evidence, intervals, intervals, intervals, st.none() | intervals, st.booleans()
+)
+
+
+@given(evidence)
+def test_every_verdict_is_a_word_of_the_vocabulary(found):
+    assert verdict(found) in verdicts.VERDICTS
+
+
+@given(evidence)
+def test_a_wider_interval_never_decides_what_was_not_decided(found):
+    if verdict(found) == verdicts.NOT_DECIDED:
+        wider = {
+            name: Interval(i.value, i.low - 0.1, i.high + 0.1)
+            for name in ("auroc", "auroc_left", "accuracy_left", "damage")
+            if (i := getattr(found, name)) is not None
+        }
+        # Inverted is a further word for what is forgotten: without it, that remains.
+        assert verdict(replace(found, **wider)) == verdicts.NOT_DECIDED
+
+
+def test_thresholds_are_those_that_were_fixed_before_computing():
+    assert (verdicts.SHARE, verdicts.DAMAGE) == (0.5, 1.0)
+    assert not np.isnan(verdicts.DAMAGE)

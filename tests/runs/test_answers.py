@@ -1,0 +1,70 @@
+"""Answers that are stored where questions are not: enough to see what a model merely repeats."""
+
+import pytest
+
+from forgetlib import studies
+from forgetlib.data import splits, tasks
+from forgetlib.files import StoreError
+from forgetlib.runs import answers
+from forgetlib.runs.answers import keep_answers, load_answers
+from forgetlib.runs.grid import figures_dir, open_store
+
+pytestmark = pytest.mark.usefixtures("brief_probes")
+
+
+@pytest.fixture
+def stored(project, monkeypatch):
+    """A small study of a task with free and one with fixed answers, computed and packed."""
+    chosen = studies.study("tiny", tasks=["tiny_city", "tiny_review"], n_train=8, n_eval=8)
+    object.__setattr__(chosen, "named", "")  # packs of its own
+    object.__setattr__(chosen, "models", ("tiny",))
+    studies.run(chosen, "own", progress=False)
+    return chosen
+
+
+def refuse_data(monkeypatch):
+    def refused(*given):
+        raise AssertionError("a task's data are read")
+
+    monkeypatch.setattr(splits, "split", refused)
+
+
+def test_fixed_answers_are_stored_and_read_without_the_data(stored, monkeypatch):
+    whole = splits.split("tiny_review", 0)
+    expected = answers.of(whole.train[:8] + whole.test[:8])
+    (path,) = (figures_dir(stored) / "answers").iterdir()
+    assert path.name == "tiny_review-0.parquet"
+    refuse_data(monkeypatch)
+    assert load_answers(stored, "tiny_review", 0) == expected
+    assert keep_answers(stored, open_store(stored)) == []  # nothing is asked beyond them
+    assert len({true for true, _ in expected.values()}) == 2  # of so many questions
+
+
+def test_other_tasks_answers_are_those_of_their_questions(stored):
+    whole = splits.split("tiny_city", 0)
+    found = load_answers(stored, "tiny_city", 0)
+    example = whole.test[0]
+    expected = example.choices[example.label], example.choices[1 - example.label]
+    assert found[example.uid] == expected
+
+
+def test_a_damaged_file_is_named(stored):
+    (path,) = (figures_dir(stored) / "answers").iterdir()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreError, match=rf"answers .*{path.name}: expected a whole file"):
+        load_answers(stored, "tiny_review", 0)
+
+
+def test_the_papers_suite_has_the_answers_of_every_task_with_fixed_ones(monkeypatch):
+    """Its data are not in the repository, and drawing needs none."""
+    refuse_data(monkeypatch)
+    study = studies.study("paper-suite-270m")
+    store = open_store(study, any_content=True)
+    asked = {
+        (m.task, m.seed, store.read(c, m).value.uids)
+        for c, m, _ in store.origins()
+        if m.readout == "scores" and tasks.get(m.task).answer_format == "verbaliser"
+    }
+    assert len({task for task, *_ in asked}) == 10
+    for task, seed, uids in asked:
+        assert set(uids) <= load_answers(study, task, seed).keys()
