@@ -22,7 +22,7 @@ export STUDY
 SHELL := bash
 AGAIN := $(MAKE) --no-print-directory --silent --file $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
-.PHONY: help named figures results $(FIGURE_NAMES) lab check-figures test test-full architectures coverage mutation bench agreement settings lint notebooks lock audit clean
+.PHONY: help named figures results $(FIGURE_NAMES) lab check-figures test test-full architectures coverage mutation bench agreement intervals settings lint notebooks lock audit clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
@@ -138,7 +138,10 @@ bench: $(READY) ## measure scoring and fine-tuning on this machine
 agreement: $(READY) ## compare log-likelihoods with lm-eval's, every task of both suites (10 minutes)
 	@$(BIN)/python tests/agreement.py
 
-settings: $(READY) ## compare training settings on a seed that no study reports (an hour)
+intervals: $(READY) ## measure by simulation how often intervals cover the truth (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/intervals.py
+
+settings: $(READY) ## choose training settings on a seed that no study reports (three hours)
 	@$(BIN)/python tests/search.py
 
 lint: $(READY) ## check style (ruff) and types (mypy)

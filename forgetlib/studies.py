@@ -113,6 +113,56 @@ STUDIES = {
                 "sciriff_yesno",
             ),
         ),
+        # Settings: figures/settings. Random labels are forgotten by low-rank updates as well, and
+        # other tasks suffer a tenth as much as from the whole body at the paper's rate.
+        Study(
+            "gentle",
+            "Gemma-3-270M, 21 real tasks, random labels that spare the rest of the model",
+            tasks.suite("embedded"),
+            seeds=(0, 1, 2),
+            n_train=128,
+            n_eval=300,
+            tuned=Training(2e-4),
+            forgetting=Training(1e-3),
+            records=8,  # every 4 of 32 steps
+            n_recorded=32,
+            control_seeds=(0, 1, 2),
+            more_seeds=(3, 4),
+            more_seeds_tasks=(
+                "sst2",
+                "arc_easy",
+                "commonsense_qa",
+                "logical_reasoning",
+                "piqa",
+                "sciq",
+                "common_knowledge",
+                "basic_arithmetic",
+                "pattern",
+                "string_operations",
+                "coding",
+                "sciriff_yesno",
+                "social_iqa",
+                "hellaswag",
+            ),
+            elsewhere=("arc_easy", "hellaswag", "sst2"),
+            cross_seeds=(0,),
+            cross_tasks=(
+                "sst2",
+                "arc_easy",
+                "commonsense_qa",
+                "logical_reasoning",
+                "piqa",
+                "sciq",
+                "common_knowledge",
+                "basic_arithmetic",
+                "pattern",
+                "string_operations",
+                "coding",
+                "sciriff_yesno",
+            ),
+            cross_control=True,
+            tuning="lora",
+        ),
         Study(
             "paper-suite-270m",
             "Gemma-3-270M, the paper's tasks",
@@ -167,6 +217,9 @@ LISTS: tuple[str, ...] = (
     "models",
     "cross_seeds",
     "cross_tasks",
+    "more_seeds",
+    "more_seeds_tasks",
+    "elsewhere",
 )
 LISTS += ("methods", "views", "readouts")
 
@@ -201,8 +254,11 @@ def study(name: str | Study, **changes: Any) -> Study:
         given.setdefault(
             "control_seeds", tuple(s for s in chosen.control_seeds if s in given["seeds"])
         )
+        given.setdefault("more_seeds", ())
     if "tasks" in given:  # all pairs of these, not those that the study has pairs of
         given.setdefault("cross_tasks", None)
+        kept = tuple(t for t in chosen.more_seeds_tasks if t in given["tasks"])
+        given.setdefault("more_seeds_tasks", kept)
     given["models"] = _models(chosen, given.get("models", chosen.models))
     changed = replace(chosen, **given)
     if changed == chosen:

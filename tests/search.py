@@ -1,19 +1,30 @@
-"""Compare training settings for random labels, on a seed that no study reports.
+"""Choose how random labels are trained, on a seed that no study reports.
 
     python tests/search.py
 
 Which setting forgets the forgetting set, and does the least harm to other tasks? Tasks of both
 answer formats; the whole body and low-rank updates; learning rate and epochs of the second phase.
-`forgetlib.figures.settings` makes the table. Goes on where it was interrupted; two processes may
-share the work.
+The rule, fixed beforehand: of the settings that reach the dose in every task, the one after which
+nats a token of other tasks' true responses have risen least. The dose is reached where, on the
+forgetting set, max(AUROC, 1 - AUROC) is at most 0.60 in the last two checks, or the labels trained
+on are fitted to 0.9.
+
+Writes figures/settings/: results, and settings.csv. Goes on where it was interrupted; two processes
+may share the work.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from forgetlib import files, studies
+import numpy as np
+import pandas as pd
+
+from forgetlib import files, metrics, studies
+from forgetlib.data import splits, tasks
+from forgetlib.figures import measures
 from forgetlib.forgetting.base import Training
-from forgetlib.runs import local
-from forgetlib.runs.records import Job
+from forgetlib.runs import answers, local
+from forgetlib.runs.records import Job, Result
 from forgetlib.runs.specs import Measurement
 from forgetlib.runs.store import Store
 
@@ -65,10 +76,79 @@ def jobs_of(task: str, tuning: str) -> list[Job]:
     return found
 
 
+MOST_AUROC, LEAST_FIT = 0.6, 0.9  # of the dose
+
+
+def answers_of(task: str, seed: int) -> answers.Answers:
+    whole = splits.split(task, seed)
+    return answers.of(whole.train + whole.test)
+
+
+def reached(result: Result, fit: float) -> bool:
+    """Tell whether the set was forgotten in the last two checks, or its labels learned."""
+    task, found = result.checkpoint.task, result.dynamics
+    fixed = tasks.get(task).answer_format == "verbaliser"
+    known = np.array([answers_of(task, SEED)[uid] for uid in found.uids]) if fixed else None
+    sure = np.clip(found.confidence.astype(float), 1e-9, 1 - 1e-9)
+    margins = np.log(sure) - np.log1p(-sure)
+    areas = np.array([metrics.auroc(margin, known) for margin in margins[-2:]])
+    return bool((np.maximum(areas, 1 - areas) <= MOST_AUROC).all() or fit >= LEAST_FIT)
+
+
+def rows(store: Store) -> Iterator[dict[str, object]]:
+    """Measure every setting of which all is stored."""
+    for task in TASKS:
+        for tuning in TUNED:
+            base, tuned, *jobs = jobs_of(task, tuning)
+            for job in jobs:
+                if not all(map(store.has, (base, tuned, job))):
+                    continue
+                results = [store.result(j) for j in (base, tuned, job)]
+                table = measures.table(results, answers_of).set_index("phase")
+                before, after = table.loc["tuned"], table.loc["random"]
+                training = job.checkpoint.method.settings()
+                yield {
+                    "task": task,
+                    "answer_format": after["answer_format"],
+                    "tuning": tuning,
+                    "learning_rate": training.learning_rate,
+                    "epochs": training.epochs,
+                    "n_train": N_TRAIN,
+                    "n_test": after["n"],
+                    "set_auroc": after["set_auroc"],
+                    "fit": after["fit"],
+                    "dose_reached": reached(results[2], after["fit"]),
+                    "auroc_tuned": before["auroc"],
+                    "auroc": after["auroc"],
+                    "accuracy_tuned": before["accuracy"],
+                    "accuracy": after["accuracy"],
+                    "nll_elsewhere_tuned": before["nll_elsewhere"],
+                    "damage": after["damage"],
+                    "verdict": after["verdict"],
+                    "device": results[2].provenances[0]["device"],
+                    "commit": results[2].provenances[0]["commit"],
+                }
+
+
 def main() -> None:
-    store = Store(files.root() / ".work/search/packed", files.root() / ".work/search")
-    jobs = [job for task in TASKS for tuning in TUNED for job in jobs_of(task, tuning)]
-    local.compute(jobs, store)
+    folder = files.root() / "figures/settings"
+    store = Store(folder / "results", files.root() / ".work/search")
+    jobs = [job for tuning in TUNED for task in TASKS for job in jobs_of(task, tuning)]
+    try:
+        local.compute(jobs, store)
+    finally:
+        keys = {task: [] for task in TASKS}
+        for job in jobs:
+            task = next(m.task for m in job.measurements if m.task)
+            keys[task] += [key for key in job.keys if key in store]
+        store.pack({task: list(dict.fromkeys(found)) for task, found in keys.items()})
+    table = pd.DataFrame(rows(store))
+    table.to_csv(folder / "settings.csv", index=False, float_format="%.4g")
+    by = ["tuning", "learning_rate", "epochs"]
+    summary = table.groupby(by).agg(
+        tasks=("task", "size"), dose_reached=("dose_reached", "sum"), damage=("damage", "mean")
+    )
+    print(summary.round(2).to_string())
 
 
 if __name__ == "__main__":

@@ -165,6 +165,8 @@ REFUSED = [
     (["draw", "big"], "study: expected one of"),
     (["draw", "tiny", "fig99"], "figure: expected one of fig1"),
     (["draw", "tiny", "fig2"], "results of study 'tiny': expected all 12 jobs of own to be stored"),
+    (["page", "big"], "study: expected one of"),
+    (["page", "tiny"], "page of study 'tiny': expected the table of figure fig2b_skill"),
     (["cost", "big"], "study: expected one of"),
     (["cost", "tiny", "owm"], "section of a study: expected one of own"),
     (["cost", "tiny", "--tflops", "-1"], "--tflops: expected a number above 0"),

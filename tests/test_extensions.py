@@ -16,6 +16,7 @@ import torch
 from conftest import TEST_FOLDERS
 from helpers import same_results, small
 
+from forgetlib import metrics
 from forgetlib.data import views
 from forgetlib.figures import fig2, style
 from forgetlib.figures.join import families
@@ -101,7 +102,7 @@ def test_a_method_is_computed_stored_scored_and_drawn_by_its_name(method, tmp_pa
             assert 2 <= len(losses.loss) < 4 * 3
         before = families(found, "random")["tiny", result.checkpoint.task, 24][0]["tuned"]
         where = f"{result.checkpoint.task}/train"
-        then, now = (fig2.confidence(r.scores[where]).mean() for r in (before, result))
+        then, now = (metrics.confidence(r.scores[where]).mean() for r in (before, result))
         assert now < then
     table = fig2.table(found, method.describe())
     assert table["eval_task"].tolist() == sorted(chosen.tasks)

@@ -14,8 +14,8 @@ the figures show too), a jackknife for what is none of these. Tasks that are all
 interval: they do not show how much tasks differ. One statistic alone has the figure's interval over
 the examples of these tasks: section 5's pooled effect on single examples.
 
-A rank correlation over the paper's own 21 tasks has an interval of about plus or minus 0.4: a
-claim that there is none can be refuted with so few, but hardly be shown.
+Over the paper's own 21 tasks a rank correlation is known to plus or minus 0.4, too little to show
+that there is none.
 """
 
 from __future__ import annotations
@@ -266,35 +266,36 @@ def confidence_and_variance(predictors: Table = None) -> pd.DataFrame:
 def no_example_level_prediction(examples: Table = None) -> pd.DataFrame:
     """Compare the confidence, and distance, of lost examples with the others': no difference.
 
-    examples: from `fig4.examples_table`. Two rows a predictor, of `mixedmodel.example_level`:
-    the effect (rank-biserial) within tasks, pooled, with its interval over these tasks' examples;
-    and, as opposite effects would cancel there, the mean over tasks of the squared effect. Of that,
-    the square of its standard error (a quarter of the interval's width, about) is subtracted, which
-    sampling error adds.
+    examples: from `fig4.examples_table`. Any training moves questions near the decision boundary
+    across it. Where there is a control by true labels, the effect is therefore that of random
+    labels less that of true ones (`mixedmodel.example_level`); else it is random labels' own. Two
+    rows a predictor: the effect (rank-biserial) within tasks, pooled, with its interval over these
+    tasks' examples; and, as opposite effects would cancel there, the mean over tasks of the squared
+    effect. Of that, the square of its standard error (a quarter of the interval's width, about) is
+    subtracted, which sampling error adds.
     """
     table = given(examples, ["seed", "uid"])
     found = None if table is None else mixedmodel.example_level(table).set_index("eval_task")
+    controlled = found is not None and found["beyond_true_labels"].notna().any()
+    measure = "beyond_true_labels" if controlled else "rank_biserial"
+    less = ", random minus true labels" if controlled else ""
     rows = []
-    for predictor, words in (
-        ("confidence", "confidence"),
-        ("log_deviation", "distance from the mean hidden state"),
-    ):
-        pooled, n = UNDEFINED, 0
-        of_tasks = None
+    named = (("confidence",) * 2, ("log_deviation", "distance from the mean hidden state"))
+    for predictor, words in named:
+        pooled, n, of_tasks = UNDEFINED, 0, None
         if found is not None:
             of = found[found["predictor"] == predictor]
             of_tasks = of.drop(mixedmodel.POOLED)
-            pooled = _interval(of.loc[mixedmodel.POOLED], "rank_biserial")
-            if of_tasks["rank_biserial"].count() < MIN_TASKS:
+            pooled = _interval(of.loc[mixedmodel.POOLED], measure)
+            if of_tasks[measure].count() < MIN_TASKS:
                 pooled = Interval(pooled.value, np.nan, np.nan)
             n = int(of.loc[mixedmodel.POOLED, "n"])
-        effect, low, high = _numbers(of_tasks, *with_intervals(["rank_biserial"]))
+        effect, low, high = _numbers(of_tasks, *with_intervals([measure]))
         errors = (high - low) / (2 * norm.ppf(1 - intervals.TAIL))
         squares = effect**2 - errors**2
-        statistic = f"rank-biserial correlation within tasks of being lost and {words}"
-        limits = (WITHIN, NO_EXAMPLE_EFFECT)
-        rows.append(_row(statistic, *limits, pooled, n, unit="examples"))
-        statistic = f"mean over tasks of its square, without sampling error ({words})"
+        statistic = f"rank-biserial correlation within tasks of being lost and {words}{less}"
+        rows.append(_row(statistic, WITHIN, NO_EXAMPLE_EFFECT, pooled, n, unit="examples"))
+        statistic = f"mean over tasks of its square, without sampling error ({words}{less})"
         square = round(NO_EXAMPLE_EFFECT**2, 4)
         rows.append(_row(statistic, BELOW, square, intervals.mean_interval(squares), len(squares)))
     return pd.concat(rows, ignore_index=True)

@@ -124,7 +124,8 @@ def _fig4(study: Study) -> Drawn:
     figure = fig4.draw_regression(joint.coefficients, alone, left_out, adjusted)
     both = fig4.regression_table(joint.coefficients, alone)
     yield "fig4_regression", figure, both
-    within = mixedmodel.example_level(fig4.examples_table(results))
+    examples = fig4.examples_table([*results, *load_results(study, "control")])
+    within = mixedmodel.example_level(examples)
     yield "fig4_examples", fig4.draw_examples(within), within
 
 
@@ -194,7 +195,7 @@ def _claims(study: Study) -> Drawn:
         cross=_cross(study),
         flipped=_cross(study, "flipped"),
         predictors=fig4.table(own, answers=answers),
-        examples=fig4.examples_table(own),
+        examples=fig4.examples_table([*own, *load_results(study, "control")]),
         order=fig5.table(own),
         probes=fig6.recovery_table(own),
         sizes=fig7.table(load_results(study, "sizes"), answers=answers),

@@ -92,7 +92,7 @@ def draw(table: pd.DataFrame, phase: str = "random") -> Figure:
     """
     columns = ["eval_task", "phase", "answer_format", "verdict", "true_share"]
     require_columns(table, [*columns, *with_intervals(MEASURED)])
-    said = finding(table, phase)
+    said = readable(finding(table, phase))
     shown = readable(table)
     of = shown[shown["phase"] == phase].sort_values("auroc")
     order = [t for f in FORMATS for t in of.loc[of["answer_format"] == f, "eval_task"]]

@@ -26,12 +26,13 @@ from forgetlib.figures.intervals import (
     as_columns,
     with_intervals,
 )
-from forgetlib.figures.join import full_size
+from forgetlib.figures.join import families, full_size
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
     DARK_GREY,
     FAMILY_COLOURS,
+    GREEN,
     GREY,
     SMALL,
     TEXT_WIDTH,
@@ -107,11 +108,19 @@ def examples_table(results: Iterable[Result]) -> pd.DataFrame:
 
     Columns: model, eval_task, seed, uid; of the fine-tuned model confidence, log_deviation (natural
     logarithm of the hidden state's squared distance from the task's mean; NaN without a probe),
-    tuned_correct; and forgotten_correct, forgotten_confidence.
+    tuned_correct; forgotten_correct, forgotten_confidence; and again_correct, whether it is right
+    after a second training on true labels (1 or 0; NaN where the results have none).
     """
     parts = []
+    results = list(results)
+    again = {
+        (model, task, runs["tuned"].seed): correct(runs["forgotten"].scores[f"{task}/test"])
+        for (model, task, _), seeds in families(results, "true").items()
+        for runs in seeds
+    }
     for model, task, seeds in full_size(results):
         for runs in seeds:
+            control = again.get((model, task, runs["tuned"].seed))
             tuned, forgotten = (runs[p].scores[f"{task}/test"] for p in ("tuned", "forgotten"))
             deviation = np.full(len(tuned), np.nan)
             if (found := runs["tuned"].hidden_variance) is not None:
@@ -128,6 +137,7 @@ def examples_table(results: Iterable[Result]) -> pd.DataFrame:
                         "tuned_correct": correct(tuned),
                         "forgotten_correct": correct(forgotten),
                         "forgotten_confidence": confidence(forgotten),
+                        "again_correct": np.nan if control is None else control.astype(float),
                     }
                 )
             )
@@ -332,17 +342,13 @@ def draw_examples(table: pd.DataFrame) -> Figure:
 
     table: from `mixedmodel.example_level`; the row "pooled" is drawn at the bottom
     """
-    require_columns(
-        table, ["eval_task", "predictor", "n", "n_lost", *with_intervals(["rank_biserial"])]
-    )
+    measures = with_intervals(["rank_biserial", "again"])
+    require_columns(table, ["eval_task", "predictor", "n", "n_lost", *measures])
     table = readable(table)
     names = [t for t in sorted(set(table["eval_task"])) if t != "pooled"] + ["pooled"]
     y = pd.Series(np.arange(len(names))[::-1], index=names, dtype=float)
     y["pooled"] -= 0.3
-    labels = {
-        "confidence": "confidence",
-        "log_deviation": "distance from the mean",
-    }
+    labels = {"confidence": "confidence", "log_deviation": "distance from the mean"}
     for predictor in labels:
         do = "Pass mixedmodel.example_level(...), whole."
         require_rows(table[table["predictor"] == predictor], "eval_task", names, do)
@@ -353,10 +359,12 @@ def draw_examples(table: pd.DataFrame) -> Figure:
             panels[0].set_xlim(-1, 1)
         for axes, (predictor, label) in zip(panels, labels.items(), strict=True):
             rows = table[table["predictor"] == predictor].set_index("eval_task").loc[names]
-            for pooled, marker, colour in ((False, "o", BLUE), (True, "D", VERMILION)):
-                some = rows[(rows.index == "pooled") == pooled]
-                at = y[some.index].to_numpy()
-                draw_intervals(axes, some, "rank_biserial", at, label, marker, colour, True)
+            at = y[rows.index].to_numpy()
+            marks = "after random labels", "D", VERMILION, True
+            draw_intervals(axes, rows, "rank_biserial", at, *marks)
+            if rows["again"].notna().any():
+                marks = "after true labels again", "s", GREEN, True
+                draw_intervals(axes, rows, "again", at - 0.25, *marks)
             for name, row in rows[rows["rank_biserial"].isna()].iterrows():
                 axes.text(
                     *(0.02, y[name], why_undefined(row["n"], row["n_lost"])),
@@ -374,6 +382,9 @@ def draw_examples(table: pd.DataFrame) -> Figure:
         )
         panels[0].set_ylim(y["pooled"] - 0.6, len(names) - 0.4)
         panels[0].set_ylabel("task (lost of right)")
+        if table["again"].notna().any():
+            handles = panels[0].get_legend_handles_labels()
+            figure.legend(*handles, loc="outside upper center", ncols=2, frameon=False)
         label = "rank-biserial correlation with being lost, of questions that were right before\n"
         label += "(0: no prediction; 1: the lost ones have the highest values; −1: the lowest)"
         figure.supxlabel(label, fontsize=8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,7 @@ from forgetlib.figures.intervals import (
 
 EXAMPLE_PREDICTORS = ("confidence", "log_deviation")
 POOLED = "pooled"
+AFTER = ("forgotten", "again")  # random labels, and true ones once more: the control
 
 
 def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
@@ -112,10 +114,14 @@ def _rank_biserial(values: np.ndarray, lost: np.ndarray, counts: np.ndarray) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """One task, predictor and seed: rank-biserial, and (R,) bootstrap replicates of it."""
+    """One task, predictor and seed: rank-biserial, and (R,) bootstrap replicates of it.
+
+    after: "forgotten", or "again" for the control by true labels
+    """
 
     eval_task: str
     predictor: str
+    after: str
     n: int
     n_lost: int
     value: float
@@ -127,18 +133,16 @@ def _groups(table: pd.DataFrame, n_resamples: int, rng: np.random.Generator) -> 
         # An example that several seeds test is one example: it is resampled with all its rows.
         example, uids = pd.factorize(rows["uid"])
         counts = resample_counts(rng, len(uids), n_resamples)
-        lost = ~rows["forgotten_correct"].to_numpy(bool)
-        for predictor in EXAMPLE_PREDICTORS:
-            values = rows[predictor].to_numpy(float)
-            for seed in rows["seed"].unique():
-                used = (rows["seed"] == seed).to_numpy() & ~np.isnan(values)
-                if not used.any():
-                    continue
-                x, y = values[used], lost[used]
+        for predictor, after, seed in product(EXAMPLE_PREDICTORS, AFTER, rows["seed"].unique()):
+            values, right = (rows[c].to_numpy(float) for c in (predictor, f"{after}_correct"))
+            used = (rows["seed"] == seed).to_numpy() & ~np.isnan(values + right)
+            if used.any():
+                x, y = values[used], right[used] == 0
                 once = np.ones((1, len(x)))
                 yield _Group(
                     str(task),
                     predictor,
+                    after,
                     n=len(x),
                     n_lost=int(y.sum()),
                     value=float(_rank_biserial(x, y, once)[0]),
@@ -146,27 +150,41 @@ def _groups(table: pd.DataFrame, n_resamples: int, rng: np.random.Generator) -> 
                 )
 
 
-def _average(groups: Sequence[_Group]) -> dict[str, float]:
-    """Average rank-biserial of groups; those that are undefined do not enter.
+def _average(groups: Sequence[_Group]) -> tuple[float, np.ndarray]:
+    """Average rank-biserial of groups, and (R,) replicates; those that are undefined do not enter.
 
     Each is weighted by how exactly it is known: where there is no effect, its variance is
     proportional to n / (n_lost (n - n_lost)).
     """
     used = [g for g in groups if np.isfinite(g.value)]
-    found = UNDEFINED
-    if used:
-        weights = np.array([g.n_lost * (g.n - g.n_lost) / g.n for g in used])
-        replicates = np.stack([g.replicates for g in used], axis=1)  # (R, groups)
-        weighted = np.where(np.isfinite(replicates), weights, 0)
-        total = weighted.sum(1)
-        sums = (np.nan_to_num(replicates) * weighted).sum(1)
-        value = float(np.average([g.value for g in used], weights=weights))
-        found = correlation_percentiles(value, sums / np.where(total > 0, total, np.nan))
+    if not used:
+        return np.nan, np.full(1, np.nan)
+    weights = np.array([g.n_lost * (g.n - g.n_lost) / g.n for g in used])
+    replicates = np.stack([g.replicates for g in used], axis=1)  # (R, groups)
+    weighted = np.where(np.isfinite(replicates), weights, 0)
+    total = weighted.sum(1)
+    sums = (np.nan_to_num(replicates) * weighted).sum(1)
+    value = float(np.average([g.value for g in used], weights=weights))
+    return value, sums / np.where(total > 0, total, np.nan)
+
+
+def _row(groups: Sequence[_Group]) -> dict[str, float]:
+    """Average groups after random labels and after true ones, and take the difference."""
+    by_kind = {after: [g for g in groups if g.after == after] for after in AFTER}
+    forgotten, again = (_average(of) for of in by_kind.values())
+    found = correlation_percentiles(*forgotten)
+    own = by_kind[AFTER[0]]
+    used = [g for g in own if np.isfinite(g.value)] or own
+    beyond = UNDEFINED
+    if np.isfinite([forgotten[0], again[0]]).all():
+        beyond = correlation_percentiles(forgotten[0] - again[0], forgotten[1] - again[1])
     return {
         **as_columns("rank_biserial", found),
         "largest_not_excluded": max(abs(found.low), abs(found.high)),
-        "n": sum(g.n for g in used or groups),
-        "n_lost": sum(g.n_lost for g in used or groups),
+        "n": sum(g.n for g in used),
+        "n_lost": sum(g.n_lost for g in used),
+        **as_columns("again", correlation_percentiles(*again)),
+        **as_columns("beyond_true_labels", beyond),
     }
 
 
@@ -186,13 +204,17 @@ def example_level(
 
     One row a model, predictor and task, then "pooled". Columns: model, eval_task, predictor,
     rank_biserial with its interval, largest_not_excluded (the largest, of either sign, that the
-    interval allows), n and n_lost (examples, all seeds). A seed in which nothing or everything was
-    lost has none and does not enter; a task without any other has its row, with NaN and all of its
-    examples in n and n_lost.
+    interval allows), n and n_lost (examples, all seeds), and with their intervals again (the same
+    after a second training on true labels: what crosses the decision boundary by any training) and
+    beyond_true_labels (rank_biserial less again, from the same resamples). A seed in which nothing
+    or everything was lost has none and does not enter; a task without any other has its row, with
+    NaN and all of its examples in n and n_lost.
     """
-    columns = ("model", "eval_task", "seed", "uid", "tuned_correct", "forgotten_correct")
+    columns = ["model", "eval_task", "seed", "uid", "tuned_correct", "forgotten_correct"]
     do = "Pass fig4.examples_table(...)."
     require_columns("the table of examples", table, (*columns, *EXAMPLE_PREDICTORS), do)
+    if "again_correct" not in table:
+        table = table.assign(again_correct=np.nan)
     rng = np.random.default_rng(seed)
     rows: list[dict[str, object]] = []
     for model, of_model in table.groupby("model", sort=True):
@@ -205,5 +227,5 @@ def example_level(
             }
             for name, those in (*of_task.items(), (POOLED, own)):
                 row = {"model": model, "eval_task": name, "predictor": predictor}
-                rows.append(row | _average(those))
+                rows.append(row | _row(those))
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""Write tasks' and models' names as people write them."""
+"""Write the names of tasks and pictures as people write them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,37 @@ TITLES = {
     "wic": "WiC",
     "winogrande": "WinoGrande",
     "wnli": "WNLI",
+}
+
+
+# What each picture shows, in the order of the gallery.
+PICTURES = {
+    "fig2b_skill": "**Is the skill gone, or were the answers shifted?** Accuracy and AUROC side by "
+    "side, and a verdict a task.",
+    "fig2_forget_gap": "**Figure 2.** Accuracy before, after fine-tuning and after forgetting, and "
+    "the accuracy above chance that is left.",
+    "fig2_control": "Figure 2's control: the same second training on true labels instead of random "
+    "ones.",
+    "fig1_example": "**Figure 1.** A question inside and one outside the forgetting set, for the "
+    "task that loses least and the one that loses most.",
+    "fig3_cross_task": "**Figure 3.** Forget ratio of each task (rows) after each task's random "
+    "labels (columns).",
+    "fig3_summary": "How much of that comes with the evaluated and with the forgotten task, and "
+    "each task's own labels against the best other's.",
+    "fig4_predictors": "**Figure 4.** Forget ratio against confidence and hidden-state variance, a "
+    "point a task.",
+    "fig4_regression": "The regressions, each predictor alone and jointly.",
+    "fig4_examples": "Single examples: does confidence, or the hidden state's distance from the "
+    "mean, tell which are lost?",
+    "fig5_order": "**Figure 5.** Order of learning against order of forgetting.",
+    "fig6_probes": "**Figure 6.** What a linear probe finds, beside the model's own choice.",
+    "fig6_layers": "The same at every layer.",
+    "fig7_sizes": "**Figure 7.** Smaller forgetting sets.",
+    "fig8_flipped": "**Figure 8.** Figure 3 with every label wrong instead of random.",
+    "fig8_comparison": "Random against flipped labels.",
+    "fig9_models": "**Figure 9.** The matrix of every model of the study.",
+    "tasks": "How far rules get that understand nothing, beside the model.",
+    "claims": "Every claim of the paper, its statistic, and where it would hold.",
 }
 
 

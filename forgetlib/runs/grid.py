@@ -1,6 +1,7 @@
 """A study: a named grid of jobs, in sections that the figures ask for one by one.
 
-What a section trains and measures is here; the named studies are in `forgetlib.studies`.
+Long because a study's settings, their checks and its jobs are one class. The named studies are in
+`forgetlib.studies`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ SECTIONS = {  # see Study.jobs; the notebooks that need them
     "own": ("fig1", "fig2", "fig2b", "fig4", "fig5", "fig6", "tasks"),
     "control": ("fig2", "fig2b"),
     "cross": ("fig3", "fig8"),
+    "cross_control": (),
     "flipped": ("fig8",),
     "sizes": ("fig7",),
     "models": ("fig9",),
@@ -48,11 +50,17 @@ class Study:
     sizes: smaller forgetting sets (paper, Fig. 7)
     control_seeds: seeds whose second phase is trained on true labels too, to compare with random
         ones; (): none
+    more_seeds, more_seeds_tasks: further seeds of some tasks, those where there is something to
+        forget, with their controls
+    elsewhere, n_elsewhere: tasks that nothing is trained on, so many of whose test questions are
+        scored after each training: the harm that it does elsewhere
     protocol: what cross-task forgetting starts from (paper, Fig. 3). "pairwise": the model
         fine-tuned on the evaluated task. "shared": one model fine-tuned on all tasks, which costs
         a job a task instead of a job a pair
     cross_seeds: seeds of the cross-task jobs; None: all of the study's
     cross_tasks: tasks of the cross-task jobs, which are as many as their pairs; None: all
+    cross_control: whether each task's true labels are trained on again for each other, to compare
+        with random ones
     models: the first is the study's own; the others appear in Fig. 9
     methods: further methods that make each task forgotten, beside random labels
     views: further views through which the own jobs' test questions are scored
@@ -72,9 +80,14 @@ class Study:
     n_recorded: int | None = None
     sizes: tuple[int, ...] = ()
     control_seeds: tuple[int, ...] = ()
+    more_seeds: tuple[int, ...] = ()
+    more_seeds_tasks: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    n_elsewhere: int = 40
     protocol: str = "pairwise"
     cross_seeds: tuple[int, ...] | None = None
     cross_tasks: tuple[str, ...] | None = None
+    cross_control: bool = False
     models: tuple[str, ...] = ("gemma-3-270m",)
     methods: tuple[Method, ...] = ()
     views: tuple[str, ...] = ()
@@ -92,7 +105,7 @@ class Study:
                 found=repr(self.name),
                 do="Rename it.",
             )
-        for name in ("n_train", "n_eval"):
+        for name in ("n_train", "n_eval", "n_elsewhere"):
             require_whole(f"{name} of {what}", getattr(self, name), 1)
         require_whole(f"records of {what}", self.records)
         if self.n_recorded is not None:
@@ -119,8 +132,18 @@ class Study:
             require_name(f"models of {what}", model)
         for task in self.tasks:
             tasks.get(task)
-        for task in self.cross_tasks or ():
-            require_one_of(f"cross_tasks of {what}", task, self.tasks)
+        for name in ("cross_tasks", "more_seeds_tasks"):
+            for task in getattr(self, name) or ():
+                require_one_of(f"{name} of {what}", task, self.tasks)
+        for task in self.elsewhere:
+            tasks.get(task)
+        if again := set(self.seeds) & set(self.more_seeds):
+            raise InputError(
+                f"more_seeds of {what}",
+                expected="seeds that are not among its seeds",
+                found=sorted(again),
+                do="Leave them out: every task has those.",
+            )
         for method in self.methods:
             require(f"methods of {what}", method, Method, "a Method")
         # As the view itself writes it: said( 2 ) is said(2).
@@ -142,6 +165,7 @@ class Study:
         own: base, fine-tuned and forgotten model of each task (Fig. 1, 2, 4, 5, 6)
         control: own of `control_seeds`, and the second phase on true labels instead
         cross, flipped: each task's labels randomised, each other evaluated (Fig. 3, 8)
+        cross_control: the same with true labels, where `cross_control` is set
         sizes: own, and smaller forgetting sets (Fig. 7)
         models: cross for every model (Fig. 9)
         methods: own, and each task forgotten by each of `methods`
@@ -166,16 +190,23 @@ class Study:
         return self.seeds if self.cross_seeds is None else self.cross_seeds
 
     def _own(self) -> Iterator[Job]:
-        for seed in self.seeds:
-            for task in self.tasks:
-                yield from self.own_jobs(task, seed, self.models[0])
+        for task, seed in self._of_seeds(self.seeds):
+            yield from self.own_jobs(task, seed, self.models[0])
 
     def _control(self) -> Iterator[Job]:
-        for seed in self.control_seeds:
-            for task in self.tasks:
-                yield from self.own_jobs(task, seed, self.models[0])
-                again = Labels("true", self.forgetting)
-                yield self._again(task, seed, self.models[0], again)
+        for task, seed in self._of_seeds(self.control_seeds):
+            base, tuned, forgotten = self.own_jobs(task, seed, self.models[0])
+            yield from (base, tuned, forgotten)
+            again = self._again(task, seed, self.models[0], Labels("true", self.forgetting))
+            # Where harm elsewhere is measured, so is all else: the control is compared in full.
+            yield Job(again.checkpoint, forgotten.measurements) if self.elsewhere else again
+
+    def _of_seeds(self, seeds: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+        """List each task with each of its seeds."""
+        for seed in seeds:
+            yield from ((task, seed) for task in self.tasks)
+        for seed in self.more_seeds if seeds else ():
+            yield from ((task, seed) for task in self.more_seeds_tasks)
 
     def _sizes(self) -> Iterator[Job]:
         yield from self._own()
@@ -196,6 +227,10 @@ class Study:
     def _cross(self) -> Iterator[Job]:
         for seed in self._cross_seeds:
             yield from self.cross_jobs("random", seed, self.models[0])
+
+    def _cross_control(self) -> Iterator[Job]:
+        for seed in self._cross_seeds if self.cross_control else ():
+            yield from self.cross_jobs("true", seed, self.models[0])
 
     def _flipped(self) -> Iterator[Job]:
         for seed in self._cross_seeds:
@@ -236,8 +271,9 @@ class Study:
         # Each once, as a study may ask for what is measured anyway.
         asked = tuple(dict.fromkeys((*self._scored(task, seed), *self._further(task, seed))))
         trained = (Measurement("loss"), *self._recorded(task, seed))
+        further = asked + self._elsewhere(task, seed)
         base = Checkpoint(model, dtype=self.dtype)
-        return Job(base, asked), Job(tuned, trained + asked), Job(forgotten, trained + asked)
+        return Job(base, asked), Job(tuned, trained + further), Job(forgotten, trained + further)
 
     def _scored(self, task: str, seed: int, n: int | None = None) -> tuple[Measurement, ...]:
         """Ask for scores of a task's test set and of its training set."""
@@ -257,6 +293,14 @@ class Study:
         found += [Measurement(name, *about) for name in self.readouts if name not in own]
         return tuple(found)
 
+    def _elsewhere(self, task: str, seed: int) -> tuple[Measurement, ...]:
+        """Ask for scores of what is not trained on."""
+        return tuple(
+            Measurement("scores", other, "test", self.n_elsewhere, seed)
+            for other in self.elsewhere
+            if other != task
+        )
+
     def _recorded(self, task: str, seed: int) -> tuple[Measurement, ...]:
         if not self.records:
             return ()
@@ -272,7 +316,7 @@ class Study:
         return Job(found, loss + self._scored(task, seed, n))
 
     def cross_jobs(self, kind: str, seed: int, model: str) -> Iterator[Job]:
-        """Make each task's labels random or flipped, each task evaluated (paper, Fig. 3 and 8).
+        """Make each task's labels random, flipped or true, each task evaluated (Fig. 3 and 8).
 
         The sets that were trained on are not scored, but where they are the evaluated task's own.
         """

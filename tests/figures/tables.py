@@ -1,5 +1,6 @@
 """Tables and matrices of the kinds that figures are drawn from, and what is read off a drawing."""
 
+import re
 from functools import cache
 from itertools import combinations
 
@@ -13,7 +14,8 @@ from matplotlib.container import ErrorbarContainer
 
 from forgetlib.data import tasks
 from forgetlib.data.base import Example
-from forgetlib.figures import claims, crossanalysis, crosstask, fig6, style
+from forgetlib.figures import claims, crossanalysis, crosstask, fig6, style, verdicts
+from forgetlib.figures.names import TITLES
 from forgetlib.figures.regression import NUMERIC
 
 
@@ -143,10 +145,18 @@ def heat_of(figure):
 
 
 def ticks(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
+    return [by_name(label.get_text()) for label in axis.get_ticklabels()]
 
 
 SUITES = {4: "tiny", 6: "quick", 20: "paper", 21: "embedded"}  # how many of its tasks: the suite
+
+
+def by_name(text):
+    """A drawn text with tasks' names in place of their titles."""
+    for title in sorted(TITLES.values(), key=len, reverse=True):
+        (name,) = (n for n, t in TITLES.items() if t == title)
+        text = re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", name, text)
+    return text
 
 
 def names_of(k):
@@ -207,6 +217,7 @@ def example_level_table(k):
     values = np.random.default_rng(0).normal(0, 0.1, len(table))
     values[1] = np.nan
     with_interval(table, "rank_biserial", values, 0.1)
+    with_interval(table, "again", values + 0.1, 0.1)
     return table
 
 
@@ -239,6 +250,22 @@ def sizes_table(k, sizes=(20, 40, 80, 160)):
     return pd.concat(parts, ignore_index=True)
 
 
+def skills_table(k, kinds=("random", "true")):
+    """Of the tasks' four phases, with every verdict where there are tasks enough."""
+    own = own_table(k)[["model", "eval_task", "answer_format", "n"]]
+    rng = np.random.default_rng(0)
+    parts = []
+    for phase in ("base", "tuned", *kinds):
+        part = own.assign(phase=phase, true_share=np.nan, verdict="")
+        part.loc[part["answer_format"] == "verbaliser", "true_share"] = 0.6
+        if phase in kinds:
+            part["verdict"] = np.resize(verdicts.VERDICTS, k)
+        for measure in ("accuracy", "auroc"):
+            with_interval(part, measure, rng.uniform(0.5, 0.9, k), 0.05)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
 def claims_table(k):
     order, _ = order_tables(k, n_enough=k)
     own = own_table(k).drop(columns=["family", "answer_format"])
@@ -255,7 +282,7 @@ def drawn_texts(figure, monkeypatch):
     def record(self, renderer, *args, **kwargs):
         if self.get_visible() and self.get_text().strip():
             extent = matplotlib.text.Text.get_window_extent(self, renderer)
-            found.append((self.get_text(), extent.extents, self.get_fontsize()))
+            found.append((by_name(self.get_text()), extent.extents, self.get_fontsize()))
         return draw(self, renderer, *args, **kwargs)
 
     with style.style(), monkeypatch.context() as patch:
@@ -282,4 +309,4 @@ def points_of(axes):
 
 
 def labels_of(axes):
-    return [t.get_text() for t in axes.texts]
+    return [by_name(t.get_text()) for t in axes.texts]

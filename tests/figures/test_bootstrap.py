@@ -57,10 +57,10 @@ def test_with_one_seed_it_is_scipys_percentile_bootstrap():
 
 def test_with_several_seeds_that_differ_it_is_students_t_of_their_values():
     rng = np.random.default_rng(4)
-    groups = [(rng.random(2000) < p).astype(float) for p in (0.5, 0.7, 0.75, 0.9)]
-    found = interval(groups, n_resamples=100_000)
+    groups = [(rng.random(150) < p).astype(float) for p in (0.5, 0.7, 0.75, 0.9)]
+    found = interval(groups, n_resamples=20_000)
     theirs = scipy.stats.ttest_1samp([g.mean() for g in groups], 0).confidence_interval(0.95)
-    assert [found.low, found.high] == pytest.approx([theirs.low, theirs.high], abs=0.01)
+    assert [found.low, found.high] == pytest.approx([theirs.low, theirs.high], abs=0.02)
 
 
 def test_seeds_that_happen_to_agree_leave_what_the_questions_leave_open():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 from synthetic import dynamics_of, family, passing
-from tables import labels_of, order_tables, points_of
+from tables import by_name, labels_of, order_tables, points_of
 
 from forgetlib.errors import InputError
 from forgetlib.figures import (
@@ -156,12 +156,12 @@ class TestOrder:
     def test_tasks_with_too_few_examples_are_named_with_their_count(self):
         table, examples = order_tables(6, n_enough=4)
         forest, *panels = fig5.draw(table, examples).axes
-        named = [t.get_text() for t in forest.get_yticklabels()]
+        named = [by_name(t.get_text()) for t in forest.get_yticklabels()]
         assert {f"{t} ({n})" for t, n in zip(table["eval_task"], table["n"], strict=True)} == set(
             named
         )
         assert labels_of(forest) == ["too few examples"] * 2
-        titles = {axes.get_title().split("\n")[0] for axes in panels if axes.get_visible()}
+        titles = {by_name(axes.get_title().split("\n")[0]) for axes in panels if axes.get_visible()}
         assert titles == set(table.loc[table["enough"], "eval_task"])
 
     @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 from synthetic import family
-from tables import points_of, sizes_table
+from tables import by_name, points_of, sizes_table
 
 from forgetlib.figures import fig7, style
 
@@ -13,7 +13,7 @@ class TestSizes:
         panels = [a for a in fig7.draw(table).axes if a.get_visible()]
         assert len(panels) == 6
         for axes in panels:
-            rows = table[table["eval_task"] == axes.get_title().split("\n")[0]]
+            rows = table[table["eval_task"] == by_name(axes.get_title().split("\n")[0])]
             assert points_of(axes) == pytest.approx(rows[["size", "forgotten"]].to_numpy())
             tuned, chance = (line.get_ydata()[0] for line in axes.lines[:2])
             assert (tuned, chance) == (rows["tuned"].iloc[0], 0.5)
@@ -26,7 +26,12 @@ class TestSizes:
             ((x, y),) = points_of(axes)
             left, right = axes.get_xlim()
             assert left < x < right
-            assert y == table.set_index("eval_task")["forgotten"][axes.get_title().split("\n")[0]]
+            assert (
+                y
+                == table.set_index("eval_task")["forgotten"][
+                    by_name(axes.get_title().split("\n")[0])
+                ]
+            )
         assert "only" not in fig7.draw(sizes_table(4)).get_supxlabel()
 
     def test_panels_that_are_not_used_vanish_and_leave_tick_labels_above_them(self):

@@ -234,6 +234,25 @@ def test_a_real_effect_on_examples_is_found_and_a_difference_between_tasks_is_no
     assert abs(row.loc[("confidence", "pooled"), "rank_biserial"]) < 0.15
 
 
+def test_what_true_labels_do_as_well_is_no_prediction_of_forgetting():
+    """The same questions are lost by both trainings; then other ones by the control."""
+    table = examples_of(effect=1.0)
+    same = table.assign(again_correct=table["forgotten_correct"].astype(float))
+    found = mixedmodel.example_level(same).set_index(["predictor", "eval_task"])
+    row = found.loc[("confidence", "pooled")]
+    assert row["again"] == row["rank_biserial"] < -0.2 and row["beyond_true_labels"] == 0
+    others = table.groupby(["eval_task", "seed"])["forgotten_correct"].sample(
+        frac=1, random_state=0
+    )
+    apart = table.assign(again_correct=others.to_numpy(float))
+    row = mixedmodel.example_level(apart).set_index(["predictor", "eval_task"])
+    row = row.loc[("confidence", "pooled")]
+    assert row["beyond_true_labels"] == pytest.approx(row["rank_biserial"] - row["again"])
+    assert row["beyond_true_labels_high"] < -0.2 < row["again_low"]
+    alone = mixedmodel.example_level(table)
+    assert alone["again"].isna().all() and alone["beyond_true_labels"].isna().all()
+
+
 @pytest.mark.parametrize("share_lost", [0.05, 0.5])
 def test_perfect_prediction_is_1_and_none_is_0_however_few_are_lost(share_lost):
     table = examples_of(1, 1, 2000, share_lost=share_lost).assign(tuned_correct=True)

@@ -35,6 +35,7 @@ from tables import (
     questions,
     regression_tables,
     sizes_table,
+    skills_table,
     summary,
     with_interval,
 )
@@ -49,6 +50,7 @@ from forgetlib.figures import (
     crosstask,
     fig1,
     fig2,
+    fig2b,
     fig3,
     fig4,
     fig5,
@@ -101,6 +103,8 @@ OF_TASKS = {
     "sizes, one": lambda k: fig7.draw(sizes_table(k, (128,))),
     "control": lambda k: fig2.draw_control(control_table(k)),
     "claims": lambda k: claims_figure.draw(claims_table(k)),
+    "skills": lambda k: fig2b.draw(skills_table(k)),
+    "skills, no control": lambda k: fig2b.draw(skills_table(k, ("random",))),
 }
 
 
@@ -163,6 +167,7 @@ USUAL = {
     "fig1.draw": lambda: (confidences(), questions(long=False)),
     "fig4.draw_examples": lambda: (example_level_table(K),),
     "fig2.draw": lambda: (forget_gap_table(),),
+    "fig2b.draw": lambda: (skills_table(K),),
     "fig9.draw": lambda: models(K, 2),
     "fig5.draw": lambda: order_tables(K, K - 1),
     "fig4.draw": lambda: (own_table(K), correlations_table(K)),

@@ -244,6 +244,55 @@ def test_every_job_is_packed_in_one_block_with_what_it_is_compared_with(name):
         assert len({j.checkpoint.model for j in jobs}) == 1
 
 
+def test_some_tasks_have_further_seeds_with_their_controls():
+    chosen = small(control_seeds=[0], more_seeds=[1], more_seeds_tasks=["tiny_review"])
+    for section, kinds in (("own", 3), ("control", 4)):
+        jobs = chosen.jobs(section)
+        seeds = [(j.seed, j.measurements[-1].task) for j in jobs]
+        assert seeds.count((0, "tiny_city")) == kinds == seeds.count((0, "tiny_review"))
+        assert seeds.count((1, "tiny_review")) == kinds and (1, "tiny_city") not in seeds
+    assert {j.seed for j in study(chosen, seeds=[1]).jobs("own")} == {1}  # its own seeds alone
+    assert study(chosen, tasks=["tiny_city"]).more_seeds_tasks == ()
+    with pytest.raises(InputError, match=r"more_seeds of .* not among its seeds, found \[0\]"):
+        replace(chosen, more_seeds=(0,))
+    with pytest.raises(InputError, match=r"more_seeds_tasks of .* found 'tiny_praise'"):
+        replace(chosen, more_seeds_tasks=("tiny_praise",))
+
+
+def test_harm_elsewhere_is_asked_of_trained_models_with_the_control_in_full():
+    chosen = small(control_seeds=[0], elsewhere=["tiny_colour", "tiny_city"], n_elsewhere=9)
+    jobs = {(j.checkpoint.kind, *j.checkpoint.tasks): j for j in chosen.jobs("control")}
+    base, tuned, random = chosen.own_jobs("tiny_city", 0, "tiny")
+    expected = [Measurement("scores", "tiny_colour", "test", 9, 0)]
+    for job in (tuned, random):
+        assert [m for m in job.measurements if m.task == "tiny_colour"] == expected
+        assert chosen.block(job) == "tiny_city-0"
+    assert not [m for m in base.measurements if m.task == "tiny_colour"]
+    again = [j for j in jobs.values() if len(j.checkpoint.lineage) == 2]
+    assert len({j.measurements for j in again if j.checkpoint.task == "tiny_city"}) == 1
+    with pytest.raises(InputError, match="task: expected one of"):
+        replace(chosen, elsewhere=("tiny_cty",))
+
+
+@pytest.mark.parametrize("protocol", ["pairwise", "shared"])
+def test_pairs_have_a_control_by_true_labels(protocol):
+    assert not small(protocol=protocol).jobs("cross_control")
+    chosen = small(protocol=protocol, cross_control=True)
+    kinds = {
+        section: {
+            (j.checkpoint.start.task, j.checkpoint.task, j.checkpoint.kind)
+            for j in chosen.jobs(section)
+            if j.checkpoint.start
+        }
+        for section in ("cross", "cross_control")
+    }
+    random, true = ({(a, b) for a, b, _ in kinds[s]} for s in ("cross", "cross_control"))
+    assert random <= true
+    assert ("tiny_city" if protocol == "pairwise" else "tiny_city+tiny_review") in {
+        a for a, _, kind in kinds["cross_control"] if kind == "true"
+    }
+
+
 def test_a_block_s_name_is_a_file_s():
     """Also that of a model in a folder or on the hub, and of a task of the harness's."""
     chosen = replace(small(), models=("/a folder/of mine", "owner/model", "tiny"))

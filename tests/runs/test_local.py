@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 from helpers import same_records, same_results, small
 
+from forgetlib import metrics
 from forgetlib.data import splits
 from forgetlib.figures import fig2
 from forgetlib.figures.join import families
@@ -207,7 +208,7 @@ def test_a_checkpoint_that_starts_at_a_forgotten_one_is_computed_stored_read_and
     table = fig2.table(found, "random > true").set_index("eval_task")
     for i, task in enumerate(chosen.tasks):
         right = [r.scores[f"{task}/test"] for r in (found[4 * i + 1], found[4 * i + 3])]
-        accuracies = [float(fig2.correct(s).mean()) for s in right]
+        accuracies = [float(metrics.correct(s).mean()) for s in right]
         assert table.loc[task, ["tuned", "forgotten"]].tolist() == pytest.approx(accuracies)
     # The two steps before are still found by their own names.
     assert set(families(found, "random")) == set(of_kind)
@@ -259,8 +260,8 @@ def test_a_hook_is_active_while_its_checkpoint_is_measured_and_at_no_other_time(
     # Trained alike: the losses are, which no hook sees.
     assert (found[2].loss.loss == found[4].loss.loss).all()
     confidence = found[4].dynamics.confidence
-    assert confidence[0] == pytest.approx(fig2.confidence(scaled), abs=1e-6)
-    assert confidence[-1] == pytest.approx(fig2.confidence(then), abs=1e-6)
+    assert confidence[0] == pytest.approx(metrics.confidence(scaled), abs=1e-6)
+    assert confidence[-1] == pytest.approx(metrics.confidence(then), abs=1e-6)
     alone = jobs.run(wanted[-1])
     assert same_records(alone, found[-1].records)
     examples = splits.load("tiny_city", "train", 24, 0)
