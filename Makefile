@@ -83,8 +83,8 @@ endif
 results: named $(READ)
 	@$(BIN)/python -m forgetlib stored "$$STUDY" $(SECTIONS) || { \
 	  $(AGAIN) $(READY) && $(BIN)/python -m forgetlib run "$$STUDY" $(SECTIONS); }
-fig1 fig4 fig5 fig6 tasks: SECTIONS := own
-fig2 fig2b: SECTIONS := control own
+fig1 fig5 fig6 tasks: SECTIONS := own
+fig2 fig2b fig4: SECTIONS := control own
 fig3: SECTIONS := cross
 fig7: SECTIONS := sizes
 fig8: SECTIONS := cross flipped

@@ -93,7 +93,7 @@ def test_an_unknown_target_gets_the_list_of_those_there_are(folder, target):
     done = make(folder, target)
     assert done.returncode == 2
     assert f"expected a target of those below, found '{target}'" in done.stderr
-    assert "fig1 fig2 fig3" in done.stderr and "check-figures" in done.stderr
+    assert "fig1 fig2 fig2b fig3" in done.stderr and "check-figures" in done.stderr
 
 
 @pytest.mark.parametrize(("uid", "passed"), [(0, True), (1000, False)])

@@ -6,6 +6,8 @@ Accuracy says what a model answers, AUROC what it knows, blind to a bias of the 
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -27,6 +29,7 @@ from forgetlib.figures.style import (
     PURPLE,
     SMALL,
     TEXT_WIDTH,
+    TITLE_WIDTH,
     VERMILION,
     draw_intervals,
     readable,
@@ -128,7 +131,7 @@ def draw(table: pd.DataFrame, phase: str = "random") -> Figure:
         _name_formats(left, n_free, len(order))
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        figure.suptitle(said, fontsize=8, x=0.01, ha="left", wrap=True)
+        figure.suptitle(textwrap.fill(said, TITLE_WIDTH), fontsize=8, x=0.01, ha="left")
     return figure
 
 

@@ -6,6 +6,8 @@ summary is drawn from two tables of `crossanalysis`.
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -30,6 +32,7 @@ from forgetlib.figures.style import (
     BLUE,
     SMALL,
     TEXT_WIDTH,
+    TITLE_WIDTH,
     VERMILION,
     draw_intervals,
     family_handles,
@@ -179,4 +182,71 @@ def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> F
             axes.grid(axis="y", visible=False)
             sns.despine(ax=axes, left=True)
         names.spines[:].set_visible(False)
+    return figure
+
+
+# Column: (title, the value at the end of the colours, or None for the largest)
+HARMS: dict[str, tuple[str, float | None]] = {
+    "accuracy_lost": ("accuracy lost", 0.5),
+    "auroc_lost": ("AUROC lost", 0.5),
+    "nll_risen": ("nats a token risen", None),
+}
+
+MOST_IN_THREE = 13  # tasks whose names fit below three panels
+
+
+def harm_finding(table: pd.DataFrame) -> str:
+    """Say in a sentence what others' labels cost on average, for titles.
+
+    table: from `fig3.table`
+    """
+    others = table[table["eval_task"] != table["forget_task"]]
+    if others.empty:
+        return "No pairs of different tasks"
+    accuracy, auroc, nats = (others[name].mean() for name in HARMS)
+    return (
+        f"Another task's labels cost {accuracy:.2f} of accuracy and {auroc:.2f} of AUROC on "
+        f"average, and {nats:.1f} nats a token of the true responses"
+    )
+
+
+def draw_harm(table: pd.DataFrame) -> Figure:
+    """Draw what each task's labels do to each task: accuracy and AUROC lost, nats a token risen.
+
+    Drops, which unlike ratios have no small denominator. Rows and columns are in the order of the
+    mean rise of nats a token. Of many tasks, AUROC and nats only.
+
+    table: from `fig3.table`, of one model and one kind of labels
+    """
+    require_columns(table, ["eval_task", "forget_task", *HARMS])
+    said = readable(harm_finding(table))
+    shown = readable(table)
+    order = {
+        side: shown.groupby(side)["nll_risen"].mean().sort_values().index.tolist()
+        for side in ("eval_task", "forget_task")
+    }
+    k = max(map(len, order.values()))
+    drawn = list(HARMS)[0 if k <= MOST_IN_THREE else 1 :]  # of more, names need the width of half
+    with style(shown["eval_task"], [said]):
+        figure = Figure(figsize=(TEXT_WIDTH, 2.1 + 0.13 * k), layout="constrained")
+        panels = figure.subplots(1, len(drawn), sharey=True)
+        for axes, column in zip(panels, drawn, strict=True):
+            title, most = HARMS[column]
+            values = shown.pivot_table(column, "eval_task", "forget_task", dropna=False)
+            values = values.reindex(order["eval_task"], columns=order["forget_task"])
+            largest = np.nanmax(np.abs(values.to_numpy()), initial=1e-9)
+            end = largest if most is None else most
+            image = axes.imshow(values, cmap="RdBu_r", vmin=-end, vmax=end, aspect="auto")
+            axes.set_title(title)
+            axes.set_xticks(
+                range(len(values.columns)), order["forget_task"], rotation=90, fontsize=SMALL
+            )
+            axes.set_yticks(range(len(values)), order["eval_task"], fontsize=SMALL)
+            axes.grid(visible=False)
+            bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, aspect=15)
+            bar.set_ticks([-end, 0, end], labels=[f"−{end:.2g}", "0", f"{end:.2g}"], fontsize=SMALL)
+            say_where_nothing(axes, values, "undefined")
+        panels[0].set_ylabel("evaluated task")
+        panels[1].set_xlabel("task whose labels were trained on")
+        figure.suptitle(textwrap.fill(said, TITLE_WIDTH), fontsize=8, x=0.01, ha="left")
     return figure

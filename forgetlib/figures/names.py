@@ -51,6 +51,8 @@ PICTURES = {
     "task that loses least and the one that loses most.",
     "fig3_cross_task": "**Figure 3.** Forget ratio of each task (rows) after each task's random "
     "labels (columns).",
+    "fig3_harm": "What each task's labels cost each task: accuracy, AUROC, and nats a token of the "
+    "true responses.",
     "fig3_summary": "How much of that comes with the evaluated and with the forgotten task, and "
     "each task's own labels against the best other's.",
     "fig4_predictors": "**Figure 4.** Forget ratio against confidence and hidden-state variance, a "

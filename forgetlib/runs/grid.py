@@ -24,7 +24,7 @@ from forgetlib.runs.store import Store
 
 SECTIONS = {  # see Study.jobs; the notebooks that need them
     "own": ("fig1", "fig2", "fig2b", "fig4", "fig5", "fig6", "tasks"),
-    "control": ("fig2", "fig2b"),
+    "control": ("fig2", "fig2b", "fig4"),
     "cross": ("fig3", "fig8"),
     "cross_control": (),
     "flipped": ("fig8",),
