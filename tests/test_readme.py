@@ -231,6 +231,22 @@ def test_the_settings_search_is_its_table():
         )
 
 
+def test_what_is_said_of_gentler_settings_is_their_table():
+    table = pd.read_csv(ROOT / "figures" / "settings" / "settings.csv")
+    sst2 = table[(table["task"] == "sst2") & (table["epochs"] == 2)].set_index("tuning")
+    gentle = sst2[sst2["learning_rate"] == 1e-3].loc["lora"]
+    paper = sst2[sst2["learning_rate"] == 1e-4].loc["body"]
+    assert gentle["dose_reached"] and paper["dose_reached"]
+    said = f"rise by {gentle['damage']:.1f} instead of {paper['damage']:.1f}"
+    assert said in SAID
+    chosen = studies.study("gentle")
+    assert (chosen.tuning, chosen.forgetting.learning_rate, chosen.forgetting.epochs) == (
+        "lora",
+        1e-3,
+        2,
+    )
+
+
 def test_it_names_every_embedded_model_and_its_download():
     for model in catalogue.MODELS:
         assert f"`{model.name}`" in SAID
