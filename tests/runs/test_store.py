@@ -634,9 +634,8 @@ def test_values_that_are_0_but_for_rounding_are_not_mentioned(tmp_path):
 
 def test_the_committed_results_hold_such_values():
     """So that the warning is dropped with the last of them."""
-    folders = sorted((PACKAGE.parent / "figures").glob("*/results"))
-    assert len(folders) >= 3
-    for folder in folders:
+    earlier = ("quick", "embedded", "paper-suite-270m")  # computed by the version that did it
+    for folder in (PACKAGE.parent / "figures" / name / "results" for name in earlier):
         rows._warned.discard(folder.resolve())
         with pytest.warns(UserWarning, match=r"log-likelihoods above 0, as 0\."):
             for path in sorted(folder.glob("*.parquet")):
