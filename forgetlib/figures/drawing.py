@@ -106,8 +106,9 @@ def _cross(study: Study, condition: str = "random") -> CrossTask:
 
 def _fig3(study: Study) -> Drawn:
     cross = _cross(study)
-    yield "fig3_cross_task", fig3.draw(cross, tasks.describe(cross.tasks)), fig3.table(cross)
-    yield "fig3_harm", fig3.draw_harm(fig3.table(cross)), fig3.table(cross)
+    table = fig3.table(cross)
+    yield "fig3_cross_task", fig3.draw(cross, tasks.describe(cross.tasks)), table
+    yield "fig3_harm", fig3.draw_harm(table), table
     shares, own = crossanalysis.variance_shares(cross), crossanalysis.own_against_others(cross)
     yield "fig3_summary", fig3.draw_summary(cross, shares, own), fig3.summary_table(shares, own)
 

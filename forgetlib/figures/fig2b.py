@@ -85,7 +85,10 @@ def finding(table: pd.DataFrame, phase: str = "random") -> str:
         said.append(f"{n} {'is' if n == 1 else 'are'} not decided")
     if not known:
         return "No task was shown to be known before forgetting"
-    return f"Of {known} tasks that were known, {'; '.join(said)}"
+    found = f"Of {known} tasks that were known, {'; '.join(said)}"
+    # Without it, a skill may have gone with the language model itself.
+    measured = "damage" in of and of["damage"].notna().any()
+    return found if measured or not names[FORGOTTEN] else f"{found} (other harm is not measured)"
 
 
 def draw(table: pd.DataFrame, phase: str = "random") -> Figure:

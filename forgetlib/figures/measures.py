@@ -34,7 +34,7 @@ from forgetlib.figures.verdicts import SHARE, Evidence, verdict
 from forgetlib.forgetting.labels import LABELS, labels_of
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
-from forgetlib.runs.answers import Load
+from forgetlib.runs.answers import Answers, Load
 from forgetlib.runs.records import Result
 
 Runs = Mapping[str, Result]  # one seed's run of each phase
@@ -245,9 +245,8 @@ class Measured:
 
     def _answers(self, i: int, part: str) -> np.ndarray:
         """List true response and distractor of each question: (N, 2) texts."""
-        assert self._load is not None
         tuned = self.seeds[i]["tuned"]
-        known = self._load(self.task, tuned.seed)
+        known = self._of_seeds[i]
         uids = tuned.scores[f"{self.task}/{part}"].uids
         if gone := [uid for uid in uids if uid not in known]:
             raise other_data(
@@ -279,6 +278,12 @@ class Measured:
         """Tell whether all phases were asked about the set that was trained on."""
         where = f"{self.task}/train"
         return all(where in runs[p].scores for runs in self.seeds for p in self.phases)
+
+    @cached_property
+    def _of_seeds(self) -> list[Answers]:
+        """Load the answers of each seed, once for all measures."""
+        assert self._load is not None
+        return [self._load(self.task, runs["tuned"].seed) for runs in self.seeds]
 
     # --- what the measures say together
 

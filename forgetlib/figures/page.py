@@ -19,7 +19,7 @@ from forgetlib.figures.audit import SHORTCUTS
 from forgetlib.figures.claims import DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 from forgetlib.figures.names import PICTURES, listed, title
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
-from forgetlib.figures.verdicts import DAMAGE, NOTHING
+from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
 from forgetlib.files import replacing, root
 from forgetlib.runs.grid import Study, figures_dir, open_store
 from forgetlib.runs.results import data_note
@@ -73,34 +73,51 @@ def findings(study: Study) -> str:
 
 def _findings(tables: Tables) -> Iterator[str]:
     skills = tables.need("fig2b_skill")
-    yield _of_verdicts(skills)
+    pairs, flipped = tables.get("fig3_cross_task"), tables.get("fig8_flipped")
+    yield _of_verdicts(skills, pairs)
     yield _of_forgetting_sets(skills)
     if (control := tables.get("fig2_control")) is not None:
         yield _of_control(control)
     if sentence := _of_fixed_answers(skills):
         yield sentence
-    pairs, flipped = tables.get("fig3_cross_task"), tables.get("fig8_flipped")
-    if pairs is not None and "auroc_lost" in pairs:
-        yield _of_pairs(pairs, flipped)
+    if pairs is not None and len(set(pairs["eval_task"])) > 1:
+        yield _of_pairs(pairs, flipped, tables.study)
     if (claims := tables.get("claims")) is not None:
         yield _of_claims(claims)
 
 
-def _of_verdicts(skills: pd.DataFrame) -> str:
+def _of_verdicts(skills: pd.DataFrame, pairs: pd.DataFrame | None) -> str:
     after = skills[skills["phase"] == "random"]
     unknown = [title(t) for t in after.loc[after["verdict"] == NOTHING, "eval_task"]]
     said = f"**{fig2b.finding(skills)}** (95 % intervals; [Figure 2b](fig2b_skill.png))."
     if unknown:
         said += f" {listed(unknown)} {'was' if len(unknown) == 1 else 'were'} not shown to be known"
         said += " before, so that nothing can be said of forgetting there."
+    forgotten = after.loc[(after["verdict"] == FORGOTTEN) & after["damage"].isna(), "eval_task"]
+    if len(forgotten):
+        said += " Harm elsewhere was not measured with these models: what is called forgotten may "
+        said += "have gone with the language model itself."
+        for task in forgotten:
+            risen = _risen_by(task, pairs)
+            if risen > DAMAGE:
+                said += f" {title(task)}'s labels do such harm: they raise nats a token of other "
+                said += f"tasks' true responses by {number(risen, 1)} (pairs, below)."
     return said
+
+
+def _risen_by(task: str, pairs: pd.DataFrame | None) -> float:
+    """Tell by how much a task's labels raise nats a token of others; NaN where not measured."""
+    if pairs is None:
+        return np.nan
+    own = pairs["eval_task"] == pairs["forget_task"]
+    return float(pairs.loc[(pairs["forget_task"] == task) & ~own, "nll_risen"].mean())
 
 
 def _of_forgetting_sets(skills: pd.DataFrame) -> str:
     after = skills[skills["phase"] == "random"]
     fit = after.groupby("answer_format")["fit"].agg(["min", "max"])
     said = (
-        "**On the forgetting set itself** the true answers are mostly lost: accuracy "
+        "**On the forgetting set itself**, by the true labels: accuracy "
         f"{number(after['set_accuracy'].min())} to {number(after['set_accuracy'].max())}, AUROC "
         f"{number(after['set_auroc'].min())} to {number(after['set_auroc'].max())}."
     )
@@ -121,8 +138,11 @@ def _of_control(control: pd.DataFrame) -> str:
         above = control[control[f"{measure}_low"] > 0].sort_values(measure, ascending=False)
         return above, above[above[f"{measure}_holm"] < LEVEL]
 
+    heading = "Part of the loss is no matter of labels"
+    if not intervals.mean_interval(control["lost_again"].to_numpy()).low > 0:
+        heading = "The control by true labels"
     said = (
-        "**Part of the loss is no matter of labels.** The same second training on *true* labels "
+        f"**{heading}.** The same second training on *true* labels "
         f"costs {mean('lost_again')} of accuracy (mean of {len(control)} tasks), on random ones "
         f"{mean('lost')}. Within each seed, random labels cost {mean('beyond_true_labels')} more "
         f"of accuracy, and {mean('auroc_beyond_true_labels')} of AUROC"
@@ -155,16 +175,17 @@ def _of_fixed_answers(skills: pd.DataFrame) -> str:
             f"{number(before['commonest_share'])} to {number(of['commonest_share'])} of questions"
         )
     never = [title(t) for t, of in tuned.iterrows() if of["accuracy_low"] <= of["true_share"]]
-    said = f"**With fixed answers accuracy mixes skill and bias.** {'; '.join(parts)}."
+    said = f"**With fixed answers** a bias moves accuracy, and not AUROC. {'; '.join(parts)}."
     if never:
         said += " Before forgetting, accuracy is not shown to beat one answer to everything in "
         said += f"{listed(never)}."
     return said
 
 
-def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None) -> str:
+def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, study: Study) -> str:
     others = pairs[pairs["eval_task"] != pairs["forget_task"]]
-    seeds = "one seed" if "n_seeds" not in pairs else f"{pairs['n_seeds'].iloc[0]} seeds"
+    n_seeds = len(study.seeds if study.cross_seeds is None else study.cross_seeds)
+    seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     said = (
         f"**Other tasks' random labels** ({len(others)} pairs, {seeds}) cost "
         f"{number(others['accuracy_lost'].mean())} of accuracy and "
@@ -179,9 +200,9 @@ def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None) -> str:
         both = others.merge(flipped, on=["eval_task", "forget_task"], suffixes=("", "_flipped"))
         lost = number(both["accuracy_lost_flipped"].mean())
         said += f". Flipped labels cost {lost} of accuracy"
-    return (
-        f"{said}. There is no true-label control for pairs yet ([Figure 3](fig3_cross_task.png))."
-    )
+    if not study.cross_control:
+        said += ". Without a control by true labels, this may be what any such training does"
+    return f"{said} ([harm](fig3_harm.png))."
 
 
 def _of_claims(claims: pd.DataFrame) -> str:

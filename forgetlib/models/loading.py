@@ -106,7 +106,8 @@ def load(
     model.eval()
     replaced = set(kernels.install(model))
     tuned = tuning_of(name, model, tuning)
-    replaced.update(kernels.install(tuned))  # what the tuning has added
+    if tuned is not model:
+        replaced.update(kernels.install(tuned))  # what the tuning has added
     check_end(name, tokenizer)
     with as_model_error(name):
         max_length, window = lengths(model)

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
+from forgetlib.data.sources import DataMissing
 from forgetlib.files import StoreError, replacing, root
 from forgetlib.runs import questions
-from forgetlib.runs.grid import Study
+from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.store import Store
 
 Answers = Mapping[str, tuple[str, str]]  # by uid: the true response and the distractor
@@ -37,7 +38,11 @@ def load_answers(study: Study, task: str, seed: int) -> Answers:
     """
     path = _path(study, task, seed)
     if path.exists():
-        return _read(path)
+        known = _read(path)
+        # A variation may ask more than its study, of which nothing is stored.
+        asked = questions.asked_of(study, open_store(study), [task]) if study.named else {}
+        if set().union(*asked.get((task, seed), {}).values()) <= known.keys():
+            return known
     found = questions.load_questions(study, task, seed)
     return of(found.train + found.test)
 
@@ -57,12 +62,18 @@ def keep_answers(study: Study, store: Store) -> list[Path]:
     ]
     for (task, seed), asked in sorted(questions.asked_of(study, store, fixed).items()):
         path, wanted = _path(study, task, seed), set().union(*asked.values())
-        known = dict(_read(path)) if path.exists() else {}
-        if wanted - known.keys():
+        known = _read(path) if path.exists() else {}
+        try:
             whole = splits.split(task, seed)
-            there = of(whole.train + whole.test)
-            known |= {uid: there[uid] for uid in sorted(wanted) if uid in there}
-            _write(path, known)
+        except DataMissing:
+            if wanted <= known.keys():
+                continue  # as another machine stored them, which had the data
+            raise
+        there = of(whole.train + whole.test)
+        # Those that the data have now: a label that was corrected has made its results anew.
+        found = {**known, **{uid: there[uid] for uid in wanted if uid in there}}
+        if found != known:
+            _write(path, found)
             new.append(path)
     return new
 

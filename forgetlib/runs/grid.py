@@ -52,8 +52,8 @@ class Study:
         ones; (): none
     more_seeds, more_seeds_tasks: further seeds of some tasks, those where there is something to
         forget, with their controls
-    elsewhere, n_elsewhere: tasks that nothing is trained on, so many of whose test questions are
-        scored after each training: the harm that it does elsewhere
+    elsewhere, n_elsewhere: tasks of which so many test questions are scored after each training on
+        another task: the harm that it does there
     protocol: what cross-task forgetting starts from (paper, Fig. 3). "pairwise": the model
         fine-tuned on the evaluated task. "shared": one model fine-tuned on all tasks, which costs
         a job a task instead of a job a pair
@@ -294,7 +294,7 @@ class Study:
         return tuple(found)
 
     def _elsewhere(self, task: str, seed: int) -> tuple[Measurement, ...]:
-        """Ask for scores of what is not trained on."""
+        """Ask for scores of other tasks than the one trained on."""
         return tuple(
             Measurement("scores", other, "test", self.n_elsewhere, seed)
             for other in self.elsewhere

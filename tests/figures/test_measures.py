@@ -186,8 +186,12 @@ def test_the_finding_names_what_became_of_each_task():
     results += runs("rte", tuned=NOTHING, after=NOTHING)
     table = measures.table(results, answers_of)
     said = fig2b.finding(table)
-    assert said == "Of 2 tasks that were known, SST-2 is forgotten; PIQA is kept"
-    assert fig2b.draw(table).get_suptitle() == said
+    words = "Of 2 tasks that were known, SST-2 is forgotten; PIQA is kept"
+    assert said == f"{words} (other harm is not measured)"  # what is gone may be the model
+    harmless = runs("sst2", tuned=KNOWS, after=NOTHING, elsewhere=(1, 1.2))
+    seen = fig2b.finding(measures.table(harmless, answers_of))
+    assert seen == "Of 1 tasks that were known, SST-2 is forgotten"
+    assert fig2b.draw(table).get_suptitle().replace(chr(10), " ") == said
     nothing = table[table["eval_task"] == "rte"]
     assert fig2b.finding(nothing) == "No task was shown to be known before forgetting"
     assert fig2b.draw(nothing)

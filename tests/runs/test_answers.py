@@ -4,6 +4,7 @@ import pytest
 
 from forgetlib import studies
 from forgetlib.data import splits, tasks
+from forgetlib.data.sources import DataMissing
 from forgetlib.files import StoreError
 from forgetlib.runs import answers
 from forgetlib.runs.answers import keep_answers, load_answers
@@ -34,9 +35,9 @@ def test_fixed_answers_are_stored_and_read_without_the_data(stored, monkeypatch)
     expected = answers.of(whole.train[:8] + whole.test[:8])
     (path,) = (figures_dir(stored) / "answers").iterdir()
     assert path.name == "tiny_review-0.parquet"
+    assert keep_answers(stored, open_store(stored)) == []  # nothing is asked beyond them
     refuse_data(monkeypatch)
     assert load_answers(stored, "tiny_review", 0) == expected
-    assert keep_answers(stored, open_store(stored)) == []  # nothing is asked beyond them
     assert len({true for true, _ in expected.values()}) == 2  # of so many questions
 
 
@@ -46,6 +47,26 @@ def test_other_tasks_answers_are_those_of_their_questions(stored):
     example = whole.test[0]
     expected = example.choices[example.label], example.choices[1 - example.label]
     assert found[example.uid] == expected
+
+
+def test_answers_that_were_corrected_since_are_stored_anew(stored):
+    (path,) = (figures_dir(stored) / "answers").iterdir()
+    right = answers._read(path)
+    answers._write(path, {uid: (distractor, true) for uid, (true, distractor) in right.items()})
+    assert keep_answers(stored, open_store(stored)) == [path]
+    assert answers._read(path) == right
+
+
+def test_answers_stay_where_the_data_are_not_and_nothing_more_is_asked(stored, monkeypatch):
+    def missing(*given):
+        raise DataMissing("data of a task", expected="some", found="none", do="Get them.")
+
+    monkeypatch.setattr(splits, "split", missing)
+    assert keep_answers(stored, open_store(stored)) == []
+    (path,) = (figures_dir(stored) / "answers").iterdir()
+    path.unlink()
+    with pytest.raises(DataMissing):
+        keep_answers(stored, open_store(stored))
 
 
 def test_a_damaged_file_is_named(stored):
