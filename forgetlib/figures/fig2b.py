@@ -88,7 +88,11 @@ def finding(table: pd.DataFrame, phase: str = "random") -> str:
     found = f"Of {known} tasks that were known, {'; '.join(said)}"
     # Without it, a skill may have gone with the language model itself.
     measured = "damage" in of and of["damage"].notna().any()
-    return found if measured or not names[FORGOTTEN] else f"{found} (other harm is not measured)"
+    return (
+        found
+        if measured or not names[FORGOTTEN]
+        else f"{found} (harm to other tasks was not measured)"
+    )
 
 
 def draw(table: pd.DataFrame, phase: str = "random") -> Figure:

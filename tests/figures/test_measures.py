@@ -187,7 +187,9 @@ def test_the_finding_names_what_became_of_each_task():
     table = measures.table(results, answers_of)
     said = fig2b.finding(table)
     words = "Of 2 tasks that were known, SST-2 is forgotten; PIQA is kept"
-    assert said == f"{words} (other harm is not measured)"  # what is gone may be the model
+    assert (
+        said == f"{words} (harm to other tasks was not measured)"
+    )  # what is gone may be the model
     harmless = runs("sst2", tuned=KNOWS, after=NOTHING, elsewhere=(1, 1.2))
     seen = fig2b.finding(measures.table(harmless, answers_of))
     assert seen == "Of 1 tasks that were known, SST-2 is forgotten"
