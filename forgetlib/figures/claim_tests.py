@@ -280,7 +280,7 @@ def no_example_level_prediction(examples: Table = None) -> pd.DataFrame:
     measure = "beyond_true_labels" if controlled else "rank_biserial"
     less = ", random minus true labels" if controlled else ""
     rows = []
-    named = (("confidence",) * 2, ("log_deviation", "distance from the mean hidden state"))
+    named = (("confidence",) * 2, ("log_deviation", "distance from the mean state"))
     for predictor, words in named:
         pooled, n, of_tasks = UNDEFINED, 0, None
         if found is not None:

@@ -18,6 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError, require_whole
 from forgetlib.figures.join import PHASES, full_size
+from forgetlib.figures.names import title
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -169,7 +170,7 @@ def _question_lines(
     where = "inside" if inside else "outside"
     prompt = readable(" ".join(question.prompts[question.label].split()))
     lines = [
-        (readable(task), BLACK, "bold"),
+        (readable(title(task)), BLACK, "bold"),
         (f"{where} the forgetting set (n = {n})", BLACK, "bold"),
     ]
     lines += [(text, BLACK, "normal") for text in _wrapped(prompt, 4, keep="end")]
