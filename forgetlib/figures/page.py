@@ -1,218 +1,26 @@
 """Write what a study found as a page: figures/<study>/README.md, from the tables of its figures.
 
-Every number comes from a CSV that a figure wrote, through one formatter; sentences are chosen by
-the numbers. The project's README has the findings of one study, between two marks, from here too.
+The project's README has the findings of one study, between two marks, from here too.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from forgetlib.errors import InputError
-from forgetlib.figures import fig2b, intervals
 from forgetlib.figures.audit import SHORTCUTS
-from forgetlib.figures.claims import DOES_NOT_HOLD, HOLDS, NOT_DECIDED
+from forgetlib.figures.findings import Tables, estimate, findings, number
 from forgetlib.figures.names import PICTURES, listed, title
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
-from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
 from forgetlib.files import replacing, root
 from forgetlib.runs.grid import Study, figures_dir, open_store
 from forgetlib.runs.results import data_note
 from forgetlib.runs.rows import MOST
 
 BEGIN, END = "<!-- findings of {}: written by forgetlib page -->", "<!-- end of findings -->"
-LEVEL = 0.05
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Write a number as every page has it: 0.05, -0.14, "-" where undefined."""
-    return "-" if pd.isna(value) else f"{value:.{digits}f}"
-
-
-def estimate(row: pd.Series, measure: str) -> str:
-    """Write a measure with its interval: "0.31 [0.20, 0.41]"; "-" where undefined."""
-    value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
-    if pd.isna(value) or pd.isna(low):
-        return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
-
-
-class Tables:
-    """Read a study's drawn tables; a figure that was not drawn has none."""
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.folder = figures_dir(study)
-
-    def get(self, name: str) -> pd.DataFrame | None:
-        """Read the table of a figure; None where it was not drawn."""
-        path = self.folder / f"{name}.csv"
-        return pd.read_csv(path) if path.exists() else None
-
-    def need(self, name: str) -> pd.DataFrame:
-        """Read the table of a figure; InputError where it was not drawn."""
-        if (found := self.get(name)) is None:
-            raise InputError(
-                f"page of study {self.study.name!r}",
-                expected=f"the table of figure {name}",
-                found=f"no {self.folder / f'{name}.csv'}",
-                do=f"Draw it first: forgetlib draw {self.study.name}.",
-            )
-        return found
-
-
-def findings(study: Study) -> str:
-    """Say what a study found, in a few sentences that each name their evidence."""
-    return "\n".join(f"- {sentence}" for sentence in _findings(Tables(study)))
-
-
-def _findings(tables: Tables) -> Iterator[str]:
-    skills = tables.need("fig2b_skill")
-    pairs, flipped = tables.get("fig3_cross_task"), tables.get("fig8_flipped")
-    yield _of_verdicts(skills, pairs)
-    yield _of_forgetting_sets(skills)
-    if (control := tables.get("fig2_control")) is not None:
-        yield _of_control(control)
-    if sentence := _of_fixed_answers(skills):
-        yield sentence
-    if pairs is not None and len(set(pairs["eval_task"])) > 1:
-        yield _of_pairs(pairs, flipped, tables.study)
-    if (claims := tables.get("claims")) is not None:
-        yield _of_claims(claims)
-
-
-def _of_verdicts(skills: pd.DataFrame, pairs: pd.DataFrame | None) -> str:
-    after = skills[skills["phase"] == "random"]
-    unknown = [title(t) for t in after.loc[after["verdict"] == NOTHING, "eval_task"]]
-    said = f"**{fig2b.finding(skills)}** (95 % intervals; [Figure 2b](fig2b_skill.png))."
-    if unknown:
-        said += f" {listed(unknown)} {'was' if len(unknown) == 1 else 'were'} not shown to be known"
-        said += " before, so that nothing can be said of forgetting there."
-    forgotten = after.loc[(after["verdict"] == FORGOTTEN) & after["damage"].isna(), "eval_task"]
-    if len(forgotten):
-        said += " Harm elsewhere was not measured with these models: what is called forgotten may "
-        said += "have gone with the language model itself."
-        for task in forgotten:
-            risen = _risen_by(task, pairs)
-            if risen > DAMAGE:
-                said += f" {title(task)}'s labels do such harm: they raise nats a token of other "
-                said += f"tasks' true responses by {number(risen, 1)} (pairs, below)."
-    return said
-
-
-def _risen_by(task: str, pairs: pd.DataFrame | None) -> float:
-    """Tell by how much a task's labels raise nats a token of others; NaN where not measured."""
-    if pairs is None:
-        return np.nan
-    own = pairs["eval_task"] == pairs["forget_task"]
-    return float(pairs.loc[(pairs["forget_task"] == task) & ~own, "nll_risen"].mean())
-
-
-def _of_forgetting_sets(skills: pd.DataFrame) -> str:
-    after = skills[skills["phase"] == "random"]
-    fit = after.groupby("answer_format")["fit"].agg(["min", "max"])
-    said = (
-        "**On the forgetting set itself**, by the true labels: accuracy "
-        f"{number(after['set_accuracy'].min())} to {number(after['set_accuracy'].max())}, AUROC "
-        f"{number(after['set_auroc'].min())} to {number(after['set_auroc'].max())}."
-    )
-    words = {"text": "free", "verbaliser": "fixed"}
-    fits = [
-        f"{number(of['min'])} to {number(of['max'])} with {words[name]} answers"
-        for name, of in fit.iterrows()
-    ]
-    return f"{said} The random labels are fitted to {' and '.join(fits)}."
-
-
-def _of_control(control: pd.DataFrame) -> str:
-    def mean(measure: str) -> str:
-        found = intervals.mean_interval(control[measure].to_numpy())
-        return estimate(pd.Series(intervals.as_columns("m", found)), "m")
-
-    def shown(measure: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        above = control[control[f"{measure}_low"] > 0].sort_values(measure, ascending=False)
-        return above, above[above[f"{measure}_holm"] < LEVEL]
-
-    heading = "Part of the loss is no matter of labels"
-    if not intervals.mean_interval(control["lost_again"].to_numpy()).low > 0:
-        heading = "The control by true labels"
-    said = (
-        f"**{heading}.** The same second training on *true* labels "
-        f"costs {mean('lost_again')} of accuracy (mean of {len(control)} tasks), on random ones "
-        f"{mean('lost')}. Within each seed, random labels cost {mean('beyond_true_labels')} more "
-        f"of accuracy, and {mean('auroc_beyond_true_labels')} of AUROC"
-    )
-    above, certain = shown("auroc_beyond_true_labels")
-    names = ", ".join(
-        f"{title(r.eval_task)} {number(r.auroc_beyond_true_labels)}" for r in above.itertuples()
-    )
-    counts = f"{len(above)} of {len(control)} tasks by their own intervals"
-    counts += f" ({names})" if len(above) else ""
-    many = f"{len(certain)} when corrected for so many tests (Holm"
-    seeds = int(control["n_seeds"].min())
-    many += f", which {seeds} seeds can hardly pass)" if 1 < seeds < 4 else ")"
-    return f"{said}; AUROC in {counts}, {many} ([control](fig2_control.png))."
-
-
-def _of_fixed_answers(skills: pd.DataFrame) -> str:
-    fixed = skills[skills["answer_format"] == "verbaliser"]
-    if fixed.empty:
-        return ""
-    after = fixed[fixed["phase"] == "random"].set_index("eval_task")
-    tuned = fixed[fixed["phase"] == "tuned"].set_index("eval_task")
-    lost = after["accuracy_lost"].sort_values(ascending=False)
-    parts = []
-    for task in lost.index[:3]:
-        of, before = after.loc[task], tuned.loc[task]
-        parts.append(
-            f"{title(task)}: accuracy {number(before['accuracy'])} to {number(of['accuracy'])}, "
-            f"AUROC {number(before['auroc'])} to {number(of['auroc'])}, commonest answer "
-            f"{number(before['commonest_share'])} to {number(of['commonest_share'])} of questions"
-        )
-    never = [title(t) for t, of in tuned.iterrows() if of["accuracy_low"] <= of["true_share"]]
-    said = f"**With fixed answers** a bias moves accuracy, and not AUROC. {'; '.join(parts)}."
-    if never:
-        said += " Before forgetting, accuracy is not shown to beat one answer to everything in "
-        said += f"{listed(never)}."
-    return said
-
-
-def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, study: Study) -> str:
-    others = pairs[pairs["eval_task"] != pairs["forget_task"]]
-    n_seeds = len(study.seeds if study.cross_seeds is None else study.cross_seeds)
-    seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
-    said = (
-        f"**Other tasks' random labels** ({len(others)} pairs, {seeds}) cost "
-        f"{number(others['accuracy_lost'].mean())} of accuracy and "
-        f"{number(others['auroc_lost'].mean())} of AUROC on average, and raise the nats a token "
-        f"of the *true* responses by {number(others['nll_risen'].mean(), 1)}, most after those of "
-    )
-    by_labels = others.groupby("forget_task")["nll_risen"].mean().sort_values(ascending=False)
-    said += listed(f"{title(t)} ({number(v, 1)})" for t, v in by_labels.head(2).items())
-    if others["nll_risen"].mean() > DAMAGE:
-        said += ": the language model itself is damaged"
-    if flipped is not None and "accuracy_lost" in flipped:
-        both = others.merge(flipped, on=["eval_task", "forget_task"], suffixes=("", "_flipped"))
-        lost = number(both["accuracy_lost_flipped"].mean())
-        said += f". Flipped labels cost {lost} of accuracy"
-    if not study.cross_control:
-        said += ". Without a control by true labels, this may be what any such training does"
-    return f"{said} ([harm](fig3_harm.png))."
-
-
-def _of_claims(claims: pd.DataFrame) -> str:
-    counts = claims["verdict"].value_counts()
-    words = {HOLDS: "hold", DOES_NOT_HOLD: "do not hold", NOT_DECIDED: "are not decided"}
-    said = listed(f"{counts.get(verdict, 0)} {word}" for verdict, word in words.items())
-    return (
-        f"**Of the paper's claims**, as {len(claims)} statistics with thresholds of ours, {said} "
-        "([table](#the-papers-claims))."
-    )
 
 
 def page(study: Study) -> str:
