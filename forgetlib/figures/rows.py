@@ -1,0 +1,91 @@
+"""Place tasks in rows, grouped by the format of their answers, under a title that says the finding.
+
+What Figures 2, 2b, 6 and the control have in common.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from forgetlib.figures.style import BLACK, DARK_GREY, LIGHT, SMALL, TITLE_WIDTH, readable
+from forgetlib.metrics import CHANCE
+
+FORMATS = {"text": "free answers", "verbaliser": "fixed answers"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Heights of tasks from below: those with free answers, a gap, those with fixed ones."""
+
+    heights: dict[str, int]
+    n_free: int
+
+    def of(self, tasks: pd.Series) -> np.ndarray:
+        """Look up the heights of these tasks: (N,)."""
+        return tasks.map(self.heights).to_numpy(float)
+
+
+def by_format(table: pd.DataFrame, column: str) -> Rows:
+    """Sort a table's tasks by a column within each format, the largest on top.
+
+    table: one row a task, with columns eval_task and answer_format
+    """
+    of = table.sort_values(column)
+    order = [t for f in FORMATS for t in of.loc[of["answer_format"] == f, "eval_task"]]
+    n_free = int((of["answer_format"] == "text").sum())
+    return Rows({task: i + (i >= n_free > 0) for i, task in enumerate(order)}, n_free)
+
+
+def set_rows(axes: Axes, rows: Rows) -> None:
+    """Name the rows at the left of a panel, and the formats where there are both."""
+    heights = list(rows.heights.values())
+    axes.set_yticks(heights, list(rows.heights))
+    axes.set_ylim(-0.7, max(heights, default=0) + 0.6)
+    if not 0 < rows.n_free < len(heights):
+        return
+    axes.axhline(rows.n_free, color=LIGHT, linewidth=0.8)
+    for y, va, name in ((-0.1, "top", "text"), (0.1, "bottom", "verbaliser")):
+        axes.text(
+            *(-0.02, rows.n_free + y, FORMATS[name]),
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            va=va,
+            fontsize=SMALL,
+            color=DARK_GREY,
+            style="italic",
+        )
+
+
+def mark(axes: Axes, x: float) -> None:
+    """Draw a dashed line at chance, or at no difference, and leave only the axis below."""
+    axes.axvline(x, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+    axes.grid(axis="y", visible=False)
+    sns.despine(ax=axes, left=True)
+
+
+def draw_constants(axes: Axes, table: pd.DataFrame, rows: Rows) -> None:
+    """Mark the accuracy that one answer to everything reaches, in tasks with fixed answers.
+
+    table: one row a task, with columns eval_task and true_share
+    """
+    fixed = table[table["true_share"] > CHANCE]
+    if len(fixed):
+        axes.plot(
+            *(fixed["true_share"], rows.of(fixed["eval_task"]), "|"),
+            color=DARK_GREY,
+            markersize=11,
+            label="one answer to everything",
+            zorder=1,
+        )
+
+
+def set_finding(figure: Figure, said: str) -> None:
+    """Write what was found above a figure, from the left."""
+    figure.suptitle(textwrap.fill(readable(said), TITLE_WIDTH), fontsize=8, x=0.01, ha="left")
