@@ -85,9 +85,9 @@ results: named $(READ)
 	  $(AGAIN) $(READY) && $(BIN)/python -m forgetlib run "$$STUDY" $(SECTIONS); }
 fig1 fig5 fig6 tasks: SECTIONS := own
 fig2 fig2b fig4: SECTIONS := control own
-fig3: SECTIONS := cross
+fig3: SECTIONS := cross cross_control
 fig7: SECTIONS := sizes
-fig8: SECTIONS := cross flipped
+fig8: SECTIONS := cross cross_control flipped
 fig9: SECTIONS := models
 
 check-figures: named $(READY) ## compute some of STUDY's stored checkpoints again, drawn by SEED, and compare

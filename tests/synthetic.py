@@ -153,6 +153,7 @@ def cross(
     n=200,
     model="tiny",
     rng=None,
+    again=None,
 ):
     """Every pair of tasks: fine-tuned on one, made to forget another; with the starting runs.
 
@@ -160,6 +161,7 @@ def cross(
     forgotten: (K, K) test accuracies after forgetting, a row an evaluated task
     start: "pairwise" or "shared"
     rng: draws which test examples are right; without it, the first ones are
+    again: accuracies of a control by true labels, (K, K) or one for all; None: there is none
     """
     tuned, forgotten = np.asarray(tuned), np.asarray(forgotten)
 
@@ -173,15 +175,19 @@ def cross(
     results = []
     for seed in seeds:
         like = {"seed": seed, "n": n, "model": model}
-        blocks = [(tuple(tasks), tuned, forgotten)]
+        same = np.broadcast_to(np.nan if again is None else again, forgotten.shape)
+        blocks = [(tuple(tasks), tuned, forgotten, same)]
         if start == "pairwise":
-            blocks = [((t,), tuned[[i]], forgotten[[i]]) for i, t in enumerate(tasks)]
-        for evaluated, before, after in blocks:
+            blocks = [((t,), *(x[[i]] for x in blocks[0][1:])) for i, t in enumerate(tasks)]
+        for evaluated, before, after, control in blocks:
             origin = checkpoint_of(evaluated, "true", **like)
             results.append(result(origin, evaluated, before))
             for j, task in enumerate(tasks):
                 made = checkpoint_of(task, condition, start=origin, **like)
                 results.append(result(made, evaluated, after[:, j]))
+                if again is not None:
+                    made = checkpoint_of(task, "true", start=origin, **like)
+                    results.append(result(made, evaluated, control[:, j]))
     return results
 
 

@@ -17,7 +17,7 @@ from forgetlib import metrics
 from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example, Task, ask, binarise, normalised
 from forgetlib.engine import kernels, packing
-from forgetlib.figures import bootstrap, claims, crossanalysis, fig5, intervals
+from forgetlib.figures import bootstrap, crossanalysis, fig5, intervals, statements
 from forgetlib.forgetting import loop
 from forgetlib.forgetting.base import OPTIMIZERS, Training
 from forgetlib.forgetting.labels import LABELS, Labels, training_labels
@@ -595,7 +595,7 @@ def test_the_interval_of_a_rank_correlation_is_around_it_and_within_one(pair):
 
 @holds_for(100)
 @given(
-    st.sampled_from([claims.ABOVE, claims.BELOW, claims.WITHIN]),
+    st.sampled_from([statements.ABOVE, statements.BELOW, statements.WITHIN]),
     st.floats(0, 1),
     st.lists(st.floats(-2, 2), min_size=3, max_size=3).map(sorted),
 )
@@ -603,15 +603,20 @@ def test_a_claim_and_its_opposite_never_both_hold_and_a_wider_interval_decides_n
     statement, threshold, ends
 ):
     interval = intervals.Interval(ends[1], ends[0], ends[2])
-    found = claims.verdict(statement, threshold, interval)
+
+    def judged(kind, interval):
+        return statements.verdict(statements.Statement(kind, threshold, 0.0), interval, 0.9)
+
+    found = judged(statement, interval)
     wider = intervals.Interval(ends[1], ends[0] - 0.5, ends[2] + 0.5)
-    assert claims.verdict(statement, threshold, wider) in (found, claims.NOT_DECIDED)
-    opposite = {claims.ABOVE: claims.BELOW, claims.BELOW: claims.ABOVE}.get(statement)
-    if opposite:
-        swap = {claims.HOLDS: claims.DOES_NOT_HOLD, claims.DOES_NOT_HOLD: claims.HOLDS}
-        assert claims.verdict(opposite, threshold, interval) == swap.get(found, found)
+    undecided = statements.NOT_DECIDED
+    assert judged(statement, wider) in (found, undecided)
+    above, below = statements.ABOVE, statements.BELOW
+    if opposite := {above: below, below: above}.get(statement):
+        holds, not_so = statements.HOLDS, statements.DOES_NOT_HOLD
+        assert judged(opposite, interval) == {holds: not_so, not_so: holds}.get(found, found)
     missing = replace(interval, low=float("nan"))
-    assert claims.verdict(statement, threshold, missing) == claims.NOT_DECIDED
+    assert judged(statement, missing) == undecided
 
 
 @holds_for(60)

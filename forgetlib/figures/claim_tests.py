@@ -1,9 +1,7 @@
 """Test each claim of the paper: tables in, statistics with their intervals and statements out.
 
 A function here is the test of one claim of `claims.CLAIMS`. It takes the tables it needs, None
-where there is none, and gives one row a statistic: statistic (in words), value, low, high, n and
-what it counts (unit), statement and threshold, paper (the same statistic of the published numbers,
-else NaN). `claims` adds the verdicts.
+where there is none, and gives one row a statistic, those of `statements.row`.
 
 Most statistics count tasks, and their intervals are over tasks: would other tasks of this kind show
 the same? A study has 4 to 21 of them, and a percentile bootstrap of so few is too narrow: four
@@ -13,9 +11,6 @@ interval for shares, Bonett and Wright's for rank correlations (`intervals.rank_
 the figures show too), a jackknife for what is none of these. Tasks that are all alike have no
 interval: they do not show how much tasks differ. One statistic alone has the figure's interval over
 the examples of these tasks: section 5's pooled effect on single examples.
-
-Over the paper's own 21 tasks a rank correlation is known to plus or minus 0.4, too little to show
-that there is none.
 """
 
 from __future__ import annotations
@@ -31,39 +26,35 @@ from forgetlib.data.tasks import COMMONSENSE, LANGUAGE, SCIENCE
 from forgetlib.errors import InputError
 from forgetlib.figures import crossanalysis, intervals, mixedmodel, regression
 from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.effects import BEYOND, Effects, beyond_true_labels
 from forgetlib.figures.intervals import MIN_TASKS, UNDEFINED, Interval, with_intervals
 from forgetlib.figures.join import given
 from forgetlib.figures.published import published
+from forgetlib.figures.statements import row
+from forgetlib.figures.thresholds import (
+    ANY,
+    HALF,
+    LARGE_GAP,
+    MOSTLY,
+    NEGATIVE,
+    NO_CORRELATION,
+    NO_EXAMPLE_EFFECT,
+    NO_SQUARE,
+    OFTEN,
+    OFTEN_BETTER,
+    OPPOSITE,
+    PROBE_LOSS,
+    SAME_PATTERN,
+    STRONGER,
+)
 from forgetlib.metrics import CHANCE
 
 Table: TypeAlias = pd.DataFrame | None
 Matrix: TypeAlias = CrossTask | None
-ABOVE, BELOW, WITHIN = "above", "below", "within +-"  # statements about a threshold
-# Thresholds. The paper gives none: these are ours.
-LARGE_GAP = 0.1  # a fifth of the way from chance to perfect: not the noise of a test set
-HALF = 0.5  # "fails to generalise": less than half is lost; "mostly": over half of the variance
-OFTEN = 0.25  # "often", "many": more than one task in four
-NO_CORRELATION = 0.3  # over tasks: less than a tenth of the ranks' variance
-# Rank-biserial, of examples: of a lost question and one that is not, the lost one has the higher
-# value with a chance between 0.4 and 0.6, where 0.5 is a coin.
-NO_EXAMPLE_EFFECT = 0.2
-PROBE_LOSS = -0.25  # "about as accurate": a quarter of the height above chance lost at most
-SAME_PATTERN = 0.5  # rank correlation of two patterns over tasks: usually called large
 
-
-def _row(
-    statistic: str,
-    statement: str,
-    threshold: float,
-    interval: Interval,
-    n: int,
-    *,
-    unit: str = "tasks",
-    paper: float = np.nan,
-) -> pd.DataFrame:
-    row = {"statistic": statistic, "value": interval.value, "low": interval.low}
-    row |= {"high": interval.high, "n": n, "unit": unit}
-    return pd.DataFrame([row | {"statement": statement, "threshold": threshold, "paper": paper}])
+# What a study can lack.
+CONTROL = "a control by true labels for each pair"
+TWO_EACH = "two tasks with something to forget on each side"
 
 
 def _require(table: pd.DataFrame, *columns: str) -> None:
@@ -109,17 +100,15 @@ def generalization_varies(own: Table = None) -> pd.DataFrame:
     gap, gap_low, gap_high = _numbers(table, *with_intervals(["forget_gap"]))
     ratio, ratio_low, ratio_high = _numbers(table, *with_intervals(["forget_ratio"]))
     (theirs,) = _numbers(published(), "forget_gap")
-    by_gap = _row(
+    by_gap = row(
         f"share of tasks with a forget gap above {LARGE_GAP}",
-        ABOVE,
         OFTEN,
         intervals.share_interval(gap, gap_low, gap_high, LARGE_GAP),
         len(gap),
         paper=intervals.share_interval(theirs, theirs, theirs, LARGE_GAP).value,
     )
-    by_ratio = _row(
+    by_ratio = row(
         f"share of tasks with a forget ratio below {HALF}",
-        ABOVE,
         OFTEN,
         intervals.share_interval(-ratio, -ratio_high, -ratio_low, -HALF),
         len(ratio),
@@ -147,108 +136,117 @@ def task_family_split(own: Table = None, described: Table = None) -> pd.DataFram
         table = _with_families(table, described)
         gaps = sides(table, "forget_gap", resisting, forgotten)
         ratios = sides(table, "forget_ratio", forgotten, resisting)
-    by_gap = _row(
+    lacks = "" if all(len(g) > 1 for g in gaps) else TWO_EACH
+    by_gap = row(
         "mean forget gap, commonsense and science minus language understanding",
-        ABOVE,
-        0.0,
+        ANY,
         intervals.difference_interval(*gaps),
         sum(map(len, gaps)),
         paper=intervals.difference_interval(
             *sides(published(), "forget_gap", resisting, forgotten)
         ).value,
+        lacks=lacks,
     )
-    by_ratio = _row(
+    by_ratio = row(
         "mean forget ratio, language understanding minus commonsense and science",
-        ABOVE,
-        0.0,
+        ANY,
         intervals.difference_interval(*ratios),
         sum(map(len, ratios)),
+        lacks=lacks,
     )
     return pd.concat([by_gap, by_ratio], ignore_index=True)
 
 
-def eval_task_determines(cross: Matrix = None) -> pd.DataFrame:
-    """Measure the evaluated task's share of the forget ratio's variance: over a half.
+def _effects(cross: Matrix) -> Effects | None:
+    """What labels did in each pair beyond true ones; None where there is no such control."""
+    return None if cross is None or not cross.has_control else beyond_true_labels(cross)
 
-    cross: from `crosstask.cross_task`. Share and interval (over tasks) are those of
+
+def eval_task_determines(cross: Matrix = None) -> pd.DataFrame:
+    """Measure the evaluated task's share of the variance of what random labels did: over a half.
+
+    cross: from `crosstask.cross_task`. What any second training does is no effect of labels, so
+    that the effect is taken beyond true ones. Share and interval (over tasks) are those of
     `crossanalysis.variance_shares`.
     """
-    found, n = UNDEFINED, 0
-    if cross is not None:
-        row = crossanalysis.variance_shares(cross).set_index("source").loc["evaluated task"]
-        n = int(cross.defined.sum())
-        ends = (row["tasks_low"], row["tasks_high"]) if n >= MIN_TASKS else (np.nan, np.nan)
-        found = Interval(float(row["share"]), *map(float, ends))
-    return _row(
-        "share of the forget ratio's variance that the evaluated task explains",
-        ABOVE,
-        HALF,
+    effects, found, n = _effects(cross), UNDEFINED, 0
+    if effects is not None:
+        shares = crossanalysis.variance_shares(effects).set_index("source")
+        of = shares.loc["evaluated task"]
+        n = int(effects.defined.sum())
+        ends = (of["tasks_low"], of["tasks_high"]) if n >= MIN_TASKS else (np.nan, np.nan)
+        found = Interval(float(of["share"]), *map(float, ends))
+    return row(
+        f"share of the variance of {BEYOND} that the evaluated task explains",
+        MOSTLY,
         found,
         n,
+        lacks="" if effects is not None else CONTROL,
     )
 
 
 def other_tasks_better(cross: Matrix = None, described: Table = None) -> pd.DataFrame:
-    """Count the tasks forgotten more by another's labels; compare commonsense as a trigger.
+    """Count the tasks that another's labels cost more; compare commonsense labels with others.
 
     cross: from `crosstask.cross_task`
     described: from `tasks.describe`
 
     The best of many other tasks would beat a task's own labels by chance alone, so it is picked on
-    other data (`crossanalysis.own_against_others`). With one seed these are other examples of the
-    same runs, of which one beats a task's own by chance: then nothing is decided. For the second
-    row see `crossanalysis.trigger_strength`.
+    other seeds (`crossanalysis.best_other`). For the second row see
+    `crossanalysis.trigger_strength`.
     """
+    effects = _effects(cross)
     better = low = high = commonsense = others = np.zeros(0)
-    if cross is not None:
-        differences = crossanalysis.own_against_others(cross)
-        better, low, high = _numbers(differences, *with_intervals(["difference"]))
-        triggers = _with_families(crossanalysis.trigger_strength(cross), described).dropna()
+    if effects is not None:
+        found = crossanalysis.best_other(effects).dropna()
+        better, low, high = _numbers(found, *with_intervals(["difference"]))
+        triggers = _with_families(crossanalysis.trigger_strength(effects), described).dropna()
         is_commonsense = triggers["family"] == COMMONSENSE
         (commonsense,) = _numbers(triggers[is_commonsense], "strength")
         (others,) = _numbers(triggers[~is_commonsense], "strength")
-    found = intervals.share_interval(better, low, high, 0.0)
-    if cross is not None and cross.n_seeds == 1:
-        found = Interval(found.value, np.nan, np.nan)
-    share = _row(
-        "share of tasks forgotten more by the best other task's labels than by their own",
-        ABOVE,
-        OFTEN,
-        found,
+    one_seed = effects is not None and len(effects.of_seeds) == 1
+    share = row(
+        f"share of tasks with more {BEYOND} after the best other task's labels than after their "
+        "own",
+        OFTEN_BETTER,
+        intervals.share_interval(better, low, high, 0.0),
         len(better),
+        lacks=CONTROL if effects is None else "pairs of two seeds" if one_seed else "",
     )
-    trigger = _row(
-        "forget ratio of other tasks, by commonsense labels minus by other labels",
-        ABOVE,
-        0.0,
+    trigger = row(
+        f"{BEYOND} of other tasks, by commonsense labels minus by other labels",
+        STRONGER,
         intervals.difference_interval(commonsense, others),
         len(commonsense) + len(others),
+        lacks=CONTROL if effects is None else "",
     )
     return pd.concat([share, trigger], ignore_index=True)
 
 
-def _with_forget_ratio(predictors: Table, predictor: str) -> tuple[Interval, int]:
-    """Rank correlation over tasks of a predictor with the forget ratio, and the number of tasks."""
-    table = given(predictors, ["eval_task"])
+def _with_loss(predictors: Table, predictor: str) -> tuple[Interval, int]:
+    """Rank correlation over tasks of a predictor with the AUROC lost, and the number of tasks."""
+    table = given(predictors, ["eval_task"], "auroc_lost", "known")
     if table is None:
         return UNDEFINED, 0
-    (found,) = regression.correlations(table, [predictor]).to_dict("records")
+    known = table[table["known"].astype(bool)]
+    if known.empty:
+        return UNDEFINED, 0
+    (found,) = regression.correlations(known, [predictor], "auroc_lost").to_dict("records")
     return _interval(found, "rank_correlation"), found["n_tasks"]
 
 
 def difficulty_not_predictive(predictors: Table = None) -> pd.DataFrame:
-    """Correlate fine-tuned accuracy with the forget ratio, by ranks over tasks: near 0.
+    """Correlate fine-tuned accuracy with the AUROC lost, by ranks over tasks: near 0.
 
-    predictors: from `fig4.table`. The fine-tuned accuracy is in the ratio too, so that its
-    sampling error alone correlates the two a little where the test set is small.
+    predictors: from `fig4.table`. Not with the forget ratio, whose denominator the fine-tuned
+    accuracy is: their sampling errors alone would correlate the two.
     """
-    found, n = _with_forget_ratio(predictors, "tuned")
-    statistic = "rank correlation of forget ratio and fine-tuned accuracy"
-    return _row(statistic, WITHIN, NO_CORRELATION, found, n)
+    statistic = "rank correlation of AUROC lost and fine-tuned accuracy"
+    return row(statistic, NO_CORRELATION, *_with_loss(predictors, "tuned"))
 
 
 def confidence_and_variance(predictors: Table = None) -> pd.DataFrame:
-    """Correlate confidence, and variance, with the forget ratio, by ranks over tasks: below 0.
+    """Correlate confidence, and variance, with the AUROC lost, by ranks over tasks: below 0.
 
     predictors: from `fig4.table`
     """
@@ -257,16 +255,15 @@ def confidence_and_variance(predictors: Table = None) -> pd.DataFrame:
         ("confidence", "confidence"),
         ("log_variance", "hidden-state variance"),
     ):
-        found, n = _with_forget_ratio(predictors, predictor)
-        statistic = f"rank correlation of forget ratio and {words}"
-        rows.append(_row(statistic, BELOW, 0.0, found, n))
+        statistic = f"rank correlation of AUROC lost and {words}"
+        rows.append(row(statistic, NEGATIVE, *_with_loss(predictors, predictor)))
     return pd.concat(rows, ignore_index=True)
 
 
 def no_example_level_prediction(examples: Table = None) -> pd.DataFrame:
     """Compare the confidence, and distance, of lost examples with the others': no difference.
 
-    examples: from `fig4.examples_table`. Any training moves questions near the decision boundary
+    examples: from `fig4_examples.table`. Any training moves questions near the decision boundary
     across it. Where there is a control by true labels, the effect is therefore that of random
     labels less that of true ones (`mixedmodel.example_level`); else it is random labels' own. Two
     rows a predictor: the effect (rank-biserial) within tasks, pooled, with its interval over these
@@ -294,10 +291,11 @@ def no_example_level_prediction(examples: Table = None) -> pd.DataFrame:
         errors = (high - low) / (2 * norm.ppf(1 - intervals.TAIL))
         squares = effect**2 - errors**2
         statistic = f"rank-biserial correlation within tasks of being lost and {words}{less}"
-        rows.append(_row(statistic, WITHIN, NO_EXAMPLE_EFFECT, pooled, n, unit="examples"))
+        lacks = "" if controlled else "a second training on true labels, as control"
+        rows.append(row(statistic, NO_EXAMPLE_EFFECT, pooled, n, unit="examples", lacks=lacks))
         statistic = f"mean over tasks of its square, without sampling error ({words}{less})"
-        square = round(NO_EXAMPLE_EFFECT**2, 4)
-        rows.append(_row(statistic, BELOW, square, intervals.mean_interval(squares), len(squares)))
+        found_squares = intervals.mean_interval(squares)
+        rows.append(row(statistic, NO_SQUARE, found_squares, len(squares), lacks=lacks))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -312,7 +310,7 @@ def learn_forget_anticorrelated(order: Table = None) -> pd.DataFrame:
     (correlation,) = _numbers(table, "rank_correlation")
     statistic = "mean rank correlation of the steps of learning and of forgetting"
     found, n = intervals.mean_interval(correlation), len(correlation)
-    return _row(statistic, BELOW, 0.0, found, n)
+    return row(statistic, OPPOSITE, found, n)
 
 
 def probes_recover(probes: Table = None) -> pd.DataFrame:
@@ -328,39 +326,30 @@ def probes_recover(probes: Table = None) -> pd.DataFrame:
     difference, fine_tuned = _numbers(table, "difference", "fine_tuned")
     statistic = "change of probe accuracy by forgetting, by its height above chance before"
     found, n = intervals.relative_interval(difference, fine_tuned - CHANCE), len(difference)
-    return _row(statistic, ABOVE, PROBE_LOSS, found, n)
+    return row(statistic, PROBE_LOSS, found, n)
 
 
 def not_sample_size(sizes: Table = None) -> pd.DataFrame:
     """Correlate forgetting with the smallest and the largest size, by ranks over tasks: strongly.
 
-    sizes: from `fig7.table`. Left out are tasks with nothing to
-    forget, and tasks so small that both forgetting sets are the same. The accuracies can be
-    compared with the paper, of whose tasks five have published ones for both sizes. But accuracies
-    have the same order already where nothing is forgotten: hence the forget ratios.
+    sizes: from `agreement.of_sizes`, which takes the two sizes from other data than each other. The
+    accuracies can be compared with the paper, of whose tasks five have published ones for both
+    sizes. But accuracies have the same order already where nothing is forgotten: hence what is
+    lost.
     """
-    table = given(
-        sizes, ["eval_task", "size"], "ratio_defined", "n_train", "forgotten", "forget_ratio"
-    )
-    both: Table = None
-    words = "small and full forgetting sets"
-    if table is not None and table["size"].min() < table["size"].max():
-        least, most = table["size"].min(), table["size"].max()
-        words = f"{least} and {most} examples"
-        first, last = (table[table["size"] == n].set_index("eval_task") for n in (least, most))
-        both = first.join(last, how="inner", rsuffix="_most")
-        both = both[both["ratio_defined"].astype(bool) & (both["n_train"] < both["n_train_most"])]
+    table = given(sizes, ["measure"], "rank_correlation", "ceiling", "small", "full")
     theirs = intervals.rank_correlation(*_numbers(published(), "forgotten_100", "forgotten")).value
     rows = []
-    for measure, name, paper in (
-        ("forgotten", "forget accuracy", theirs),
-        ("forget_ratio", "forget ratio", np.nan),
-    ):
-        small, large = _numbers(both, measure, f"{measure}_most")
-        statistic = f"rank correlation of {name} with {words}"
-        found, n = intervals.rank_correlation(small, large), len(small)
-        limits = (ABOVE, SAME_PATTERN)
-        rows.append(_row(statistic, *limits, found, n, paper=paper))
+    for measure, paper in (("forget accuracy", theirs), ("accuracy lost", np.nan)):
+        words, found, n, ceiling = "small and full forgetting sets", UNDEFINED, 0, np.nan
+        if table is not None:
+            of = table.set_index("measure").loc[measure]
+            words = f"{of['small']} and {of['full']} examples"
+            found, n, ceiling = _interval(of, "rank_correlation"), int(of["n"]), of["ceiling"]
+        statistic = f"rank correlation of {measure} with {words}"
+        lacks = "" if table is not None else "two sizes of the forgetting set"
+        made = row(statistic, SAME_PATTERN, found, n, paper=paper, ceiling=ceiling, lacks=lacks)
+        rows.append(made)
     return pd.concat(rows, ignore_index=True)
 
 
@@ -369,7 +358,7 @@ def robust_to_method_and_model(
     flipped: Matrix = None,
     crosses_of_models: Sequence[CrossTask] = (),
 ) -> pd.DataFrame:
-    """Correlate the evaluated tasks' mean ratios of two conditions, and of each two models.
+    """Correlate the evaluated tasks' mean effects in two conditions, and in each two models.
 
     cross, flipped: from `crosstask.cross_task`, random and flipped labels of the same model
     crosses_of_models: random labels, one a model; every pair of them has its row
@@ -383,18 +372,28 @@ def robust_to_method_and_model(
                 found=f"{matrix.model}, {matrix.condition}",
                 do="Pass cross, flipped and crosses_of_models as verdicts names them.",
             )
-    rows = []
-    for crosses, what in (
-        ([c for c in (cross, flipped) if c is not None], "random and flipped labels"),
-        (list(crosses_of_models), "two models"),
-    ):
-        agreement = crossanalysis.model_agreement(crosses).to_dict("records")
-        found = [
-            (f"{row['a']}; {row['b']}", _interval(row, "rank_correlation"), row["n"])
-            for row in agreement
-        ]
-        for pair, interval, n in found or [(what, UNDEFINED, 0)]:
-            statistic = f"rank correlation of the evaluated tasks' mean forget ratios ({pair})"
-            limits = (ABOVE, SAME_PATTERN)
-            rows.append(_row(statistic, *limits, interval, n))
+    both = [c for c in (cross, flipped) if c is not None]
+    rows = [
+        *_of_agreement(both, "random and flipped labels", CONTROL),
+        *_of_agreement(crosses_of_models, "two models", "two models of which each knows the tasks"),
+    ]
     return pd.concat(rows, ignore_index=True)
+
+
+def _of_agreement(crosses: Sequence[CrossTask], what: str, lacks: str) -> list[pd.DataFrame]:
+    """Make a row for every pair of matrices; one that says what is missing where there is none."""
+    statistic = "rank correlation of the evaluated tasks' mean "
+    found = crossanalysis.model_agreement(list(crosses)).to_dict("records")
+    if not found:
+        return [row(f"{statistic}{BEYOND} ({what})", SAME_PATTERN, UNDEFINED, 0, lacks=lacks)]
+    return [
+        row(
+            f"{statistic}{of['measure']} ({of['a']}; {of['b']})",
+            SAME_PATTERN,
+            _interval(of, "rank_correlation"),
+            int(of["n"]),
+            ceiling=of["ceiling"],
+            lacks="" if of["measure"] == BEYOND else CONTROL,
+        )
+        for of in found
+    ]

@@ -1,10 +1,7 @@
-"""The paper's claims, and what these data say of each: the one rule that judges them.
+"""The paper's claims, and what these data say of each.
 
 A claim becomes one or more statistics (`claim_tests`), each with a 95 % interval and a statement
-about it: that it is above a threshold, below one, or within plus or minus one. `verdict` is the one
-rule: "holds" where the whole interval agrees with the statement, "does not hold" where none of it
-does, else "not decided by these data". Missing data, undefined statistics and fewer than
-`intervals.MIN_TASKS` tasks are not decided either.
+about it, made before a study is computed. `statements` has the one rule that judges them.
 """
 
 from __future__ import annotations
@@ -13,16 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from forgetlib.errors import require_one_of
 from forgetlib.figures import claim_tests
-from forgetlib.figures.claim_tests import ABOVE, BELOW, WITHIN
 from forgetlib.figures.crosstask import CrossTask
-from forgetlib.figures.intervals import Interval
-
-HOLDS, DOES_NOT_HOLD, NOT_DECIDED = "holds", "does not hold", "not decided by these data"
 
 
 @dataclass(frozen=True)
@@ -122,35 +114,6 @@ CLAIMS = {
         ),
     )
 }
-COLUMNS = (
-    "claim",
-    "says",
-    "statistic",
-    "value",
-    "low",
-    "high",
-    "n",
-    "unit",
-    "statement",
-    "threshold",
-    "verdict",
-    "paper",
-    "figure",
-)
-
-
-def verdict(statement: str, threshold: float, interval: Interval) -> str:
-    """Judge by the one rule whether an interval is above, below or within +- a threshold."""
-    require_one_of("statement of a claim", statement, (ABOVE, BELOW, WITHIN))
-    low, high = interval.low, interval.high
-    agrees, disagrees = {
-        ABOVE: (low > threshold, high < threshold),
-        BELOW: (high < threshold, low > threshold),
-        WITHIN: (-threshold < low and high < threshold, low > threshold or high < -threshold),
-    }[statement]
-    if np.isnan(low) or np.isnan(high):
-        return NOT_DECIDED
-    return HOLDS if agrees else DOES_NOT_HOLD if disagrees else NOT_DECIDED
 
 
 def judge(claim: str, **tables: Any) -> pd.DataFrame:
@@ -158,21 +121,15 @@ def judge(claim: str, **tables: Any) -> pd.DataFrame:
 
     tables: those it needs, named and made as in `verdicts`; without one, nothing is decided
 
-    Columns: claim, says, statistic (in words), value, low, high, n and what it counts (unit),
-    statement and threshold, verdict, paper (the same statistic of the published numbers, else
-    NaN), figure.
+    Columns: claim, says, figure, then those of `statements.row`.
     """
     require_one_of("claim", claim, CLAIMS)
     found = CLAIMS[claim]
     for name in tables:
         require_one_of(f"table of the claim {claim}", name, found.needs)
     rows = found.test(**tables)
-    verdicts = [
-        verdict(r["statement"], r["threshold"], Interval(r["value"], r["low"], r["high"]))
-        for r in rows.to_dict("records")
-    ]
-    rows = rows.assign(claim=claim, says=found.says, verdict=verdicts, figure=found.figure)
-    return rows[list(COLUMNS)]
+    first = {"claim": claim, "says": found.says, "figure": found.figure}
+    return pd.DataFrame(first, index=rows.index).join(rows)
 
 
 def verdicts(
@@ -187,14 +144,16 @@ def verdicts(
     probes: pd.DataFrame | None = None,
     sizes: pd.DataFrame | None = None,
     crosses_of_models: Sequence[CrossTask] = (),
+    computed: str = "",
 ) -> pd.DataFrame:
     """Judge every claim, one row a statistic; what is not given leaves its claims undecided.
 
-    described: from `tasks.describe`; own: `fig2.table`; sizes: `fig7.table`; cross, flipped and
-    crosses_of_models: `crosstask.cross_task`; predictors: `fig4.table`; examples:
-    `fig4.examples_table`; order: `fig5.table`; probes: `fig6.recovery_table`
+    described: from `tasks.describe`; own: `fig2.table`; sizes: `agreement.of_sizes`; cross, flipped
+    and crosses_of_models: `crosstask.cross_task`; predictors: `fig4.table`; examples:
+    `fig4_examples.table`; order: `fig5.table`; probes: `fig6.recovery_table`
+    computed: the day on which the study's first result was computed, year-month-day
 
-    Columns: those of `judge`.
+    Columns: those of `judge`, then post_hoc: whether the statement was made after that day.
     """
     given = {
         "described": described,
@@ -209,4 +168,5 @@ def verdicts(
         "crosses_of_models": crosses_of_models,
     }
     found = (judge(c.id, **{n: given[n] for n in c.needs}) for c in CLAIMS.values())
-    return pd.concat(found, ignore_index=True)
+    every = pd.concat(found, ignore_index=True)
+    return every.assign(post_hoc=every["stated"] > computed if computed else False)

@@ -17,15 +17,17 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from forgetlib.errors import InputError
+from forgetlib.figures.agreement import agreement, taken_from
 from forgetlib.figures.bootstrap import Resampled, resample_counts, seed_factors
-from forgetlib.figures.crosstask import CrossTask, short_name
+from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.effects import BEYOND, LOST, Effects, mean_effects, named
 from forgetlib.figures.intervals import (
     TAIL,
     UNDEFINED,
     Interval,
     as_columns,
     jackknife,
-    rank_correlation,
+    seeds_interval,
     with_intervals,
 )
 from forgetlib.metrics import ratio_of
@@ -55,8 +57,8 @@ def _shares(components: np.ndarray) -> np.ndarray:
     return np.divide(components, total, out=np.full(components.shape, np.nan), where=total > 1e-12)
 
 
-def variance_shares(cross: CrossTask) -> pd.DataFrame:
-    """Share the forget ratio's variance between the sides of a pair (paper, Fig. 3).
+def variance_shares(effects: Effects) -> pd.DataFrame:
+    """Share the variance of what labels did between the sides of a pair (paper, Fig. 3).
 
     A two-way analysis of the evaluated tasks that are defined: components of variance (unbiased
     with any number of rows and columns), those below 0 taken as 0, divided by their sum. These
@@ -75,29 +77,30 @@ def variance_shares(cross: CrossTask) -> pd.DataFrame:
     counts as variance: the fine-tuning run's as the evaluated task's, the forgetting run's as
     the rest ("pairwise") or as the forgotten task's ("shared").
 
-    Rows: source in `SOURCES`. Columns: model, condition, protocol, source, share with its
+    Rows: source in `SOURCES`. Columns: model, condition, protocol, measure, source, share with its
     intervals, uncorrected, n_tasks (evaluated tasks that are defined). NaN with fewer than two of
     these, or without any variance.
     """
-    defined = cross.defined
+    defined = effects.defined
     n_tasks = int(defined.sum())
     shares = tasks = [UNDEFINED] * 3
     uncorrected = np.full(3, np.nan)
     if n_tasks > 1:
-        ratio, replicates = cross.forget_ratio[defined], cross.replicates[:, defined]
+        values, replicates = effects.values, effects.replicates
         deviations = replicates - replicates.mean(0)
         noise = _components(deviations).mean(0)
-        uncorrected = _shares(np.maximum(_components(ratio), 0))
-        estimate = _shares(np.maximum(_components(ratio) - noise, 0))
+        uncorrected = _shares(np.maximum(_components(values), 0))
+        estimate = _shares(np.maximum(_components(values) - noise, 0))
         if np.isfinite(estimate).all():
             resampled = _shares(np.maximum(_components(replicates) - 2 * noise, 0))  # (R, 3)
             low = np.quantile(np.nan_to_num(resampled, nan=0), TAIL, axis=0)
             high = np.quantile(np.nan_to_num(resampled, nan=1), 1 - TAIL, axis=0)
             shares = [Interval(*map(float, v)) for v in zip(estimate, low, high, strict=True)]
-            tasks = _over_tasks(estimate, cross.forget_ratio, deviations, defined)
+            tasks = _over_tasks(estimate, values, deviations, defined)
     return pd.DataFrame(
         {
-            **cross.named,
+            **effects.cross.named,
+            "measure": effects.measure,
             "source": name,
             **as_columns("share", share),
             "tasks_low": of_tasks.low,
@@ -110,23 +113,23 @@ def variance_shares(cross: CrossTask) -> pd.DataFrame:
 
 
 def _over_tasks(
-    estimate: np.ndarray, ratio: np.ndarray, deviations: np.ndarray, defined: np.ndarray
+    estimate: np.ndarray, values: np.ndarray, deviations: np.ndarray, defined: np.ndarray
 ) -> list[Interval]:
     """The shares' intervals over tasks, between 0 and 1.
 
     Without a task, a component may be below 0 here: cut off there, the shares of a clear result
     would all be 1, without a spread to tell how certain that is.
 
-    ratio: (K, K); deviations: (R, D, K) of the D defined rows
+    values: (D, K) of the D defined rows; deviations: (R, D, K)
     """
     if defined.sum() < 3:
         return [Interval(float(share), np.nan, np.nan) for share in estimate]
     rows = np.flatnonzero(defined)
     without_each = []
-    for task in range(len(ratio)):
-        left, columns = rows != task, np.arange(len(ratio)) != task
+    for task in range(len(defined)):
+        left, columns = rows != task, np.arange(len(defined)) != task
         noise = _components(deviations[:, left][:, :, columns]).mean(0)
-        without_each.append(_shares(_components(ratio[rows[left]][:, columns]) - noise))
+        without_each.append(_shares(_components(values[left][:, columns]) - noise))
     found = (
         jackknife(float(share), values, len(rows) - 1)
         for share, values in zip(estimate, np.array(without_each).T, strict=True)
@@ -213,25 +216,52 @@ def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator)
     return found.interval(lambda m: m[..., 0])
 
 
-def trigger_strength(cross: CrossTask) -> pd.DataFrame:
-    """Measure how much each task's labels make other tasks forget, less the average task's.
+def best_other(effects: Effects) -> pd.DataFrame:
+    """Compare a task's own labels with the best other task's, picked on other seeds.
 
-    The column effects of ratio = evaluated task + forgotten task, fitted by least squares to the
+    The best of many others looks better than it is, because it was picked. So it is picked by the
+    mean of the other seeds, and compared on this one. It errs downwards where several others are
+    about as good.
+
+    One row an evaluated task that is defined. Columns: eval_task, difference (what the best other's
+    labels did less what its own did, mean over seeds) with Student's t interval over seeds; NaN
+    with one seed
+    """
+    rows = []
+    n_seeds = len(effects.of_seeds)
+    for row, i in enumerate(np.flatnonzero(effects.defined)):
+        of_task = effects.of_seeds[:, row]  # (G, K)
+        found = UNDEFINED
+        if n_seeds > 1 and of_task.shape[1] > 1:
+            differences = []
+            for seed in range(n_seeds):
+                others = np.delete(of_task, seed, axis=0).mean(0)
+                others[i] = -np.inf
+                differences.append(of_task[seed, others.argmax()] - of_task[seed, i])
+            found = seeds_interval(np.array(differences))
+        rows.append({"eval_task": effects.cross.tasks[i], **as_columns("difference", found)})
+    return pd.DataFrame(rows, columns=["eval_task", *with_intervals(["difference"])])
+
+
+def trigger_strength(effects: Effects) -> pd.DataFrame:
+    """Measure how much each task's labels do to other tasks, less the average task's.
+
+    The column effects of values = evaluated task + forgotten task, fitted by least squares to the
     pairs of different tasks; their mean is 0. Plain means of columns without the diagonal would not
     do: each column leaves another row out, so that a task which resists forgetting would look like
     a strong trigger. NaN with fewer than two defined rows, or fewer than three tasks.
 
-    Columns: eval_task (the one whose labels were changed), strength (in forget ratio).
+    Columns: eval_task (the one whose labels were changed), strength (in the effects' measure).
     """
-    k = len(cross.tasks)
+    k = len(effects.defined)
     strength = np.full(k, np.nan)
-    used = cross.defined[:, None] & ~np.eye(k, dtype=bool)
-    if k > 2 and cross.defined.sum() > 1:
-        row, column = np.nonzero(used)
-        design = np.hstack([np.eye(k)[row], np.eye(k)[column]])
-        effects = np.linalg.lstsq(design, cross.forget_ratio[used], rcond=None)[0][k:]
-        strength = effects - effects.mean()
-    return pd.DataFrame({"eval_task": cross.tasks, "strength": strength})
+    own = np.flatnonzero(effects.defined)
+    if k > 2 and len(own) > 1:
+        row, column = np.nonzero(np.arange(k) != own[:, None])
+        design = np.hstack([np.eye(len(own))[row], np.eye(k)[column]])
+        fitted = np.linalg.lstsq(design, effects.values[row, column], rcond=None)[0][len(own) :]
+        strength = fitted - fitted.mean()
+    return pd.DataFrame({"eval_task": effects.cross.tasks, "strength": strength})
 
 
 def upgma(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -296,14 +326,15 @@ def evaluated_means(cross: CrossTask) -> pd.DataFrame:
 def model_agreement(crosses: Sequence[CrossTask]) -> pd.DataFrame:
     """Correlate which tasks are forgotten, of each two models or conditions (Fig. 8 and 9).
 
-    For each two of the crosses, the rank correlation of the evaluated tasks' mean forget ratios
-    (`intervals.rank_correlation`), over the tasks that are defined in both. Means are over the
-    forgotten tasks that both have.
+    For each two of the crosses, the rank agreement of the evaluated tasks' mean effects, with its
+    ceiling (`agreement`), over the tasks that are defined in both. Means are over the forgotten
+    tasks that both have.
 
     crosses: every two differ in the model or in the condition, and in nothing else
 
-    Columns: a, b ("model, condition"; ", shared" where that is the start), rank_correlation with
-    its interval, n (tasks).
+    Columns: a, b ("model, condition"; ", shared" where that is the start), measure (`effects.
+    BEYOND` where both have a control by true labels, else `effects.LOST`), apart (`agreement.
+    APART`, "" for two models), rank_correlation with its interval, ceiling, n (tasks).
     """
     rows = []
     for a, b in combinations(crosses, 2):
@@ -312,24 +343,23 @@ def model_agreement(crosses: Sequence[CrossTask]) -> pd.DataFrame:
             raise InputError(
                 "agreement of two cross-task matrices",
                 expected="two that differ in either the model or the condition alone",
-                found=f"{_label(a)} and {_label(b)}",
+                found=f"{named(a)} and {named(b)}",
                 do="Pass every model or condition once, all of one study.",
             )
         forgotten = [t for t in a.tasks if t in b.tasks]
-        evaluated = [t for t in forgotten if all(c.defined[c.tasks.index(t)] for c in (a, b))]
-        means = (
-            pd.DataFrame(c.forget_ratio, list(c.tasks), list(c.tasks))
-            .loc[evaluated, forgotten]
-            .mean(axis=1)
-            .to_numpy()
-            for c in (a, b)
-        )
-        found = as_columns("rank_correlation", rank_correlation(*means))
-        rows.append({"a": _label(a), "b": _label(b), **found, "n": len(evaluated)})
-    columns = ["a", "b", *with_intervals(["rank_correlation"]), "n"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _label(cross: CrossTask) -> str:
-    shared = ", shared" if cross.protocol == "shared" else ""
-    return f"{short_name(cross.model)}, {cross.condition}{shared}"
+        measure = BEYOND if a.has_control and b.has_control else LOST
+        known = "auroc" if measure == BEYOND else "accuracy"
+        both = [
+            [c.measured[c.tasks.index(t)] for c in (a, b)]
+            for t in forgotten
+            if all(c.measured[c.tasks.index(t)].knows(known) for c in (a, b))
+        ]
+        means = [
+            np.array([mean_effects(of[i], forgotten, measure) for of in both]).T for i in (0, 1)
+        ]
+        apart = differ == ["model"]
+        found = agreement(*means, apart=apart) if both else agreement(*np.zeros((2, 2, 0)))
+        where = "" if apart else taken_from([of[0] for of in both])
+        rows.append({"a": named(a), "b": named(b), "measure": measure, "apart": where, **found})
+    ends = with_intervals(["rank_correlation"])
+    return pd.DataFrame(rows, columns=["a", "b", "measure", "apart", *ends, "ceiling", "n"])

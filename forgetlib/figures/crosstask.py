@@ -18,7 +18,12 @@ import pandas as pd
 from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import resample_counts, seed_factors
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
-from forgetlib.figures.join import by_checkpoint, check_same_examples, kind_after
+from forgetlib.figures.join import (
+    by_checkpoint,
+    check_same_examples,
+    check_same_training,
+    kind_after,
+)
 from forgetlib.figures.measures import Measured
 from forgetlib.metrics import CHANCE, correct, ratio_of
 from forgetlib.runs.answers import Load
@@ -43,8 +48,9 @@ class CrossTask:
         these. A row's cells share their resample, as they share their examples. Where a row is
         defined, a resample of it that has no ratio, since its fine-tuned accuracy is at or below
         chance, is replaced by another of the row
-    measured: for each task its models, of phases "tuned" and `after` of each task; intervals of
-        single cells and rows come from these
+    measured: for each task its models, of phases "tuned", `after` of each task, and where there is
+        a control by true labels `again` of each task; intervals of single cells and rows come from
+        these
     outcomes: for each task and seed (N, 1 + K), whether each test example is right: after
         fine-tuning, and after forgetting each task
     """
@@ -68,6 +74,11 @@ class CrossTask:
         return np.isfinite(self.forget_ratio).all(1)
 
     @property
+    def has_control(self) -> bool:
+        """Tell whether each pair was trained on true labels too, to compare."""
+        return again(self.tasks[0]) in self.measured[0].phases
+
+    @property
     def named(self) -> dict[str, str]:
         """Tell what the matrix is of: the columns model, condition and protocol of its tables."""
         return {"model": self.model, "condition": self.condition, "protocol": self.protocol}
@@ -76,6 +87,11 @@ class CrossTask:
 def after(task: str) -> str:
     """Name the phase of the model whose labels of this task were changed."""
     return f"after {task}"
+
+
+def again(task: str) -> str:
+    """Name the phase of its control, which was trained on the task's true labels instead."""
+    return f"again {task}"
 
 
 def cross_task(
@@ -93,7 +109,14 @@ def cross_task(
     """
     ratio_of_condition = ratio_of(condition)
     results = list(results)
-    checkpoint, cells = _cross_cells(results, condition)
+    cells, checkpoint = _pairs(results, condition)
+    if checkpoint is None:
+        raise InputError(
+            f"cross-task forgetting with {condition} labels",
+            expected="runs that were fine-tuned on a task before, and their starts",
+            found=f"none among {len(results)} results",
+            do="Pass the section of the study that has these runs.",
+        )
     seeds = sorted({seed for seed, _, _ in cells})
     tasks = tuple(sorted({task for _, *pair in cells for task in pair}))
     wanted = product(seeds, tasks, tasks)
@@ -106,17 +129,15 @@ def cross_task(
             do="Pass the part of the study that has these runs, and compute all of it.",
         )
     known = by_checkpoint(results)
+    control = _control(results, cells)
+
+    def phases(seed: int, task: str) -> dict[str, Result]:
+        runs = {"tuned": cells[seed, task, task][0]}
+        runs |= {after(f): cells[seed, task, f][1] for f in tasks}
+        return runs | ({again(f): control[seed, task, f][1] for f in tasks} if control else {})
+
     measured = tuple(
-        Measured(
-            task,
-            [
-                {"tuned": cells[s, task, task][0]} | {after(f): cells[s, task, f][1] for f in tasks}
-                for s in seeds
-            ],
-            answers,
-            known,
-            n_resamples,
-        )
+        Measured(task, [phases(s, task) for s in seeds], answers, known, n_resamples)
         for task in tasks
     )
     outcomes = tuple(map(_outcomes, measured))
@@ -154,8 +175,9 @@ def cross_task(
 def _outcomes(measured: Measured) -> tuple[np.ndarray, ...]:
     """List for each seed (N, 1 + K) whether each test example is right, in every phase."""
     test = f"{measured.task}/test"
+    wanted = [phase for phase in measured.phases if not phase.startswith(again(""))]
     return tuple(
-        np.stack([correct(run.scores[test]).astype(float) for run in runs.values()], axis=1)
+        np.stack([correct(runs[p].scores[test]).astype(float) for p in wanted], axis=1)
         for runs in measured.seeds
     )
 
@@ -175,11 +197,12 @@ def _could_be(
 Cells = dict[tuple[int, str, str], tuple[Result, Result]]
 
 
-def _cross_cells(results: Iterable[Result], condition: str) -> tuple[Checkpoint, Cells]:
-    """The fine-tuned and the forgotten model, by (seed, evaluated task, forgotten task).
+def _pairs(results: Sequence[Result], condition: str) -> tuple[Cells, Checkpoint | None]:
+    """Find the fine-tuned and the forgotten model, by (seed, evaluated task, forgotten task).
 
-    Also one of the checkpoints, which all agree in what a CrossTask states of them. Raises
-    InputError where they do not, as then the matrix would compare settings and not tasks.
+    Also one of the checkpoints, which all agree in what a CrossTask states of them; None without
+    any. Raises InputError where they do not agree, as then the matrix would compare settings and
+    not tasks.
     """
     known = by_checkpoint(results)
     cells: Cells = {}
@@ -207,14 +230,19 @@ def _cross_cells(results: Iterable[Result], condition: str) -> tuple[Checkpoint,
                     do="Pass the results of one study, of one model at a time.",
                 )
             cells[key] = tuned, result
-    if not cells:
-        raise InputError(
-            f"cross-task forgetting with {condition} labels",
-            expected="runs that were fine-tuned on a task before, and their starts",
-            found=f"none among {len(known)} results",
-            do="Pass the section of the study that has these runs.",
-        )
-    return next(iter(settings.values())), cells
+    return cells, next(iter(settings.values()), None)
+
+
+def _control(results: Sequence[Result], cells: Cells) -> Cells:
+    """Find the same pairs trained on true labels; none where not every pair has one."""
+    if all(kind_after(r.checkpoint) != "true" for r in results):
+        return {}
+    found, _ = _pairs(results, "true")
+    if not set(cells) <= set(found):
+        return {}
+    for key, (_, run) in cells.items():
+        check_same_training(found[key][1].checkpoint, run.checkpoint)
+    return found
 
 
 def _protocol(checkpoint: Checkpoint) -> str:
@@ -233,8 +261,10 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
     """Tabulate a matrix of forget ratios: one row a pair of tasks.
 
     Columns: model, condition, protocol, eval_task, forget_task, n (test examples, all seeds),
-    tuned, forgotten (accuracies), ratio_defined, and with their intervals forget_ratio, and against
-    the fine-tuned model accuracy_lost, auroc_lost and nll_risen (nats a token of the true response)
+    tuned, forgotten (accuracies), ratio_defined, and with their intervals forget_ratio; against the
+    fine-tuned model accuracy_lost, auroc_lost and nll_risen (nats a token of the true response);
+    and against the control by true labels accuracy_beyond_true_labels, auroc_beyond_true_labels and
+    nll_beyond_true_labels, NaN without one
     """
     ratio = ratio_of(cross.condition)
     rows = []
@@ -251,6 +281,11 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
             "auroc_lost": of_task.difference("auroc", "tuned", phase),
             "nll_risen": of_task.difference("nll", phase, "tuned"),
         }
+        control = again(forgotten)
+        for name, less in (("accuracy", True), ("auroc", True), ("nll", False)):
+            pair = (control, phase) if less else (phase, control)
+            beyond = of_task.difference(name, *pair) if cross.has_control else UNDEFINED
+            found[f"{name}_beyond_true_labels"] = beyond
         row = {
             **cross.named,
             "eval_task": evaluated,

@@ -1,4 +1,4 @@
-"""Choose what a regression of the forget ratio can estimate: rows, terms, coded columns.
+"""Choose what a regression of what is forgotten can estimate: rows, terms, coded columns.
 
 Shared by `regression` and `mixedmodel` (Figure 4). Which terms are dropped, and why, is decided
 here by rule, before anything is fitted.
@@ -17,6 +17,13 @@ from pandas.api.types import is_numeric_dtype
 
 from forgetlib.figures.intervals import TAIL, require_columns
 
+# What is forgotten: by the paper's ratio, whose denominator is small where little was learned, and
+# as what was lost.
+OUTCOMES = {
+    "forget_ratio": "forget ratio",
+    "lost": "accuracy lost",
+    "auroc_lost": "AUROC lost",
+}
 OUTCOME = "forget_ratio"
 NUMERIC = ("confidence", "log_variance", "tuned")
 TERMS = (*NUMERIC, "family", "answer_format")
@@ -56,7 +63,7 @@ class Fit:
 
     coefficients: one row a coefficient, the intercept left out. term: "confidence", or for a
         category "family: science"; against: the level it is compared with, "" for numbers;
-        coefficient, coefficient_low, coefficient_high: change of the forget ratio for one standard
+        coefficient, coefficient_low, coefficient_high: change of the outcome for one standard
         deviation over tasks of a number, or from the level `against` to this one; p_value
     n: rows used; n_tasks: tasks among them
     r_squared: share of the outcome's variance explained; NaN where the model has none
@@ -79,11 +86,13 @@ class Fit:
 class Design:
     """Hold what a regression is fitted to, and why the rest is not in it.
 
+    outcome: the column that is explained
     rows: those with everything defined; points: their means, one row a task
     columns: (tasks, 1 + coefficients) intercept and coded terms of the points
     kept: a term's columns; against: a column's reference level
     """
 
+    outcome: str
     rows: pd.DataFrame
     points: pd.DataFrame
     columns: pd.DataFrame
@@ -158,7 +167,7 @@ def _obstacle(
     return ""
 
 
-def design_of(table: pd.DataFrame, terms: Sequence[str]) -> Design:
+def design_of(table: pd.DataFrame, terms: Sequence[str], outcome: str = OUTCOME) -> Design:
     """Choose the rows that can be used, and the terms that they can estimate.
 
     Of several models, each has one row a task, the mean over its seeds: a model's seeds share what
@@ -170,9 +179,9 @@ def design_of(table: pd.DataFrame, terms: Sequence[str]) -> Design:
     - it would leave fewer than two tasks a coefficient, the intercept included;
     - a task alone would decide it (its leverage would be 1): no other task could contradict it.
     """
-    require(table, ("model", "eval_task", OUTCOME, *terms))
+    require(table, ("model", "eval_task", outcome, *terms))
     table = table.reset_index(drop=True)
-    columns_used = list(dict.fromkeys((*terms, OUTCOME)))
+    columns_used = list(dict.fromkeys((*terms, outcome)))
     defined = pd.DataFrame({c: is_defined(table[c]) for c in columns_used})
     dropped = {t: "it is undefined in every row" for t in terms if not defined[t].any()}
     defined = defined.drop(columns=list(dropped))
@@ -195,8 +204,8 @@ def design_of(table: pd.DataFrame, terms: Sequence[str]) -> Design:
     for term in terms:
         if term in dropped:
             continue
-        if points[OUTCOME].nunique() < 2:
-            dropped[term] = f"{OUTCOME} does not vary over {len(points)} tasks"
+        if points[outcome].nunique() < 2:
+            dropped[term] = f"{outcome} does not vary over {len(points)} tasks"
             continue
         new, reference = coded(term, points, points)
         if reason := _obstacle(columns, kept, new, points["eval_task"].tolist()):
@@ -207,7 +216,7 @@ def design_of(table: pd.DataFrame, terms: Sequence[str]) -> Design:
         against |= dict.fromkeys(new.columns, reference)
         if not is_numeric_dtype(points[term]) and (pooled := _pooled(term, points[term])):
             notes.append(f"{term}: {OTHER} is {', '.join(sorted(pooled))}")
-    return Design(rows, points, columns, kept, against, dropped, left_out, tuple(notes))
+    return Design(outcome, rows, points, columns, kept, against, dropped, left_out, tuple(notes))
 
 
 def empty_fit(design: Design, n: int) -> Fit:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from forgetlib.data import tasks
 from forgetlib.errors import require_one_of
 from forgetlib.figures import (
+    agreement,
     audit,
     claims,
     claims_figure,
@@ -26,6 +27,7 @@ from forgetlib.figures import (
     fig2b,
     fig3,
     fig4,
+    fig4_examples,
     fig5,
     fig6,
     fig7,
@@ -36,6 +38,7 @@ from forgetlib.figures import (
     style,
 )
 from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.effects import ratios
 from forgetlib.forgetting.labels import training_labels
 from forgetlib.runs.answers import load_answers
 from forgetlib.runs.grid import Study
@@ -101,6 +104,7 @@ def _fig2b(study: Study) -> Drawn:
 def _cross(study: Study, condition: str = "random") -> CrossTask:
     """Make the cross-task matrix of a kind of labels."""
     results = load_results(study, "flipped" if condition == "flipped" else "cross")
+    results = [*results, *load_results(study, "cross_control")]
     return crosstask.cross_task(results, condition, answers=partial(load_answers, study))
 
 
@@ -109,26 +113,22 @@ def _fig3(study: Study) -> Drawn:
     table = fig3.table(cross)
     yield "fig3_cross_task", fig3.draw(cross, tasks.describe(cross.tasks)), table
     yield "fig3_harm", fig3.draw_harm(table), table
-    shares, own = crossanalysis.variance_shares(cross), crossanalysis.own_against_others(cross)
+    shares = crossanalysis.variance_shares(ratios(cross))
+    own = crossanalysis.own_against_others(cross)
     yield "fig3_summary", fig3.draw_summary(cross, shares, own), fig3.summary_table(shares, own)
 
 
 def _fig4(study: Study) -> Drawn:
     results = load_results(study, "own")
-    terms = list(regression.TERMS)
     described = tasks.describe(study.tasks)
     own = fig4.table(results, answers=partial(load_answers, study))
     table = own.merge(described, on="eval_task")
     yield "fig4_predictors", fig4.draw(table, regression.correlations(table)), table
-    joint, alone = regression.least_squares(table, terms), regression.each_alone(table, terms)
-    left_out = regression.leave_one_task_out(table, terms)
-    adjusted = regression.partial_regression(table, terms)
-    figure = fig4.draw_regression(joint.coefficients, alone, left_out, adjusted)
-    both = fig4.regression_table(joint.coefficients, alone)
-    yield "fig4_regression", figure, both
-    examples = fig4.examples_table([*results, *load_results(study, "control")])
+    alone = regression.each_alone(table[table["known"]])
+    yield "fig4_regression", fig4.draw_regression(alone), alone
+    examples = fig4_examples.table([*results, *load_results(study, "control")])
     within = mixedmodel.example_level(examples)
-    yield "fig4_examples", fig4.draw_examples(within), within
+    yield "fig4_examples", fig4_examples.draw(within), within
 
 
 def _fig5(study: Study) -> Drawn:
@@ -156,8 +156,8 @@ def _fig8(study: Study) -> Drawn:
     random = _cross(study)
     described = tasks.describe(flipped.tasks)
     yield "fig8_flipped", fig8.draw(flipped, described), fig8.table(flipped)
-    agreement = crossanalysis.model_agreement([random, flipped])
-    figure = fig8.draw_comparison(random, flipped, agreement, described)
+    found = crossanalysis.model_agreement([random, flipped])
+    figure = fig8.draw_comparison(random, flipped, found, described)
     yield "fig8_comparison", figure, fig8.comparison_table(random, flipped)
 
 
@@ -175,8 +175,8 @@ def _of_models(study: Study) -> list[CrossTask]:
 
 def _fig9(study: Study) -> Drawn:
     crosses = _of_models(study)
-    agreement = crossanalysis.model_agreement(crosses)
-    figure = fig9.draw(crosses, agreement, tasks.describe(crosses[0].tasks))
+    found = crossanalysis.model_agreement(crosses)
+    figure = fig9.draw(crosses, found, tasks.describe(crosses[0].tasks))
     yield "fig9_models", figure, fig9.table(crosses)
 
 
@@ -197,11 +197,12 @@ def _claims(study: Study) -> Drawn:
         cross=_cross(study),
         flipped=_cross(study, "flipped"),
         predictors=fig4.table(own, answers=answers),
-        examples=fig4.examples_table([*own, *load_results(study, "control")]),
+        examples=fig4_examples.table([*own, *load_results(study, "control")]),
         order=fig5.table(own),
         probes=fig6.recovery_table(own),
-        sizes=fig7.table(load_results(study, "sizes"), answers=answers),
+        sizes=agreement.of_sizes(load_results(study, "sizes"), answers),
         crosses_of_models=_of_models(study),
+        computed=min(str(p["date"])[:10] for r in own for p in r.provenances),
     )
     yield "claims", claims_figure.draw(table), table
 

@@ -68,6 +68,8 @@ def table(
     forget_gap, forget_ratio: as `metrics` defines them
     confidence: mean confidence on the test set after fine-tuning
     lost, below_base: the fine-tuned and the pre-trained accuracy less the forget accuracy
+    auroc_lost: the fine-tuned AUROC less the one after forgetting
+    known: whether there was something to forget, by accuracy or AUROC
     ratio_defined: whether the fine-tuned accuracy was shown to be above 0.5 and above what a
         constant answer reaches; where it is not, the ratio's denominator may be zero, and it is NaN
     behaviour: the paper's three kinds, each by the interval of the accuracies' difference.
@@ -89,6 +91,7 @@ def table(
             "confidence": found.of("confidence", "tuned"),
             "forget_gap": found.interval(lambda m: forget_gap(m[..., 0]), ("accuracy", condition)),
             "lost": found.difference("accuracy", "tuned", condition),
+            "auroc_lost": found.difference("auroc", "tuned", condition),
             "below_base": found.difference("accuracy", "base", condition),
             "forget_ratio": found.interval(
                 lambda m: ratio(m[..., 0], m[..., 1]),
@@ -104,7 +107,7 @@ def table(
         row["n_seeds"] = found.n_seeds
         for name, interval in intervals.items():
             row |= as_columns(name, interval)
-        row["ratio_defined"] = defined
+        row["ratio_defined"], row["known"] = defined, found.something_to_forget
         row["behaviour"] = _behaviour(intervals) if defined else BEHAVIOURS[3]
         rows.append(row)
     return pd.DataFrame(rows)

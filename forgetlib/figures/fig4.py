@@ -1,7 +1,7 @@
-"""Figure 4 of the paper: what predicts forgetting, task by task and question by question.
+"""Figure 4 of the paper: what predicts forgetting, task by task.
 
-The table has a row a task, that of Figure 2 with the hidden states' variance; `examples_table` has
-a row a test question. The analyses are `regression` and `mixedmodel`.
+The table has a row a task, that of Figure 2 with the hidden states' variance. The analyses are
+`regression` and `mixedmodel`; single questions are in `fig4_examples`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
 from forgetlib.figures import fig2, intervals
 from forgetlib.figures.bootstrap import of_means, resample
+from forgetlib.figures.design import OUTCOMES
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
@@ -26,31 +27,31 @@ from forgetlib.figures.intervals import (
     as_columns,
     with_intervals,
 )
-from forgetlib.figures.join import families, full_size
+from forgetlib.figures.join import full_size
+from forgetlib.figures.names import listed
+from forgetlib.figures.power import of_correlation
+from forgetlib.figures.regression import LARGE
+from forgetlib.figures.rows import mark, set_finding
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
     DARK_GREY,
     FAMILY_COLOURS,
-    GREEN,
     GREY,
     SMALL,
     TEXT_WIDTH,
-    VERMILION,
+    count_text,
     draw_intervals,
     error_bar,
     estimate_text,
     family_handles,
     name_points,
-    panel_grid,
     readable,
     require_columns,
     require_rows,
     say_where_nothing,
-    stacked,
     style,
 )
-from forgetlib.metrics import confidence, correct
 from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
@@ -103,47 +104,6 @@ def _log_variance(runs: Sequence[Result], task: str, n_resamples: int) -> Interv
     return resampled.interval(lambda means: np.log(means[..., 0]))
 
 
-def examples_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Tabulate every test example: whether it is lost, and what might predict it (section 5).
-
-    Columns: model, eval_task, seed, uid; of the fine-tuned model confidence, log_deviation (natural
-    logarithm of the hidden state's squared distance from the task's mean; NaN without a probe),
-    tuned_correct; forgotten_correct, forgotten_confidence; and again_correct, whether it is right
-    after a second training on true labels (1 or 0; NaN where the results have none).
-    """
-    parts = []
-    results = list(results)
-    again = {
-        (model, task, runs["tuned"].seed): correct(runs["forgotten"].scores[f"{task}/test"])
-        for (model, task, _), seeds in families(results, "true").items()
-        for runs in seeds
-    }
-    for model, task, seeds in full_size(results):
-        for runs in seeds:
-            control = again.get((model, task, runs["tuned"].seed))
-            tuned, forgotten = (runs[p].scores[f"{task}/test"] for p in ("tuned", "forgotten"))
-            deviation = np.full(len(tuned), np.nan)
-            if (found := runs["tuned"].hidden_variance) is not None:
-                deviation = np.where(found.deviation > 0, found.deviation, np.nan)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "model": model,
-                        "eval_task": task,
-                        "seed": runs["tuned"].seed,
-                        "uid": tuned.uids,
-                        "confidence": confidence(tuned),
-                        "log_deviation": np.log(deviation.astype(float)),
-                        "tuned_correct": correct(tuned),
-                        "forgotten_correct": correct(forgotten),
-                        "forgotten_confidence": confidence(forgotten),
-                        "again_correct": np.nan if control is None else control.astype(float),
-                    }
-                )
-            )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
 FORMAT_MARKS = {"text": ("free-text answers", "o"), "verbaliser": ("fixed answers", "s")}
 PREDICTOR_LABELS = {
     "confidence": "mean confidence of the fine-tuned model on the test set",
@@ -169,7 +129,8 @@ def draw(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     table = readable(table)
     rows = table[table["ratio_defined"].astype(bool) & np.isfinite(table["forget_ratio"])]
     y = rows[with_intervals(["forget_ratio"])].to_numpy(float)
-    with style(table["eval_task"], table["family"]):
+    said = predictors_finding(correlations)
+    with style(table["eval_task"], table["family"], [said]):
         figure = Figure(figsize=(TEXT_WIDTH, 6.4), layout="constrained")
         panels = figure.subplots(2, 1, sharey=True)
         drawn = []
@@ -211,12 +172,14 @@ def draw(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
             found = estimate_text(row, "rank_correlation")
             axes.set_title(f"rank correlation {found}, n = {row['n_tasks']:.0f} tasks", loc="left")
             sns.despine(ax=axes)
-        figure.legend(
+        panels[0].legend(
             handles=_family_and_format_handles(table),
-            loc="outside upper center",
+            loc="lower center",
+            bbox_to_anchor=(0.45, 1.1),
             ncols=4,
             frameon=False,
         )
+        set_finding(figure, said)
         note = "Dashed: nothing forgotten (0), all forgotten (1). Bars: 95 % intervals."
         wide = rows[(y[:, 1] < limits[0]) | (y[:, 2] > limits[1])].sort_values("eval_task")
         if len(wide):
@@ -236,6 +199,26 @@ def draw(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     return figure
 
 
+def predictors_finding(correlations: pd.DataFrame) -> str:
+    """Say whether confidence and variance are shown to go with the forget ratio, over tasks.
+
+    correlations: from `regression.correlations`
+    """
+    words = {"confidence": "confidence", "log_variance": "hidden-state variance"}
+    rows = correlations.set_index("predictor")
+    parts = []
+    for predictor, name in words.items():
+        low, high = rows.loc[predictor, ["rank_correlation_low", "rank_correlation_high"]]
+        if low > 0 or high < 0:
+            parts.append(f"{'more' if low > 0 else 'less'} is forgotten with higher {name}")
+    n = int(rows.loc[list(words), "n_tasks"].min())
+    if parts:
+        return f"{listed(parts).capitalize()} ({n} tasks)"
+    has = of_correlation(LARGE, 0.0)(n)
+    said = f"Neither confidence nor variance is shown to go with the forget ratio of {n} tasks"
+    return said if np.isnan(has) else f"{said} (power {has:.2f} for a rank correlation of {LARGE})"
+
+
 def _family_and_format_handles(table: pd.DataFrame) -> list[Artist]:
     formats = [f for f in FORMAT_MARKS if f in set(table["answer_format"])]
     marks = [FORMAT_MARKS[f] for f in formats]
@@ -245,156 +228,71 @@ def _family_and_format_handles(table: pd.DataFrame) -> list[Artist]:
     ]
 
 
-def regression_table(joint: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
-    """Put the coefficients that `draw_regression` draws under each other, for its CSV.
+def regression_finding(alone: pd.DataFrame) -> str:
+    """Say which predictors alone are shown to go with what is forgotten, and with what power.
 
-    Columns: those of `design.Fit.coefficients`, terms ("together" or "alone"), and those that
-    `regression.each_alone` adds, NaN for the terms together.
+    alone: from `regression.each_alone`
     """
-    return pd.concat([joint.assign(terms="together"), alone.assign(terms="alone")])
+    shown = alone[(alone["coefficient_low"] > 0) | (alone["coefficient_high"] < 0)]
+    parts = [
+        f"{_plain(of['term'])} ({'more' if of['coefficient'] > 0 else 'less'} "
+        f"{OUTCOMES[of['outcome']]})"
+        for _, of in shown.iterrows()
+    ]
+    said = f"Alone, {listed(parts) if parts else 'no predictor'} "
+    said += "is" if len(parts) < 2 else "are"
+    said += " shown to go with what is forgotten"
+    able = alone.dropna(subset="power")
+    if len(able):
+        n, has, enough = (able[c].min() for c in ("n_tasks", "power", "needed"))
+        said += f"; a rank correlation of 0.5 is found in {n:.0f} tasks with a chance of {has:.2f}"
+        said += f" (0.8 with {enough:.0f})"
+    return said
 
 
-def draw_regression(
-    joint: pd.DataFrame, alone: pd.DataFrame, left_out: pd.DataFrame, partial: pd.DataFrame
-) -> Figure:
-    """Draw Figure 4's regression: coefficients, how stable they are, what they are fitted to.
+def draw_regression(alone: pd.DataFrame) -> Figure:
+    """Draw Figure 4's regressions: what goes with each predictor alone, by three measures.
 
-    joint, alone: coefficients of the regression on all terms and on each term alone (columns term,
-        coefficient with its interval): `regression.least_squares(...).coefficients`, `each_alone`
-    left_out: from `regression.leave_one_task_out`, the joint coefficients without each task
-    partial: from `regression.partial_regression`, one panel a term
+    alone: from `regression.each_alone`
     """
-    require_columns(alone, ["term", *with_intervals(["coefficient"])])
-    joint, alone, left_out, partial = map(readable, (joint, alone, left_out, partial))
-    terms = list(dict.fromkeys([*alone["term"], *joint["term"]]))
-    panels = [t for t in terms if t in set(partial["term"])]
-    require_rows(joint, "term", panels, "Pass the four tables of the same regression.")
-    n_rows, columns = panel_grid(len(panels), 3)
-    heights = [0.95 + 0.23 * len(terms)] + [0.35 + 1.25 * n_rows] * bool(panels)
-    with style(terms):
-        figure = Figure(figsize=(TEXT_WIDTH, sum(heights)), layout="constrained")
-        upper, *lower = stacked(figure, heights)
-        _coefficients(upper, terms, joint, alone, left_out)
-        for part in lower:
-            for i, term in enumerate(panels):
-                points = partial[partial["term"] == term]
-                axes = part.add_subplot(n_rows, columns, i + 1)
-                axes.plot(points["x"], points["y"], "o", color=BLUE, markersize=3)
-                slope = joint.set_index("term").loc[term, "coefficient"]
-                if np.isfinite(slope):
-                    axes.axline((0, 0), slope=slope, color=BLACK, linewidth=0.8)
-                say_where_nothing(axes, points[["x", "y"]], "undefined")
-                axes.set_title(f"{_plain(term)}\nn = {len(points)}", fontsize=SMALL + 0.5)
-                axes.tick_params(labelsize=SMALL)
-                axes.xaxis.set_major_locator(MaxNLocator(4))
-                sns.despine(ax=axes)
-            part.supxlabel("residual of the term, given the other terms", fontsize=8)
-            part.supylabel("residual of the forget ratio", fontsize=8)
+    measures = with_intervals(["coefficient"])
+    require_columns(alone, ["outcome", "term", "least", "most", "n_tasks", *measures])
+    require_rows(alone, "outcome", OUTCOMES, "Pass regression.each_alone(...), whole.")
+    said = regression_finding(alone)
+    alone = readable(alone.assign(term=alone["term"].map(_plain)))
+    terms = list(dict.fromkeys(alone["term"]))[::-1]
+    y = pd.Series(np.arange(len(terms)), index=terms, dtype=float)
+    with style([*terms, said]):
+        figure = Figure(figsize=(TEXT_WIDTH, 1.5 + 0.23 * len(terms)), layout="constrained")
+        panels = figure.subplots(1, len(OUTCOMES), sharey=True)
+        for axes, (outcome, label) in zip(panels, OUTCOMES.items(), strict=True):
+            rows = alone[alone["outcome"] == outcome]
+            at = y[rows["term"]].to_numpy()
+            spans = "leaving out each task in turn"
+            span = {"color": BLUE, "linewidth": 6, "alpha": 0.3, "label": spans}
+            axes.hlines(at, rows["least"], rows["most"], **span)
+            marks = "each predictor alone", "o", BLUE, True
+            draw_intervals(axes, rows, "coefficient", at, *marks)
+            for _, of in rows[rows["coefficient"].isna()].iterrows():
+                why = " cannot be estimated"
+                like = {"fontsize": SMALL, "va": "center", "color": DARK_GREY}
+                axes.text(0, y[of["term"]], why, **like).set_in_layout(False)
+            mark(axes, 0)
+            axes.set_title(f"{label}\nn = {count_text(rows['n_tasks'])}")
+            axes.set_xlabel("change for one\nstandard deviation")
+        panels[0].set_yticks(y, terms)
+        panels[0].set_ylim(-0.6, len(terms) - 0.4)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        set_finding(figure, said)
     return figure
-
-
-def _coefficients(
-    figure: SubFigure,
-    terms: list[str],
-    joint: pd.DataFrame,
-    alone: pd.DataFrame,
-    left_out: pd.DataFrame,
-) -> None:
-    axes = figure.subplots()
-    y = pd.Series(np.arange(len(terms))[::-1], index=terms, dtype=float)
-    if len(left_out):
-        spans = left_out.groupby("term")["coefficient"].agg(["min", "max"])
-        axes.hlines(
-            *(y[spans.index] + 0.18, spans["min"], spans["max"]),
-            color=BLUE,
-            linewidth=6,
-            alpha=0.3,
-            label="all terms, leaving out one task in turn",
-        )
-    for fit, label, marker, colour, offset in (
-        (joint, "all terms together", "o", BLUE, 0.18),
-        (alone, "each term alone", "D", VERMILION, -0.18),
-    ):
-        found = fit[fit["coefficient"].notna()]
-        if len(found):
-            at = y[found["term"]].to_numpy() + offset
-            draw_intervals(axes, found, "coefficient", at, label, marker, colour, fit is joint)
-    estimated = pd.concat([joint, alone]).dropna(subset="coefficient")["term"]
-    for term in y.index.difference(estimated):
-        axes.text(0, y[term], " cannot be estimated", fontsize=SMALL, va="center", color=DARK_GREY)
-    axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
-    axes.set_yticks(y, [_plain(t) for t in terms])
-    axes.set_ylim(-0.6, len(terms) - 0.4)
-    axes.grid(axis="y", visible=False)
-    sns.despine(ax=axes, left=True)
-    label = "change of the forget ratio per standard deviation, or between groups"
-    figure.supxlabel(label, fontsize=8)
-    if len(estimated) or len(left_out):
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, handletextpad=0.4)
 
 
 def _plain(term: str) -> str:
-    return term.replace("tuned", "fine-tuned accuracy").replace("_", " ")
-
-
-def draw_examples(table: pd.DataFrame) -> Figure:
-    """Draw whether confidence or deviation says which single examples of a task are lost.
-
-    table: from `mixedmodel.example_level`; the row "pooled" is drawn at the bottom
-    """
-    measures = with_intervals(["rank_biserial", "again"])
-    require_columns(table, ["eval_task", "predictor", "n", "n_lost", *measures])
-    table = readable(table)
-    names = [t for t in sorted(set(table["eval_task"])) if t != "pooled"] + ["pooled"]
-    y = pd.Series(np.arange(len(names))[::-1], index=names, dtype=float)
-    y["pooled"] -= 0.3
-    labels = {"confidence": "confidence", "log_deviation": "distance from the mean"}
-    for predictor in labels:
-        do = "Pass mixedmodel.example_level(...), whole."
-        require_rows(table[table["predictor"] == predictor], "eval_task", names, do)
-    with style(names):
-        figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.19 * len(names)), layout="constrained")
-        panels = figure.subplots(1, 2, sharex=True, sharey=True)
-        if table["rank_biserial"].isna().all():
-            panels[0].set_xlim(-1, 1)
-        for axes, (predictor, label) in zip(panels, labels.items(), strict=True):
-            rows = table[table["predictor"] == predictor].set_index("eval_task").loc[names]
-            at = y[rows.index].to_numpy()
-            marks = "after random labels", "D", VERMILION, True
-            draw_intervals(axes, rows, "rank_biserial", at, *marks)
-            if rows["again"].notna().any():
-                marks = "after true labels again", "s", GREEN, True
-                draw_intervals(axes, rows, "again", at - 0.25, *marks)
-            for name, row in rows[rows["rank_biserial"].isna()].iterrows():
-                axes.text(
-                    *(0.02, y[name], why_undefined(row["n"], row["n_lost"])),
-                    fontsize=SMALL,
-                    va="center",
-                    color=DARK_GREY,
-                )
-            axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
-            axes.set_title(label)
-            axes.grid(axis="y", visible=False)
-            sns.despine(ax=axes, left=True)
-        rows = table[table["predictor"] == "confidence"].set_index("eval_task")
-        panels[0].set_yticks(
-            y, [f"{t} ({rows.loc[t, 'n_lost']} of {rows.loc[t, 'n']})" for t in names]
-        )
-        panels[0].set_ylim(y["pooled"] - 0.6, len(names) - 0.4)
-        panels[0].set_ylabel("task (lost of right)")
-        if table["again"].notna().any():
-            handles = panels[0].get_legend_handles_labels()
-            figure.legend(*handles, loc="outside upper center", ncols=2, frameon=False)
-        label = "rank-biserial correlation with being lost, of questions that were right before\n"
-        label += "(0: no prediction; 1: the lost ones have the highest values; −1: the lowest)"
-        figure.supxlabel(label, fontsize=8)
-    return figure
-
-
-def why_undefined(n: int, n_lost: int) -> str:
-    """Say why there is no correlation of n examples with being among the n_lost that are lost."""
-    if n == 0:
-        return "undefined: not measured"
-    if n_lost in (0, n):
-        return "undefined: all lost" if n_lost else "undefined: none lost"
-    return "undefined"  # one of these in every seed
+    plain = {
+        "tuned": "fine-tuned accuracy",
+        "log_variance": "hidden-state variance (log)",
+        "answer_format": "fixed against free answers",  # there are none
+        "answer_format: verbaliser": "fixed against free answers",
+    }
+    return plain.get(term, term.replace("_", " "))

@@ -13,8 +13,8 @@ import pandas as pd
 
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2b, intervals
-from forgetlib.figures.claims import DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 from forgetlib.figures.names import listed, title
+from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
 from forgetlib.runs.grid import Study, figures_dir
 
@@ -197,11 +197,30 @@ def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, study: Study) -
     return f"{said} ([harm](fig3_harm.png))."
 
 
-def _of_claims(claims: pd.DataFrame) -> str:
+def claims_finding(claims: pd.DataFrame) -> str:
+    """Count the verdicts in a sentence, for titles and texts.
+
+    claims: from `claims.verdicts`
+    """
     counts = claims["verdict"].value_counts()
-    words = {HOLDS: "hold", DOES_NOT_HOLD: "do not hold", NOT_DECIDED: "are not decided"}
-    said = listed(f"{counts.get(verdict, 0)} {word}" for verdict, word in words.items())
+    words = {
+        HOLDS: ("holds", "hold"),
+        DOES_NOT_HOLD: ("does not hold", "do not hold"),
+        NOT_DECIDED: ("is not decided", "are not decided"),
+        CANNOT_DECIDE: ("cannot be decided by this study",) * 2,
+    }
+    said = []
+    for verdict, (one, several) in words.items():
+        n = int(counts.get(verdict, 0))
+        if n or verdict in (HOLDS, DOES_NOT_HOLD):
+            said.append(f"{n or 'none'} {several if n > 1 else one}")
+    return f"Of {len(claims)} statistics of the paper's claims, {listed(said)}"
+
+
+def _of_claims(claims: pd.DataFrame) -> str:
+    later = int(claims["post_hoc"].sum())
+    note = f" {later} of them were chosen after the study was computed." if later else ""
     return (
-        f"**Of the paper's claims**, as {len(claims)} statistics with thresholds of ours, {said} "
-        "([table](#the-papers-claims))."
+        f"**{claims_finding(claims)}**, by thresholds of ours ([table](#the-papers-claims), with "
+        f"the power of each).{note}"
     )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from forgetlib.errors import InputError
 from forgetlib.figures.intervals import require_columns
+from forgetlib.forgetting.labels import Labels
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import Checkpoint
 
@@ -85,6 +86,24 @@ def check_same_examples(checkpoint: Checkpoint, test: str, runs: Iterable[Result
     if len({run.scores[test].uids for run in runs}) != 1:
         expected = "the same test examples before and after"
         raise other_data(f"runs of {checkpoint}", expected, "different ones")
+
+
+def check_same_training(true: Checkpoint, random: Checkpoint) -> None:
+    """Raise InputError where a run and its control differ in more than their labels."""
+
+    def trained(checkpoint: Checkpoint) -> Checkpoint:
+        method = checkpoint.method
+        if isinstance(method, Labels):
+            method = replace(method, labels="random")
+        return replace(checkpoint, method=method)
+
+    if trained(true) != trained(random):
+        raise InputError(
+            f"control of {random}",
+            expected="the same training, but for the labels",
+            found=f"{trained(true)!r} and {trained(random)!r}",
+            do="Pass the results of one study.",
+        )
 
 
 def other_data(what: str, expected: str, found: str) -> InputError:

@@ -224,6 +224,13 @@ class Measured:
         both = joined([self.get(name, phase), self.get(name, other)])
         return both.p_value(lambda m: m[..., 0] - m[..., 1])
 
+    def on(self, name: str, phase: str, seed: int, counts: np.ndarray) -> float:
+        """Measure one seed's model on some of its test questions.
+
+        seed: the seed's place among `seeds`; counts: (N,) how often each question is taken
+        """
+        return float(self._sample(name, phase, "test", seed).measure(counts[None])[0, 0])
+
     def _sample(self, name: str, phase: str, part: str, i: int) -> Sample:
         runs = self.seeds[i]
         if part == "elsewhere":

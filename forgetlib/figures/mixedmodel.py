@@ -193,7 +193,7 @@ def example_level(
 ) -> pd.DataFrame:
     """Tell whether confidence or deviation predicts which examples are forgotten (section 5).
 
-    table: `fig4.examples_table`. Among the test examples that are right after fine-tuning, those
+    table: `fig4_examples.table`. Among the test examples that are right after fine-tuning, those
     that are lost (wrong after forgetting) are compared with the others by the rank-biserial
     correlation of the predictor, 2 AUC - 1. 0: it predicts nothing. 1: perfectly, all lost ones
     have higher values than all others; -1: lower. It does not depend on how many are lost.
@@ -211,7 +211,7 @@ def example_level(
     NaN and all of its examples in n and n_lost.
     """
     columns = ["model", "eval_task", "seed", "uid", "tuned_correct", "forgotten_correct"]
-    do = "Pass fig4.examples_table(...)."
+    do = "Pass fig4_examples.table(...)."
     require_columns("the table of examples", table, (*columns, *EXAMPLE_PREDICTORS), do)
     if "again_correct" not in table:
         table = table.assign(again_correct=np.nan)

@@ -87,7 +87,7 @@ def _task_table(skills: pd.DataFrame) -> str:
 
 
 def _claims_table(claims: pd.DataFrame) -> str:
-    header = ["claim", "statistic", "value [95 % interval]", "holds if", "verdict", "paper"]
+    header = ["claim", "statistic", "value [95 % interval]", "holds if", "verdict", "why", "paper"]
     rows = []
     for _, of in claims.iterrows():
         paper = "" if pd.isna(of["paper"]) else number(of["paper"])
@@ -98,15 +98,19 @@ def _claims_table(claims: pd.DataFrame) -> str:
                 of["statistic"],
                 estimate(of.rename({"low": "value_low", "high": "value_high"}), "value"),
                 holds,
-                of["verdict"],
+                of["verdict"] + (" (post hoc)" if of["post_hoc"] else ""),
+                "" if pd.isna(of["why"]) else of["why"],
                 paper,
             ]
         )
     words = (
-        "A claim holds where the whole interval is on its side of its threshold, does not hold "
-        "where all of it is on the other, and is not decided else. The thresholds are ours; their "
-        "reasons are in `forgetlib/figures/claim_tests.py`. The paper's values are computed from "
-        "its published accuracies where these suffice."
+        "A claim holds where the whole interval is on its side of its threshold, and does not hold "
+        "where all of it is on the other. Else this study did not decide it; it could not have "
+        "where its power was below 0.8: the chance that the claim's interval would be on its side "
+        "if the claim were true, and as strong as was supposed. Thresholds and suppositions are "
+        "ours, with reasons in `forgetlib/figures/thresholds.py`; post hoc are those stated after "
+        "the study was computed. The paper's values are computed from its published accuracies "
+        "where these suffice."
     )
     return f"{_table(header, rows)}\n\n{words}"
 

@@ -1,7 +1,8 @@
 """What predicts forgetting: the regression analyses of Figure 4 (paper, section 5).
 
-Across tasks: rank correlations and least squares; `design` chooses their rows and terms. The mixed
-model, and single examples, are in `mixedmodel`. Tables in, tables out, with 95 % intervals; NaN
+Across tasks: rank correlations, and least squares of each predictor alone; `design` chooses rows
+and terms. All predictors jointly need more points than the tasks of one model: the mixed model, of
+several, is in `mixedmodel`, with single examples. Tables in, tables out, with 95 % intervals; NaN
 where a number is undefined.
 
 The table across tasks is `fig4.table`, one row a (model, eval_task), joined by eval_task
@@ -14,7 +15,7 @@ its sampling error is in both, and with few test examples they correlate by that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -30,6 +31,7 @@ from forgetlib.figures.design import (
     COEFFICIENT_COLUMNS,
     NUMERIC,
     OUTCOME,
+    OUTCOMES,
     TERMS,
     Design,
     Fit,
@@ -47,7 +49,10 @@ from forgetlib.figures.intervals import (
     rank_correlation,
     rank_correlations,
 )
+from forgetlib.figures.power import needed, of_correlation
 
+ALONE = (*NUMERIC, "answer_format")
+LARGE = -0.5  # a rank correlation that is usually called large
 FEWEST_RESAMPLED = 6  # of 5 tasks, a percentile interval of a rank correlation covers 83 %
 CORRELATION_COLUMNS = (
     "model",
@@ -146,18 +151,20 @@ def correlations(
 
 
 def _ols(design: Design) -> OLS:
-    return OLS(design.points[OUTCOME].to_numpy(float), design.columns.to_numpy(float))
+    return OLS(design.points[design.outcome].to_numpy(float), design.columns.to_numpy(float))
 
 
-def least_squares(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
-    """Fit the forget ratio on all terms jointly, one point a task, for one model.
+def least_squares(table: pd.DataFrame, terms: Sequence[str] = TERMS, outcome: str = OUTCOME) -> Fit:
+    """Fit what is forgotten on all terms jointly, one point a task, for one model.
 
     statsmodels' OLS with HC3 errors, which hold where the scatter differs between tasks, and t
     intervals. Numbers are standardised over tasks, categories treatment-coded, families with a
     single task pooled as "other". `design.design_of` says which terms are dropped; the order of
     `terms` decides which of two aliased ones stays.
+
+    outcome: of `design.OUTCOMES`
     """
-    design = design_of(_one_model(table), terms)
+    design = design_of(_one_model(table), terms, outcome)
     fit = empty_fit(design, n=len(design.points))
     if not design.kept:
         return fit
@@ -172,54 +179,56 @@ def least_squares(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
     return replace(fit, coefficients=coefficients, r_squared=float(fitted.rsquared))
 
 
-def each_alone(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> pd.DataFrame:
-    """Fit one regression a term, with no other in it, as can be read where tasks are few.
+def each_alone(
+    table: pd.DataFrame, terms: Sequence[str] = ALONE, outcomes: Iterable[str] = OUTCOMES
+) -> pd.DataFrame:
+    """Fit one regression a term and outcome, with no other term in it, and without each task.
 
-    Columns: those of `Fit.coefficients`, then r_squared, n_tasks, and note: why there is no
-    coefficient (which is then NaN), or which families were pooled.
+    Families of tasks are left out: a family has one to four of a model's tasks, and the errors of
+    so few are not to be trusted.
+
+    Columns: outcome, those of `Fit.coefficients`, least and most (the coefficient without each task
+    in turn: does one task make the result?), r_squared, n_tasks, power and needed (of a rank
+    correlation of `LARGE` with so many tasks, and how many have the power `power.ENOUGH`; of
+    numbers), and note: why there is no coefficient (which is then NaN), or which families were
+    pooled.
     """
     rows = []
-    for term in terms:
-        fit = least_squares(table, (term,))
+    able = of_correlation(LARGE, 0.0)
+    for outcome, term in product(outcomes, terms):
+        fit = least_squares(table, (term,), outcome)
         found = fit.coefficients
         if not len(found):
             found = pd.DataFrame([dict.fromkeys(COEFFICIENT_COLUMNS, np.nan)])
             found[["term", "against"]] = [term, ""]
-        note = "; ".join((*fit.dropped.values(), *fit.notes))
-        rows.append(found.assign(r_squared=fit.r_squared, n_tasks=fit.n_tasks, note=note))
-    return pd.concat(rows, ignore_index=True)
+        without = leave_one_task_out(table, (term,), outcome).groupby("term")["coefficient"]
+        number = term in NUMERIC
+        rows.append(
+            found.assign(
+                outcome=outcome,
+                least=found["term"].map(without.min()),
+                most=found["term"].map(without.max()),
+                r_squared=fit.r_squared,
+                n_tasks=fit.n_tasks,
+                power=able(fit.n_tasks) if number else np.nan,
+                needed=needed(able) if number else np.nan,
+                note="; ".join((*fit.dropped.values(), *fit.notes)),
+            )
+        )
+    every = pd.concat(rows, ignore_index=True)
+    return every[["outcome", *(c for c in every if c != "outcome")]]
 
 
-def partial_regression(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> pd.DataFrame:
-    """Reduce each term, and the outcome, to what the other terms leave of it, for a plot.
-
-    Columns: term, model, eval_task, x (what the other terms leave of this one, standard
-    deviations), y (what they leave of the forget ratio). The slope of y on x is the joint
-    coefficient (Frisch, Waugh, Lovell). Terms are those of `least_squares`.
-    """
-    design = design_of(_one_model(table), terms)
-    outcome = design.points[OUTCOME].to_numpy(float)
-    parts = []
-    for name in design.columns.columns[1:]:
-        others = design.columns.drop(columns=name).to_numpy(float)
-        own = design.columns[name].to_numpy(float)
-        x, y = (OLS(values, others).fit().resid for values in (own, outcome))
-        part = {"term": name, "model": table["model"].iloc[0]}
-        part |= {"eval_task": design.points["eval_task"], "x": x, "y": y}
-        parts.append(pd.DataFrame(part))
-    if not parts:
-        return pd.DataFrame(columns=["term", "model", "eval_task", "x", "y"])
-    return pd.concat(parts, ignore_index=True)
-
-
-def leave_one_task_out(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> pd.DataFrame:
-    """Fit the joint coefficients without each task in turn: does one task make the result?
+def leave_one_task_out(
+    table: pd.DataFrame, terms: Sequence[str] = TERMS, outcome: str = OUTCOME
+) -> pd.DataFrame:
+    """Fit the coefficients of all terms without each task in turn.
 
     Terms, pooled families and standard deviations stay those of all tasks, so that the
     coefficients are comparable with those of `least_squares`. All are defined, as no task has
     leverage 1. Columns: left_out, term, coefficient.
     """
-    design = design_of(_one_model(table), terms)
+    design = design_of(_one_model(table), terms, outcome)
     if not design.kept:
         return pd.DataFrame(columns=["left_out", "term", "coefficient"])
     without = OLSInfluence(_ols(design).fit()).params_not_obsi[:, 1:]  # (tasks, coefficients)

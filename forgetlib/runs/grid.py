@@ -26,7 +26,7 @@ SECTIONS = {  # see Study.jobs; the notebooks that need them
     "own": ("fig1", "fig2", "fig2b", "fig4", "fig5", "fig6", "tasks"),
     "control": ("fig2", "fig2b", "fig4"),
     "cross": ("fig3", "fig8"),
-    "cross_control": (),
+    "cross_control": ("fig3", "fig8"),
     "flipped": ("fig8",),
     "sizes": ("fig7",),
     "models": ("fig9",),

@@ -7,12 +7,15 @@ from synthetic import family, passing, probe_with
 
 from forgetlib.data import tasks
 from forgetlib.figures import (
+    agreement,
     crosstask,
     fig2,
     fig5,
     fig6,
 )
+from forgetlib.figures.statements import CANNOT_DECIDE, NOT_DECIDED
 
+UNDECIDED = {NOT_DECIDED, CANNOT_DECIDE}
 COMMONSENSE = ("piqa", "hellaswag", "winogrande", "openbookqa")
 SCIENCE = ("arc_easy", "arc_challenge", "sciq")
 LANGUAGE = ("rte", "mrpc", "sst2", "cb")
@@ -40,7 +43,10 @@ def own(names, forgotten, tuned=0.9, n=200):
 def cross(
     ratios, names=TASKS, *, condition="random", model="tiny", start="pairwise", noisy=True, n=400
 ):
-    """Cross-task forgetting with these ratios (K, K), after a fine-tuned accuracy of 0.9."""
+    """Cross-task forgetting with these ratios (K, K), after a fine-tuned accuracy of 0.9.
+
+    The control by true labels loses nothing, so that AUROC lost beyond it goes with the ratio.
+    """
     return of_seeds([ratios], names, condition, model, start, noisy, n)
 
 
@@ -55,6 +61,7 @@ def of_seeds(
     for seed, ratios in enumerate(each):
         forgotten = 0.9 - height * np.asarray(ratios)[:k, :k]
         like = {"condition": condition, "model": model, "start": start, "n": n, "rng": draw}
+        like["again"] = 0.9
         runs += cross_runs(names, np.full(k, 0.9), forgotten, seeds=(seed,), **like)
     return crosstask.cross_task(runs, condition, n_resamples=200)
 
@@ -74,18 +81,21 @@ def others_better(strength, n_seeds=3):
     return of_seeds([ratios] * n_seeds, n=600)
 
 
-def predictors(ratio, *, names=TASKS, **columns):
-    """fig4.table; predictors that are not given are unrelated to the ratio."""
+def predictors(lost, *, names=TASKS, **columns):
+    """fig4.table; predictors that are not given are unrelated to what is lost."""
     n = len(names)
     unrelated = dict(
         zip(("tuned", "confidence", "log_variance"), rng().random((3, n)), strict=True)
     )
-    rows = pd.DataFrame({"model": "tiny", "eval_task": names, "forget_ratio": ratio[:n]})
+    rows = pd.DataFrame({"model": "tiny", "eval_task": names, "auroc_lost": lost[:n]})
+    rows["known"] = True
     return rows.assign(**{c: np.asarray(columns.get(c, v))[:n] for c, v in unrelated.items()})
 
 
 def examples(slope, names=TASKS, n=300):
-    """fig4.examples_table; `slope` of both predictors on the logit of being forgotten.
+    """fig4_examples.table; `slope` of both predictors on the logit of being forgotten.
+
+    After true labels, which are lost has nothing to do with either.
 
     slope: one number, or one a task
     """
@@ -106,6 +116,7 @@ def examples(slope, names=TASKS, n=300):
                     "tuned_correct": True,
                     "forgotten_correct": ~lost,
                     "forgotten_confidence": 0.5,
+                    "again_correct": (draw.random(n) < 0.5).astype(float),
                 }
             )
         )
@@ -134,12 +145,20 @@ def probes(fine_tuned, forgotten, names=TASKS):
     return fig6.recovery_table(runs, n_resamples=100)
 
 
-def sizes(small, full, names=TASKS, size=50, tuned=0.95):
+def sizes(small, full, names=TASKS, size=50, tuned=0.95, middle=None):
+    """agreement.of_sizes of sets of 50 and 200 examples, and with `middle` of 100."""
     runs = []
     tuned = np.broadcast_to(tuned, len(names))
     for name, few, many, before in zip(names, small, full, tuned, strict=False):
         runs += family(name, 0.6, before, many) + family(name, 0.6, before, few, size=size)
-    return fig2.table(runs, n_resamples=100)
+    for name, some, before in zip(names, () if middle is None else middle, tuned, strict=False):
+        runs += family(name, 0.6, before, some, size=100)
+    return agreement.of_sizes(runs)
+
+
+def one_size(forgotten, names=TASKS):
+    runs = [family(t, 0.6, 0.95, a) for t, a in zip(names, forgotten, strict=True)]
+    return agreement.of_sizes([run for of_task in runs for run in of_task])
 
 
 ACCURACIES = np.linspace(0.5, 0.9, K)

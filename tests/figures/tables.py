@@ -14,7 +14,8 @@ from matplotlib.container import ErrorbarContainer
 
 from forgetlib.data import tasks
 from forgetlib.data.base import Example
-from forgetlib.figures import claims, crossanalysis, crosstask, fig6, style, verdicts
+from forgetlib.figures import claims, crossanalysis, crosstask, fig6, power, style, verdicts
+from forgetlib.figures.design import OUTCOMES
 from forgetlib.figures.names import TITLES
 from forgetlib.figures.regression import NUMERIC
 
@@ -38,6 +39,8 @@ def table_of(n_tasks=21, n_seeds=1, *, effects=(0.0, 0.0, 0.0), noise=0.1, seed=
     per_task = {
         **{name: drawn[:, i] for i, name in enumerate(NUMERIC)},
         "forget_ratio": 0.5 + drawn @ np.array(effects) + noise * rng.normal(size=n_tasks),
+        **{name: rng.normal(size=n_tasks) for name in ("lost", "auroc_lost")},
+        "known": True,
         "family": [FAMILIES[i % len(FAMILIES)] for i in range(n_tasks)],
         "answer_format": [FORMATS[i // 3 % 2] for i in range(n_tasks)],
         **columns,
@@ -188,26 +191,19 @@ def correlations_table(k):
     return table
 
 
-def coefficients(terms, seed):
-    table = pd.DataFrame({"term": terms})
-    with_interval(table, "coefficient", np.random.default_rng(seed).normal(0, 0.3, len(terms)), 0.3)
-    return table
-
-
-def regression_tables(k):
-    """Some terms are in the joint regression; the last cannot be estimated even alone."""
-    families = sorted(set(tasks.describe(tasks.suite("embedded"))["family"]))
-    terms = ["confidence", "log_variance", "tuned", "answer_format: verbaliser"]
-    terms += [f"family: {family}" for family in families if k >= 20] + ["family"]
-    kept = terms[: {4: 0, 6: 2}.get(k, len(terms) - 1)]
-    joint, alone = coefficients(kept, 0), coefficients(terms, 1)
-    alone.loc[len(alone) - 1, ["coefficient", "coefficient_low", "coefficient_high"]] = np.nan
-    rng = np.random.default_rng(2)
-    names = names_of(k)
-    rows = [(term, task, *rng.normal(size=2)) for term in kept for task in names]
-    partial = pd.DataFrame(rows, columns=["term", "eval_task", "x", "y"])
-    left_out = partial[["term", "eval_task"]].assign(coefficient=rng.normal(0, 0.1, len(rows)))
-    return joint, alone, left_out, partial
+def regression_table(k):
+    """regression.each_alone; of the last term, which does not vary, there is no coefficient."""
+    terms = ["confidence", "log_variance", "tuned", "answer_format"]
+    rows = [(outcome, term) for outcome in OUTCOMES for term in terms]
+    table = pd.DataFrame(rows, columns=["outcome", "term"]).assign(n_tasks=k)
+    values = np.random.default_rng(0).normal(0, 0.1, len(table))
+    values[3::4] = np.nan
+    with_interval(table, "coefficient", values, 0.3)
+    able = power.of_correlation(-0.5, 0.0)
+    number = table["term"] != "answer_format"
+    table["power"] = np.where(number, able(k), np.nan)
+    table["needed"] = np.where(number, power.needed(able), np.nan)
+    return table.assign(least=values - 0.1, most=values + 0.1)
 
 
 def example_level_table(k):
@@ -218,6 +214,7 @@ def example_level_table(k):
     values[1] = np.nan
     with_interval(table, "rank_biserial", values, 0.1)
     with_interval(table, "again", values + 0.1, 0.1)
+    with_interval(table, "beyond_true_labels", values * 0 - 0.1, 0.15)
     return table
 
 

@@ -15,6 +15,7 @@ from claimed import (
     FEW,
     SPLIT,
     TASKS,
+    UNDECIDED,
     K,
     cross,
     examples,
@@ -34,12 +35,23 @@ from forgetlib.figures import (
     published,
     regression,
 )
-from forgetlib.figures.claims import ABOVE, BELOW, DOES_NOT_HOLD, HOLDS, NOT_DECIDED, WITHIN
 from forgetlib.figures.intervals import Interval
+from forgetlib.figures.statements import (
+    ABOVE,
+    BELOW,
+    CANNOT_DECIDE,
+    DOES_NOT_HOLD,
+    HOLDS,
+    NOT_DECIDED,
+    WITHIN,
+    Statement,
+    verdict,
+)
 
 COLUMNS = [
-    *("claim", "says", "statistic", "value", "low", "high", "n", "unit", "statement"),
-    *("threshold", "verdict", "paper", "figure"),
+    *("claim", "says", "figure", "statistic", "value", "low", "high", "n", "unit", "statement"),
+    *("threshold", "supposed", "power", "needed", "ceiling", "verdict", "why", "paper", "stated"),
+    *("axis", "post_hoc"),
 ]
 SHUFFLED = np.array([6, 0, 11, 3, 8, 13, 1, 10, 5, 12, 2, 9, 4, 7])
 
@@ -136,7 +148,8 @@ def verdicts_on(claim, **given):
 @pytest.mark.parametrize("claim", claims.CLAIMS)
 def test_the_verdict_on_a_claim_that_is_true_or_false_or_cannot_be_told(claim, case):
     found = verdicts_on(claim, **CASES[claim][case]())
-    assert set(found["verdict"]) == {(HOLDS, DOES_NOT_HOLD, NOT_DECIDED)[case]}, found.T
+    expected = ({HOLDS}, {DOES_NOT_HOLD}, UNDECIDED)[case]
+    assert set(found["verdict"]) <= expected, found.T
     assert set(found["says"]) == {claims.CLAIMS[claim].says}
 
 
@@ -144,7 +157,7 @@ def test_without_data_every_claim_is_there_and_none_is_decided():
     table = claims.verdicts()
     assert list(table) == COLUMNS
     assert list(dict.fromkeys(table["claim"])) == list(claims.CLAIMS)
-    assert set(table["verdict"]) == {NOT_DECIDED}
+    assert set(table["verdict"]) <= UNDECIDED
     assert table[["value", "low", "high"]].isna().all(axis=None)
     assert (table["n"] == 0).all()
 
@@ -153,9 +166,20 @@ def test_a_claim_on_data_that_are_there_does_not_wait_for_the_others():
     given = CASES["probes-recover"][0]()
     table = claims.verdicts(**given).set_index("claim")
     assert table.loc["probes-recover", "verdict"] == HOLDS
-    assert set(table.drop("probes-recover")["verdict"]) == {NOT_DECIDED}
+    assert set(table.drop("probes-recover")["verdict"]) <= UNDECIDED
     alone = claims.judge("probes-recover", probes=given["probes"]).set_index("claim")
-    pd.testing.assert_frame_equal(alone, table.loc[["probes-recover"]])
+    together = table.loc[["probes-recover"]].drop(columns="post_hoc")
+    pd.testing.assert_frame_equal(alone, together)
+
+
+def test_a_statement_that_was_made_after_the_study_is_post_hoc():
+    given = CASES["probes-recover"][0]()
+    stated = claims.verdicts(**given)["stated"]
+    day = sorted(set(stated))[-1]
+    for computed in (day, "2026-11-20", "2030-01-01"):
+        found = claims.verdicts(**given, computed=computed)
+        assert (found["post_hoc"] == (stated > computed)).all()
+    assert not claims.verdicts(**given)["post_hoc"].any()
 
 
 def test_empty_tables_are_missing_tables():
@@ -169,7 +193,7 @@ def test_undecided_for_lack_of_spread_is_not_an_error():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         table = claims.verdicts(predictors=predictors(np.full(K, 0.5)))
-    assert set(table["verdict"]) == {NOT_DECIDED}
+    assert set(table["verdict"]) <= UNDECIDED
 
 
 @pytest.mark.parametrize("name", ["own", "order", "probes", "sizes", "predictors", "examples"])
@@ -208,13 +232,15 @@ def test_rows_of_several_models_are_refused(name):
 )
 def test_the_whole_interval_decides(statement, threshold, low, high, expected):
     interval = Interval((low + high) / 2, low, high)
-    assert claims.verdict(statement, threshold, interval) == expected
+    assert verdict(Statement(statement, threshold, 0.0), interval, 0.9) == expected
 
 
 @pytest.mark.parametrize("statement", [ABOVE, BELOW, WITHIN])
 @pytest.mark.parametrize("ends", [(np.nan, np.nan), (np.nan, 0.0), (1.0, np.nan)])
 def test_without_an_interval_nothing_is_decided(statement, ends):
-    assert claims.verdict(statement, 0.1, Interval(0.5, *ends)) == NOT_DECIDED
+    stated = Statement(statement, 0.1, 0.0)
+    assert verdict(stated, Interval(0.5, *ends), 0.9) == NOT_DECIDED
+    assert verdict(stated, Interval(0.5, *ends), np.nan) == CANNOT_DECIDE
 
 
 def test_claims_and_figures_say_the_same_of_a_rank_correlation():
@@ -228,7 +254,7 @@ def test_claims_and_figures_say_the_same_of_a_rank_correlation():
         ),
         (
             claims.judge("confidence-and-variance", predictors=table).iloc[0],
-            regression.correlations(table).iloc[0],
+            regression.correlations(table, ["confidence"], "auroc_lost").iloc[0],
         ),
     ):
         columns = [f"rank_correlation{end}" for end in ("", "_low", "_high")]

@@ -13,8 +13,9 @@ from statsmodels.stats.anova import anova_lm
 from synthetic import cross
 from tables import many
 
+from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import crossanalysis, crosstask, fig3, intervals
+from forgetlib.figures import crossanalysis, crosstask, effects, fig3, intervals
 
 TASKS = ("a", "b", "c")
 FORGOTTEN = np.array([[0.6, 0.7, 0.85], [0.75, 0.55, 0.5], [0.8, 0.85, 0.65]])
@@ -24,7 +25,7 @@ def shares(tuned, forgotten, *, n=200, rng=None, n_resamples=500):
     found = crosstask.cross_task(
         cross(many(len(tuned)), tuned, forgotten, n=n, rng=rng), n_resamples=n_resamples
     )
-    return found, crossanalysis.variance_shares(found).set_index("source")
+    return found, crossanalysis.variance_shares(effects.ratios(found)).set_index("source")
 
 
 def test_the_uncorrected_shares_are_those_of_statsmodels_two_way_analysis():
@@ -94,7 +95,7 @@ def test_random_cells_are_not_called_an_effect_of_the_evaluated_task(n_undefined
         ratio = np.random.default_rng(trial).random((6, 6))
         ratio[6 - n_undefined :] = np.nan
         both = replace(base, forget_ratio=ratio, replicates=np.stack([ratio, ratio]))
-        table = crossanalysis.variance_shares(both).set_index("source")
+        table = crossanalysis.variance_shares(effects.ratios(both)).set_index("source")
         assert (table["n_tasks"] == 6 - n_undefined).all()
         above_half += table.loc["evaluated task", "tasks_low"] > 0.5
     assert above_half <= 2
@@ -109,7 +110,7 @@ def test_the_interval_over_tasks_covers_a_share_of_one_half(k):
         by_row, by_column = rng.normal(size=(k, 1)), np.sqrt(0.5) * rng.normal(size=k)
         ratio = by_row + by_column + np.sqrt(0.5) * rng.normal(size=(k, k))
         both = replace(base, forget_ratio=ratio, replicates=np.stack([ratio, ratio]))
-        row = crossanalysis.variance_shares(both).iloc[0]
+        row = crossanalysis.variance_shares(effects.ratios(both)).iloc[0]
         covered.append(row.tasks_low <= 0.5 <= row.tasks_high)
         above.append(row.tasks_low > 0.5)
     assert np.mean(covered) > 0.88
@@ -309,7 +310,7 @@ def of_model(model, forgotten, *, tuned=None, tasks=None, condition="random", st
     k = len(forgotten)
     tuned = np.full(k, 0.9) if tuned is None else tuned
     tasks = many(k) if tasks is None else tasks
-    made = cross(tasks, tuned, forgotten, model=model, condition=condition, start=start)
+    made = cross(tasks, tuned, forgotten, model=model, condition=condition, start=start, again=0.9)
     return crosstask.cross_task(made, condition, n_resamples=200)
 
 
@@ -318,9 +319,11 @@ def test_model_agreement_is_scipys_rank_correlation_of_the_rows_means():
     a, b = of_model("one", first), of_model("two", second)
     (row,) = crossanalysis.model_agreement([a, b]).to_dict("records")
     assert (row["a"], row["b"], row["n"]) == ("one, random", "two, random", 8)
-    expected = scipy.stats.spearmanr(a.forget_ratio.mean(1), b.forget_ratio.mean(1)).statistic
+    means = [effects.beyond_true_labels(c).values.mean(1) for c in (a, b)]
+    assert means[0] == pytest.approx(0.9 - first.mean(1), abs=0.01)
+    expected = scipy.stats.spearmanr(*means).statistic
     assert row["rank_correlation"] == pytest.approx(expected)
-    interval = intervals.rank_correlation(a.forget_ratio.mean(1), b.forget_ratio.mean(1))
+    interval = intervals.rank_correlation(*means)
     ends = row["rank_correlation_low"], row["rank_correlation_high"]
     assert ends == pytest.approx((interval.low, interval.high))
 
@@ -338,16 +341,40 @@ def test_the_same_pattern_agrees_and_the_opposite_one_disagrees():
     assert (table["rank_correlation_high"][1:] < 0).all()
 
 
+def _mean_loss(measured, forgotten, half):
+    """What the labels of other tasks cost beyond true ones, on every other question: AUROC."""
+    found = []
+    for task in forgotten:
+        areas = []
+        for phase in (crosstask.again(task), crosstask.after(task)):
+            scores = measured.seeds[0][phase].scores[f"{measured.task}/test"]
+            m = metrics.margins(scores)[half::2]
+            sums = m[:, None] + m
+            pairs = ~np.eye(len(m), dtype=bool)
+            areas.append((sums > 0)[pairs].mean() + (sums == 0)[pairs].mean() / 2)
+        found.append(areas[0] - areas[1])
+    return np.mean(found)
+
+
 def test_agreement_is_over_the_tasks_that_both_have_and_that_are_defined_in_both():
     rng = np.random.default_rng(1)
     a = of_model("m", rng.uniform(0.5, 0.9, (6, 6)), tuned=[0.9, 0.9, 0.5, 0.9, 0.9, 0.9])
     b = of_model("m", rng.uniform(0.1, 0.9, (5, 5)), tasks=many(6)[1:], condition="flipped")
     (row,) = crossanalysis.model_agreement([a, b]).to_dict("records")
     assert (row["b"], row["n"]) == ("m, flipped", 4)  # t1, t3, t4, t5; t2 is forgotten too
-    ours = a.forget_ratio[np.ix_([1, 3, 4, 5], range(1, 6))].mean(1)
-    theirs = b.forget_ratio[[0, 2, 3, 4]].mean(1)
-    expected = scipy.stats.spearmanr(ours, theirs).statistic
-    assert row["rank_correlation"] == pytest.approx(expected)
+    assert (row["measure"], row["apart"]) == (effects.BEYOND, "other half of the questions")
+    shared = [f"t{i}" for i in range(1, 6)]
+    halves = [
+        [
+            [_mean_loss(c.measured[c.tasks.index(t)], shared, half) for t in shared if t != "t2"]
+            for half in (0, 1)
+        ]
+        for c in (a, b)
+    ]
+    crossed = [scipy.stats.spearmanr(halves[0][p], halves[1][1 - p]).statistic for p in (0, 1)]
+    assert row["rank_correlation"] == pytest.approx(np.mean(crossed))
+    own = [scipy.stats.spearmanr(*of).statistic for of in halves]
+    assert row["ceiling"] == pytest.approx(np.mean(own))
 
 
 def test_too_few_tasks_have_no_interval_of_agreement():

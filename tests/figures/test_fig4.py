@@ -14,12 +14,12 @@ from tables import (
     overlapping,
     own_table,
     points_of,
-    regression_tables,
+    regression_table,
 )
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import fig2, fig4
+from forgetlib.figures import fig2, fig4, fig4_examples
 
 
 def test_predictors_measure_what_was_put_in():
@@ -92,7 +92,7 @@ def test_example_level_has_a_row_for_every_test_example():
     deviation = np.arange(100) + 0.5
     probes = [probe_with(0.6, 100), probe_with(0.6, 100, deviation=deviation), probe_with(0.6, 100)]
     results = family("t", 0.5, 0.9, 0.6, n=100, probes=probes) + family("u", 0.5, 0.9, 0.6, seed=3)
-    table = fig4.examples_table(results)
+    table = fig4_examples.table(results)
     t, u = (table[table["eval_task"] == name] for name in "tu")
     assert (len(t), len(u)) == (100, 200)
     assert t["uid"].tolist() == [f"t/test/{i}" for i in range(100)]
@@ -178,36 +178,71 @@ class TestPredictors:
 
 class TestRegression:
     def test_draws_every_coefficient_and_says_what_has_none(self):
-        joint, alone, left_out, partial = regression_tables(21)
-        axes, *panels = fig4.draw_regression(joint, alone, left_out, partial).axes
-        drawn = points_of(axes)[:, 0]
-        expected = [*joint["coefficient"], *alone["coefficient"].dropna()]
-        assert drawn == pytest.approx(expected)
-        assert [t.strip() for t in labels_of(axes)] == ["cannot be estimated"]
-        assert len(panels) == len(joint)
+        alone = regression_table(21)
+        for axes, (_, rows) in zip(
+            fig4.draw_regression(alone).axes, alone.groupby("outcome", sort=False), strict=True
+        ):
+            drawn = points_of(axes)[:, 0]
+            assert drawn == pytest.approx(rows["coefficient"].to_numpy(), nan_ok=True)
+            assert [t.strip() for t in labels_of(axes)] == ["cannot be estimated"]
 
     def test_bands_span_the_coefficients_without_each_task(self):
-        joint, alone, left_out, partial = regression_tables(6)
-        axes = fig4.draw_regression(joint, alone, left_out, partial).axes[0]
-        (bands,) = [c for c in axes.collections if c.get_label().startswith("all terms, leaving")]
-        spans = sorted((s[0, 0], s[1, 0]) for s in bands.get_segments())
-        groups = [g["coefficient"] for _, g in left_out.groupby("term")]
-        assert spans == sorted((g.min(), g.max()) for g in groups)
+        alone = regression_table(6)
+        axes = fig4.draw_regression(alone).axes[0]
+        (bands,) = [c for c in axes.collections if c.get_label() == "leaving out each task in turn"]
+        segments = [s for s in bands.get_segments() if len(s) and np.isfinite(s).all()]
+        spans = sorted((s[0, 0], s[1, 0]) for s in segments)
+        rows = alone[alone["outcome"] == "forget_ratio"].dropna(subset="least")
+        assert spans == sorted(zip(rows["least"], rows["most"], strict=True))
 
-    def test_the_lines_of_partial_regression_have_the_joint_slope(self):
-        joint, alone, left_out, partial = regression_tables(6)
-        _, *panels = fig4.draw_regression(joint, alone, left_out, partial).axes
-        for axes, (_, row) in zip(panels, joint.iterrows(), strict=True):
-            points, line = axes.lines
-            own = partial[partial["term"] == row["term"]]
-            assert points.get_xydata() == pytest.approx(own[["x", "y"]].to_numpy())
-            assert line.get_slope() == row["coefficient"]
+    def test_the_title_names_what_is_shown_and_the_power(self):
+        none = regression_table(16)
+        said = fig4.regression_finding(none)
+        assert said.startswith("Alone, no predictor is shown to go with what is forgotten; ")
+        assert said.endswith("found in 16 tasks with a chance of 0.46 (0.8 with 33)")
+        one = none.copy()
+        place = (one["outcome"] == "auroc_lost") & (one["term"] == "tuned")
+        one.loc[place, ["coefficient", "coefficient_low"]] = 0.4, 0.1
+        assert "Alone, fine-tuned accuracy (more AUROC lost) is shown" in fig4.regression_finding(
+            one
+        )
+        one.loc[0, ["coefficient", "coefficient_high"]] = -0.4, -0.1
+        assert (
+            "Alone, confidence (less forget ratio) and fine-tuned accuracy (more AUROC lost) are"
+            in fig4.regression_finding(one)
+        )
+
+
+def test_the_title_of_figure_4_says_what_goes_with_the_ratio():
+    table = correlations_table(11)
+    table["rank_correlation_low"], table["rank_correlation_high"] = -0.2, 0.3
+    assert fig4.predictors_finding(table) == (
+        "Neither confidence nor variance is shown to go with the forget ratio of 11 tasks "
+        "(power 0.31 for a rank correlation of -0.5)"
+    )
+    table.loc[0, "rank_correlation_high"] = -0.1
+    found = fig4.predictors_finding(table)
+    assert found == "Less is forgotten with higher confidence (11 tasks)"
+
+
+def test_the_title_of_single_examples_gives_the_control():
+    table = example_level_table(6)
+    pooled = (table["eval_task"] == "pooled") & (table["predictor"] == "confidence")
+    for measure, value in (("rank_biserial", -0.3), ("again", -0.4), ("beyond_true_labels", 0.1)):
+        ends = [f"{measure}{end}" for end in ("", "_low", "_high")]
+        table.loc[pooled, ends] = value, value - 0.05, value + 0.05
+    assert fig4_examples.finding(table) == (
+        "The less sure questions are lost after random labels (pooled −0.30 [−0.35, −0.25]), after "
+        "true labels −0.40 [−0.45, −0.35]: random labels add 0.10 [0.05, 0.15]"
+    )
+    alone = fig4_examples.finding(table.assign(again=np.nan))
+    assert alone.endswith("any training may do that: there is no control by true labels")
 
 
 def test_example_level_draws_tasks_and_the_pooled_row_and_names_the_undefined():
     table = example_level_table(6)
     for axes, predictor in zip(
-        fig4.draw_examples(table).axes, ("confidence", "log_deviation"), strict=True
+        fig4_examples.draw(table).axes, ("confidence", "log_deviation"), strict=True
     ):
         rows = table[table["predictor"] == predictor]
         drawn = points_of(axes)[:, 0]

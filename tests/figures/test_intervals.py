@@ -9,9 +9,16 @@ import scipy.stats
 from statsmodels.stats.proportion import proportion_confint
 
 from forgetlib.errors import InputError
-from forgetlib.figures import claims, intervals
+from forgetlib.figures import intervals
 from forgetlib.figures.bootstrap import resample_counts
-from forgetlib.figures.claims import ABOVE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
+from forgetlib.figures.statements import (
+    ABOVE,
+    DOES_NOT_HOLD,
+    HOLDS,
+    NOT_DECIDED,
+    Statement,
+    verdict,
+)
 
 
 def test_what_is_no_table_has_no_columns():
@@ -223,8 +230,8 @@ def test_tasks_that_sampling_may_have_put_on_either_side_decide_nothing(value, s
     values = np.full(20, value)
     certain = intervals.share_interval(values, values - 0.01, values + 0.01, 0.1)
     uncertain = intervals.share_interval(values, values - 0.1, values + 0.1, 0.1)
-    assert claims.verdict(ABOVE, 0.25, certain) == known  # positive control
-    assert claims.verdict(ABOVE, 0.25, uncertain) == NOT_DECIDED
+    assert verdict(Statement(ABOVE, 0.25, 0.5), certain, 0.9) == known  # positive control
+    assert verdict(Statement(ABOVE, 0.25, 0.5), uncertain, 0.9) == NOT_DECIDED
     assert (uncertain.value, uncertain.low, uncertain.high) == (share, 0, 1)
 
 
@@ -236,7 +243,7 @@ def test_tasks_that_are_all_alike_do_not_show_how_much_tasks_differ():
         intervals.relative_interval(np.full(5, -0.1), np.full(5, 0.3)),
     ):
         assert np.isfinite(found.value)
-        assert claims.verdict(ABOVE, -9, found) == NOT_DECIDED
+        assert verdict(Statement(ABOVE, -9, 0), found, 0.9) == NOT_DECIDED
 
 
 def test_the_relative_interval_covers_the_truth_as_often_as_it_says():

@@ -12,6 +12,7 @@ from tables import FAMILIES, FORMATS, examples_of, of_term, table_of
 
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals, mixedmodel, regression
+from forgetlib.figures.design import OUTCOMES
 from forgetlib.figures.regression import NUMERIC, TERMS
 
 
@@ -174,7 +175,8 @@ def test_the_joint_regression_tells_a_confound_apart_and_the_simple_one_does_not
         answer_format=np.array(FORMATS)[verbaliser],
     )
     terms = ("confidence", "answer_format")
-    alone = of_term(regression.each_alone(table, terms), "confidence")
+    found = regression.each_alone(table, terms, ["forget_ratio"])
+    alone = of_term(found, "confidence")
     joint = regression.least_squares(table, terms).coefficients
     assert alone["coefficient_low"] > 0.1
     assert of_term(joint, "confidence")["coefficient_low"] < 0
@@ -183,17 +185,28 @@ def test_the_joint_regression_tells_a_confound_apart_and_the_simple_one_does_not
     assert of_term(joint, "answer_format: verbaliser")["coefficient_low"] > 0.3
 
 
-def test_each_alone_is_one_regression_a_term():
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_each_alone_is_one_regression_a_term(outcome):
     table = table_of(effects=(0.3, -0.2, 0.1))
-    found = regression.each_alone(table)
+    every = regression.each_alone(table)
+    assert list(dict.fromkeys(every["outcome"])) == list(OUTCOMES)
+    found = every[every["outcome"] == outcome]
     for predictor in NUMERIC:
-        theirs = scipy.stats.linregress(table[predictor], table["forget_ratio"])
+        theirs = scipy.stats.linregress(table[predictor], table[outcome])
         row = of_term(found, predictor)
         assert row["coefficient"] == pytest.approx(theirs.slope * table[predictor].std())
         assert row["r_squared"] == pytest.approx(theirs.rvalue**2)
-    means = table.groupby("answer_format")["forget_ratio"].mean()
-    difference = of_term(found, "answer_format: verbaliser")["coefficient"]
-    assert difference == pytest.approx(means["verbaliser"] - means["text"])
+        scaled = (table[predictor] - table[predictor].mean()) / table[predictor].std()
+        without = [
+            scipy.stats.linregress(scaled.drop(i), table[outcome].drop(i)).slope
+            for i in table.index
+        ]
+        assert (row["least"], row["most"]) == pytest.approx((min(without), max(without)))
+        assert row["needed"] == 33 and row["power"] == pytest.approx(0.6, abs=0.02)
+    means = table.groupby("answer_format")[outcome].mean()
+    row = of_term(found, "answer_format: verbaliser")
+    assert row["coefficient"] == pytest.approx(means["verbaliser"] - means["text"])
+    assert np.isnan([row["power"], row["needed"]]).all()
     assert (found["n_tasks"] == 21).all() and (found["note"] == "").all()
 
 
@@ -206,19 +219,6 @@ def test_errors_say_what_to_do():
     for function in (regression.least_squares, regression.correlations, regression.each_alone):
         with pytest.raises(InputError, match=r"one row a model and task.*without by_seed"):
             function(table_of(21, 2))
-
-
-def test_the_slope_of_the_partial_regression_is_the_joint_coefficient():
-    """The theorem of Frisch, Waugh and Lovell."""
-    table = table_of(21, effects=(0.3, -0.2, 0.1))
-    fit = regression.least_squares(table)
-    parts = regression.partial_regression(table)
-    assert parts.columns.tolist() == ["term", "model", "eval_task", "x", "y"]
-    for term, part in parts.groupby("term"):
-        slope, intercept = np.polyfit(part["x"], part["y"], 1)
-        assert slope == pytest.approx(of_term(fit.coefficients, term)["coefficient"])
-        assert intercept == pytest.approx(0)
-        assert sorted(part["eval_task"]) == sorted(set(table["eval_task"]))
 
 
 def test_leaving_one_task_out_agrees_with_statsmodels_influence():
@@ -245,19 +245,6 @@ def test_leaving_one_task_out_is_a_fit_of_the_others():
     for i, of_task in enumerate(np.split(found["coefficient"].to_numpy(), len(table))):
         rest = np.arange(len(y)) != i
         assert of_task == pytest.approx(np.linalg.lstsq(x[rest], y[rest])[0][1:], abs=1e-12)
-
-
-def test_the_residuals_of_the_partial_regression_are_those_of_numpy():
-    table = table_of(effects=(0.3, -0.2, 0.1))
-    parts = regression.partial_regression(table, NUMERIC)
-    scaled = {c: scipy.stats.zscore(table[c].to_numpy(), ddof=1) for c in NUMERIC}
-    for term, part in parts.groupby("term"):
-        others = np.column_stack(
-            [np.ones(len(table)), *(x for c, x in scaled.items() if c != term)]
-        )
-        both = np.column_stack([scaled[term], table["forget_ratio"]])
-        left = both - others @ np.linalg.lstsq(others, both)[0]
-        assert part[["x", "y"]].to_numpy() == pytest.approx(left, abs=1e-12)
 
 
 def test_leaving_out_the_task_that_makes_the_result_shows_it():

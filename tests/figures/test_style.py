@@ -33,7 +33,7 @@ from tables import (
     points_of,
     probe_table,
     questions,
-    regression_tables,
+    regression_table,
     sizes_table,
     skills_table,
     summary,
@@ -53,6 +53,7 @@ from forgetlib.figures import (
     fig2b,
     fig3,
     fig4,
+    fig4_examples,
     fig5,
     fig6,
     fig7,
@@ -94,8 +95,8 @@ def shortcuts_table(k):
 OF_TASKS = {
     "shortcuts": lambda k: audit.draw(shortcuts_table(k)),
     "predictors": lambda k: fig4.draw(own_table(k), correlations_table(k)),
-    "regression": lambda k: fig4.draw_regression(*regression_tables(k)),
-    "example_level": lambda k: fig4.draw_examples(example_level_table(k)),
+    "regression": lambda k: fig4.draw_regression(regression_table(k)),
+    "example_level": lambda k: fig4_examples.draw(example_level_table(k)),
     "order": lambda k: fig5.draw(*order_tables(k, n_enough=k - 2)),
     "order, nothing": lambda k: fig5.draw(*order_tables(k, n_enough=0)),
     "probes": lambda k: fig6.draw(probe_table(k), own_table(k)),
@@ -167,7 +168,7 @@ USUAL = {
     "fig3.draw_summary": lambda: summary(K),
     "fig3.draw_harm": lambda: (fig3.table(cross(K)),),
     "fig1.draw": lambda: (confidences(), questions(long=False)),
-    "fig4.draw_examples": lambda: (example_level_table(K),),
+    "fig4_examples.draw": lambda: (example_level_table(K),),
     "fig2.draw": lambda: (forget_gap_table(),),
     "fig2b.draw": lambda: (skills_table(K),),
     "fig9.draw": lambda: models(K, 2),
@@ -175,7 +176,7 @@ USUAL = {
     "fig4.draw": lambda: (own_table(K), correlations_table(K)),
     "fig6.draw_layers": lambda: (probe_table(K, 5),),
     "fig6.draw": lambda: (probe_table(K, 5), own_table(K)),
-    "fig4.draw_regression": lambda: regression_tables(6),
+    "fig4.draw_regression": lambda: (regression_table(6),),
     "audit.draw": lambda: (shortcuts_table(K),),
     "fig7.draw": lambda: (sizes_table(K),),
 }
@@ -299,7 +300,7 @@ def test_the_summary_of_one_task_says_that_there_is_no_other():
 def test_single_examples_without_any_correlation_say_why():
     table = undefined(example_level_table(K)).assign(n=2, n_lost=[0, 2, 0, 1, 0] * 2)
     table.loc[0, "n"] = 0
-    left, right = fig4.draw_examples(table).axes
+    left, right = fig4_examples.draw(table).axes
     assert left.get_xlim() == (-1, 1)
     of_left = ["not measured", "all lost", "", "none lost", "none lost"]  # sorted by name
     assert [t.get_text() for t in left.texts] == [
@@ -362,7 +363,7 @@ def test_figures_of_tables_that_do_not_fit_each_other_are_refused():
     with pytest.raises(InputError, match="at least one, found none"):
         fig1.draw(confidences(), [])
     with pytest.raises(InputError, match="pooled in each"):
-        fig4.draw_examples(example_level_table(K).iloc[:1])
+        fig4_examples.draw(example_level_table(K).iloc[:1])
 
 
 ODD = ("任务 🧪", "a_b$c$", r"$\frac$", "\x07\u202e\u00a0x")
