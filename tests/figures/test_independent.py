@@ -156,19 +156,76 @@ def test_pairs_cost_and_damage_as_much_as_is_said(rows):
     assert f"({len(others)} pairs, one seed) cost {mean(lost):.2f} of accuracy" in page
 
 
-def test_the_order_of_the_tasks_with_fewer_labels_is_that_of_the_claim(rows):
+@pytest.mark.parametrize("measure", ["forget accuracy", "accuracy lost"])
+def test_the_order_of_the_tasks_with_fewer_labels_is_that_of_the_claim(rows, measure):
+    """32 labels of a seed against 128 of another; beside it, each size against itself."""
     table = pyarrow.csv.read_csv(FOLDER / "fig7_sizes.csv").to_pylist()
     names = sorted({r["eval_task"] for r in table if r["ratio_defined"]})
-    by_size = [
-        [
-            mean(
-                (rows[("true", "random"), (task, task), task, "test", n, s]["margin"] > 0).mean()
-                for s in SEEDS
-            )
-            for task in names
-        ]
-        for n in (32, 128)
-    ]
+
+    def of(task, n, seed):
+        forgotten = rows[("true", "random"), (task, task), task, "test", n, seed]["margin"] > 0
+        tuned = rows[("true",), (task,), task, "test", 128, seed]["margin"] > 0
+        return forgotten.mean() if measure == "forget accuracy" else tuned.mean() - forgotten.mean()
+
+    values = {(n, s): [of(task, n, s) for task in names] for n in (32, 128) for s in SEEDS}
+    pairs = [(s, other) for s in SEEDS for other in SEEDS if s != other]
+
+    def correlate(n, m):
+        return mean(spearmanr(values[n, s], values[m, other]).statistic for s, other in pairs)
+
     claims = pyarrow.csv.read_csv(FOLDER / "claims.csv").to_pylist()
-    (claim,) = [c for c in claims if c["statistic"].startswith("rank correlation of forget acc")]
-    assert claim["value"] == pytest.approx(spearmanr(*by_size).statistic, abs=1e-4)
+    (claim,) = [
+        c for c in claims if c["statistic"].startswith(f"rank correlation of {measure} with")
+    ]
+    assert claim["value"] == pytest.approx(correlate(32, 128), abs=1e-4)
+    ceiling = mean([correlate(32, 32), correlate(128, 128)])
+    assert claim["ceiling"] == pytest.approx(ceiling, abs=1e-4)
+
+
+def test_the_order_of_the_tasks_with_flipped_labels_is_that_of_the_claim(rows):
+    """Even questions after random labels against odd ones after flipped, and vice versa."""
+    table = pyarrow.csv.read_csv(FOLDER / "fig3_cross_task.csv").to_pylist()
+    tasks = sorted({r["forget_task"] for r in table})
+    known = [t for t in tasks if any(r["eval_task"] == t and r["ratio_defined"] for r in table)]
+
+    def lost(task, kind, half):
+        tuned = rows[("true",), (task,), task, "test", 128, 0]["margin"][half::2] > 0
+        after = [
+            (
+                rows[("true", kind), (task, other), task, "test", 128, 0]["margin"][half::2] > 0
+            ).mean()
+            for other in tasks
+        ]
+        return tuned.mean() - np.mean(after)
+
+    values = {
+        (kind, half): [lost(task, kind, half) for task in known]
+        for kind in ("random", "flipped")
+        for half in (0, 1)
+    }
+
+    def correlate(kind, other):
+        return mean(
+            spearmanr(values[kind, half], values[other, 1 - half]).statistic for half in (0, 1)
+        )
+
+    claims = pyarrow.csv.read_csv(FOLDER / "claims.csv").to_pylist()
+    (claim,) = [c for c in claims if "flipped" in c["statistic"]]
+    assert claim["value"] == pytest.approx(correlate("random", "flipped"), abs=1e-4)
+    ceiling = mean(correlate(kind, kind) for kind in ("random", "flipped"))
+    assert claim["ceiling"] == pytest.approx(ceiling, abs=1e-4)
+
+
+def test_auroc_lost_and_confidence_go_together_as_the_claim_says(rows):
+    table = pyarrow.csv.read_csv(FOLDER / "fig4_predictors.csv").to_pylist()
+    names = sorted(r["eval_task"] for r in table if r["known"])
+    lost, confidence = [], []
+    for task in names:
+        tuned, after = own(rows, task, "tuned"), own(rows, task, "random")
+        areas = [[auroc(task, s, of[s]) for s in SEEDS] for of in (tuned, after)]
+        lost.append(np.mean(areas[0]) - np.mean(areas[1]))
+        confidence.append(mean(np.concatenate([1 / (1 + np.exp(-f["margin"])) for f in tuned])))
+    claims = pyarrow.csv.read_csv(FOLDER / "claims.csv").to_pylist()
+    (claim,) = [c for c in claims if c["statistic"].endswith("AUROC lost and confidence")]
+    assert claim["value"] == pytest.approx(spearmanr(lost, confidence).statistic, abs=1e-3)
+    assert claim["n"] == len(names)
