@@ -56,7 +56,7 @@ from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import Checkpoint
 
-DRAWN = ("answer_format", "true_share", "forgotten_seeds", "lost_seeds")  # for this figure alone
+DRAWN = ["answer_format", "true_share", "forgotten_seeds", "lost_seeds"]  # for this figure alone
 LEVEL = 0.05  # of Holm's tests
 BEYOND = {"beyond_true_labels": "accuracy", "auroc_beyond_true_labels": "auroc"}
 BEHAVIOURS = ("no loss shown", "below fine-tuned", "below pre-trained", "nothing to forget")

@@ -76,11 +76,10 @@ def table(
     parts = []
     for _, task, seeds in full_size(results):
         for those in [[runs] for runs in seeds] if by_seed else [seeds]:
-            of_task = [run for runs in those for run in runs.values()]
-            row = fig2.table(of_task, answers=answers, n_resamples=n_resamples)
+            of = [run for runs in those for run in runs.values()]
+            row = fig2.table(of, answers=answers, n_resamples=n_resamples).drop(columns=fig2.DRAWN)
             variance = _log_variance([runs["tuned"] for runs in those], task, n_resamples)
             seed = {"seed": those[0]["tuned"].seed} if by_seed else {}
-            row = row.drop(columns=list(fig2.DRAWN))
             parts.append(row.assign(**as_columns("log_variance", variance), **seed))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
