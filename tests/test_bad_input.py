@@ -1528,7 +1528,7 @@ def test_a_figure_shows_any_text(project, text):
         for split in ("train", "test")
         for i in range(4)
     ]
-    table = pd.DataFrame(rows).assign(base=0.5, tuned=0.9, forgotten=0.4)
+    table = pd.DataFrame(rows).assign(label="", base=0.5, tuned=0.9, forgotten=-0.4)
     shown = [example(uid=f"t/{s}/0", prompts=(text,) * 2) for s in ("train", "test")]
     figure = fig1.draw(table, shown)
     drawn = "".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")))

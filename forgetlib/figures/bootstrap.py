@@ -98,7 +98,8 @@ class Resampled:
     def p_value(self, statistic: Statistic) -> float:
         """Test that a statistic of the means is 0: the two-sided p-value of the wider interval.
 
-        The share of resamples on the other side of 0, at least one of them, twice.
+        The share of resamples at 0 or on its other side, at least one of them, twice; so 1 for a
+        statistic of 0.
         """
         value = float(statistic(self.means))
         found = [statistic(self.by_questions)]
@@ -106,7 +107,7 @@ class Resampled:
             found.append(statistic(self.by_seeds))
         if np.isnan(value) or any(np.isnan(f).any() for f in found):
             return np.nan
-        across = [np.mean(np.append(np.sign(f) != np.sign(value), True)) for f in found]
+        across = [np.mean(np.append(f * np.sign(value) <= 0, True)) for f in found]
         return float(min(1.0, 2 * max(across)))
 
 

@@ -73,8 +73,7 @@ def _all(study: Study) -> list[str]:
 def _fig1(study: Study) -> Drawn:
     """The least and the most forgotten task, a question inside and one outside of each set."""
     results = load_results(study, "own")
-    forgetting = fig2.table(results, answers=partial(load_answers, study)).sort_values("lost")
-    names = [forgetting["eval_task"].iloc[0], forgetting["eval_task"].iloc[-1]]
+    names = fig1.tasks_to_show(fig2.table(results, answers=partial(load_answers, study)))
     seed, table = study.seeds[0], fig1.table(results)
     table = table[table["eval_task"].isin(names) & (table["seed"] == seed)]
     shown = []
@@ -140,9 +139,9 @@ def _fig5(study: Study) -> Drawn:
 
 def _fig6(study: Study) -> Drawn:
     results = load_results(study, "own")
+    recovery = fig6.recovery_table(results)
+    yield "fig6_probes", fig6.draw(recovery, tasks.describe(study.tasks)), recovery
     table = fig6.table(results)
-    own = fig2.table(results, answers=partial(load_answers, study))
-    yield "fig6_probes", fig6.draw(table, own), table
     yield "fig6_layers", fig6.draw_layers(table), table
 
 
@@ -184,8 +183,8 @@ def _tasks(study: Study) -> Drawn:
     results = load_results(study, "own")
     there = [t for t in study.tasks if t in {r.checkpoint.task for r in results}]
     found = audit.table(there, study.seeds, partial(load_questions, study))
-    own = fig2.table(results, answers=partial(load_answers, study)).drop(columns="n_train")
-    table = found.merge(own, on="eval_task")
+    own = fig2.table(results, answers=partial(load_answers, study))
+    table = found.merge(own.drop(columns=["n_train", *fig2.DRAWN]), on="eval_task")
     yield "tasks", audit.draw(table), table
 
 

@@ -1,6 +1,8 @@
-"""Figure 1 of the paper: the confidence in single questions before and after forgetting.
+"""Figure 1 of the paper: single questions before and after forgetting.
 
-The table has a row a question: its confidence in the three phases.
+The table has a row a question: its margin in the three phases, log p(true response) -
+log p(distractor). The answer is right where it is above 0. A probability of the response would
+hide how far above: of long responses most are 0 or 1.
 """
 
 from __future__ import annotations
@@ -14,30 +16,35 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError, require_whole
 from forgetlib.figures.join import PHASES, full_size
-from forgetlib.figures.names import title
+from forgetlib.figures.names import listed, title
+from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
-    BLUE,
-    GREY,
+    DARK_GREY,
+    GREEN,
     TEXT_WIDTH,
     VERMILION,
     readable,
     require_columns,
     style,
 )
-from forgetlib.metrics import CHANCE, confidence
+from forgetlib.forgetting.labels import labels_of
+from forgetlib.measuring.base import Scores
+from forgetlib.metrics import margins
 from forgetlib.runs.records import Result
 
 
 def table(results: Iterable[Result]) -> pd.DataFrame:
-    """Tabulate the confidence in the true response in the three phases, a question a row.
+    """Tabulate the margin of every question in the three phases, a question a row.
 
-    Columns: model, eval_task, split ("train": in the forgetting set; "test": outside), seed, uid,
-    and base, tuned, forgotten: p(true) / (p(true) + p(distractor)) in this phase.
+    Columns: model, eval_task, split ("train": in the forgetting set; "test": outside), label (what
+    the question was trained on: "true" or "distractor"; "" outside), seed, uid, and base, tuned,
+    forgotten: the margin in this phase, in nats.
     """
     parts = []
     for model, task, seeds in full_size(results):
@@ -48,19 +55,41 @@ def table(results: Iterable[Result]) -> pd.DataFrame:
                     "model": model,
                     "eval_task": task,
                     "split": split,
+                    "label": _labels(runs["forgotten"], scores["forgotten"], split),
                     "seed": runs["forgotten"].seed,
                     "uid": scores["forgotten"].uids,
                 }
-                measured = {phase: confidence(found) for phase, found in scores.items()}
+                measured = {phase: margins(found) for phase, found in scores.items()}
                 parts.append(pd.DataFrame(named | measured))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-EXAMPLE_PHASES = {"base": "pre-trained", "tuned": "fine-tuned", "forgotten": "after\nrandom labels"}
-QUESTION_MARKS = {  # whether it is the true response: (legend, marker, colour)
-    True: ("true response", "o", BLUE),
-    False: ("distractor", "s", VERMILION),
+def _labels(run: Result, found: Scores, split: str) -> list[str]:
+    if split == "test":
+        return [""] * len(found)
+    n_choices = np.full(len(found), found.log_likelihoods.shape[1])
+    drawn = labels_of(found.uids, found.labels, n_choices, "random", run.checkpoint.seed)
+    return ["true" if true else "distractor" for true in drawn == found.labels]
+
+
+EXAMPLE_PHASES = {"base": "pre-trained", "tuned": "fine-tuned", "forgotten": "after forgetting"}
+LABEL_MARKS = {  # what a question was trained on: (legend, colour)
+    "true": ("trained on the true response", GREEN),
+    "distractor": ("trained on the distractor", VERMILION),
+    "": ("not trained on", DARK_GREY),
 }
+N_LINES = 25  # questions of a panel: more hide each other
+
+
+def tasks_to_show(own: pd.DataFrame) -> list[str]:
+    """Pick the tasks that lose least and most accuracy, of those with something to forget.
+
+    own: from `fig2.table`; all its tasks are taken where fewer than two had something to forget
+    """
+    require_columns(own, ["eval_task", "lost", "ratio_defined"])
+    known = own[own["ratio_defined"].astype(bool)]
+    of = (known if len(known) > 1 else own).sort_values("lost")["eval_task"]
+    return list(dict.fromkeys([of.iloc[0], of.iloc[-1]]))
 
 
 def choose(table: pd.DataFrame, questions: Sequence[Example], index: int = 0) -> Example:
@@ -71,7 +100,7 @@ def choose(table: pd.DataFrame, questions: Sequence[Example], index: int = 0) ->
     """
     require_columns(table, ["uid", "tuned"])
     require_whole("index of a question of Figure 1", index, 0)
-    known = set(table.loc[table["tuned"] > CHANCE, "uid"])
+    known = set(table.loc[table["tuned"] > 0, "uid"])
     fitting = [question for question in questions if question.uid in known]
     if index >= len(fitting):
         raise InputError(
@@ -84,15 +113,34 @@ def choose(table: pd.DataFrame, questions: Sequence[Example], index: int = 0) ->
     return fitting[index]
 
 
+def finding(table: pd.DataFrame) -> str:
+    """Say in a sentence what becomes of the right answers outside the forgetting set, a task each.
+
+    table: from `fig1.table`, of one model and seed
+    """
+    said = []
+    for task, of in table[table["split"] == "test"].groupby("eval_task", sort=False):
+        known = of[of["tuned"] > 0]
+        if known.empty:
+            said.append(f"{title(str(task))} had none")
+            continue
+        before, after = (f"{m:.1f}".replace("-", "−") for m in known[[*PHASES[1:]]].median())
+        kept = f"{100 * (known['forgotten'] > 0).mean():.0f} %"
+        said.append(f"{title(str(task))} keeps {kept} (median margin {before} to {after} nats)")
+    return f"Of the right answers to new questions, {listed(said)}"
+
+
 def draw(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
     """Draw Figure 1: what forgetting does to single questions in and outside the forgetting set.
 
-    table: from `fig1.table`, of one model and seed; grey is what it says of all
-        questions of the same task and data set
-    questions: to be shown, two a line; those inside the forgetting set are taken to be trained
-        towards the distractor
+    A line a question: the first of its data set, whatever their answers, so that one sees how they
+    differ; thick: the one whose text is above. The scale is logarithmic beyond 1 nat. Below stands
+    the share of right answers of all.
+
+    table: from `fig1.table`, of one model and seed
+    questions: to be shown as text, two a line: one inside the forgetting set, one outside
     """
-    require_columns(table, ["eval_task", "split", "uid", *EXAMPLE_PHASES])
+    require_columns(table, ["eval_task", "split", "label", "uid", *EXAMPLE_PHASES])
     if not questions:
         raise InputError(
             "questions of Figure 1",
@@ -106,16 +154,18 @@ def draw(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
         for row in found
     ]
     texts = [
-        _question_lines(question, row["eval_task"], row["split"] == "train", len(rows))
+        _question_lines(question, row, len(rows))
         for question, row, rows in zip(questions, found, alike, strict=True)
     ]
+    shown = [row["eval_task"] for row in found]
+    said = finding(table[table["eval_task"].isin(shown)])
     line_height = 9.5  # points
     heights = []  # inches: above the text of two questions, below their plots
     for line in range(0, len(texts), 2):
-        heights += [line_height * max(map(len, texts[line : line + 2])) / 72 + 0.1, 1.45]
-    with style(text for lines in texts for text, _, _ in lines):
+        heights += [line_height * max(map(len, texts[line : line + 2])) / 72 + 0.1, 1.6]
+    with style([said], (text for lines in texts for text, _, _ in lines)):
         figure = Figure(
-            figsize=(TEXT_WIDTH, sum(heights) + 0.6),
+            figsize=(TEXT_WIDTH, sum(heights) + 1.1),
             layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.0, h_pad=0.03),
         )
         panels = figure.subplots(len(heights), 2, squeeze=False, height_ratios=heights)
@@ -137,17 +187,15 @@ def draw(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
                     fontsize=7,
                     in_layout=False,
                 )
+            if column and row["eval_task"] == found[number - 1]["eval_task"]:
+                below.sharey(panels[2 * line + 1, 0])
             _question_plot(below, row, rows)
             if column == 0:
-                below.set_ylabel("choice probability")
-        figure.legend(
-            *panels[1, 0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=4,
-            frameon=False,
-            columnspacing=1.0,
-            handletextpad=0.4,
-        )
+                below.set_ylabel("margin (nats)")
+        handles = [Line2D([], [], color=c, lw=1, label=name) for name, c in LABEL_MARKS.values()]
+        handles.append(Line2D([], [], color=BLACK, lw=2, marker="o", ms=4, label="the one above"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+        set_finding(figure, said)
     return figure
 
 
@@ -163,22 +211,23 @@ def _example_row(table: pd.DataFrame, question: Example) -> pd.Series:
     return rows.iloc[0]
 
 
-def _question_lines(
-    question: Example, task: str, inside: bool, n: int
-) -> list[tuple[str, str, str]]:
+def _question_lines(question: Example, row: pd.Series, n: int) -> list[tuple[str, str, str]]:
     """(text, colour, weight) of each line: heading, prompt and responses; shortened where long."""
-    where = "inside" if inside else "outside"
+    where = "inside" if row["split"] == "train" else "outside"
     prompt = readable(" ".join(question.prompts[question.label].split()))
     lines = [
-        (readable(title(task)), BLACK, "bold"),
-        (f"{where} the forgetting set (n = {n})", BLACK, "bold"),
+        (readable(title(row["eval_task"])), BLACK, "bold"),
+        (f"{where} the forgetting set ({min(n, N_LINES)} of {n})", BLACK, "bold"),
     ]
     lines += [(text, BLACK, "normal") for text in _wrapped(prompt, 4, keep="end")]
-    for is_true, (name, _, colour) in QUESTION_MARKS.items():
-        choice = question.choices[question.label if is_true else 1 - question.label]
-        towards = " (trained towards)" if inside and not is_true else ""
+    names = {"true": ("true response", question.label), "distractor": ("distractor", None)}
+    for label, (name, place) in names.items():
+        choice = question.choices[1 - question.label if place is None else place]
+        towards = " (trained on)" if row["label"] == label else ""
         text = readable(f"{name}{towards}: {choice}")
-        lines += [(line, colour, "normal") for line in _wrapped(text, 2, keep="beginning")]
+        lines += [
+            (line, LABEL_MARKS[label][1], "normal") for line in _wrapped(text, 2, keep="beginning")
+        ]
     return lines
 
 
@@ -197,21 +246,21 @@ def _wrapped(text: str, most: int, *, keep: str, width: int = 44) -> list[str]:
 
 
 def _question_plot(axes: Axes, row: pd.Series, alike: pd.DataFrame) -> None:
-    """Probability of both responses in each phase, before what is usual for such questions."""
+    """Draw the margins of some questions, and of one above them; below, how many are right."""
     x = np.arange(len(EXAMPLE_PHASES))
-    usual = alike[list(EXAMPLE_PHASES)].quantile([0.25, 0.5, 0.75]).to_numpy()
-    axes.fill_between(
-        x, usual[0], usual[2], color="#dddddd", linewidth=0, label="true, middle half of all n"
-    )
-    axes.plot(x, usual[1], color=GREY, linewidth=1, linestyle=":", label="true, median of all n")
-    axes.axhline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
-    true = row[list(EXAMPLE_PHASES)].to_numpy(float)
-    for is_true, (name, marker, colour) in QUESTION_MARKS.items():
-        probability = true if is_true else 1 - true
-        axes.plot(x, probability, marker, linestyle="-", color=colour, markersize=5, label=name)
+    some = alike[alike["uid"] != row["uid"]].iloc[: N_LINES - 1]
+    values = some[list(EXAMPLE_PHASES)].to_numpy(float)
+    for label, of in zip(some["label"], values, strict=True):
+        axes.plot(x, of, color=LABEL_MARKS[label][1], linewidth=0.6, alpha=0.6)
+    one = row[list(EXAMPLE_PHASES)].to_numpy(float)
+    axes.plot(x, one, "o-", color=LABEL_MARKS[row["label"]][1], linewidth=2, markersize=5)
+    axes.axhline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter(lambda nats, _: f"{nats:g}".replace("-", "−"))
+    right = (alike[list(EXAMPLE_PHASES)] > 0).mean()
     axes.set_axis_on()
-    axes.set_xticks(x, [*EXAMPLE_PHASES.values()])
+    ticks = [f"{name}\n{100 * right[p]:.0f} % right" for p, name in EXAMPLE_PHASES.items()]
+    axes.set_xticks(x, ticks)
     axes.set_xlim(-0.3, len(x) - 0.7)
-    axes.set_ylim(-0.04, 1.04)
     axes.grid(axis="x", visible=False)
     sns.despine(ax=axes)

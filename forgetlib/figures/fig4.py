@@ -69,16 +69,16 @@ def table(
         then defined or not by one seed's examples
     answers: as in `fig2.table`
 
-    Columns: those of `fig2.table` (of which tuned stands for difficulty, and confidence is
-    the fine-tuned model's), log_variance with its interval, and seed where by_seed is set.
-    log_variance is the natural logarithm of the trace of the covariance of the fine-tuned model's
-    hidden states on the test set, mean over seeds; NaN without a probe.
+    Columns: those of `fig2.table` but `fig2.DRAWN` (of which tuned stands for difficulty, and
+    confidence is the fine-tuned model's), log_variance with its interval, and seed where by_seed is
+    set. log_variance is the natural logarithm of the trace of the covariance of the fine-tuned
+    model's hidden states on the test set, mean over seeds; NaN without a probe.
     """
     parts = []
     for _, task, seeds in full_size(results):
         for those in [[runs] for runs in seeds] if by_seed else [seeds]:
-            of_task = [run for runs in those for run in runs.values()]
-            row = fig2.table(of_task, answers=answers, n_resamples=n_resamples)
+            of = [run for runs in those for run in runs.values()]
+            row = fig2.table(of, answers=answers, n_resamples=n_resamples).drop(columns=fig2.DRAWN)
             variance = _log_variance([runs["tuned"] for runs in those], task, n_resamples)
             seed = {"seed": those[0]["tuned"].seed} if by_seed else {}
             parts.append(row.assign(**as_columns("log_variance", variance), **seed))

@@ -1,7 +1,9 @@
 """Figure 6 of the paper: what a linear probe of the hidden states still finds.
 
-The table has a row a task, phase and layer: the probe's accuracy and its control's;
-`recovery_table` has a row a task: after fine-tuning and after forgetting, at the paper's layer.
+`recovery_table` has a row a task: what forgetting changes in the probe at the paper's layer, and in
+the model's own choices. `table` has a row a task, phase and layer: the probe's accuracy and its
+control's. A task counts where the probe was shown to beat chance before forgetting: else there is
+nothing that it could lose.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from forgetlib.errors import InputError
@@ -22,29 +23,41 @@ from forgetlib.figures.bootstrap import Statistic, column, of_means, resample
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     as_columns,
+    mean_interval,
     percentiles,
     with_intervals,
 )
 from forgetlib.figures.join import PHASES, Family, full_size
+from forgetlib.figures.names import title
+from forgetlib.figures.rows import (
+    by_format,
+    draw_seeds,
+    mark,
+    seeds_text,
+    set_finding,
+    set_rows,
+)
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
     BLACK,
+    BLUE,
     DARK_GREY,
     GREY,
-    LIGHT,
     SMALL,
     TEXT_WIDTH,
-    count_text,
     draw_intervals,
+    estimate_text,
     readable,
     require_columns,
+    require_rows,
     say_where_nothing,
     style,
 )
-from forgetlib.measuring.base import Probe
-from forgetlib.metrics import CHANCE
+from forgetlib.measuring.base import Probe, Scores
+from forgetlib.metrics import CHANCE, correct
 from forgetlib.runs.records import Result
 
+CHANGES = ("difference", "own_difference")  # of the probe's accuracy, of the model's own
 PROBED_PHASES = ("pre-trained", "fine-tuned", "forgotten")
 
 
@@ -67,8 +80,8 @@ def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.Da
         n = sum(found["base"].correct[0].size for _, found in probed)
         columns = ([_pair_means(found[p].correct) for p in PHASES] for _, found in probed)
         samples = [
-            of_means(uids, np.concatenate(of_phases, axis=1))  # (N, phase x layer)
-            for (uids, _), of_phases in zip(probed, columns, strict=True)
+            of_means(scores["tuned"].uids, np.concatenate(of_phases, axis=1))  # (N, phase x layer)
+            for (scores, _), of_phases in zip(probed, columns, strict=True)
         ]
         resampled = resample(samples, n_resamples=n_resamples)
         places = np.arange(len(resampled.means)).reshape(len(PHASES), len(layers))
@@ -92,16 +105,21 @@ def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.Da
 
 
 def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
-    """Compare a probe's accuracy after forgetting with that after fine-tuning (paper, Fig. 6).
+    """Compare a probe after forgetting with that after fine-tuning (paper, Fig. 6).
 
     One row a model and task, at the paper's layer. Columns: model, eval_task, n (pairs, all seeds),
-    layer, and with their intervals fine_tuned, forgotten (probe accuracies) and difference
-    (forgotten less fine_tuned, paired by example; near 0: forgetting is shallow).
+    n_seeds, layer, and with their intervals
+    fine_tuned, forgotten: the probe's accuracies
+    difference: forgotten less fine_tuned, paired by example; near 0: forgetting is shallow
+    own_difference: the same of the accuracy of the model's own choices on these questions
+    difference_seeds, own_difference_seeds: these of each seed, as text (`rows.seeds_text`)
+    counts: whether fine_tuned was shown to be above chance
     """
     measures: dict[str, Statistic] = {
         "fine_tuned": column(0),
         "forgotten": column(1),
         "difference": lambda m: m[..., 1] - m[..., 0],
+        "own_difference": lambda m: m[..., 3] - m[..., 2],
     }
     rows = []
     for model, task, seeds in full_size(results):
@@ -110,34 +128,38 @@ def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES)
             continue
         layer = probed[0][1]["tuned"].paper_layer
         samples = []
-        for uids, found in probed:
+        for scores, found in probed:
             both = (found["tuned"], found["forgotten"])
             right = [_pair_means(probe.correct[probe.layers == layer]) for probe in both]
-            samples.append(of_means(uids, np.concatenate(right, axis=1)))
+            right += [correct(scores[p])[:, None].astype(float) for p in ("tuned", "forgotten")]
+            samples.append(of_means(scores["tuned"].uids, np.concatenate(right, axis=1)))
         row = {
             "model": model,
             "eval_task": task,
             "n": sum(found["tuned"].correct[0].size for _, found in probed),
+            "n_seeds": len(probed),
             "layer": int(layer),
         }
         resampled = resample(samples, n_resamples=n_resamples)
         for name, statistic in measures.items():
             row |= as_columns(name, resampled.interval(statistic))
+        for name in CHANGES:
+            row[f"{name}_seeds"] = seeds_text(np.atleast_1d(measures[name](resampled.of_seeds)))
+        row["counts"] = bool(row["fine_tuned_low"] > CHANCE)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _probed(seeds: Sequence[Family], task: str) -> list[tuple[tuple[str, ...], dict[str, Probe]]]:
-    """The questions and probes of every seed that has a probe in each phase."""
-    probes = [
-        (runs["tuned"].scores[f"{task}/test"].uids, {p: runs[p].probe for p in PHASES})
+def _probed(seeds: Sequence[Family], task: str) -> list[tuple[dict[str, Scores], dict[str, Probe]]]:
+    """The test scores and probes by phase, of every seed that has a probe in each phase."""
+    found = [
+        (
+            {p: runs[p].scores[f"{task}/test"] for p in PHASES},
+            {p: probe for p in PHASES if (probe := runs[p].probe) is not None},
+        )
         for runs in seeds
     ]
-    return [
-        (uids, {k: p for k, p in found.items() if p is not None})
-        for uids, found in probes
-        if None not in found.values()
-    ]
+    return [(scores, probes) for scores, probes in found if len(probes) == len(PHASES)]
 
 
 def _pair_means(right: np.ndarray) -> np.ndarray:
@@ -148,109 +170,175 @@ def _pair_means(right: np.ndarray) -> np.ndarray:
 PROBE_PHASES = dict(zip(PROBED_PHASES, PHASES, strict=True))  # of the probe, of the accuracies
 
 
-def draw(table: pd.DataFrame, own: pd.DataFrame) -> Figure:
-    """Draw Figure 6: what a linear probe finds, beside what the model answers, in each phase.
+def finding(table: pd.DataFrame) -> str:
+    """Say in a sentence what forgetting changes in the probe, and in the model's own choices.
 
-    table: from `fig6.table`, of one model; own: from `fig2.table`
+    table: from `fig6.recovery_table`, of one model
     """
-    columns = [*with_intervals(["accuracy", "control"]), "phase", "layer", "is_paper_layer", "n"]
-    require_columns(table, ["eval_task", *columns])
-    require_columns(own, ["eval_task", "n", *with_intervals(PROBE_PHASES.values())])
-    own = readable(own).sort_values("forgotten").reset_index(drop=True)
-    at_layer = _at_paper_layer(readable(table))
-    y = np.arange(len(own))
-    offsets = np.linspace(0.27, -0.27, len(PROBE_PHASES))
-    with style(own["eval_task"]):
-        figure = Figure(figsize=(TEXT_WIDTH, 1.15 + 0.25 * len(own)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        for (phase, column), offset in zip(PROBE_PHASES.items(), offsets, strict=True):
-            rows = at_layer[at_layer["phase"] == phase].set_index("eval_task")
-            rows = rows.reindex(own["eval_task"])
-            _, marker, colour, filled = ACCURACY_MARKS[column]
-            draw_intervals(left, rows, "control", y + offset, "_", "x", LIGHT, True)
-            draw_intervals(left, rows, "accuracy", y + offset, "_", marker, colour, filled)
-            label = "after forgetting" if phase == "forgotten" else phase
-            draw_intervals(right, own, column, y + offset, label, marker, colour, filled)
-        left.plot([], [], "x", color=LIGHT, markersize=4, label="control: random labels")
-        for line in y[~own["eval_task"].isin(at_layer["eval_task"])]:
-            left.annotate(
-                "not probed",
-                (0.02, line),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=SMALL,
-                color=DARK_GREY,
-            )
-        say_where_nothing(left, at_layer["accuracy"], "undefined")
-        say_where_nothing(right, own[[*PROBE_PHASES.values()]], "undefined")
-        for axes, name, n, unit in (
-            (left, f"linear probe of layer {at_layer['layer'].iloc[0]}", at_layer["n"], "answers"),
-            (right, "the model's own choice", own["n"], "questions"),
-        ):
-            axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
-            axes.set_title(name)
-            axes.set_xlabel(f"accuracy ({count_text(n)} {unit})")
-            axes.grid(axis="y", visible=False)
-            sns.despine(ax=axes, left=True)
-        left.set_yticks(y, own["eval_task"])
-        left.set_ylim(-0.6, len(own) - 0.4)
-        figure.legend(loc="outside upper center", ncols=4, frameon=False, handletextpad=0.2)
+    of = table[table["counts"].astype(bool)]
+    if of.empty:
+        return "In no task was the probe shown to beat chance after fine-tuning"
+    means = pd.Series(dtype=float)
+    for name in CHANGES:
+        found = as_columns(name, mean_interval(of[name].to_numpy()))
+        means = pd.concat([means, pd.Series(found, dtype=float)])
+    lost = (of["difference_high"] < 0).sum()
+    return (
+        f"Where the probe beat chance before ({len(of)} of {len(table)} tasks), forgetting changes "
+        f"its accuracy by {estimate_text(means, 'difference')} on average, that of the model's own "
+        f"choices by {estimate_text(means, 'own_difference')}; the probe's loss is shown in {lost}"
+    )
+
+
+def draw(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
+    """Draw Figure 6: what forgetting changes in a linear probe, and in the model's own choices.
+
+    Sorted by the probe's accuracy before, so that the tasks that count are together.
+
+    table: from `fig6.recovery_table`, of one model; described: the format of every task's answers,
+        from `tasks.describe`
+    """
+    columns = ["eval_task", "layer", "counts", *(f"{name}_seeds" for name in CHANGES)]
+    require_columns(table, [*columns, *with_intervals(["fine_tuned", *CHANGES])])
+    require_columns(described, ["eval_task", "answer_format"])
+    require_rows(described, "eval_task", table["eval_task"], "Describe all tasks of the table.")
+    said = finding(table)
+    formats = dict(zip(described["eval_task"], described["answer_format"], strict=True))
+    shown = readable(table.assign(answer_format=table["eval_task"].map(formats)))
+    rows = by_format(shown, "fine_tuned")
+    counts = shown["counts"].to_numpy(bool)
+    y = rows.of(shown["eval_task"])
+    with style(rows.heights, [said]):
+        size = (TEXT_WIDTH, 1.6 + 0.19 * len(rows.heights))
+        figure = Figure(figsize=size, layout="constrained")
+        before, probe, own = figure.subplots(1, 3, sharey=True)
+        own.sharex(probe)
+        panels = {
+            "fine_tuned": (before, BLUE, CHANCE),
+            "difference": (probe, BLACK, 0.0),
+            "own_difference": (own, BLACK, 0.0),
+        }
+        for name, (axes, colour, none) in panels.items():
+            for of in (True, False):
+                part = counts == of
+                draw_intervals(axes, shown[part], name, y[part], "_", "o", colour, of)
+            if name in CHANGES:
+                draw_seeds(axes, shown, name, y, colour)
+            mark(axes, none)
+            say_where_nothing(axes, shown[name], "undefined")
+        set_rows(before, rows)
+        before.set_xlabel(f"probe of layer {shown['layer'].iloc[0]},\nafter fine-tuning")
+        probe.set_xlabel("change of the probe\nby forgetting")
+        own.set_xlabel("change of the model's\nown choices")
+        figure.legend(handles=_marks(), loc="outside lower center", ncols=2, frameon=False)
+        set_finding(figure, said)
     return figure
 
 
-def draw_layers(table: pd.DataFrame) -> Figure:
-    """Draw the probe's accuracy in every layer: a thin line a task, and the mean over tasks.
+def _marks() -> list[Line2D]:
+    """Make the legend of filled and open marks."""
+    labels = {True: "the probe beats chance: counts", False: "not shown to: does not count"}
+    fill = {True: BLACK, False: "white"}
+    return [
+        Line2D([], [], color=BLACK, marker="o", mfc=fill[of], ms=4, lw=0, label=label)
+        for of, label in labels.items()
+    ]
+
+
+def layers_finding(table: pd.DataFrame) -> str:
+    """Say in a sentence in which layers forgetting changes the probe.
 
     table: from `fig6.table`, of one model
     """
-    columns = ["eval_task", "accuracy", "control", "phase", "layer", "is_paper_layer"]
-    require_columns(table, columns)
+    change = _change_of_layers(_that_count(table))
+    if change.empty:
+        return "In no task was the probe shown to beat chance after fine-tuning"
+    means = change.mean(axis=1)
+    if not means.min() < 0:
+        return "In no layer does the probe lose accuracy by forgetting, on average over tasks"
+    n_tasks = len(change.columns)
+    most = change.loc[means.idxmin()].idxmin()
+    half = means.index[means <= means.min() / 2][0]
+    said = f"Forgetting costs the probe most in layer {means.idxmin()}: {-means.min():.2f}"
+    if n_tasks > 1:
+        without = -change.loc[means.idxmin()].drop(most).mean()
+        said += f", mean of {n_tasks} tasks ({without:.2f} without {title(most)})"
+    return f"{said}; half of that is reached in layer {half}"
+
+
+def draw_layers(table: pd.DataFrame) -> Figure:
+    """Draw the probe's accuracy in every layer, and what forgetting changes in it.
+
+    Of the tasks that count at the paper's layer: left their mean in each phase; right the change
+    in each of them, and its mean.
+
+    table: from `fig6.table`, of one model
+    """
+    columns = ["eval_task", "accuracy", "accuracy_low", "control", "phase", "layer"]
+    require_columns(table, [*columns, "is_paper_layer"])
     paper_layer = _at_paper_layer(table)["layer"].iloc[0]
-    n_tasks = table["eval_task"].nunique()
-    with style():
-        figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
-        panels = figure.subplots(1, len(PROBE_PHASES), sharex=True, sharey=True)
-        for axes, (phase, column) in zip(panels, PROBE_PHASES.items(), strict=True):
-            rows = table[table["phase"] == phase]
+    said = layers_finding(table)
+    of = _that_count(table)
+    n_tasks = of["eval_task"].nunique()
+    change = _change_of_layers(of)
+    with style([said]):
+        figure = Figure(figsize=(TEXT_WIDTH, 3.0), layout="constrained")
+        left, right = figure.subplots(1, 2, sharex=True)
+        for phase, column in PROBE_PHASES.items():
             label, marker, colour, filled = ACCURACY_MARKS[column]
-            lines, control = (
-                rows.pivot_table(index="layer", columns="eval_task", values=measure)
-                for measure in ("accuracy", "control")
-            )
-            axes.fill_between(
-                *(control.index, control.min(axis=1), control.max(axis=1)),
-                color=GREY,
-                alpha=0.25,
-                linewidth=0,
-            )
-            axes.plot(control.mean(axis=1), color=DARK_GREY, linestyle="--", linewidth=1)
-            axes.plot(lines, color=colour, linewidth=0.6, alpha=0.5)
-            axes.plot(
-                lines.mean(axis=1),
+            left.plot(
+                of[of["phase"] == phase].groupby("layer")["accuracy"].mean(),
                 color=colour,
                 marker=marker,
                 markersize=3.5,
                 markerfacecolor=colour if filled else "white",
+                label=label.split(",")[0],
             )
-            say_where_nothing(axes, lines, "undefined" if len(rows) else "not probed")
+        control = of.groupby("layer")["control"].mean()
+        left.plot(control, color=DARK_GREY, linestyle="--", linewidth=1, label="control")
+        right.plot(change, color=GREY, linewidth=0.6, alpha=0.7)
+        right.plot([], [], color=GREY, linewidth=0.6, label="change in one task")
+        right.plot(change.mean(axis=1), "k-", linewidth=2, label="mean change")
+        right.axhline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
+        left.set_ylabel(f"probe's accuracy, mean of {n_tasks}")
+        right.set_ylabel("after forgetting − fine-tuned")
+        if not change.empty:
+            most = change.iloc[-1].idxmin()
+            right.annotate(
+                readable(title(most)),
+                (change.index[-1], change.iloc[-1].min()),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="right",
+                va="bottom",
+                fontsize=SMALL,
+                color=DARK_GREY,
+            )
+        for axes in (left, right):
+            say_where_nothing(axes, change, "undefined: none above chance")
             axes.axvline(paper_layer, color=BLACK, linewidth=0.8, linestyle=":", zorder=1)
-            axes.set_title(label.split(",")[0])
+            axes.set_xlabel("layer (dotted: the paper's)")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             sns.despine(ax=axes)
-        panels[0].set_ylabel("accuracy of the linear probe")
-        panels[1].set_xlabel("layer (0: embeddings; dotted: the paper's layer)")
-        figure.legend(
-            handles=[
-                Line2D([], [], color=BLACK, linewidth=2, label=f"mean of {n_tasks} tasks"),
-                Line2D([], [], color=BLACK, linewidth=0.6, alpha=0.5, label="one task"),
-                Line2D([], [], color=DARK_GREY, linestyle="--", label="control: mean"),
-                Patch(color=GREY, alpha=0.25, linewidth=0, label="control: range of means"),
-            ],
-            loc="outside upper center",
-            ncols=4,
-            frameon=False,
-        )
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        set_finding(figure, said)
     return figure
+
+
+def _that_count(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the tasks whose probe was above chance at the paper's layer before forgetting."""
+    before = _at_paper_layer(table)
+    before = before[(before["phase"] == PROBED_PHASES[1]) & (before["accuracy_low"] > CHANCE)]
+    return table[table["eval_task"].isin(before["eval_task"])]
+
+
+def _change_of_layers(table: pd.DataFrame) -> pd.DataFrame:
+    """Subtract the probe's accuracy before forgetting from that after: a row a layer, by task."""
+    before, after = (
+        table[table["phase"] == phase].pivot_table("accuracy", "layer", "eval_task")
+        for phase in PROBED_PHASES[1:]
+    )
+    return after - before
 
 
 def _at_paper_layer(table: pd.DataFrame) -> pd.DataFrame:

@@ -43,12 +43,12 @@ TITLES = {
 PICTURES = {
     "fig2b_skill": "**Is the skill gone, or were the answers shifted?** Accuracy and AUROC side by "
     "side, and a verdict a task.",
-    "fig2_forget_gap": "**Figure 2.** Accuracy before, after fine-tuning and after forgetting, and "
-    "the accuracy above chance that is left.",
-    "fig2_control": "Figure 2's control: the same second training on true labels instead of random "
-    "ones.",
-    "fig1_example": "**Figure 1.** A question inside and one outside the forgetting set, for the "
-    "task that loses least and the one that loses most.",
+    "fig2_forget_gap": "**Figure 2.** Accuracy before, after fine-tuning and after forgetting (on "
+    "top: the forget gap, what is above chance), and the accuracy lost. Small dots: seeds.",
+    "fig2_control": "Figure 2's control: what random labels cost beyond the same second training "
+    "on true labels.",
+    "fig1_example": "**Figure 1.** Margins of questions inside and outside the forgetting set, for "
+    "the task that loses least and the one that loses most, of those with something to forget.",
     "fig3_cross_task": "**Figure 3.** Forget ratio of each task (rows) after each task's random "
     "labels (columns).",
     "fig3_harm": "What each task's labels cost each task: accuracy, AUROC, and nats a token of the "
@@ -61,8 +61,9 @@ PICTURES = {
     "fig4_examples": "Single examples: does confidence, or the hidden state's distance from the "
     "mean, tell which are lost?",
     "fig5_order": "**Figure 5.** Order of learning against order of forgetting.",
-    "fig6_probes": "**Figure 6.** What a linear probe finds, beside the model's own choice.",
-    "fig6_layers": "The same at every layer.",
+    "fig6_probes": "**Figure 6.** What forgetting changes in a linear probe, and in the model's "
+    "own choices. Filled: the probe beat chance before.",
+    "fig6_layers": "The same at every layer, of the tasks whose probe beat chance before.",
     "fig7_sizes": "**Figure 7.** Smaller forgetting sets.",
     "fig8_flipped": "**Figure 8.** Figure 3 with every label wrong instead of random.",
     "fig8_comparison": "Random against flipped labels.",

@@ -6,6 +6,7 @@ What Figures 2, 2b, 6 and the control have in common.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from forgetlib.figures.names import listed, title
 from forgetlib.figures.style import BLACK, DARK_GREY, LIGHT, SMALL, TITLE_WIDTH, readable
 from forgetlib.metrics import CHANCE
 
@@ -65,7 +67,7 @@ def set_rows(axes: Axes, rows: Rows) -> None:
 
 def mark(axes: Axes, x: float) -> None:
     """Draw a dashed line at chance, or at no difference, and leave only the axis below."""
-    axes.axvline(x, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
+    axes.axvline(x, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)  # over the grid
     axes.grid(axis="y", visible=False)
     sns.despine(ax=axes, left=True)
 
@@ -84,6 +86,30 @@ def draw_constants(axes: Axes, table: pd.DataFrame, rows: Rows) -> None:
             label="one answer to everything",
             zorder=1,
         )
+
+
+def seeds_text(values: Iterable[float]) -> str:
+    """Write the values of the seeds as a table keeps them, in one column: "0.48 0.525"."""
+    return " ".join(f"{value:.6g}" for value in values)
+
+
+def draw_seeds(
+    axes: Axes, table: pd.DataFrame, column: str, heights: np.ndarray, colour: str
+) -> None:
+    """Draw each seed's value as a dot behind the mean, where there are several.
+
+    table: with the column `<column>_seeds`, from `seeds_text`; heights: (N,) of its rows
+    """
+    for text, height in zip(table[f"{column}_seeds"], heights, strict=True):
+        values = [float(value) for value in text.split()]
+        if len(values) > 1:
+            axes.scatter(values, [height] * len(values), s=8, color=colour, linewidth=0, zorder=1.5)
+
+
+def names_or_count(tasks: Iterable[str], most: int = 3) -> str:
+    """Write tasks as a sentence has them: by their titles, or how many where they are many."""
+    every = [title(task) for task in tasks]
+    return listed(every) if 0 < len(every) <= most else str(len(every))
 
 
 def set_finding(figure: Figure, said: str) -> None:

@@ -14,7 +14,17 @@ from matplotlib.container import ErrorbarContainer
 
 from forgetlib.data import tasks
 from forgetlib.data.base import Example
-from forgetlib.figures import claims, crossanalysis, crosstask, fig6, power, style, verdicts
+from forgetlib.figures import (
+    claims,
+    crossanalysis,
+    crosstask,
+    fig2,
+    fig6,
+    power,
+    rows,
+    style,
+    verdicts,
+)
 from forgetlib.figures.design import OUTCOMES
 from forgetlib.figures.names import TITLES
 from forgetlib.figures.regression import NUMERIC
@@ -122,13 +132,14 @@ def questions(long):
     return [Example(f"t/x/{i}", (prompt, prompt), choices, i % 2) for i in range(4)]
 
 
-def confidences(n=9):
+def margins(n=9):
+    """Of two tasks, each with questions inside and outside of the forgetting set in turn."""
     rng = np.random.default_rng(0)
-    names = {"mmlu_social_sciences": "train", "sst2": "test"}
-    table = pd.DataFrame(rng.uniform(size=(4 * n, 3)), columns=["base", "tuned", "forgotten"])
+    table = pd.DataFrame(rng.normal(0, 5, (4 * n, 3)), columns=["base", "tuned", "forgotten"])
     table["model"], table["uid"] = "embedded", [f"t/x/{i}" for i in range(4 * n)]
-    table["eval_task"] = np.repeat([*names], 2 * n)
+    table["eval_task"] = np.repeat(["mmlu_social_sciences", "sst2"], 2 * n)
     table["split"] = ["train", "test"] * (2 * n)
+    table["label"] = ["distractor", "", "true", ""] * n
     return table
 
 
@@ -194,8 +205,8 @@ def correlations_table(k):
 def regression_table(k):
     """regression.each_alone; of the last term, which does not vary, there is no coefficient."""
     terms = ["confidence", "log_variance", "tuned", "answer_format"]
-    rows = [(outcome, term) for outcome in OUTCOMES for term in terms]
-    table = pd.DataFrame(rows, columns=["outcome", "term"]).assign(n_tasks=k)
+    pairs = [(outcome, term) for outcome in OUTCOMES for term in terms]
+    table = pd.DataFrame(pairs, columns=["outcome", "term"]).assign(n_tasks=k)
     values = np.random.default_rng(0).normal(0, 0.1, len(table))
     values[3::4] = np.nan
     with_interval(table, "coefficient", values, 0.3)
@@ -208,8 +219,8 @@ def regression_table(k):
 
 def example_level_table(k):
     names = [*names_of(k), "pooled"]
-    rows = [(t, p) for p in ("confidence", "log_deviation") for t in names]
-    table = pd.DataFrame(rows, columns=["eval_task", "predictor"]).assign(n=160, n_lost=30)
+    pairs = [(t, p) for p in ("confidence", "log_deviation") for t in names]
+    table = pd.DataFrame(pairs, columns=["eval_task", "predictor"]).assign(n=160, n_lost=30)
     values = np.random.default_rng(0).normal(0, 0.1, len(table))
     values[1] = np.nan
     with_interval(table, "rank_biserial", values, 0.1)
@@ -232,12 +243,50 @@ def order_tables(k, n_enough):
 
 def probe_table(k, n_layers=19):
     names = names_of(k)
-    rows = [(t, p, x) for t in names for p in fig6.PROBED_PHASES for x in range(n_layers)]
-    table = pd.DataFrame(rows, columns=["eval_task", "phase", "layer"]).assign(n=400)
+    places = [(t, p, x) for t in names for p in fig6.PROBED_PHASES for x in range(n_layers)]
+    table = pd.DataFrame(places, columns=["eval_task", "phase", "layer"]).assign(n=400)
     rng = np.random.default_rng(0)
     with_interval(table, "accuracy", rng.uniform(0.5, 0.9, len(table)), 0.04)
     with_interval(table, "control", rng.normal(0.5, 0.02, len(table)), 0.04)
     return table.assign(model="embedded", is_paper_layer=table["layer"] == max(n_layers - 5, 0))
+
+
+def recovery_table(k):
+    """The first tasks count: their probes beat chance before forgetting."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"model": "embedded", "eval_task": names_of(k)}).assign(n=400, layer=14)
+    with_interval(table, "fine_tuned", np.linspace(0.9, 0.5, k), 0.04)
+    for name in fig6.CHANGES:
+        with_interval(table, name, rng.normal(-0.1, 0.1, k), 0.08)
+        table[f"{name}_seeds"] = seeds_of(table[name])
+    return table.assign(counts=table["fine_tuned_low"] > 0.5)
+
+
+def seeds_of(values):
+    """Two seeds around each value."""
+    return [rows.seeds_text([x - 0.02, x + 0.02]) for x in values]
+
+
+def control_table(k):
+    rng = np.random.default_rng(1)
+    table = own_table(k)[["model", "eval_task", "answer_format", "n"]]
+    for name in fig2.BEYOND:
+        with_interval(table, name, rng.normal(0.1, 0.1, k), 0.08)
+        table[f"{name}_seeds"] = seeds_of(table[name])
+        table[f"{name}_holm"] = rng.uniform(0, 0.2, k)
+    return table
+
+
+def forget_gap_table(k):
+    """Every behaviour in turn."""
+    table = own_table(k).assign(behaviour=np.resize(fig2.BEHAVIOURS, k))
+    table["true_share"] = np.where(table["answer_format"] == "verbaliser", 0.6, 0.5)
+    with_interval(table, "forget_gap", table["forgotten"] - 0.5, 0.05)
+    with_interval(table, "lost", table["tuned"] - table["forgotten"], 0.05)
+    with_interval(table, "forgetting_set", table["forgotten"], 0.05)
+    for name in ("forgotten", "lost"):
+        table[f"{name}_seeds"] = seeds_of(table[name])
+    return table
 
 
 def sizes_table(k, sizes=(20, 40, 80, 160)):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic import (
     checkpoint_of,
@@ -14,6 +15,7 @@ from synthetic import (
     scores_with,
     with_training,
 )
+from tables import by_name, control_table, forget_gap_table
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
@@ -99,6 +101,64 @@ def test_seeds_are_averaged_and_counted():
     assert row.forgotten == pytest.approx(0.7)
 
 
+def test_the_seeds_values_are_kept_as_text_and_their_mean_is_the_table_s():
+    results = family("t", 0.5, 0.9, 0.6, seed=0) + family("t", 0.5, 0.7, 0.8, seed=1)
+    row = fig2.table(results).iloc[0]
+    assert (row.forgotten_seeds, row.lost_seeds) == ("0.6 0.8", "0.3 -0.1")
+    assert row.lost == pytest.approx(0.1)
+    control = fig2.control_table(controlled("t", 0.9, 0.8, 0.5)).iloc[0]
+    assert control.beyond_true_labels_seeds == "0.3"
+
+
+def test_what_one_answer_reaches_is_a_half_where_answers_are_free():
+    row = fig2.table(family("piqa", 0.5, 0.9, 0.6)).iloc[0]
+    assert (row.answer_format, row.true_share) == ("text", 0.5)
+
+
+def judged(**columns):
+    """Four tasks; the last had nothing to forget."""
+    table = pd.DataFrame({"eval_task": ["sst2", "piqa", "sciq", "rte"], "true_share": 0.5})
+    table["ratio_defined"] = [True, True, True, False]
+    return table.assign(**columns)
+
+
+def test_the_finding_counts_tasks_by_their_intervals():
+    table = judged(forgotten_low=[0.45, 0.6, 0.7, 0.9], forgetting_set_low=[0.4, 0.4, 0.6, 0.9])
+    assert fig2.finding(table) == (
+        "Of 3 tasks with something to forget, 2 are still above chance on new questions; SST-2 is "
+        "not shown to be. On the questions of the forgetting set, 1 is (95 % intervals)"
+    )
+    all_kept = judged(forgotten_low=0.6, forgetting_set_low=0.4)
+    assert fig2.finding(all_kept) == (
+        "Of 3 tasks with something to forget, 3 are still above chance on new questions. On the "
+        "questions of the forgetting set, none is (95 % intervals)"
+    )
+    one = all_kept.iloc[:1]
+    assert fig2.finding(one).startswith("Of 1 task with something to forget, 1 is still above")
+    nothing = fig2.finding(all_kept.assign(ratio_defined=False))
+    assert nothing == "In no task was there shown to be anything to forget"
+
+
+def test_what_one_answer_to_everything_reaches_is_not_above_chance():
+    table = judged(forgotten_low=0.6, forgetting_set_low=0.6, true_share=[0.65, 0.5, 0.5, 0.5])
+    said = fig2.finding(table)
+    assert "2 are still above chance on new questions; SST-2 is not shown to be" in said
+    assert "On the questions of the forgetting set, 2 are" in said
+
+
+def test_tasks_are_grouped_by_format_and_sorted_by_the_accuracy_that_is_left():
+    table = forget_gap_table(21)
+    left, right = fig2.draw(table).axes
+    order = [by_name(t.get_text()) for t in left.get_yticklabels()]
+    free = table[table["answer_format"] == "text"].sort_values("forgotten")["eval_task"]
+    fixed = table[table["answer_format"] == "verbaliser"].sort_values("forgotten")["eval_task"]
+    assert order == [*free, *fixed]
+    said = [t.get_text() for t in right.texts]
+    assert said == table["behaviour"].tolist()
+    (lost,) = (c.lines[0].get_xdata() for c in right.containers)
+    assert lost == pytest.approx(table["lost"].to_numpy())
+
+
 def test_flipped_labels_have_their_own_ratio():
     results = family("t", 0.5, 0.9, 0.1, condition="flipped")
     assert fig2.table(results).empty
@@ -153,6 +213,40 @@ def test_the_control_tells_what_is_lost_by_training_from_what_is_due_to_the_labe
     assert (u.lost, u.lost_again, u.beyond_true_labels) == pytest.approx((0, -0.05, 0.05))
 
 
+def beyond(low, high=1.0, holm=1.0, name="beyond_true_labels"):
+    """A control's intervals and adjusted p-values of three tasks."""
+    return {f"{name}_low": low, f"{name}_high": high, f"{name}_holm": holm}
+
+
+def test_the_control_s_finding_counts_by_own_intervals_and_after_holm():
+    auroc = "auroc_beyond_true_labels"
+    tasks = pd.DataFrame({"eval_task": ["sst2", "piqa", "sciq"]})
+    table = tasks.assign(**beyond([0.1, -0.1, -0.1]), **beyond([0.1, 0.2, -0.1], name=auroc))
+    words = "By their own intervals, random labels cost more accuracy than true ones in 1 of 3 "
+    words += "tasks, and more AUROC in 2; after Holm's correction, in "
+    assert fig2.control_finding(table) == f"{words}none"
+    certain = table.assign(**{f"{auroc}_holm": [0.01, 0.06, 0.01]})  # the last is on neither side
+    assert fig2.control_finding(certain) == f"{words}0 and 1"
+    less = table.assign(beyond_true_labels_high=[1.0, -0.05, 1.0])
+    assert fig2.control_finding(less) == f"{words}none. They cost less in PIQA"
+
+
+def test_the_control_draws_differences_filled_where_they_are_shown_and_starred_after_holm():
+    table = control_table(6)
+    figure = fig2.draw_control(table)
+    order = table.sort_values("auroc_beyond_true_labels")
+    formats = [order[order["answer_format"] == f]["eval_task"] for f in ("text", "verbaliser")]
+    labels = [by_name(t.get_text()) for t in figure.axes[0].get_yticklabels()]
+    assert labels == [name for names in formats for name in names]
+    for axes, name in zip(figure.axes, fig2.BEYOND, strict=True):
+        shown = (table[f"{name}_low"] > 0) | (table[f"{name}_high"] < 0)
+        filled, empty = (c.lines[0].get_xdata() for c in axes.containers)
+        assert filled == pytest.approx(table.loc[shown, name].to_numpy())
+        assert empty == pytest.approx(table.loc[~shown, name].to_numpy())
+        stars = [len(line.get_ydata()) for line in axes.lines if line.get_marker() == "*"]
+        assert sum(stars) == (table[f"{name}_holm"] < 0.05).sum()
+
+
 def test_questions_of_the_control_are_paired_with_those_of_forgetting():
     """Each question of both is one row of the bootstrap: equal answers differ by exactly 0."""
     row = fig2.control_table(controlled("t", 0.9, 0.7, 0.7)).iloc[0]
@@ -162,12 +256,13 @@ def test_questions_of_the_control_are_paired_with_those_of_forgetting():
         0,
     )
     assert row.again_low < 0.7 < row.again_high
+    assert row.beyond_true_labels_p == 1
 
 
 def test_a_task_or_a_seed_without_its_control_does_not_count():
     results = controlled("t", 0.9, 0.8, 0.6) + family("t", 0.5, 0.9, 0.9, seed=1)
     table = fig2.control_table([*results, *family("u", 0.5, 0.9, 0.9)])
-    assert list(table.columns[:4]) == ["model", "eval_task", "n", "n_seeds"]
+    assert list(table.columns[:4]) == ["model", "eval_task", "answer_format", "n"]
     assert list(zip(table["model"], table["eval_task"], strict=True)) == [("tiny", "t")]
     row = table.iloc[0]
     assert (row.n_seeds, row.n, row.forgotten) == (1, 200, pytest.approx(0.6))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from synthetic import family, probe_with
-from tables import own_table, probe_table
+from tables import by_name, described, probe_table, recovery_table
 
 from forgetlib.figures import (
     fig6,
@@ -63,6 +63,19 @@ def test_probe_recovery_is_the_paired_difference_at_the_paper_s_layer():
     assert row.difference_high < 0
 
 
+def test_the_model_s_own_choices_are_compared_on_the_same_questions():
+    row = fig6.recovery_table(probed() + probed(seed=1, accuracies=(0.5, 0.9, 0.7))).iloc[0]
+    assert row.own_difference == pytest.approx(0.6 - 0.9)
+    assert (row.n_seeds, row.own_difference_seeds) == (2, "-0.3 -0.3")
+    assert [float(x) for x in row.difference_seeds.split()] == pytest.approx([-0.1, -0.2], abs=0.01)
+
+
+def test_a_task_counts_where_the_probe_beat_chance_before_forgetting():
+    known = fig6.recovery_table(probed(accuracies=(0.5, 0.9, 0.5))).iloc[0]
+    unknown = fig6.recovery_table(probed(accuracies=(0.5, 0.52, 0.9))).iloc[0]
+    assert (known.counts, unknown.counts) == (True, False)
+
+
 def test_probe_recovery_of_the_same_probe_is_exactly_zero():
     rng = np.random.default_rng(0)
     same = probe_with(0.7, 80, rng=rng)
@@ -76,29 +89,83 @@ def test_runs_without_probes_have_no_probe_accuracy():
     assert fig6.recovery_table(family("t", 0.5, 0.9, 0.6)).empty
 
 
-class TestProbes:
-    def test_probe_and_model_stand_side_by_side(self):
-        table, own = probe_table(6), own_table(6)
-        left, right = fig6.draw(table, own).axes
-        own = own.sort_values("forgotten")
-        at_layer = table[table["is_paper_layer"]]
-        for i, (phase, column) in enumerate(fig6.PROBE_PHASES.items()):
-            rows = at_layer[at_layer["phase"] == phase].set_index("eval_task")
-            rows = rows.loc[own["eval_task"]]
-            control, probe = (c.lines[0].get_xydata() for c in left.containers[2 * i : 2 * i + 2])
-            answers = right.containers[i].lines[0].get_xydata()
-            assert control[:, 0] == pytest.approx(rows["control"].to_numpy())
-            assert probe[:, 0] == pytest.approx(rows["accuracy"].to_numpy())
-            assert answers[:, 0] == pytest.approx(own[column].to_numpy())
-            assert probe[:, 1] == pytest.approx(answers[:, 1])  # the same row of the figure
+def test_the_finding_is_of_the_tasks_that_count():
+    table = recovery_table(6).assign(counts=[True] * 5 + [False], difference_high=-0.01)
+    table["difference"] = [-0.1, -0.2, -0.15, -0.15, -0.15, 9]
+    table["own_difference"] = table["difference"] - 0.2
+    said = fig6.finding(table)
+    assert said.startswith("Where the probe beat chance before (5 of 6 tasks), forgetting changes")
+    minus = "\N{MINUS SIGN}"
+    assert f"its accuracy by {minus}0.15 [" in said
+    assert f"own choices by {minus}0.35 [" in said
+    assert said.endswith("the probe's loss is shown in 5")
+    assert fig6.finding(table.assign(difference_high=0.0)).endswith("shown in 0")
+    none = fig6.finding(table.assign(counts=False))
+    assert none == "In no task was the probe shown to beat chance after fine-tuning"
 
-    def test_over_layers_the_thick_line_is_the_mean_over_tasks(self):
+
+def layers(changes, fine_tuned=0.8, names=("sst2", "piqa")):
+    """A table of three layers, each task's probe changed so much in each."""
+    table = probe_table(4, n_layers=3)
+    table = table[table["eval_task"].isin(table["eval_task"].unique()[:2])]
+    known = dict(zip(table["eval_task"].unique(), names, strict=True))
+    table = table.assign(accuracy=fine_tuned, accuracy_low=fine_tuned - 0.1)
+    table["eval_task"] = table["eval_task"].map(known)
+    for name, of in zip(names, changes, strict=True):
+        rows = (table["eval_task"] == name) & (table["phase"] == "forgotten")
+        table.loc[rows, "accuracy"] += np.array(of)
+    return table
+
+
+def test_the_finding_over_layers_says_where_most_is_lost_and_where_half_of_it():
+    table = layers([[0, -0.22, -0.4], [0, -0.08, -0.1]])
+    assert fig6.layers_finding(table) == (
+        "Forgetting costs the probe most in layer 2: 0.25, mean of 2 tasks (0.10 without SST-2); "
+        "half of that is reached in layer 1"
+    )
+    one = table[table["eval_task"] == "sst2"]
+    assert fig6.layers_finding(one) == (
+        "Forgetting costs the probe most in layer 2: 0.40; half of that is reached in layer 1"
+    )
+    kept = fig6.layers_finding(layers([[0, 0, 0.1], [0, 0, 0]]))
+    assert kept == "In no layer does the probe lose accuracy by forgetting, on average over tasks"
+    unknown = fig6.layers_finding(layers([[0, 0, 0], [0, 0, 0]], fine_tuned=0.55))
+    assert unknown == "In no task was the probe shown to beat chance after fine-tuning"
+
+
+class TestProbes:
+    def test_differences_are_drawn_and_the_tasks_that_count_are_filled(self):
+        table = recovery_table(6)
+        figure = fig6.draw(table, described(6))
+        counts = table["counts"]
+        assert 0 < counts.sum() < 6
+        columns = ("fine_tuned", *fig6.CHANGES)
+        for axes, column in zip(figure.axes, columns, strict=True):
+            filled, empty = (c.lines[0].get_xdata() for c in axes.containers)
+            assert filled == pytest.approx(table.loc[counts, column].to_numpy())
+            assert empty == pytest.approx(table.loc[~counts, column].to_numpy())
+        formats = table.merge(described(6)).sort_values(["answer_format", "fine_tuned"])
+        labels = [by_name(t.get_text()) for t in figure.axes[0].get_yticklabels()]
+        assert labels == formats["eval_task"].tolist()
+
+    def test_over_layers_only_the_tasks_that_count_are_drawn(self):
         table = probe_table(4, n_layers=3)
-        for axes, phase in zip(fig6.draw_layers(table).axes, fig6.PROBED_PHASES, strict=True):
-            _, *thin, thick = axes.lines[
-                :-1
-            ]  # the first is the control, the last the paper's layer
-            rows = table[table["phase"] == phase]
-            means = [rows.loc[rows["layer"] == x, "accuracy"].mean() for x in range(3)]
-            assert thick.get_xydata() == pytest.approx(np.stack([range(3), means], axis=1))
-            assert len(thin) == 4
+        out = table["eval_task"].iloc[0]
+        table.loc[table["eval_task"] == out, "accuracy_low"] = 0.4
+        rest = table["eval_task"].unique()[1:]
+        table.loc[table["eval_task"].isin(rest), "accuracy_low"] = 0.6
+        left, right = fig6.draw_layers(table).axes
+        of = table[table["eval_task"].isin(rest)]
+        means = of.pivot_table("accuracy", "layer", "phase")[[*fig6.PROBED_PHASES]]
+        drawn = np.array([line.get_ydata() for line in left.lines[:3]])
+        assert drawn == pytest.approx(means.to_numpy().T)
+        by_task = [of[of["eval_task"] == name] for name in sorted(rest)]
+        changes = [
+            t.loc[t["phase"] == "forgotten", "accuracy"].to_numpy()
+            - t.loc[t["phase"] == "fine-tuned", "accuracy"].to_numpy()
+            for t in by_task
+        ]
+        thin = np.array([line.get_ydata() for line in right.lines[: len(rest)]])
+        assert thin == pytest.approx(np.array(changes))
+        thick = right.lines[len(rest) + 1]
+        assert thick.get_ydata() == pytest.approx(np.mean(changes, axis=0))

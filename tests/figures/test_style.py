@@ -20,12 +20,14 @@ from tables import (
     SUITES,
     claims_table,
     comparison,
-    confidences,
+    control_table,
     correlations_table,
     cross,
     described,
     drawn_texts,
     example_level_table,
+    forget_gap_table,
+    margins,
     models,
     order_tables,
     overlapping,
@@ -33,6 +35,7 @@ from tables import (
     points_of,
     probe_table,
     questions,
+    recovery_table,
     regression_table,
     sizes_table,
     skills_table,
@@ -73,14 +76,8 @@ OF_PAIRS = {
     "models, 2": lambda k: fig9.draw(*models(k, 2)),
     "models, 3": lambda k: fig9.draw(*models(k, 3)),
     "models, 4": lambda k: fig9.draw(*models(k, 4)),
-    "example": lambda k: fig1.draw(confidences(), questions(long=k > 4)),
+    "example": lambda k: fig1.draw(margins(), questions(long=k > 4)),
 }
-
-
-def control_table(k):
-    table = own_table(k)
-    with_interval(table, "again", table["tuned"] - 0.02, 0.05)
-    return table
 
 
 def shortcuts_table(k):
@@ -99,10 +96,11 @@ OF_TASKS = {
     "example_level": lambda k: fig4_examples.draw(example_level_table(k)),
     "order": lambda k: fig5.draw(*order_tables(k, n_enough=k - 2)),
     "order, nothing": lambda k: fig5.draw(*order_tables(k, n_enough=0)),
-    "probes": lambda k: fig6.draw(probe_table(k), own_table(k)),
+    "probes": lambda k: fig6.draw(recovery_table(k), described(k)),
     "probe_layers": lambda k: fig6.draw_layers(probe_table(k, 3 if k == 4 else 19)),
     "sizes": lambda k: fig7.draw(sizes_table(k)),
     "sizes, one": lambda k: fig7.draw(sizes_table(k, (128,))),
+    "forget_gap": lambda k: fig2.draw(forget_gap_table(k)),
     "control": lambda k: fig2.draw_control(control_table(k)),
     "claims": lambda k: claims_figure.draw(claims_table(k)),
     "skills": lambda k: fig2b.draw(skills_table(k)),
@@ -140,13 +138,6 @@ K = 4
 ALONE = "tiny_city"
 
 
-def forget_gap_table():
-    table = own_table(K).assign(behaviour=fig2.BEHAVIOURS)
-    with_interval(table, "forget_gap", table["forgotten"] - 0.5, 0.05)
-    with_interval(table, "forgetting_set", table["forgotten"], 0.05)
-    return table
-
-
 def summary_of(cross):
     return cross, crossanalysis.variance_shares(cross), crossanalysis.own_against_others(cross)
 
@@ -167,15 +158,15 @@ USUAL = {
     "fig3.draw": lambda: (cross(K), described(K)),
     "fig3.draw_summary": lambda: summary(K),
     "fig3.draw_harm": lambda: (fig3.table(cross(K)),),
-    "fig1.draw": lambda: (confidences(), questions(long=False)),
+    "fig1.draw": lambda: (margins(), questions(long=False)),
     "fig4_examples.draw": lambda: (example_level_table(K),),
-    "fig2.draw": lambda: (forget_gap_table(),),
+    "fig2.draw": lambda: (forget_gap_table(K),),
     "fig2b.draw": lambda: (skills_table(K),),
     "fig9.draw": lambda: models(K, 2),
     "fig5.draw": lambda: order_tables(K, K - 1),
     "fig4.draw": lambda: (own_table(K), correlations_table(K)),
     "fig6.draw_layers": lambda: (probe_table(K, 5),),
-    "fig6.draw": lambda: (probe_table(K, 5), own_table(K)),
+    "fig6.draw": lambda: (recovery_table(K), described(K)),
     "fig4.draw_regression": lambda: (regression_table(6),),
     "audit.draw": lambda: (shortcuts_table(K),),
     "fig7.draw": lambda: (sizes_table(K),),
@@ -195,7 +186,8 @@ def test_no_drawing_function_is_left_out():
         for node in ast.parse(file.read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("draw")
     }
-    assert set(USUAL) == named - {"style.draw_intervals", "matrix.draw_matrix", "drawing.draw"}
+    parts = {"style.draw_intervals", "rows.draw_constants", "rows.draw_seeds", "matrix.draw_matrix"}
+    assert set(USUAL) == named - parts - {"drawing.draw"}
 
 
 def changed(arguments, of_table, of_cross=lambda cross: cross):
@@ -275,7 +267,7 @@ def drawn(figure):
     return [t for t in texts if t.get_visible() and t.get_text().strip()]
 
 
-SAYS = ("undefined", "nothing to", "known", "not probed", "no data", "none", "cannot be estimated")
+SAYS = ("undefined", "nothing to", "known", "no data", "none", "cannot be estimated")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -319,12 +311,6 @@ def test_a_task_whose_predictor_is_not_known_is_named_below_that_panel():
     drawn(figure)
 
 
-def test_a_task_that_was_not_probed_says_so_beside_the_others():
-    table, own = probe_table(K, 5), own_table(K)
-    left, _ = fig6.draw(table[table["eval_task"] != own["eval_task"][1]], own).axes
-    assert [t.get_text() for t in left.texts] == ["not probed"]
-
-
 def test_a_task_with_enough_examples_of_none_has_an_empty_panel():
     table, examples = order_tables(K, 0)
     table = table.assign(enough=True, n=0)
@@ -361,7 +347,7 @@ def test_figures_of_tables_that_do_not_fit_each_other_are_refused():
     with pytest.raises(InputError, match="rows of the paper's layer"):
         fig6.draw_layers(probe_table(K, 5).assign(is_paper_layer=False))
     with pytest.raises(InputError, match="at least one, found none"):
-        fig1.draw(confidences(), [])
+        fig1.draw(margins(), [])
     with pytest.raises(InputError, match="pooled in each"):
         fig4_examples.draw(example_level_table(K).iloc[:1])
 
@@ -414,7 +400,7 @@ def test_names_that_the_font_lacks_are_drawn_in_characters_that_there_are(name):
 
 def test_prompts_and_answers_too():
     question = Example("t/x/0", ("任务 $x_1$ 🧪",) * 2, ("是 $", "否\x07"), 0)
-    texts = drawn(fig1.draw(confidences(), [question]))
+    texts = drawn(fig1.draw(margins(), [question]))
     assert [t.get_text() for t in texts if lacking(t)] == []
     assert any(readable("任务 $x_1$ 🧪") in t.get_text() for t in texts)
 
@@ -427,7 +413,7 @@ def test_an_escape_stands_where_no_font_has_the_character():
 
 
 def test_another_installed_font_stands_in_where_it_has_the_character():
-    table = forget_gap_table()
+    table = forget_gap_table(K)
     table.loc[0, "eval_task"] = f"{WATCH} tasks"
     texts = drawn(fig2.draw(table))
     (named,) = [t for t in texts if t.get_text().startswith(WATCH)]
@@ -436,7 +422,7 @@ def test_another_installed_font_stands_in_where_it_has_the_character():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         named.figure.savefig(BytesIO(), format="pdf")
-    others = [t for t in drawn(fig2.draw(forget_gap_table())) if t is not named]
+    others = [t for t in drawn(fig2.draw(forget_gap_table(K))) if t is not named]
     assert {tuple(t.get_fontfamily()) for t in others} == {("sans-serif",)}
 
 
