@@ -135,7 +135,7 @@ def _fig5(study: Study) -> Drawn:
     results = load_results(study, "own")
     table = fig5.table(results)
     if len(table):
-        yield "fig5_order", fig5.draw(table, fig5.examples_table(results)), table
+        yield "fig5_order", fig5.draw(table, tasks.describe(table["eval_task"])), table
 
 
 def _fig6(study: Study) -> Drawn:
@@ -148,7 +148,7 @@ def _fig6(study: Study) -> Drawn:
 
 def _fig7(study: Study) -> Drawn:
     table = fig7.table(load_results(study, "sizes"), answers=partial(load_answers, study))
-    yield "fig7_sizes", fig7.draw(table), table
+    yield "fig7_sizes", fig7.draw(table, tasks.describe(table["eval_task"])), table
 
 
 def _fig8(study: Study) -> Drawn:

@@ -100,8 +100,8 @@ OF_TASKS = {
     "order, nothing": lambda k: fig5.draw(*order_tables(k, n_enough=0)),
     "probes": lambda k: fig6.draw(probe_table(k), own_table(k)),
     "probe_layers": lambda k: fig6.draw_layers(probe_table(k, 3 if k == 4 else 19)),
-    "sizes": lambda k: fig7.draw(sizes_table(k)),
-    "sizes, one": lambda k: fig7.draw(sizes_table(k, (128,))),
+    "sizes": lambda k: fig7.draw(sizes_table(k), described(k)),
+    "sizes, one": lambda k: fig7.draw(sizes_table(k, (128,)), described(k)),
     "control": lambda k: fig2.draw_control(control_table(k)),
     "claims": lambda k: claims_figure.draw(claims_table(k)),
     "skills": lambda k: fig2b.draw(skills_table(k)),
@@ -126,7 +126,7 @@ def assert_readable(figure, monkeypatch):
 
 def test_the_test_above_sees_what_is_wrong(monkeypatch):
     """Its positive control: text over text, and text beside the page."""
-    figure = fig7.draw(sizes_table(4))
+    figure = fig7.draw(sizes_table(4), described(4))
     figure.text(0.5, 0.5, "here")
     figure.text(0.5, 0.5, "and here")
     figure.text(0.99, 0.99, "beyond the edge").set_in_layout(False)
@@ -177,7 +177,7 @@ USUAL = {
     "fig6.draw": lambda: (probe_table(K, 5), own_table(K)),
     "fig4.draw_regression": lambda: regression_tables(6),
     "audit.draw": lambda: (shortcuts_table(K),),
-    "fig7.draw": lambda: (sizes_table(K),),
+    "fig7.draw": lambda: (sizes_table(K), described(K)),
 }
 
 
@@ -324,12 +324,13 @@ def test_a_task_that_was_not_probed_says_so_beside_the_others():
     assert [t.get_text() for t in left.texts] == ["not probed"]
 
 
-def test_a_task_with_enough_examples_of_none_has_an_empty_panel():
-    table, examples = order_tables(K, 0)
-    table = table.assign(enough=True, n=0)
-    forest, *panels = fig5.draw(table, examples.iloc[:0]).axes
-    assert [t.get_text() for t in forest.texts] == ["undefined: fewer than two examples"] * K
-    assert [t.get_text() for axes in panels for t in axes.texts] == ["none"] * K
+def test_a_task_with_enough_examples_of_none_says_so():
+    table, families = order_tables(K, 0)
+    table = table.assign(enough=True, n=0, learned_at_first=np.nan, forgotten_at_first=np.nan)
+    left, right = fig5.draw(table, families).axes
+    said = [t.get_text() for t in left.texts]
+    assert said.count("undefined: fewer than two examples") == K
+    assert [t.get_text() for t in right.texts] == ["none pass both ways"]
 
 
 @pytest.mark.parametrize("take", [0, 1], ids=["empty", "one row"])
@@ -349,9 +350,9 @@ def test_tables_of_too_few_rows_are_drawn_or_refused(name, take):
 
 
 def test_figures_of_tables_that_do_not_fit_each_other_are_refused():
-    table, examples = order_tables(K, 2)
-    with pytest.raises(InputError, match=r"expected eval_task .* in each"):
-        fig5.draw(table, examples.iloc[:0])
+    table, families = order_tables(K, 2)
+    with pytest.raises(InputError, match="formats of the tasks: expected one for"):
+        fig5.draw(table, families.iloc[:0])
     with pytest.raises(InputError, match="expected predictor log_variance in each"):
         fig4.draw(own_table(K), correlations_table(K).iloc[:1])
     with pytest.raises(InputError, match="expected one row, found 0"):
