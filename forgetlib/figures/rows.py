@@ -107,10 +107,10 @@ def draw_constants(axes: Axes, table: pd.DataFrame, rows: Rows) -> None:
         )
 
 
-def estimate(found: Interval) -> str:
+def estimate(found: Interval, digits: int = 2) -> str:
     """Write a value with its interval, where it has one, as a title does: 0.31 [0.20, 0.41]."""
-    ends = f" [{found.low:.2f}, {found.high:.2f}]" if np.isfinite(found.low) else ""
-    return f"{found.value:.2f}{ends}".replace("-", "−")
+    value, low, high = (f"{x:.{digits}f}" for x in (found.value, found.low, found.high))
+    return (f"{value} [{low}, {high}]" if np.isfinite(found.low) else value).replace("-", "−")
 
 
 def set_finding(figure: Figure, said: str) -> None:
