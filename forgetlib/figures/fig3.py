@@ -332,6 +332,7 @@ def draw_harm(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
             bar.set_ticks([-end, 0, end], labels=[f"−{end:.2g}", "0", f"{end:.2g}"], fontsize=SMALL)
             say_where_nothing(axes, values, "undefined")
         panels[0].set_ylabel("evaluated task")
-        panels[1].set_xlabel("task whose labels were trained on (lines: free answers | fixed ones)")
+        split = "\n(free answers | fixed answers)" if 0 < n_free < k else ""
+        panels[1].set_xlabel(f"task whose labels were trained on{split}")
         set_finding(figure, said)
     return figure

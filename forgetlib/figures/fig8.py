@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from forgetlib.errors import InputError
 from forgetlib.figures import fig3, intervals
@@ -57,7 +58,9 @@ def finding(table: pd.DataFrame) -> str:
     are = "is turned around by its" if len(names) == 1 else "are turned around by their"
     said = f"{listed(names)} {are} own flipped labels (accuracy below chance)"
     if not names:
-        said = "No task is turned around by its own flipped labels (accuracy below chance)"
+        said = (
+            "No task is shown to be turned around by its own flipped labels (accuracy below chance)"
+        )
     if own.all():
         return said
     of_others = f"{int((turned & ~own).sum())} of {int((~own).sum())} pairs"
@@ -196,6 +199,9 @@ def draw_comparison(table: pd.DataFrame) -> Figure:
             axes.set_xlabel("accuracy lost by random labels")
             sns.despine(ax=axes)
         panels["others"].set_ylabel("accuracy lost by flipped labels")
+        if not shown["ratio_defined"].all():
+            grey = Line2D([], [], color=GREY, marker="o", markersize=4, linestyle="")
+            figure.legend([grey], ["nothing to forget"], loc="outside lower right", frameon=False)
         set_finding(figure, said)
         figure.draw_without_rendering()  # names go between points, which must have their places
         for kind, axes in panels.items():
