@@ -1215,8 +1215,8 @@ BAD = [
     ),
     bad(
         "figure-of-sizes-without-sizes",
-        lambda box: fig7.draw(OWN.drop(columns="size")),
-        "expected columns size, found model, ",
+        lambda box: fig7.draw(OWN.drop(columns="size"), tasks.describe([])),
+        "expected columns .*size, found model, ",
     ),
     bad(
         "figure-of-no-model",

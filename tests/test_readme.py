@@ -98,7 +98,19 @@ def test_findings_fit_on_a_screen_and_each_names_its_evidence():
 def test_every_picture_is_in_the_gallery_and_no_picture_is_left_out():
     for name in ("quick", "embedded", "paper-suite-270m"):
         shown = set(re.findall(r"!\[\w+\]\((\w+)\.png\)", page.page(studies.study(name))))
-        assert shown == {p.stem for p in (ROOT / "figures" / name).glob("*.png")}
+        drawn = {p.stem for p in (ROOT / "figures" / name).glob("*.png")}
+        assert shown == drawn - {"fig9_models"}  # which compares models: they have one
+
+
+def test_a_study_of_two_models_has_their_picture_in_the_gallery(tmp_path):
+    tables = page.Tables(studies.study("quick"))
+    tables.folder = tmp_path
+    for name in ("fig5_order", "fig9_models"):
+        (tmp_path / f"{name}.png").touch()
+    for models, shown in ((["a", "a"], False), (["a", "b"], True)):
+        pd.DataFrame({"model": models}).to_csv(tmp_path / "fig9_models.csv")
+        assert ("(fig9_models.png)" in page._gallery(tables)) == shown
+        assert "(fig5_order.png)" in page._gallery(tables)
 
 
 def of_bench(name):

@@ -109,9 +109,9 @@ def _cross(study: Study, condition: str = "random") -> CrossTask:
 
 def _fig3(study: Study) -> Drawn:
     cross = _cross(study)
-    table = fig3.table(cross)
-    yield "fig3_cross_task", fig3.draw(cross, tasks.describe(cross.tasks)), table
-    yield "fig3_harm", fig3.draw_harm(table), table
+    table, described = fig3.table(cross), tasks.describe(cross.tasks)
+    yield "fig3_cross_task", fig3.draw(cross, described), table
+    yield "fig3_harm", fig3.draw_harm(table, described), table
     shares = crossanalysis.variance_shares(ratios(cross))
     own = crossanalysis.own_against_others(cross)
     yield "fig3_summary", fig3.draw_summary(cross, shares, own), fig3.summary_table(shares, own)
@@ -134,7 +134,7 @@ def _fig5(study: Study) -> Drawn:
     results = load_results(study, "own")
     table = fig5.table(results)
     if len(table):
-        yield "fig5_order", fig5.draw(table, fig5.examples_table(results)), table
+        yield "fig5_order", fig5.draw(table, tasks.describe(table["eval_task"])), table
 
 
 def _fig6(study: Study) -> Drawn:
@@ -147,17 +147,16 @@ def _fig6(study: Study) -> Drawn:
 
 def _fig7(study: Study) -> Drawn:
     table = fig7.table(load_results(study, "sizes"), answers=partial(load_answers, study))
-    yield "fig7_sizes", fig7.draw(table), table
+    yield "fig7_sizes", fig7.draw(table, tasks.describe(table["eval_task"])), table
 
 
 def _fig8(study: Study) -> Drawn:
     flipped = _cross(study, "flipped")
     random = _cross(study)
-    described = tasks.describe(flipped.tasks)
-    yield "fig8_flipped", fig8.draw(flipped, described), fig8.table(flipped)
-    found = crossanalysis.model_agreement([random, flipped])
-    figure = fig8.draw_comparison(random, flipped, found, described)
-    yield "fig8_comparison", figure, fig8.comparison_table(random, flipped)
+    figure = fig8.draw(flipped, random, tasks.describe(flipped.tasks))
+    yield "fig8_flipped", figure, fig8.table(flipped)
+    both = fig8.comparison_table(random, flipped)
+    yield "fig8_comparison", fig8.draw_comparison(both), both
 
 
 def _of_models(study: Study) -> list[CrossTask]:

@@ -8,7 +8,6 @@ Both are sorted by what they show, within each format of answers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -51,11 +50,9 @@ from forgetlib.figures.style import (
     say_where_nothing,
     style,
 )
-from forgetlib.forgetting.labels import Labels
 from forgetlib.metrics import CHANCE, forget_gap, ratio_of
 from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
-from forgetlib.runs.specs import Checkpoint
 
 DRAWN = ["answer_format", "true_share", "forgotten_seeds", "lost_seeds"]  # for this figure alone
 LEVEL = 0.05  # of Holm's tests
@@ -197,21 +194,6 @@ def _format(found: Measured) -> str:
 def _of_seeds(found: Measured, measure: str, phase: str) -> np.ndarray:
     """Measure each seed's model of a phase on the test set: (G,)."""
     return found.get(measure, phase).of_seeds[:, 0]
-
-
-def trained(checkpoint: Checkpoint) -> Checkpoint:
-        method = checkpoint.method
-        if isinstance(method, Labels):
-            method = replace(method, labels="random")
-        return replace(checkpoint, method=method)
-
-    if trained(true) != trained(random):
-        raise InputError(
-            f"control of {random}",
-            expected="the same training, but for the labels",
-            found=f"{trained(true)!r} and {trained(random)!r}",
-            do="Pass the results of one study.",
-        )
 
 
 def _behaviour(found: dict[str, Interval]) -> str:

@@ -6,8 +6,6 @@ summary is drawn from two tables of `crossanalysis`.
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -17,8 +15,9 @@ from matplotlib.patches import Patch
 
 from forgetlib.figures import crossanalysis
 from forgetlib.figures.crosstask import CrossTask, cross_table
-from forgetlib.figures.intervals import with_intervals
+from forgetlib.figures.intervals import Interval, with_intervals
 from forgetlib.figures.matrix import (
+    DROP_COLOURS,
     draw_matrix,
     families_of,
     family_strip,
@@ -27,12 +26,15 @@ from forgetlib.figures.matrix import (
     ratio_bar,
     tree,
 )
+from forgetlib.figures.names import listed, title
+from forgetlib.figures.rows import FORMATS, estimate, set_finding, with_formats
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
+    DARK_GREY,
+    LIGHT,
     SMALL,
     TEXT_WIDTH,
-    TITLE_WIDTH,
     VERMILION,
     draw_intervals,
     family_handles,
@@ -54,6 +56,32 @@ def summary_table(shares: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([shares, own])
 
 
+def finding(table: pd.DataFrame) -> str:
+    """Say in a sentence how much another task's labels forget, and whose do most, for titles.
+
+    table: from `fig3.table`, of random labels. Medians, which a small denominator leaves alone.
+    """
+    pairs = table[table["ratio_defined"].astype(bool) & table["forget_ratio"].notna()]
+    own = pairs["eval_task"] == pairs["forget_task"]
+    if pairs.empty:
+        return "Nothing to forget in any task"
+    of_own = pairs.loc[own, "forget_ratio"].median()
+    if own.all():
+        return f"After its own random labels {_share(of_own)} of what a task had is gone (median)"
+    others = pairs[~own]
+    by_labels = others.groupby("forget_task")["forget_ratio"].median().sort_values(ascending=False)
+    most = listed(f"{title(t)} ({_share(v)})" for t, v in by_labels.head(2).items())
+    return (
+        f"After another task's random labels {_share(others['forget_ratio'].median())} of what a "
+        f"task had above chance is gone (median of {len(others)} pairs), after its own "
+        f"{_share(of_own)}; most after those of {most}"
+    )
+
+
+def _share(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
 def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
     """Draw Figure 3: the forget ratio of each task after the labels of each task.
 
@@ -64,25 +92,38 @@ def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
     the 95 % interval includes 0; where there is room, it stands below the value. Hatched: tasks
     whose ratio is undefined.
     """
-    cross, described = readable(cross), readable(described)
-    ratio, n_tasks = cross.forget_ratio, len(cross.tasks)
-    rows, row_tree = crossanalysis.upgma(ratio)
-    columns, column_tree = crossanalysis.upgma(ratio.T)
+    return draw_pairs(cross, cross, described, finding(table(cross)))
+
+
+def draw_pairs(cross: CrossTask, like: CrossTask, described: pd.DataFrame, said: str) -> Figure:
+    """Draw a matrix in the order of another's trees, under a title; the trees where it is its own.
+
+    cross, described: as in `draw`; like: of the same tasks
+    """
+    own_order = like is cross
+    cross, like, described = readable(cross), readable(like), readable(described)
+    n_tasks = len(cross.tasks)
+    rows, row_tree = crossanalysis.upgma(like.forget_ratio)
+    columns, column_tree = crossanalysis.upgma(like.forget_ratio.T)
     cell = float(np.clip(3.6 / n_tasks, 0.185, 0.5))  # inches
     families = families_of(cross.tasks, described)
-    with style(cross.tasks, families.values()):
+    with style(cross.tasks, families.values(), [said]):
         figure = Figure(
-            figsize=(TEXT_WIDTH, 1.65 + cell * n_tasks + name_length(cross.tasks)),
+            figsize=(TEXT_WIDTH, 2.2 + cell * n_tasks + name_length(cross.tasks)),
             layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0),
         )
         grid = figure.add_gridspec(
-            4, 3, height_ratios=[0.3, cell * n_tasks, 0.12, 0.12], width_ratios=[0.13, 3.6, 0.3]
+            4,
+            3,
+            height_ratios=[0.3 if own_order else 0.01, cell * n_tasks, 0.12, 0.12],
+            width_ratios=[0.13, 3.6, 0.3],
         )
         heat = figure.add_subplot(grid[1, 1])
         image = draw_matrix(heat, cross, rows, columns)
         strips = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[2, 1])
-        tree(figure.add_subplot(grid[0, 1]), column_tree, len(columns), "top")
-        tree(figure.add_subplot(grid[1, 2]), row_tree, len(rows), "right")
+        if own_order:
+            tree(figure.add_subplot(grid[0, 1]), column_tree, len(columns), "top")
+            tree(figure.add_subplot(grid[1, 2]), row_tree, len(rows), "right")
         size = 6.5 if n_tasks > 12 else 7.5
         names = [f"{cross.tasks[i]} ({cross.n[i]})" for i in rows]
         family_strip(strips[0], [families[cross.tasks[i]] for i in rows], vertical=True)
@@ -96,7 +137,39 @@ def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
         frame = Patch(fill=False, edgecolor=BLACK, linewidth=1.2, label="own labels")
         handles = family_handles(families.values(), letters=True)
         legend(figure, [*handles, frame], "outside lower center")
+        set_finding(figure, said)
     return figure
+
+
+DECIDES = 0.5  # a share of the variance that is most of it
+
+
+def summary_finding(shares: pd.DataFrame, own: pd.DataFrame) -> str:
+    """Say in a sentence which task decides, and whose labels forget more, for titles.
+
+    shares, own: as of `draw_summary`. The share's interval is over tasks, as the claim's is.
+    """
+    share, low, high = (
+        float(shares.loc[shares["source"] == crossanalysis.SOURCES[0], column].iloc[0])
+        for column in ("share", "tasks_low", "tasks_high")
+    )
+    said = "Whether the evaluated task decides how much is forgotten is open"
+    if low > DECIDES:
+        said = "The evaluated task decides how much is forgotten"
+    elif high < DECIDES:
+        said = "The evaluated task does not decide how much is forgotten"
+    if np.isnan(share):
+        said = "What decides how much is forgotten is undefined"
+    else:
+        said += f": its share of the variance is {estimate(Interval(share, low, high))} over tasks"
+    known = own[own["difference_low"].notna()]
+    if known.empty:
+        return said
+    more, less = (known["difference_low"] > 0).sum(), (known["difference_high"] < 0).sum()
+    return (
+        f"{said}. The best other task's labels forget more than a task's own in {more} of "
+        f"{len(known)} tasks, less in {less}"
+    )
 
 
 def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> Figure:
@@ -107,32 +180,37 @@ def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> F
         data, so that its ratio flatters it; the difference in accuracy is measured on other data
         than it was picked on.
 
-    The shares' intervals are over examples, and those of the differences speak of these runs.
+    The shares have two intervals: over questions, which speaks of these tasks, and over tasks.
+    Those of the differences speak of these runs.
     """
-    require_columns(shares, ["source", "share", "share_low", "share_high"])
+    ends = ["tasks_low", "tasks_high"]
+    require_columns(shares, ["source", *with_intervals(["share"]), *ends])
     columns = ["eval_task", "own", "best_other", "best_other_ratio", "picked_on"]
     require_columns(own, [*columns, *with_intervals(["difference"])])
     do = "Pass crossanalysis.own_against_others(...) of this matrix."
     named = [*own["eval_task"], *own["best_other"].dropna()]
     require_rows(pd.DataFrame({"eval_task": cross.tasks}), "eval_task", named, do)
+    said = summary_finding(shares, own)
     rows = readable(own).sort_values("difference", na_position="first").reset_index(drop=True)
     cross = readable(cross)
     cells = table(cross).set_index(["eval_task", "forget_task"])
     y, top = np.arange(len(rows)), np.arange(len(shares))[::-1]
     heights = [0.19 * len(shares), 0.21 * len(rows)]
-    with style(cross.tasks):
+    with style(cross.tasks, [said]):
         figure = Figure(
-            figsize=(TEXT_WIDTH, 1.9 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.05)
+            figsize=(TEXT_WIDTH, 2.6 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.05)
         )
         grid = figure.add_gridspec(2, 2, height_ratios=heights, width_ratios=[1.25, 1])
         above = figure.add_subplot(grid[0, :])
+        above.hlines(top, *shares[ends].to_numpy(float).T, color=LIGHT, linewidth=2.5)
         draw_intervals(above, shares, "share", top, "", "o", BLACK, True)
         why = "undefined: it takes two tasks with something to forget, and ratios that differ"
         say_where_nothing(above, shares["share"], why)
         above.set_yticks(top, [*shares["source"]])
         above.set_ylim(-0.6, len(top) - 0.4)
         size = f"{int(cross.defined.sum())} × {len(cross.tasks)} pairs"
-        above.set_xlabel(f"share of the forget ratio's variance ({size})")
+        what = "black: over questions, grey: over tasks"
+        above.set_xlabel(f"share of the forget ratio's variance ({size};\n{what})")
         left = figure.add_subplot(grid[1, 0])
         right = figure.add_subplot(grid[1, 1], sharey=left)
         for partner, label, marker, colour, offset in (
@@ -182,6 +260,7 @@ def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> F
             axes.grid(axis="y", visible=False)
             sns.despine(ax=axes, left=True)
         names.spines[:].set_visible(False)
+        set_finding(figure, said)
     return figure
 
 
@@ -196,7 +275,7 @@ MOST_IN_THREE = 13  # tasks whose names fit below three panels
 
 
 def harm_finding(table: pd.DataFrame) -> str:
-    """Say in a sentence what others' labels cost on average, for titles.
+    """Say in a sentence what is lost after others' labels on average, for titles.
 
     table: from `fig3.table`
     """
@@ -205,48 +284,55 @@ def harm_finding(table: pd.DataFrame) -> str:
         return "No pairs of different tasks"
     accuracy, auroc, nats = (others[name].mean() for name in HARMS)
     return (
-        f"Another task's labels cost {accuracy:.2f} of accuracy and {auroc:.2f} of AUROC on "
-        f"average, and {nats:.1f} nats a token of the true responses"
+        f"After another task's labels accuracy is {_share(accuracy)} and AUROC {_share(auroc)} "
+        f"lower on average, and a token of the true response costs {_share(nats)} nats more"
     )
 
 
-def draw_harm(table: pd.DataFrame) -> Figure:
+def draw_harm(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
     """Draw what each task's labels do to each task: accuracy and AUROC lost, nats a token risen.
 
-    Drops, which unlike ratios have no small denominator. Rows and columns are in the order of the
-    mean rise of nats a token. Of many tasks, AUROC and nats only.
+    Drops, which unlike ratios have no small denominator. Rows and columns are grouped by the format
+    of their answers, in the order of the mean rise of nats a token. Of many tasks, AUROC and nats
+    only.
 
     table: from `fig3.table`, of one model and one kind of labels
+    described: the format of every task's answers, from `tasks.describe`
     """
     require_columns(table, ["eval_task", "forget_task", *HARMS])
-    said = readable(harm_finding(table))
-    shown = readable(table)
-    order = {
-        side: shown.groupby(side)["nll_risen"].mean().sort_values().index.tolist()
-        for side in ("eval_task", "forget_task")
-    }
-    k = max(map(len, order.values()))
+    said = harm_finding(table)
+    shown = readable(with_formats(table, described))
+    formats = dict(zip(shown["eval_task"], shown["answer_format"], strict=True))
+    order = {}
+    for side in ("eval_task", "forget_task"):
+        mean = shown.groupby(side)["nll_risen"].mean().sort_values()
+        order[side] = [t for f in FORMATS for t in mean.index if formats.get(t) == f]
+    k, n_free = len(formats), sum(f == "text" for f in formats.values())
     drawn = list(HARMS)[0 if k <= MOST_IN_THREE else 1 :]  # of more, names need the width of half
     with style(shown["eval_task"], [said]):
         figure = Figure(figsize=(TEXT_WIDTH, 2.1 + 0.13 * k), layout="constrained")
         panels = figure.subplots(1, len(drawn), sharey=True)
         for axes, column in zip(panels, drawn, strict=True):
-            title, most = HARMS[column]
+            name, most = HARMS[column]
             values = shown.pivot_table(column, "eval_task", "forget_task", dropna=False)
             values = values.reindex(order["eval_task"], columns=order["forget_task"])
             largest = np.nanmax(np.abs(values.to_numpy()), initial=1e-9)
             end = largest if most is None else most
-            image = axes.imshow(values, cmap="RdBu_r", vmin=-end, vmax=end, aspect="auto")
-            axes.set_title(title)
+            image = axes.imshow(values, cmap=DROP_COLOURS, vmin=-end, vmax=end, aspect="auto")
+            axes.set_title(name)
             axes.set_xticks(
                 range(len(values.columns)), order["forget_task"], rotation=90, fontsize=SMALL
             )
             axes.set_yticks(range(len(values)), order["eval_task"], fontsize=SMALL)
             axes.grid(visible=False)
+            if 0 < n_free < k:
+                for line in (axes.axhline, axes.axvline):
+                    line(n_free - 0.5, color=DARK_GREY, linewidth=0.8)
             bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, aspect=15)
             bar.set_ticks([-end, 0, end], labels=[f"−{end:.2g}", "0", f"{end:.2g}"], fontsize=SMALL)
             say_where_nothing(axes, values, "undefined")
         panels[0].set_ylabel("evaluated task")
-        panels[1].set_xlabel("task whose labels were trained on")
-        figure.suptitle(textwrap.fill(said, TITLE_WIDTH), fontsize=8, x=0.01, ha="left")
+        split = "\n(free answers | fixed answers)" if 0 < n_free < k else ""
+        panels[1].set_xlabel(f"task whose labels were trained on{split}")
+        set_finding(figure, said)
     return figure

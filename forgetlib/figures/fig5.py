@@ -1,7 +1,7 @@
 """Figure 5 of the paper: whether what is learned first is forgotten last.
 
-The table has a row a task: the rank correlation of the steps of learning and of forgetting;
-`examples_table` has a row a training example: these steps.
+The table has a row a task: the rank correlation of the steps of learning and of forgetting, and how
+much of either is over before the second recording, so that its order is not seen.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 from forgetlib.errors import require_number, require_one_of, require_whole
 from forgetlib.figures import intervals
@@ -25,26 +24,28 @@ from forgetlib.figures.intervals import (
     with_intervals,
 )
 from forgetlib.figures.join import Family, full_size, other_data
+from forgetlib.figures.rows import by_format, estimate, mark, set_finding, set_rows, with_formats
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
     DARK_GREY,
     SMALL,
     TEXT_WIDTH,
+    VERMILION,
     draw_intervals,
-    panel_grid,
     readable,
     require_columns,
-    require_rows,
     say_where_nothing,
-    stacked,
     style,
-    used_panels,
 )
 from forgetlib.measuring.base import Dynamics
 from forgetlib.runs.records import Result
 
 ORDER_THRESHOLD = 0.6  # paper, section 5
+AT_FIRST = {  # column: (legend, marker, colour), as fine-tuning and forgetting have elsewhere
+    "learned_at_first": ("learning", "o", BLUE),
+    "forgotten_at_first": ("forgetting", "D", VERMILION),
+}
 # What happens to an example of the forgetting set, by the column of `order` that counts it.
 _FATES = ("n", "n_known", "n_never_learned", "n_fell_back", "n_never_forgotten")
 
@@ -67,7 +68,8 @@ def passing_steps(dynamics: Dynamics, threshold: float, direction: str) -> np.nd
 def _steps(runs: Family, threshold: float) -> pd.DataFrame | None:
     """One row an example of the forgetting set: when it is learned and forgotten; why not.
 
-    Columns: uid, learned_step, forgotten_step, and which of `_FATES` it had. None without dynamics.
+    Columns: uid, learned_step, forgotten_step, at_first of each (whether that is the first recorded
+    step of training), fate (of `_FATES`). None without dynamics.
     """
     tuned, forgotten = runs["tuned"].dynamics, runs["forgotten"].dynamics
     if tuned is None or forgotten is None:
@@ -90,6 +92,8 @@ def _steps(runs: Family, threshold: float) -> pd.DataFrame | None:
             "uid": forgotten.uids,
             "learned_step": learned,
             "forgotten_step": lost,
+            "learned_at_first": learned == tuned.steps[1],
+            "forgotten_at_first": lost == forgotten.steps[1],
             "fate": np.select(fates, _FATES[1:], _FATES[0]),
         }
     )
@@ -110,10 +114,13 @@ def table(
     Columns: model, eval_task, and training examples of all seeds: n (pass both ways), n_known (at
     or above the threshold before fine-tuning), n_never_learned, n_fell_back (learned, and below
     again when forgetting starts), n_never_forgotten, which add up to all; rank_correlation with its
-    interval; enough. The correlation is Spearman's, of the step passed in fine-tuning and the step
-    passed in forgetting; below 0: learned first, forgotten last. It is taken within each seed and
-    averaged, weighted by n; the interval resamples examples within each seed, and is missing where
-    every resample has the same order (with few recorded steps, most examples share them).
+    interval; enough; learned_at_first and forgotten_at_first: of the n, the share that has passed
+    at the first recording after the start, NaN without any: the order within it is not seen.
+
+    The correlation is Spearman's, of the step passed in fine-tuning and the step passed in
+    forgetting; below 0: learned first, forgotten last. It is taken within each seed and averaged,
+    weighted by n; the interval resamples examples within each seed, and is missing where every
+    resample has the same order (with few recorded steps, most examples share them).
     """
     require_whole("n_resamples", n_resamples, 1)
     rows = []
@@ -121,7 +128,8 @@ def table(
         found = [s for s in (_steps(runs, threshold) for runs in seeds) if s is not None]
         if not found:
             continue
-        fates = pd.concat(found)["fate"]
+        examples = pd.concat(found)
+        fates = examples["fate"]
         numbers = {fate: int((fates == fate).sum()) for fate in _FATES}
         rng = np.random.default_rng(0)
         total, weight = np.zeros(n_resamples + 1), np.zeros(n_resamples + 1)
@@ -145,107 +153,106 @@ def table(
                 **numbers,
                 **as_columns("rank_correlation", correlation),
                 "enough": numbers["n"] >= min_examples,
+                **examples.loc[fates == "n", list(AT_FIRST)].mean(),
             }
         )
     return pd.DataFrame(rows)
 
 
-def examples_table(results: Iterable[Result], threshold: float = ORDER_THRESHOLD) -> pd.DataFrame:
-    """Tabulate the examples behind `table`: those that pass the threshold both ways.
+def finding(table: pd.DataFrame) -> str:
+    """Say in a sentence whether what is learned first is forgotten last, for titles.
 
-    Columns: model, eval_task, seed, uid, learned_step, forgotten_step (optimiser steps).
+    table: from `fig5.table`. The rank correlation is averaged over the tasks with enough examples,
+    with Student's t interval over these tasks; the shares are of the examples of all tasks.
     """
-    parts = []
-    for model, task, seeds in full_size(results):
-        for runs in seeds:
-            steps = _steps(runs, threshold)
-            if steps is not None:
-                both = steps[steps["fate"] == "n"].drop(columns="fate")
-                seed = runs["tuned"].seed
-                parts.append(both.assign(model=model, eval_task=task, seed=seed))
-    columns = ["model", "eval_task", "seed", "uid", "learned_step", "forgotten_step"]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(parts, ignore_index=True)[columns]
+    correlations = table.loc[table["enough"].astype(bool), "rank_correlation"].dropna()
+    if correlations.empty:
+        return "No task shows an order of learning and forgetting: too few examples pass both ways"
+    order = intervals.mean_interval(correlations.to_numpy(float))
+    if np.isnan(order.low):
+        said = "Too few tasks to say whether what is learned first is forgotten last"
+    elif order.high < 0:
+        said = "What is learned first is forgotten last"
+    elif order.low > 0:
+        said = "What is learned first is forgotten first"
+    else:
+        said = "What is learned first is not shown to be forgotten last, or first"
+    learned, forgotten = (
+        np.average(table[c].fillna(0).astype(float), weights=table["n"]) for c in AT_FIRST
+    )
+    return (
+        f"{said}: mean rank correlation {estimate(order)} of {len(correlations)} "
+        f"task{'s' * (len(correlations) > 1)}; {100 * learned:.0f} % of the learning and "
+        f"{100 * forgotten:.0f} % of the forgetting is over at the first recording"
+    )
 
 
-def draw(table: pd.DataFrame, examples: pd.DataFrame) -> Figure:
-    """Draw Figure 5: the step at which an example is learned against that of forgetting it.
+def draw(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
+    """Draw Figure 5: the order of learning and forgetting, and how much of it can be seen at all.
 
     table: from `fig5.table`, of one model; a task without enough examples is named, and counted
-    examples: from `fig5.examples_table`; examples with the same two steps are one larger dot
+    described: the format of every task's answers, from `tasks.describe`
     """
-    require_columns(table, ["eval_task", "n", "enough", *with_intervals(["rank_correlation"])])
-    intervals.require_columns(
-        "the examples",
-        examples,
-        ["eval_task", "learned_step", "forgotten_step"],
-        "Pass fig5.examples_table(...).",
-    )
-    table, examples = readable(table), readable(examples)
-    rows = table.sort_values(["enough", "rank_correlation"], ascending=[True, False])
-    names = list(rows.loc[rows["enough"], "eval_task"])[::-1]
-    do = "Pass fig5.examples_table(...) of the same results and threshold."
-    require_rows(examples, "eval_task", rows.loc[rows["enough"] & (rows["n"] > 0), "eval_task"], do)
-    n_rows, columns = panel_grid(len(names), 5)
-    heights = [0.65 + 0.16 * len(rows)] + [0.4 + 1.05 * n_rows] * bool(names)
-    with style(rows["eval_task"]):
-        figure = Figure(figsize=(TEXT_WIDTH, sum(heights)), layout="constrained")
-        upper, *lower = stacked(figure, heights)
-        _order_correlations(upper, rows)
-        for part in lower:
-            panels = part.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False)
-            for axes, name in zip(used_panels(panels, len(names)), names, strict=True):
-                own = examples[examples["eval_task"] == name]
-                _counts(axes, own[["learned_step", "forgotten_step"]].to_numpy(float))
-                axes.set_title(f"{name}\nn = {len(own)}", fontsize=SMALL - 0.5)
-                axes.tick_params(labelsize=SMALL)
-                sns.despine(ax=axes)
-            part.supxlabel("learned at step (of fine-tuning)", fontsize=8)
-            part.supylabel("forgotten at step", fontsize=8)
+    measures = with_intervals(["rank_correlation"])
+    require_columns(table, ["eval_task", "n", "enough", *AT_FIRST, *measures])
+    said = finding(table)
+    shown = readable(with_formats(table, described))
+    shown["eval_task"] += " (" + shown["n"].astype(str) + ")"
+    enough = shown["enough"].to_numpy(bool)
+    shown.loc[~enough, measures] = np.nan
+    rows = by_format(shown, "rank_correlation")
+    y = rows.of(shown["eval_task"])
+    with style(rows.heights, [said]):
+        size = (TEXT_WIDTH, 1.6 + 0.205 * len(rows.heights))
+        figure = Figure(figsize=size, layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.3, 1])
+        draw_intervals(left, shown[enough], "rank_correlation", y[enough], "", "o", BLACK, True)
+        _say_why_nothing(left, shown, y)
+        reach = 1.05 * np.nanmax(np.abs(shown[measures].to_numpy(float)), initial=0.5)
+        left.set_xlim(-reach, reach)
+        left.set_xlabel(
+            "rank correlation over n examples\n(below 0: learned first, forgotten last)"
+        )
+        for (column, (label, marker, colour)), up in zip(
+            AT_FIRST.items(), (0.15, -0.15), strict=True
+        ):
+            right.plot(shown[column], y + up, marker, color=colour, markersize=4, label=label)
+        say_where_nothing(right, shown[list(AT_FIRST)], "none pass both ways")
+        right.set_xlim(-0.05, 1.05)
+        right.set_xlabel("share that is over at the\nfirst recording")
+        set_rows(left, rows)
+        left.set_ylabel("task (n)")
+        for axes, x in ((left, 0), (right, 1)):
+            mark(axes, x)
+        figure.legend(
+            *right.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False
+        )
+        set_finding(figure, said)
     return figure
 
 
-def _order_correlations(figure: SubFigure, rows: pd.DataFrame) -> None:
-    axes = figure.subplots()
-    y = np.arange(len(rows))
-    enough = rows["enough"].to_numpy(bool)
-    draw_intervals(axes, rows[enough], "rank_correlation", y[enough], "", "o", BLUE, True)
-    for at in y[~enough]:
-        axes.text(0.01, at, "too few examples", fontsize=SMALL, va="center", color=DARK_GREY)
-    axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
-    axes.set_yticks(y, rows["eval_task"] + " (" + rows["n"].astype(str) + ")")
-    drawn = rows.loc[enough, with_intervals(["rank_correlation"])].to_numpy(float)
-    for at, (value, low, _), n in zip(y[enough], drawn, rows.loc[enough, "n"], strict=True):
-        if np.isnan(low):
-            why = "undefined: all at one step" if n > 1 else "undefined: fewer than two examples"
-            why = why if np.isnan(value) else "no interval"
-            to_left = value > 0  # towards the middle, beside the mark
-            axes.annotate(
-                why,
-                (np.nan_to_num(value), at),
-                (-5 if to_left else 5, 0),
-                textcoords="offset points",
-                ha="right" if to_left else "left",
-                va="center",
-                fontsize=SMALL,
-                color=DARK_GREY,
-            )
-    reach = 1.05 * np.nanmax(np.abs(drawn), initial=0.5)
-    axes.set(xlim=(-reach, reach), ylim=(-0.6, len(rows) - 0.4), ylabel="task (n)")
-    axes.grid(axis="y", visible=False)
-    sns.despine(ax=axes, left=True)
-    figure.supxlabel("rank correlation (below 0: learned first, forgotten last)", fontsize=8)
+def _say_why_nothing(axes: Axes, rows: pd.DataFrame, y: np.ndarray) -> None:
+    """Say in each row without a correlation, or without its interval, why.
 
-
-def _counts(axes: Axes, pairs: np.ndarray) -> None:
-    """Dots at the (n, 2) pairs, with an area that grows with how many are the same pair."""
-    say_where_nothing(axes, pairs, "none")
-    if not len(pairs):
-        return
-    places, counts = np.unique(pairs, axis=0, return_counts=True)
-    steps = max(len(set(places[:, 0])), len(set(places[:, 1])))
-    largest = np.clip(60 / steps, 3, 10)  # points: a panel is about 60 wide
-    area = np.clip(largest**2 * counts / counts.max(), 1, None)
-    axes.scatter(places[:, 0], places[:, 1], s=area, color=BLUE, alpha=0.8, linewidth=0)
-    axes.margins(0.15)
+    y: (N,) heights of the table's rows
+    """
+    for at, row in zip(y, rows.itertuples(), strict=True):
+        if np.isfinite(row.rank_correlation_low):
+            continue
+        why = "undefined: all at one step" if row.n > 1 else "undefined: fewer than two examples"
+        if not row.enough:
+            why = "too few examples"
+        elif np.isfinite(row.rank_correlation):
+            why = "no interval"
+        value = np.nan_to_num(row.rank_correlation)
+        to_left = value > 0  # towards the middle, beside the mark
+        axes.annotate(
+            why,
+            (value, at),
+            (-5 if to_left else 5, 0),
+            textcoords="offset points",
+            ha="right" if to_left else "left",
+            va="center",
+            fontsize=SMALL,
+            color=DARK_GREY,
+        )

@@ -28,6 +28,8 @@ from forgetlib.figures.matrix import (
     name_length,
     ratio_bar,
 )
+from forgetlib.figures.names import listed
+from forgetlib.figures.published import PUBLISHED_MODELS
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -52,9 +54,10 @@ def table(crosses: Sequence[CrossTask]) -> pd.DataFrame:
 def draw(crosses: Sequence[CrossTask], agreement: pd.DataFrame, described: pd.DataFrame) -> Figure:
     """Draw Figure 9: the matrices of several models, in one order of tasks and the same colours.
 
-    agreement: from `crossanalysis.model_agreement`; without rows, as for one model, it is not drawn
+    agreement: from `crossanalysis.model_agreement`; without rows it is not drawn
 
-    Tasks are in the order of the UPGMA tree of the evaluated tasks' mean matrix.
+    Tasks are in the order of the UPGMA tree of the evaluated tasks' mean matrix. One model is
+    Figure 3 again: then no matrix is drawn, and it is said what is missing.
     """
     if len({c.tasks for c in crosses}) != 1:
         raise InputError(
@@ -63,6 +66,8 @@ def draw(crosses: Sequence[CrossTask], agreement: pd.DataFrame, described: pd.Da
             found=[c.tasks for c in crosses],
             do="Compute the same study for every model.",
         )
+    if len(crosses) == 1:
+        return _draw_nothing(crosses[0])
     crosses, described = [readable(c) for c in crosses], readable(described)
     agreement = readable(agreement)
     names = crosses[0].tasks
@@ -117,6 +122,21 @@ def draw(crosses: Sequence[CrossTask], agreement: pd.DataFrame, described: pd.Da
         frame = Patch(fill=False, edgecolor=BLACK, linewidth=1.2, label="own labels")
         handles = family_handles(families.values(), letters=True)
         legend(figure, [*handles, frame], "outside lower center")
+    return figure
+
+
+def _draw_nothing(cross: CrossTask) -> Figure:
+    """Say that there is one model, and which the paper has, on a page that is otherwise empty."""
+    model = readable(short_name(cross.model))
+    said = [
+        f"This study has one model, {model}: there is no other to compare it with.",
+        f"Missing are a second one, and the paper's {listed(PUBLISHED_MODELS)}.",
+        "The matrix of this model is Figure 3. The study's `models` may name more.",
+    ]
+    with style([model]):
+        figure = Figure(figsize=(TEXT_WIDTH, 0.9))
+        for line, text in enumerate(said):
+            figure.text(0.01, 0.75 - 0.27 * line, text, fontsize=8, va="center")
     return figure
 
 

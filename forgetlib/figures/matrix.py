@@ -29,15 +29,18 @@ from forgetlib.figures.style import (
     require_columns,
 )
 
-# Blue where the model got better, white where it forgot nothing, vermilion where it is at chance,
-# and darker where it is below. Lighter is less at any point above 0, in print without colour too.
-RATIO_LIMITS = (-0.5, 1.5)
+# Blue where the model got better, white where it forgot nothing, vermilion where it is at chance or
+# below: a small denominator makes ratios above that large, which says little. Lighter is less at
+# any point above 0, in print without colour too. The ratio after flipped labels is half of the
+# other at any accuracy, so that its limits are: a colour is the same accuracy in every matrix.
+RATIO_LIMITS = {"random": (-0.5, 1.0), "flipped": (-0.25, 0.5)}
 RATIO_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
-    "forget ratio",
-    [(0, BLUE), (0.25, "#ffffff"), (0.5, "#f6b26b"), (0.75, VERMILION), (1, "#451c00")],
+    "forget ratio", [(0, BLUE), (1 / 3, "#ffffff"), (2 / 3, "#f6b26b"), (1, VERMILION)]
+)
+DROP_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
+    "drop", [(0, BLUE), (0.5, "#ffffff"), (0.75, "#f6b26b"), (1, VERMILION)]
 )
 LEAST_CELL = 12  # points, the width that two digits need
-ALL_FORGOTTEN = {"random": "at chance", "flipped": "inverted"}  # what a ratio of 1 means
 
 
 def draw_matrix(
@@ -52,10 +55,9 @@ def draw_matrix(
     table = cross_table(cross).set_index(["eval_task", "forget_task"])
     n_tasks = len(cross.tasks)
     ratio = cross.forget_ratio[np.ix_(rows, columns)]
+    low, high = RATIO_LIMITS[cross.condition]
     with np.errstate(invalid="ignore"):
-        image = axes.imshow(
-            ratio, cmap=RATIO_COLOURS, vmin=RATIO_LIMITS[0], vmax=RATIO_LIMITS[1], aspect="auto"
-        )
+        image = axes.imshow(ratio, cmap=RATIO_COLOURS, vmin=low, vmax=high, aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
@@ -190,15 +192,16 @@ def family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> None
 
 
 def ratio_bar(axes: Axes, image: AxesImage, condition: str, *, values: bool = True) -> None:
-    """Explain the colours of a forget ratio, what 0 and 1 mean, and italics of written values."""
+    """Explain the colours of a forget ratio, where they end, and italics of written values."""
     bar = axes.figure.colorbar(image, cax=axes, orientation="horizontal", extend="both")
     bar.outline.set_visible(False)
-    bar.set_ticks(
-        [-0.5, 0, 0.5, 1, 1.5],
-        labels=["−0.5", "0: nothing", "0.5", f"1: {ALL_FORGOTTEN[condition]}", "1.5"],
-    )
+    low, high = RATIO_LIMITS[condition]
+    labels = [f"{low:g}".replace("-", "−"), "0: nothing", f"{high / 2:g}", f"{high:g}: at chance"]
+    bar.set_ticks([low, 0, high / 2, high], labels=labels)
+    said = f"at chance and below it ({high:g} and more), colours are the same"
     if values:
-        bar.set_label("italics: the 95 % interval includes 0", fontsize=SMALL)
+        said += "\nitalics: the 95 % interval includes 0"
+    bar.set_label(said, fontsize=SMALL)
     axes.annotate(
         "forget ratio",
         (0, 0.5),

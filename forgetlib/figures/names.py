@@ -60,13 +60,14 @@ PICTURES = {
     "fig4_regression": "The regressions, each predictor alone and jointly.",
     "fig4_examples": "Single examples: does confidence, or the hidden state's distance from the "
     "mean, tell which are lost?",
-    "fig5_order": "**Figure 5.** Order of learning against order of forgetting.",
+    "fig5_order": "**Figure 5.** Order of learning against order of forgetting, and how much of "
+    "either the recordings miss.",
     "fig6_probes": "**Figure 6.** What forgetting changes in a linear probe, and in the model's "
     "own choices. Filled: the probe beat chance before.",
     "fig6_layers": "The same at every layer, of the tasks whose probe beat chance before.",
-    "fig7_sizes": "**Figure 7.** Smaller forgetting sets.",
+    "fig7_sizes": "**Figure 7.** Smaller forgetting sets: accuracy lost, and the difference.",
     "fig8_flipped": "**Figure 8.** Figure 3 with every label wrong instead of random.",
-    "fig8_comparison": "Random against flipped labels.",
+    "fig8_comparison": "Accuracy lost by random against flipped labels, other tasks' and its own.",
     "fig9_models": "**Figure 9.** The matrix of every model of the study.",
     "tasks": "How far rules get that understand nothing, beside the model.",
     "claims": "Every claim of the paper, its statistic, and where it would hold.",

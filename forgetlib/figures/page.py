@@ -37,7 +37,7 @@ def page(study: Study) -> str:
     ]
     if (claims := tables.get("claims")) is not None:
         parts += ["## The paper's claims", _claims_table(claims)]
-    parts += ["## Pictures", _gallery(tables.folder), "## What to distrust", _distrust(tables)]
+    parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(tables)]
     return "\n\n".join([*parts, "## Provenance", _provenance(study)]) + "\n"
 
 
@@ -115,9 +115,15 @@ def _claims_table(claims: pd.DataFrame) -> str:
     return f"{_table(header, rows)}\n\n{words}"
 
 
-def _gallery(folder: Path) -> str:
-    shown = {name: said for name, said in PICTURES.items() if (folder / f"{name}.png").exists()}
-    rows = [[f"![{name}]({name}.png)", said] for name, said in shown.items()]
+def _gallery(tables: Tables) -> str:
+    """Show the pictures that were drawn; Figure 9 compares models, and is nothing with one."""
+    models = tables.get("fig9_models")
+    alone = models is not None and len(set(models["model"])) == 1
+    rows = [
+        [f"![{name}]({name}.png)", said]
+        for name, said in PICTURES.items()
+        if (tables.folder / f"{name}.png").exists() and not (alone and name == "fig9_models")
+    ]
     return _table(["", ""], rows)
 
 

@@ -29,6 +29,8 @@ PUBLISHED_FORGET_ACCURACY_100 = {
     "wnli": 0.97,
     "arc_challenge": 0.66,
 }
+# The models of the paper's Fig. 9.
+PUBLISHED_MODELS = ("Llama-2-7B", "GPT-J-6B", "GPT-2")
 
 
 def beside_published(table: pd.DataFrame) -> pd.DataFrame:

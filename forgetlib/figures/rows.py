@@ -1,6 +1,6 @@
 """Place tasks in rows, grouped by the format of their answers, under a title that says the finding.
 
-What Figures 2, 2b, 6 and the control have in common.
+What Figures 2, 2b, 5, 6, 7 and the control have in common.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from forgetlib.errors import InputError
+from forgetlib.figures import intervals
+from forgetlib.figures.intervals import Interval
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.style import BLACK, DARK_GREY, LIGHT, SMALL, TITLE_WIDTH, readable
 from forgetlib.metrics import CHANCE
@@ -34,12 +37,30 @@ class Rows:
         return tasks.map(self.heights).to_numpy(float)
 
 
+def with_formats(table: pd.DataFrame, described: pd.DataFrame) -> pd.DataFrame:
+    """Add to a table the column answer_format of each row's task.
+
+    described: from `tasks.describe`; InputError where one of the table's tasks is not in it
+    """
+    do = "Pass tasks.describe(...) of all tasks."
+    intervals.require_columns("formats", described, ["eval_task", "answer_format"], do)
+    formats = dict(zip(described["eval_task"], described["answer_format"], strict=True))
+    if unknown := [task for task in table["eval_task"] if task not in formats]:
+        raise InputError(
+            "formats of the tasks",
+            expected=f"one for {', '.join(dict.fromkeys(unknown))}",
+            found=f"those of {', '.join(formats) or 'none'}",
+            do=do,
+        )
+    return table.assign(answer_format=table["eval_task"].map(formats))
+
+
 def by_format(table: pd.DataFrame, column: str) -> Rows:
     """Sort a table's tasks by a column within each format, the largest on top.
 
-    table: one row a task, with columns eval_task and answer_format
+    table: one row a task, with columns eval_task and answer_format; undefined values are below
     """
-    of = table.sort_values(column)
+    of = table.sort_values(column, na_position="first")
     order = [t for f in FORMATS for t in of.loc[of["answer_format"] == f, "eval_task"]]
     n_free = int((of["answer_format"] == "text").sum())
     return Rows({task: i + (i >= n_free > 0) for i, task in enumerate(order)}, n_free)
@@ -110,6 +131,12 @@ def names_or_count(tasks: Iterable[str], most: int = 3) -> str:
     """Write tasks as a sentence has them: by their titles, or how many where they are many."""
     every = [title(task) for task in tasks]
     return listed(every) if 0 < len(every) <= most else str(len(every))
+
+
+def estimate(found: Interval, digits: int = 2) -> str:
+    """Write a value with its interval, where it has one, as a title does: 0.31 [0.20, 0.41]."""
+    value, low, high = (f"{x:.{digits}f}" for x in (found.value, found.low, found.high))
+    return (f"{value} [{low}, {high}]" if np.isfinite(found.low) else value).replace("-", "−")
 
 
 def set_finding(figure: Figure, said: str) -> None:

@@ -19,7 +19,9 @@ from forgetlib.figures import (
     crossanalysis,
     crosstask,
     fig2,
+    fig5,
     fig6,
+    fig7,
     power,
     rows,
     style,
@@ -149,8 +151,7 @@ def summary(k, seed=0):
 
 
 def comparison(k):
-    pair = cross(k), cross(k, condition="flipped", seed=1)
-    return *pair, crossanalysis.model_agreement(pair), described(k)
+    return cross(k), cross(k, condition="flipped", seed=1)
 
 
 def heat_of(figure):
@@ -236,9 +237,9 @@ def order_tables(k, n_enough):
     table = table.assign(n=np.where(enough, 100, 3), enough=enough)
     values = np.where(enough, rng.normal(-0.2, 0.1, k), np.nan)
     with_interval(table, "rank_correlation", values, 0.15)
-    steps = 10.0 * rng.integers(1, 9, (table["n"].sum(), 2))
-    examples = pd.DataFrame(steps, columns=["learned_step", "forgotten_step"])
-    return table, examples.assign(eval_task=np.repeat(table["eval_task"], table["n"]).to_numpy())
+    for column in fig5.AT_FIRST:
+        table[column] = rng.uniform(0.3, 1, k)
+    return table, described(k)
 
 
 def probe_table(k, n_layers=19):
@@ -293,6 +294,9 @@ def sizes_table(k, sizes=(20, 40, 80, 160)):
     parts = [own_table(k).assign(size=size) for size in sizes]
     for part, size in zip(parts, sizes, strict=True):
         with_interval(part, "forgotten", part["forgotten"] - size / 1000, 0.05)
+        with_interval(part, "lost", part["tuned"] - part["forgotten"], 0.05)
+        more = np.full(k, np.nan if size == sizes[0] else (size - sizes[0]) / 1000)
+        with_interval(part, fig7.MORE, more, 0.03)
     return pd.concat(parts, ignore_index=True)
 
 

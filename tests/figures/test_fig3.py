@@ -1,6 +1,7 @@
-"""Figure 3: the summary draws the tables beside the matrix."""
+"""Figure 3: the summary draws the tables beside the matrix, and titles say what is found."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from tables import cross, described, heat_of, points_of, summary, ticks
 
@@ -36,3 +37,95 @@ class TestSummary:
         _, left, _ = fig3.draw_summary(found, *tables).axes
         assert [t.get_text() for t in left.texts] == ["nothing to forget"] * 4
         assert heat_of(fig3.draw(found, described(4)))
+
+    def test_both_intervals_of_a_share_are_drawn_and_the_title_is_the_finding(self):
+        found, shares, own = summary(6)
+        figure = fig3.draw_summary(found, shares, own)
+        (wide,) = figure.axes[0].collections[:1]
+        ends = [segment[:, 0] for segment in wide.get_segments()]
+        assert ends == pytest.approx(shares[["tasks_low", "tasks_high"]].to_numpy())
+        said = figure.get_suptitle().replace("\n", " ")
+        assert said == fig3.summary_finding(shares, own)
+
+
+def shares_of(share, low, high):
+    sources = list(crossanalysis.SOURCES)
+    return pd.DataFrame({"source": sources, "share": share, "tasks_low": low, "tasks_high": high})
+
+
+def own_of(low, high):
+    return pd.DataFrame({"difference_low": low, "difference_high": high})
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        (shares_of(0.8, 0.6, 0.9), "The evaluated task decides how much is forgotten: its share"),
+        (shares_of(0.2, 0.1, 0.4), "The evaluated task does not decide how much is forgotten:"),
+        (shares_of(0.3, 0, 0.6), "decides how much is forgotten is open: its share of the"),
+        (shares_of(0.3, 0, 0.6), "variance is 0.30 [0.00, 0.60] over tasks. The best other"),
+        (shares_of(0.3, np.nan, np.nan), "is open: its share of the variance is 0.30 over tasks"),
+        (shares_of(np.nan, np.nan, np.nan), "What decides how much is forgotten is undefined. The"),
+    ],
+)
+def test_the_summary_s_finding_says_whether_the_evaluated_task_decides(shares, said):
+    assert said in fig3.summary_finding(shares, own_of([0.1], [0.2]))
+
+
+def test_the_summary_s_finding_counts_by_the_differences_intervals():
+    shares = shares_of(0.3, 0, 0.6)
+    own = own_of([0.1, -0.1, 0.2, -0.3, np.nan], [0.2, 0.1, 0.3, -0.1, np.nan])
+    said = fig3.summary_finding(shares, own)
+    assert said.endswith("forget more than a task's own in 2 of 4 tasks, less in 1")
+    assert "best other" not in fig3.summary_finding(shares, own.iloc[4:])
+
+
+def pairs_of(ratio, *, names=("sst2", "piqa", "sciq"), defined=True):
+    """A row a pair; the ratio's rows are the evaluated tasks."""
+    rows = [(e, f) for e in names for f in names]
+    table = pd.DataFrame(rows, columns=["eval_task", "forget_task"])
+    return table.assign(forget_ratio=np.ravel(ratio), ratio_defined=defined)
+
+
+def test_the_finding_has_medians_of_the_pairs_and_of_whose_labels_do_most():
+    said = fig3.finding(pairs_of([[0.9, 0.2, 0.1], [0.8, 0.5, 0.3], [9, 0.3, 0.4]]))
+    assert said == (
+        "After another task's random labels 0.30 of what a task had above chance is gone (median "
+        "of 6 pairs), after its own 0.50; most after those of SST-2 (4.90) and PIQA (0.25)"
+    )
+    assert "−0.10 of what" in fig3.finding(pairs_of(np.full((3, 3), -0.1)))
+
+
+def test_the_finding_of_next_to_nothing_says_so():
+    nothing = pairs_of(np.full((3, 3), np.nan), defined=False)
+    assert fig3.finding(nothing) == "Nothing to forget in any task"
+    alone = fig3.finding(pairs_of([0.4], names=("sst2",)))
+    assert alone.startswith("After its own random labels 0.40 of what a task had is gone")
+
+
+def harm_of(lost, risen):
+    rows = [(e, f) for e in ("sst2", "piqa") for f in ("sst2", "piqa")]
+    table = pd.DataFrame(rows, columns=["eval_task", "forget_task"])
+    return table.assign(accuracy_lost=lost, auroc_lost=lost, nll_risen=risen)
+
+
+def test_the_finding_of_harm_leaves_out_a_task_s_own_labels():
+    said = fig3.harm_finding(harm_of([9, 0.1, 0.3, 9], [9, 1, 2, 9]))
+    assert "accuracy is 0.20 and AUROC 0.20 lower on average" in said
+    assert said.endswith("costs 1.50 nats more")
+    assert fig3.harm_finding(harm_of([1] * 4, 1).iloc[:1]) == "No pairs of different tasks"
+
+
+def test_harm_is_grouped_by_format_and_sorted_by_nats():
+    found = cross(6)
+    table, families = fig3.table(found), described(6)
+    panel = fig3.draw_harm(table, families).axes[0]
+    formats = families.set_index("eval_task")["answer_format"]
+    for side, names in (("eval_task", ticks(panel.yaxis)), ("forget_task", ticks(panel.xaxis))):
+        risen = table.groupby(side)["nll_risen"].mean()
+        expected = [
+            t for f in ("text", "verbaliser") for t in risen.sort_values().index if formats[t] == f
+        ]
+        assert names == expected
+    (line,) = {round(float(at.get_ydata()[0]), 1) for at in panel.lines if at.get_xdata()[0] == 0}
+    assert line == (formats == "text").sum() - 0.5

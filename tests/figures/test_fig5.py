@@ -10,9 +10,8 @@ from synthetic import dynamics_of, family, passing
 from tables import by_name, labels_of, order_tables, points_of
 
 from forgetlib.errors import InputError
-from forgetlib.figures import (
-    fig5,
-)
+from forgetlib.figures import fig5
+from forgetlib.figures.rows import FORMATS
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -113,11 +112,19 @@ def test_every_training_example_has_one_fate():
     assert {name: row[name] for name in repeats} == repeats
     assert not row.enough
     assert fig5.table(results, min_examples=2)["enough"].item()
-    examples = fig5.examples_table(results)
-    assert examples["uid"].tolist() == ["t/train/0", "t/train/1"]
-    assert examples["learned_step"].tolist() == [1, 1]
-    assert examples["forgotten_step"].tolist() == [2, 2]
-    assert examples.columns.tolist()[:3] == ["model", "eval_task", "seed"]
+    assert (row.learned_at_first, row.forgotten_at_first) == (1, 0)  # steps 1 of 2, and 2
+
+
+def test_what_is_over_at_the_first_recording_is_a_share_of_those_that_pass_both_ways():
+    up = [1] * 6 + [3] * 4 + [-1] * 5  # the last are never learned
+    down = [1] * 2 + [4] * 8 + [1] * 5
+    row = fig5.table(learned_and_forgotten(up, down)).iloc[0]
+    assert row.n == 10
+    assert row.learned_at_first == pytest.approx(0.6)
+    assert row.forgotten_at_first == pytest.approx(0.2)
+    alone = fig5.table(learned_and_forgotten([-1] * 5, [-1] * 5)).iloc[0]
+    assert np.isnan(alone.learned_at_first)
+    assert np.isnan(alone.forgotten_at_first)
 
 
 @pytest.mark.parametrize("up", [[], [3], [3, 3, 3]])
@@ -132,7 +139,6 @@ def test_too_few_examples_have_no_order_and_no_interval(up):
 
 def test_runs_without_dynamics_have_no_order():
     assert fig5.table(family("t", 0.5, 0.9, 0.6)).empty
-    assert fig5.examples_table(family("t", 0.5, 0.9, 0.6)).empty
 
 
 def test_the_forgetting_set_is_matched_by_uid():
@@ -152,44 +158,94 @@ def test_the_forgetting_set_is_matched_by_uid():
         fig5.table([base, tuned, with_dynamics(forgotten, foreign)])
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([-0.3, -0.2, -0.4, -0.3], "What is learned first is forgotten last: mean rank"),
+        ([0.3, 0.2, 0.4, 0.3], "What is learned first is forgotten first: mean rank"),
+        ([-0.3, 0.2, -0.1, 0.3], "What is learned first is not shown to be forgotten last, or"),
+        ([-0.3, -0.2, -0.4], "Too few tasks to say whether what is learned first is"),
+        ([-0.3], "rank correlation −0.30 of 1 task;"),
+        ([np.nan, np.nan], "No task shows an order of learning and forgetting"),
+    ],
+)
+def test_the_finding_says_what_the_mean_over_tasks_says(values, said):
+    table = pd.DataFrame({"rank_correlation": values, "n": 50, "enough": True})
+    assert said in fig5.finding(table.assign(learned_at_first=0.5, forgotten_at_first=0.5))
+
+
+def test_the_finding_leaves_out_tasks_with_too_few_and_counts_all_their_examples():
+    table = pd.DataFrame(
+        {
+            "rank_correlation": [-0.3, -0.2, -0.4, -0.3, 0.9, np.nan],
+            "n": [10, 10, 10, 10, 10, 0],
+            "enough": [True] * 4 + [False] * 2,
+            "learned_at_first": [1, 1, 1, 1, 0, np.nan],
+            "forgotten_at_first": [0, 0, 0, 0, 0.5, np.nan],
+        }
+    )
+    said = fig5.finding(table)
+    assert "−0.30 [−0.43, −0.17] of 4 tasks" in said
+    assert said.endswith(
+        "80 % of the learning and 10 % of the forgetting is over at the first recording"
+    )
+
+
+def notes_of(axes):
+    """What is written in the rows, without the names of the formats."""
+    return [text for text in labels_of(axes) if text not in FORMATS.values()]
+
+
 class TestOrder:
     def test_tasks_with_too_few_examples_are_named_with_their_count(self):
-        table, examples = order_tables(6, n_enough=4)
-        forest, *panels = fig5.draw(table, examples).axes
-        named = [by_name(t.get_text()) for t in forest.get_yticklabels()]
+        table, families = order_tables(6, n_enough=4)
+        left, _ = fig5.draw(table, families).axes
+        named = [by_name(t.get_text()) for t in left.get_yticklabels()]
         assert {f"{t} ({n})" for t, n in zip(table["eval_task"], table["n"], strict=True)} == set(
             named
         )
-        assert labels_of(forest) == ["too few examples"] * 2
-        titles = {by_name(axes.get_title().split("\n")[0]) for axes in panels if axes.get_visible()}
-        assert titles == set(table.loc[table["enough"], "eval_task"])
+        assert notes_of(left) == ["too few examples"] * 2
+        assert sorted(points_of(left)[:, 0]) == pytest.approx(
+            sorted(table.loc[table["enough"], "rank_correlation"])
+        )
+        assert by_name(left.figure.get_suptitle()).replace("\n", " ") == fig5.finding(table)
+
+    def test_shares_stand_in_the_row_of_their_task(self):
+        table, families = order_tables(6, n_enough=6)
+        left, right = fig5.draw(table, families).axes
+        heights = dict(
+            zip(
+                (by_name(t.get_text()).split(" (")[0] for t in left.get_yticklabels()),
+                left.get_yticks(),
+                strict=True,
+            )
+        )
+        drawn = [line for line in right.lines if line.get_marker() in ("o", "D")]
+        for line, column in zip(drawn, fig5.AT_FIRST, strict=True):
+            assert line.get_xdata() == pytest.approx(table[column].to_numpy())
+            expected = [heights[t] for t in table["eval_task"]]
+            assert line.get_ydata().round() == pytest.approx(expected)
 
     @pytest.mark.parametrize(
         ("value", "said"), [(1.0, "no interval"), (np.nan, "undefined: all at one step")]
     )
     def test_a_correlation_without_interval_says_so(self, value, said):
-        table, examples = order_tables(4, n_enough=4)
+        table, families = order_tables(4, n_enough=4)
         one = table["eval_task"] == table["eval_task"].iloc[0]
         ends = ["rank_correlation_low", "rank_correlation_high"]
         table.loc[one, ["rank_correlation", *ends]] = [value, np.nan, np.nan]
-        forest, *_ = fig5.draw(table, examples).axes
-        assert labels_of(forest) == [said]
+        left, _ = fig5.draw(table, families).axes
+        assert notes_of(left) == [said]
 
     def test_without_a_task_that_has_enough_there_is_a_figure_that_says_so(self):
-        (forest,) = fig5.draw(*order_tables(6, n_enough=0)).axes
-        assert labels_of(forest) == ["too few examples"] * 6
-        assert len(points_of(forest)) == 0
+        left, _ = fig5.draw(*order_tables(6, n_enough=0)).axes
+        assert notes_of(left) == ["too few examples"] * 6
+        assert len(points_of(left)) == 0
 
-    def test_a_dots_area_is_the_number_of_examples_at_its_place(self):
-        table, _ = order_tables(4, n_enough=1)
-        places = [(10, 40), (20, 30), (30, 10)]
-        steps = np.repeat(places, [5, 20, 10], axis=0)
-        examples = pd.DataFrame(steps, columns=["learned_step", "forgotten_step"])
-        _, axes = fig5.draw(table, examples.assign(eval_task=table["eval_task"].iloc[0])).axes
-        (dots,) = axes.collections
-        assert dots.get_offsets().tolist() == [list(place) for place in places]
-        areas = dots.get_sizes()
-        assert areas / areas[1] == pytest.approx([0.25, 1, 0.5])
+    def test_a_task_that_is_not_described_is_refused(self):
+        table, families = order_tables(4, n_enough=4)
+        with pytest.raises(InputError, match="formats of the tasks: expected one for "):
+            fig5.draw(table, families.iloc[:2])
 
 
 def with_dynamics(result, dynamics):

@@ -12,7 +12,8 @@ from matplotlib.colors import to_hex
 from tables import cross, described, heat_of, ticks
 
 from forgetlib.figures import crossanalysis, fig3, style
-from forgetlib.figures.matrix import RATIO_COLOURS, two_digits
+from forgetlib.figures.matrix import RATIO_COLOURS, RATIO_LIMITS, two_digits
+from forgetlib.metrics import ratio_of
 
 
 def strips_of(figure, k):
@@ -142,7 +143,7 @@ def luminance(colour):
 
 
 def test_colours_of_more_forgetting_are_darker_also_without_colour():
-    shades = RATIO_COLOURS(np.linspace(0.25, 1, 50))  # from a ratio of 0
+    shades = RATIO_COLOURS(np.linspace(1 / 3, 1, 50))  # from a ratio of 0
     assert (np.diff([luminance(c) for c in shades]) < 0).all()
 
 
@@ -159,3 +160,12 @@ def test_a_family_that_the_package_does_not_know_is_grey():
     rows, _ = strips_of(figure, 4)
     assert {to_hex(p.get_facecolor()) for p in rows.patches} == {style.GREY}
     assert "A: astrology" in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+def test_a_colour_is_the_same_accuracy_after_random_and_after_flipped_labels():
+    tuned, accuracy = 0.8, np.linspace(0.5, 0.9, 9)
+    shades = []
+    for condition, (low, high) in RATIO_LIMITS.items():
+        ratio = ratio_of(condition)(np.full(9, tuned), accuracy)
+        shades.append(RATIO_COLOURS((ratio - low) / (high - low)))
+    assert shades[0] == pytest.approx(shades[1])

@@ -68,11 +68,10 @@ from forgetlib.figures.style import TEXT_WIDTH, readable
 
 OF_PAIRS = {
     "cross_task": lambda k: fig3.draw(cross(k), described(k)),
-    "flipped": lambda k: fig8.draw(cross(k, condition="flipped"), described(k)),
+    "flipped": lambda k: fig8.draw(*comparison(k)[::-1], described(k)),
     "summary": lambda k: fig3.draw_summary(*summary(k)),
-    "harm": lambda k: fig3.draw_harm(fig3.table(cross(k))),
-    "compare": lambda k: fig8.draw_comparison(*comparison(k)),
-    "models, 1": lambda k: fig9.draw(*models(k, 1)),
+    "harm": lambda k: fig3.draw_harm(fig3.table(cross(k)), described(k)),
+    "compare": lambda k: fig8.draw_comparison(fig8.comparison_table(*comparison(k))),
     "models, 2": lambda k: fig9.draw(*models(k, 2)),
     "models, 3": lambda k: fig9.draw(*models(k, 3)),
     "models, 4": lambda k: fig9.draw(*models(k, 4)),
@@ -98,8 +97,8 @@ OF_TASKS = {
     "order, nothing": lambda k: fig5.draw(*order_tables(k, n_enough=0)),
     "probes": lambda k: fig6.draw(recovery_table(k), described(k)),
     "probe_layers": lambda k: fig6.draw_layers(probe_table(k, 3 if k == 4 else 19)),
-    "sizes": lambda k: fig7.draw(sizes_table(k)),
-    "sizes, one": lambda k: fig7.draw(sizes_table(k, (128,))),
+    "sizes": lambda k: fig7.draw(sizes_table(k), described(k)),
+    "sizes, one": lambda k: fig7.draw(sizes_table(k, (128,)), described(k)),
     "forget_gap": lambda k: fig2.draw(forget_gap_table(k)),
     "control": lambda k: fig2.draw_control(control_table(k)),
     "claims": lambda k: claims_figure.draw(claims_table(k)),
@@ -125,7 +124,7 @@ def assert_readable(figure, monkeypatch):
 
 def test_the_test_above_sees_what_is_wrong(monkeypatch):
     """Its positive control: text over text, and text beside the page."""
-    figure = fig7.draw(sizes_table(4))
+    figure = fig7.draw(sizes_table(4), described(4))
     figure.text(0.5, 0.5, "here")
     figure.text(0.5, 0.5, "and here")
     figure.text(0.99, 0.99, "beyond the edge").set_in_layout(False)
@@ -152,12 +151,13 @@ def alone(condition="random", model="embedded"):
 
 USUAL = {
     "claims_figure.draw": lambda: (claims_table(K),),
-    "fig8.draw_comparison": lambda: comparison(K),
-    "fig8.draw": lambda: (cross(K, condition="flipped"), described(K)),
+    "fig8.draw_comparison": lambda: (fig8.comparison_table(*comparison(K)),),
+    "fig8.draw": lambda: (*comparison(K)[::-1], described(K)),
     "fig2.draw_control": lambda: (control_table(K),),
     "fig3.draw": lambda: (cross(K), described(K)),
+    "fig3.draw_pairs": lambda: (*comparison(K), described(K), "found"),
     "fig3.draw_summary": lambda: summary(K),
-    "fig3.draw_harm": lambda: (fig3.table(cross(K)),),
+    "fig3.draw_harm": lambda: (fig3.table(cross(K)), described(K)),
     "fig1.draw": lambda: (margins(), questions(long=False)),
     "fig4_examples.draw": lambda: (example_level_table(K),),
     "fig2.draw": lambda: (forget_gap_table(K),),
@@ -169,7 +169,7 @@ USUAL = {
     "fig6.draw": lambda: (recovery_table(K), described(K)),
     "fig4.draw_regression": lambda: (regression_table(6),),
     "audit.draw": lambda: (shortcuts_table(K),),
-    "fig7.draw": lambda: (sizes_table(K),),
+    "fig7.draw": lambda: (sizes_table(K), described(K)),
 }
 
 
@@ -230,13 +230,11 @@ def one_task(table):
 
 
 ONE_TASK = {  # what is made of matrices is made anew
-    "fig8.draw_comparison": lambda: (
-        *(pair := (alone(), alone("flipped"))),
-        crossanalysis.model_agreement(pair),
-        described(K),
-    ),
+    "fig8.draw_comparison": lambda: (fig8.comparison_table(alone(), alone("flipped")),),
     "fig3.draw": lambda: (alone(), described(K)),
-    "fig8.draw": lambda: (alone("flipped"), described(K)),
+    "fig3.draw_pairs": lambda: (alone("flipped"), alone(), described(K), "found"),
+    "fig3.draw_harm": lambda: (fig3.table(alone()), described(K)),
+    "fig8.draw": lambda: (alone("flipped"), alone(), described(K)),
     "fig3.draw_summary": lambda: summary_of(alone()),
     "fig9.draw": lambda: (
         pair := [alone(), alone(model="gpt2")],
@@ -311,12 +309,13 @@ def test_a_task_whose_predictor_is_not_known_is_named_below_that_panel():
     drawn(figure)
 
 
-def test_a_task_with_enough_examples_of_none_has_an_empty_panel():
-    table, examples = order_tables(K, 0)
-    table = table.assign(enough=True, n=0)
-    forest, *panels = fig5.draw(table, examples.iloc[:0]).axes
-    assert [t.get_text() for t in forest.texts] == ["undefined: fewer than two examples"] * K
-    assert [t.get_text() for axes in panels for t in axes.texts] == ["none"] * K
+def test_a_task_with_enough_examples_of_none_says_so():
+    table, families = order_tables(K, 0)
+    table = table.assign(enough=True, n=0, learned_at_first=np.nan, forgotten_at_first=np.nan)
+    left, right = fig5.draw(table, families).axes
+    said = [t.get_text() for t in left.texts]
+    assert said.count("undefined: fewer than two examples") == K
+    assert [t.get_text() for t in right.texts] == ["none pass both ways"]
 
 
 @pytest.mark.parametrize("take", [0, 1], ids=["empty", "one row"])
@@ -336,14 +335,11 @@ def test_tables_of_too_few_rows_are_drawn_or_refused(name, take):
 
 
 def test_figures_of_tables_that_do_not_fit_each_other_are_refused():
-    table, examples = order_tables(K, 2)
-    with pytest.raises(InputError, match=r"expected eval_task .* in each"):
-        fig5.draw(table, examples.iloc[:0])
+    table, families = order_tables(K, 2)
+    with pytest.raises(InputError, match="formats of the tasks: expected one for"):
+        fig5.draw(table, families.iloc[:0])
     with pytest.raises(InputError, match="expected predictor log_variance in each"):
         fig4.draw(own_table(K), correlations_table(K).iloc[:1])
-    with pytest.raises(InputError, match="expected one row, found 0"):
-        first, second, agreement, described = comparison(K)
-        fig8.draw_comparison(first, second, agreement.iloc[:0], described)
     with pytest.raises(InputError, match="rows of the paper's layer"):
         fig6.draw_layers(probe_table(K, 5).assign(is_paper_layer=False))
     with pytest.raises(InputError, match="at least one, found none"):
