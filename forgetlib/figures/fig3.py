@@ -27,7 +27,8 @@ from forgetlib.figures.matrix import (
     tree,
 )
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.rows import FORMATS, estimate, set_finding, with_formats
+from forgetlib.figures.numbers import estimate
+from forgetlib.figures.rows import FORMATS, set_finding, with_formats
 from forgetlib.figures.style import (
     BLACK,
     BLUE,

@@ -29,6 +29,7 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.join import full_size
 from forgetlib.figures.names import listed
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.power import of_correlation
 from forgetlib.figures.regression import LARGE
 from forgetlib.figures.rows import mark, set_finding
@@ -43,7 +44,6 @@ from forgetlib.figures.style import (
     count_text,
     draw_intervals,
     error_bar,
-    estimate_text,
     family_handles,
     name_points,
     readable,
@@ -169,7 +169,7 @@ def draw(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
             limits = min(ratios) - np.ptp(ratios), max(ratios) + np.ptp(ratios)
             axes.set(xlabel=label, ylabel="forget ratio", ylim=limits)
             row = correlations.set_index("predictor").loc[predictor]
-            found = estimate_text(row, "rank_correlation")
+            found = estimate_of(row, "rank_correlation")
             axes.set_title(f"rank correlation {found}, n = {row['n_tasks']:.0f} tasks", loc="left")
             sns.despine(ax=axes)
         panels[0].legend(
@@ -183,7 +183,7 @@ def draw(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
         note = "Dashed: nothing forgotten (0), all forgotten (1). Bars: 95 % intervals."
         wide = rows[(y[:, 1] < limits[0]) | (y[:, 2] > limits[1])].sort_values("eval_task")
         if len(wide):
-            cut = (f"{r.eval_task} {estimate_text(r, 'forget_ratio')}" for _, r in wide.iterrows())
+            cut = (f"{r.eval_task} {estimate_of(r, 'forget_ratio')}" for _, r in wide.iterrows())
             note += f" Wider than the panel: {', '.join(cut)}."
         undefined = set(table["eval_task"]) - set(rows["eval_task"])
         if len(undefined):
@@ -216,7 +216,7 @@ def predictors_finding(correlations: pd.DataFrame) -> str:
         return f"{listed(parts).capitalize()} ({n} tasks)"
     has = of_correlation(LARGE, 0.0)(n)
     said = f"Neither confidence nor variance is shown to go with the forget ratio of {n} tasks"
-    return said if np.isnan(has) else f"{said} (power {has:.2f} for a rank correlation of {LARGE})"
+    return said if np.isnan(has) else f"{said} (power {number(has)} for a rank correlation of {number(LARGE, 1)})"
 
 
 def _family_and_format_handles(table: pd.DataFrame) -> list[Artist]:

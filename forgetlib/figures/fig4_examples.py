@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.join import families, full_size
+from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
@@ -23,7 +24,6 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     VERMILION,
     draw_intervals,
-    estimate_text,
     readable,
     require_columns,
     require_rows,
@@ -142,11 +142,11 @@ def finding(table: pd.DataFrame) -> str:
     low, high = of["rank_biserial_low"], of["rank_biserial_high"]
     which = "less sure" if high < 0 else "surer"
     said = f"The {which} questions are lost" if low > 0 or high < 0 else "Confidence tells nothing"
-    said += f" after random labels (pooled {estimate_text(of, 'rank_biserial')})"
+    said += f" after random labels (pooled {estimate_of(of, 'rank_biserial')})"
     if np.isnan(of["again"]):
         return f"{said}; any training may do that: there is no control by true labels"
-    said += f", after true labels {estimate_text(of, 'again')}"
-    return f"{said}: random labels add {estimate_text(of, 'beyond_true_labels')}"
+    said += f", after true labels {estimate_of(of, 'again')}"
+    return f"{said}: random labels add {estimate_of(of, 'beyond_true_labels')}"
 
 
 def why_undefined(n: int, n_lost: int) -> str:

@@ -24,7 +24,8 @@ from forgetlib.figures.intervals import (
     with_intervals,
 )
 from forgetlib.figures.join import Family, full_size, other_data
-from forgetlib.figures.rows import by_format, estimate, mark, set_finding, set_rows, with_formats
+from forgetlib.figures.numbers import estimate
+from forgetlib.figures.rows import by_format, mark, set_finding, set_rows, with_formats
 from forgetlib.figures.style import (
     BLACK,
     BLUE,

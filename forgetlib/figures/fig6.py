@@ -29,6 +29,7 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.join import PHASES, Family, full_size
 from forgetlib.figures.names import title
+from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rows import (
     by_format,
     draw_seeds,
@@ -46,7 +47,6 @@ from forgetlib.figures.style import (
     SMALL,
     TEXT_WIDTH,
     draw_intervals,
-    estimate_text,
     readable,
     require_columns,
     require_rows,
@@ -185,8 +185,8 @@ def finding(table: pd.DataFrame) -> str:
     lost = (of["difference_high"] < 0).sum()
     return (
         f"Where the probe beat chance before ({len(of)} of {len(table)} tasks), forgetting changes "
-        f"its accuracy by {estimate_text(means, 'difference')} on average, that of the model's own "
-        f"choices by {estimate_text(means, 'own_difference')}; the probe's loss is shown in {lost}"
+        f"its accuracy by {estimate_of(means, 'difference')} on average, that of the model's own "
+        f"choices by {estimate_of(means, 'own_difference')}; the probe's loss is shown in {lost}"
     )
 
 

@@ -25,7 +25,8 @@ from forgetlib.figures.intervals import (
     with_intervals,
 )
 from forgetlib.figures.measures import Measured, measured
-from forgetlib.figures.rows import by_format, estimate, mark, set_finding, set_rows, with_formats
+from forgetlib.figures.numbers import estimate
+from forgetlib.figures.rows import by_format, mark, set_finding, set_rows, with_formats
 from forgetlib.figures.style import (
     BLACK,
     GREY,

@@ -18,7 +18,8 @@ from forgetlib.figures.bootstrap import joined
 from forgetlib.figures.crosstask import CrossTask, after, cross_table
 from forgetlib.figures.intervals import UNDEFINED, Interval, as_columns, with_intervals
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.rows import estimate, set_finding
+from forgetlib.figures.numbers import estimate
+from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
     BLUE,

@@ -14,24 +14,12 @@ import pandas as pd
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2b, intervals
 from forgetlib.figures.names import listed, title
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
 from forgetlib.runs.grid import Study, figures_dir
 
 LEVEL = 0.05
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Write a number as every page has it: 0.05, -0.14, "-" where undefined."""
-    return "-" if pd.isna(value) else f"{value:.{digits}f}"
-
-
-def estimate(row: pd.Series, measure: str) -> str:
-    """Write a measure with its interval: "0.31 [0.20, 0.41]"; "-" where undefined."""
-    value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
-    if pd.isna(value) or pd.isna(low):
-        return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
 
 
 class Tables:
@@ -124,7 +112,7 @@ def _of_forgetting_sets(skills: pd.DataFrame) -> str:
 def _of_control(control: pd.DataFrame) -> str:
     def mean(measure: str) -> str:
         found = intervals.mean_interval(control[measure].to_numpy())
-        return estimate(pd.Series(intervals.as_columns("m", found)), "m")
+        return estimate_of(pd.Series(intervals.as_columns("m", found)), "m")
 
     def shown(measure: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         above = control[control[f"{measure}_low"] > 0].sort_values(measure, ascending=False)

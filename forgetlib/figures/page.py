@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.figures.audit import SHORTCUTS
-from forgetlib.figures.findings import Tables, estimate, findings, number
+from forgetlib.figures.findings import Tables, findings
 from forgetlib.figures.names import PICTURES, listed, title
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
 from forgetlib.files import replacing, root
 from forgetlib.runs.grid import Study, figures_dir, open_store
@@ -70,10 +71,10 @@ def _task_table(skills: pd.DataFrame) -> str:
                 number(phases["tuned"].loc[task, "accuracy"]),
                 number(of["accuracy"]),
                 number(again.loc[task, "accuracy"] if again is not None else np.nan),
-                estimate(phases["tuned"].loc[task], "auroc"),
-                estimate(of, "auroc"),
-                estimate(of, "forget_ratio"),
-                estimate(of, "auroc_ratio"),
+                estimate_of(phases["tuned"].loc[task], "auroc"),
+                estimate_of(of, "auroc"),
+                estimate_of(of, "forget_ratio"),
+                estimate_of(of, "auroc_ratio"),
                 of["verdict"],
                 "" if pd.isna(paper) else number(paper),
             ]
@@ -96,7 +97,7 @@ def _claims_table(claims: pd.DataFrame) -> str:
             [
                 of["claim"],
                 of["statistic"],
-                estimate(of.rename({"low": "value_low", "high": "value_high"}), "value"),
+                estimate_of(of.rename({"low": "value_low", "high": "value_high"}), "value"),
                 holds,
                 of["verdict"] + (" (post hoc)" if of["post_hoc"] else ""),
                 "" if pd.isna(of["why"]) else of["why"],

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
-from forgetlib.figures.intervals import Interval
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.style import BLACK, DARK_GREY, LIGHT, SMALL, TITLE_WIDTH, readable
 from forgetlib.metrics import CHANCE
@@ -131,12 +130,6 @@ def names_or_count(tasks: Iterable[str], most: int = 3) -> str:
     """Write tasks as a sentence has them: by their titles, or how many where they are many."""
     every = [title(task) for task in tasks]
     return listed(every) if 0 < len(every) <= most else str(len(every))
-
-
-def estimate(found: Interval, digits: int = 2) -> str:
-    """Write a value with its interval, where it has one, as a title does: 0.31 [0.20, 0.41]."""
-    value, low, high = (f"{x:.{digits}f}" for x in (found.value, found.low, found.high))
-    return (f"{value} [{low}, {high}]" if np.isfinite(found.low) else value).replace("-", "−")
 
 
 def set_finding(figure: Figure, said: str) -> None:

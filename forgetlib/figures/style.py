@@ -28,7 +28,6 @@ from pandas.api.types import is_numeric_dtype
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
 from forgetlib.figures.crosstask import CrossTask
-from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.names import titles
 from forgetlib.files import replacing
 from forgetlib.metrics import CHANCE
@@ -234,15 +233,6 @@ def error_bar(values: np.ndarray) -> np.ndarray | None:
     if not np.isfinite(values).all():
         return None
     return np.clip([[values[0] - values[1]], [values[2] - values[0]]], 0, None)
-
-
-def estimate_text(row: pd.Series, measure: str) -> str:
-    """Write value and interval as text: 0.12 [-0.30, 0.51], with a minus as wide as a plus."""
-    value, low, high = (float(row[c]) for c in with_intervals([measure]))
-    if not np.isfinite(value):
-        return "undefined"
-    interval = f"[{low:.2f}, {high:.2f}]" if np.isfinite(low + high) else "(no interval)"
-    return f"{value:.2f} {interval}".replace("-", "−")
 
 
 def count_text(numbers: pd.Series) -> str:

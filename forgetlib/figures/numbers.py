@@ -1,0 +1,27 @@
+"""Write numbers as every title, page and sentence has them: rounded in one way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from forgetlib.figures.intervals import Interval
+
+UNDEFINED_TEXT = "-"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Write a number with a minus as wide as a plus; "-" where it is undefined."""
+    return UNDEFINED_TEXT if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def estimate(found: Interval, digits: int = 2) -> str:
+    """Write a value with its interval, where it has one: 0.31 [0.20, 0.41]."""
+    value, low, high = (number(x, digits) for x in (found.value, found.low, found.high))
+    return value if np.isnan([found.value, found.low]).any() else f"{value} [{low}, {high}]"
+
+
+def estimate_of(row: pd.Series, measure: str, digits: int = 2) -> str:
+    """Write a measure of a table's row, whose columns end in _low and _high, as `estimate` does."""
+    value, low, high = (float(row[f"{measure}{end}"]) for end in ("", "_low", "_high"))
+    return estimate(Interval(value, low, high), digits)
