@@ -1196,7 +1196,7 @@ BAD = [
     bad(
         "figure-of-an-empty-table",
         lambda box: fig2.draw(pd.DataFrame()),
-        "expected columns base, .*found none",
+        "expected columns answer_format, base, .*found none",
     ),
     bad(
         "figure-of-another-figure-s-table",
