@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -229,10 +228,3 @@ def legend(figure: Figure, handles: Sequence[Artist], place: Place) -> None:
         handletextpad=0.4,
         columnspacing=1.2,
     )
-
-
-def undefined_note(figure: Figure, tasks: Sequence[str]) -> None:
-    """Name below a figure the tasks that are not in it."""
-    if tasks:
-        note = f"Not drawn, as there was nothing to forget: {', '.join(tasks)}."
-        figure.supxlabel(textwrap.fill(note, 110), fontsize=SMALL)

@@ -30,7 +30,6 @@ from forgetlib.figures import intervals
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.figures.names import titles
 from forgetlib.files import replacing
-from forgetlib.metrics import CHANCE
 from forgetlib.runs.grid import Study, figures_dir
 from forgetlib.runs.results import data_note
 
@@ -292,15 +291,6 @@ def panel_grid(n: int, most: int) -> tuple[int, int]:
     return n_rows, -(-n // max(n_rows, 1))
 
 
-def used_panels(panels: np.ndarray, n: int) -> Iterator[Axes]:
-    """Keep the first n of shared axes; others vanish, those above them get their tick labels."""
-    for axes in panels.flat[n:]:
-        axes.set_visible(False)
-    for axes in panels.flat[max(n - panels.shape[1], 0) : n]:
-        axes.tick_params(labelbottom=True)
-    return iter(panels.flat[:n])
-
-
 def name_points(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
     """Write each point's name beside it, where it covers no other name and no point.
 
@@ -357,13 +347,6 @@ def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     low = np.maximum(boxes[:, None, :2], others[:, :2])
     high = np.minimum(boxes[:, None, 2:], others[:, 2:])
     return np.nansum(np.clip(high - low, 0, None).prod(-1), axis=1)
-
-
-def with_margin(values: np.ndarray) -> tuple[float, float]:
-    """Return the limits of an axis that holds the values (any shape) and chance."""
-    low, high = np.nanmin(values, initial=CHANCE), np.nanmax(values, initial=CHANCE)
-    margin = 0.05 * max(high - low, 0.1)  # all may be at chance
-    return float(low - margin), float(high + margin)
 
 
 def stacked(figure: Figure, heights: list[float]) -> list[SubFigure]:
