@@ -216,7 +216,9 @@ def predictors_finding(correlations: pd.DataFrame) -> str:
         return f"{listed(parts).capitalize()} ({n} tasks)"
     has = of_correlation(LARGE, 0.0)(n)
     said = f"Neither confidence nor variance is shown to go with the forget ratio of {n} tasks"
-    return said if np.isnan(has) else f"{said} (power {number(has)} for a rank correlation of {number(LARGE, 1)})"
+    if np.isnan(has):
+        return said
+    return f"{said} (power {number(has)} for a rank correlation of {number(LARGE, 1)})"
 
 
 def _family_and_format_handles(table: pd.DataFrame) -> list[Artist]:
@@ -274,7 +276,7 @@ def draw_regression(alone: pd.DataFrame) -> Figure:
             marks = "each predictor alone", "o", BLUE, True
             draw_intervals(axes, rows, "coefficient", at, *marks)
             for _, of in rows[rows["coefficient"].isna()].iterrows():
-                why = " cannot be estimated"
+                why = " undefined"
                 like = {"fontsize": SMALL, "va": "center", "color": DARK_GREY}
                 axes.text(0, y[of["term"]], why, **like).set_in_layout(False)
             mark(axes, 0)

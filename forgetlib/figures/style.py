@@ -35,7 +35,7 @@ from forgetlib.runs.results import data_note
 
 OWN_FONT = "sans-serif"  # the first of seaborn's that is installed
 TEXT_WIDTH = 5.5  # inches, the width of a COLM page's text
-TITLE_WIDTH = 82  # characters of a title over the whole page
+TITLE_WIDTH = 90  # characters of a title over the whole page
 SMALL = 6.5  # points, of text inside a panel
 BLACK, GREY = "#000000", "#8c8c8c"
 BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"

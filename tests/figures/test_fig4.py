@@ -185,7 +185,7 @@ class TestRegression:
         ):
             drawn = points_of(axes)[:, 0]
             assert drawn == pytest.approx(rows["coefficient"].to_numpy(), nan_ok=True)
-            assert [t.strip() for t in labels_of(axes)] == ["cannot be estimated"]
+            assert [t.strip() for t in labels_of(axes)] == ["undefined"]
 
     def test_bands_span_the_coefficients_without_each_task(self):
         alone = regression_table(6)
