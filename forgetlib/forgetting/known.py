@@ -3,6 +3,19 @@
 A new file of methods has its line here. It imports torch where it needs it only, as they all do.
 """
 
+from forgetlib.forgetting.ascent import GradientAscent, GradientDifference, KLAscent
 from forgetlib.forgetting.labels import Labels
+from forgetlib.forgetting.preference import DPO, NPO, SimNPO
+from forgetlib.forgetting.uniform import UniformChoice, UniformToken
 
-__all__ = ["Labels"]
+__all__ = [
+    "DPO",
+    "NPO",
+    "GradientAscent",
+    "GradientDifference",
+    "KLAscent",
+    "Labels",
+    "SimNPO",
+    "UniformChoice",
+    "UniformToken",
+]
