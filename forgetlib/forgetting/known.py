@@ -3,6 +3,7 @@
 A new file of methods has its line here. It imports torch where it needs it only, as they all do.
 """
 
+from forgetlib.forgetting.arithmetic import Noise, TaskVector
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference, KLAscent
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
@@ -15,7 +16,9 @@ __all__ = [
     "GradientDifference",
     "KLAscent",
     "Labels",
+    "Noise",
     "SimNPO",
+    "TaskVector",
     "UniformChoice",
     "UniformToken",
 ]
