@@ -7,11 +7,13 @@ from forgetlib.forgetting.arithmetic import Noise, TaskVector
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference, KLAscent
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
+from forgetlib.forgetting.representation import RMU
 from forgetlib.forgetting.uniform import UniformChoice, UniformToken
 
 __all__ = [
     "DPO",
     "NPO",
+    "RMU",
     "GradientAscent",
     "GradientDifference",
     "KLAscent",

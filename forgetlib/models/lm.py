@@ -99,6 +99,11 @@ def decoder(model: Any) -> nn.Module:
     return decoder if isinstance(decoder, nn.Module) else base
 
 
+def blocks(lm: LM) -> list[nn.Module]:
+    """List the transformer's blocks, in their order: those whose outputs are its hidden states."""
+    return parallel.layers(decoder(causal_lm(lm.model)))
+
+
 @contextmanager
 def as_model_error(name: str) -> Iterator[None]:
     """Turn whatever a foreign model raises when it is tried into a ModelError."""
