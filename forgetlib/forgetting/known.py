@@ -8,17 +8,20 @@ from forgetlib.forgetting.ascent import GradientAscent, GradientDifference, KLAs
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
 from forgetlib.forgetting.representation import RMU
+from forgetlib.forgetting.selective import SSD, SelectivePruning
 from forgetlib.forgetting.uniform import UniformChoice, UniformToken
 
 __all__ = [
     "DPO",
     "NPO",
     "RMU",
+    "SSD",
     "GradientAscent",
     "GradientDifference",
     "KLAscent",
     "Labels",
     "Noise",
+    "SelectivePruning",
     "SimNPO",
     "TaskVector",
     "UniformChoice",
