@@ -5,6 +5,7 @@ A new file of methods has its line here. It imports torch where it needs it only
 
 from forgetlib.forgetting.arithmetic import Noise, TaskVector
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference, KLAscent
+from forgetlib.forgetting.erasure import LEACE
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
 from forgetlib.forgetting.representation import RMU
@@ -13,6 +14,7 @@ from forgetlib.forgetting.uniform import UniformChoice, UniformToken
 
 __all__ = [
     "DPO",
+    "LEACE",
     "NPO",
     "RMU",
     "SSD",
