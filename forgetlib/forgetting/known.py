@@ -6,6 +6,7 @@ A new file of methods has its line here. It imports torch where it needs it only
 from forgetlib.forgetting.arithmetic import Noise, TaskVector
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference, KLAscent
 from forgetlib.forgetting.erasure import LEACE
+from forgetlib.forgetting.filtering import PromptFilter
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
 from forgetlib.forgetting.representation import RMU
@@ -23,6 +24,7 @@ __all__ = [
     "KLAscent",
     "Labels",
     "Noise",
+    "PromptFilter",
     "SelectivePruning",
     "SimNPO",
     "TaskVector",
