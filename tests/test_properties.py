@@ -20,6 +20,7 @@ from forgetlib.engine import kernels, packing
 from forgetlib.figures import bootstrap, crossanalysis, fig5, intervals, statements
 from forgetlib.forgetting import loop
 from forgetlib.forgetting.base import OPTIMIZERS, Training
+from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.labels import LABELS, Labels, training_labels
 from forgetlib.measuring import scoring
 from forgetlib.measuring.base import Dynamics, HiddenVariance, Loss, Probe, Scores
@@ -52,6 +53,7 @@ trainings = st.builds(
     weight_decay=st.floats(0, 1, allow_subnormal=False).map(abs),
     max_grad_norm=st.floats(1e-6, 1e9),
     optimizer=st.sampled_from(OPTIMIZERS),
+    until=st.none() | st.builds(Dose, st.floats(0.5, 0.99)),
 )
 names = st.lists(texts, min_size=1, max_size=3, unique=True).map(tuple)
 SHARED = ("model", "tuning", "dtype")  # by all of a lineage
@@ -162,6 +164,7 @@ OTHER_SETTINGS = {
     "epochs": lambda n: n + 1,
     "batch_size": lambda n: n + 1,
     "optimizer": lambda name: next(other for other in OPTIMIZERS if other != name),
+    "until": lambda dose: Dose() if dose is None else Dose(np.nextafter(dose.most, 0.55)),
 }
 
 
@@ -183,7 +186,9 @@ def test_the_smallest_change_of_any_setting_changes_a_checkpoint_s_id(one):
         assert set(OTHER_SETTINGS) == {f.name for f in fields(Training)}
         for name, change in OTHER_SETTINGS.items():
             value = getattr(one.method.training, name)
-            training = replace(one.method.training, **{name: type(value)(change(value))})
+            other = change(value)
+            other = other if isinstance(other, Dose) else type(value)(other)
+            training = replace(one.method.training, **{name: other})
             changed.append(replace(one, method=replace(one.method, training=training)))
         for labels in set(LABELS) - {one.method.labels}:
             changed.append(replace(one, method=replace(one.method, labels=labels)))

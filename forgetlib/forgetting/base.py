@@ -39,11 +39,13 @@ import numpy as np
 
 from forgetlib.errors import (
     InputError,
+    require,
     require_number,
     require_one_of,
     require_record,
     require_whole,
 )
+from forgetlib.forgetting.dose import Dose
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +71,10 @@ class Training:
     warmup: share of the steps spent warming up
     max_grad_norm: a gradient with a larger norm is scaled down to it
     optimizer: "adamw", or "adafactor", which takes half the memory: 7 billion weights in 80 GB
+    until: the dose at which training stops before its last step; None: at none
     """
+
+    later: ClassVar[Mapping[str, Any]] = {"until": None}
 
     learning_rate: float
     epochs: int = 2
@@ -78,6 +83,7 @@ class Training:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     optimizer: str = "adamw"
+    until: Dose | None = None
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -94,6 +100,7 @@ class Training:
             whole = require_whole(f"Training.{name}", getattr(self, name), 1)
             object.__setattr__(self, name, whole)
         require_one_of("Training.optimizer", self.optimizer, OPTIMIZERS)
+        require("Training.until", self.until, Dose | None, "a Dose, or None")
 
     def n_steps(self, n_examples: int) -> int:
         """Count the steps of a training on so many examples."""
@@ -203,9 +210,16 @@ class Method:
     def sequences(self, lm: LM, example: Example, context: Context) -> tuple[TokenSequence, ...]:
         """Encode what the loss needs of an example: the true response, unless overridden.
 
-        All sequences of an example are in one pass. Of an example of the retain set it is always
-        the true response, without asking here.
+        All sequences of an example are in one pass.
         """
+        from forgetlib.models import forward
+
+        return (forward.encode(lm, example, example.label),)
+
+    def retained_sequences(
+        self, lm: LM, example: Example, context: Context
+    ) -> tuple[TokenSequence, ...]:
+        """Encode what the loss needs of an example of the retain set: the true response, too."""
         from forgetlib.models import forward
 
         return (forward.encode(lm, example, example.label),)
@@ -237,6 +251,13 @@ class Method:
         step: steps done; losses: (step,)
         """
         return False
+
+    def after(self, lm: LM, context: Context) -> None:
+        """Change the weights once more, in place, when the last step of a training is done.
+
+        Nothing unless overridden; called without gradients. `context.at_start` is there for a
+        method whose `keeps` has "weights".
+        """
 
     def edit(self, lm: LM, context: Context) -> None:
         """Change the model's trainable weights, in place; called without gradients.

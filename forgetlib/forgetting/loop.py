@@ -19,6 +19,7 @@ from forgetlib.errors import (
 )
 from forgetlib.forgetting.base import KEPT, Method, Training
 from forgetlib.forgetting.context import BatchPart, Context, keep
+from forgetlib.forgetting.dose import Check
 from forgetlib.forgetting.optimizer import Optimizer
 from forgetlib.models import forward
 from forgetlib.models.lm import LM, vocabulary_size
@@ -74,6 +75,7 @@ def train(
 
     A batch is `Training.batch_size` examples, in an order that the seed decides epoch by epoch,
     and where the method has a retain set as many of it, which begins anew when it is through.
+    It ends early where the method says so, or at the dose that `Training.until` names.
 
     on_step: called after each step with (steps done, steps in all)
     watch: steps, and what is called before each of them, and once at the end, with the number of
@@ -82,7 +84,7 @@ def train(
     training = _check(method, context)
     examples, retain = context.examples, context.retain
     units = [method.sequences(lm, example, context) for example in examples]
-    units += [(forward.encode(lm, example, example.label),) for example in retain]
+    units += [method.retained_sequences(lm, example, context) for example in retain]
     for example, unit in zip((*examples, *retain), units, strict=True):
         _check_unit(lm, method, example, unit)
     context = keep(lm, context, method.keeps, [s for unit in units for s in unit])
@@ -93,6 +95,7 @@ def train(
     losses = np.empty(n_steps, np.float32)
     worst = math.log(vocabulary_size(lm))
     watched, look = watch or ((), lambda step: None)
+    reached = Check(lm, training.until, examples) if training.until else None
     others = _retained(len(examples), len(retain), context.seed)
     for step, batch in enumerate(_batches(len(examples), training, context.seed)):
         if step in watched:
@@ -111,9 +114,12 @@ def train(
         optimizer.step(learning_rate_factor(step, n_steps, training.warmup))
         if on_step is not None:
             on_step(step + 1, n_steps)
-        if method.finished(step + 1, losses[: step + 1], context):
+        done = method.finished(step + 1, losses[: step + 1], context)
+        if done or (reached is not None and reached(step + 1)):
             losses = losses[: step + 1].copy()
             break
+    with torch.no_grad():
+        method.after(lm, context)
     if watch is not None:
         look(len(losses))
     return losses

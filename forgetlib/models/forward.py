@@ -98,6 +98,8 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
             found=f"{largest}, {lm.tokenizer.convert_ids_to_tokens(largest)!r}",
             do="The tokenizer is of another model, or has tokens that were never trained.",
         )
+    if lm.screen is not None:
+        tokens = (*lm.screen(tuple(context)), *continuation)
     return TokenSequence(tokens, len(continuation))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,7 @@ class LM:
     longest_row: the most tokens that can stand in a row, packed
     packs: how several sequences can stand in one row, a packing way; None: they cannot
     kernels: the classes of its parts that are computed by our own kernels
+    screen: what becomes of a prompt's tokens while a filter is active; None: nothing
     """
 
     name: str
@@ -42,6 +43,7 @@ class LM:
     longest_row: int = sys.maxsize
     packs: str | None = None
     kernels: tuple[str, ...] = ()
+    screen: Callable[[tuple[int, ...]], tuple[int, ...]] | None = field(default=None, repr=False)
     _tokens: dict[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     def tokens(self, text: str) -> list[int]:
@@ -97,6 +99,11 @@ def decoder(model: Any) -> nn.Module:
         base = next(part for part in model.children() if isinstance(part, PreTrainedModel))
     decoder = getattr(base, "decoder", None)  # of an architecture that also has an encoder
     return decoder if isinstance(decoder, nn.Module) else base
+
+
+def blocks(lm: LM) -> list[nn.Module]:
+    """List the transformer's blocks, in their order: those whose outputs are its hidden states."""
+    return parallel.layers(decoder(causal_lm(lm.model)))
 
 
 @contextmanager

@@ -140,6 +140,14 @@ class Checkpoint:
                     found=repr(self),
                     do="Leave them out, or name a method.",
                 )
+        kept = self.method.retained() if self.method else ()
+        if both := sorted(set(self.tasks) & set(kept)):
+            raise InputError(
+                "Checkpoint.method.retain",
+                expected="other tasks than those whose questions are forgotten",
+                found=both,
+                do="Leave them out of the retain set.",
+            )
         for name in ("model", "dtype"):
             if self.start and (found := getattr(self.start, name)) != getattr(self, name):
                 raise InputError(

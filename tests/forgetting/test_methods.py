@@ -126,9 +126,11 @@ def test_the_record_of_a_method_that_is_not_imported_stays_as_it_is(values):
 
 
 def test_a_method_that_is_not_imported_cannot_be_done_again():
-    method = method_from_dict({"method": "npo", "beta": 0.1})
+    method = method_from_dict({"method": "of_another_file", "beta": 0.1})
     for use in (lambda: method.kind, lambda: method.hook(None, None)):
-        with pytest.raises(InputError, match=r"method 'npo': expected one of .*labels.*Import"):
+        with pytest.raises(
+            InputError, match=r"method 'of_another_file': expected one of .*labels.*Import"
+        ):
             use()
 
 
@@ -152,8 +154,8 @@ def test_a_record_in_a_process_that_does_not_import_its_method_keeps_its_id():
         RANDOM.to_dict() | {"training": None},
         {"labels": "random"},
         {"method": 3},
-        {"method": "npo", "beta": float("nan")},
-        {"method": "npo", "beta": object()},
+        {"method": "of_another_file", "beta": float("nan")},
+        {"method": "of_another_file", "beta": object()},
         "labels",
         None,
     ],
@@ -180,8 +182,8 @@ def test_what_is_no_number_is_refused_where_one_is_meant(wrong):
 @pytest.mark.parametrize(
     ("written", "name"),
     [
-        ("GradientAscent", "gradient_ascent"),
-        ("NPO", "npo"),
+        ("ProjectedAscent", "projected_ascent"),
+        ("ABC", "abc"),
         ("KLToStart", "kl_to_start"),
         ("Quantise8", "quantise8"),
     ],
@@ -232,7 +234,7 @@ def test_a_description_says_what_is_unlike_the_usual():
 
     assert RANDOM.describe() == "random"
     assert RANDOM.settings() == TRAINING
-    assert method_from_dict({"method": "npo"}).settings() is None
+    assert method_from_dict({"method": "of_another_file"}).settings() is None
     assert Plain().describe() == "plain"
     assert Plain(4).describe() == "plain(bits=4)"
 

@@ -8,6 +8,7 @@ import torch
 
 from forgetlib.errors import InputError
 from forgetlib.forgetting.base import Training
+from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.labels import Labels
 
 TRAINING = Training(learning_rate=1e-4)
@@ -26,6 +27,7 @@ RATE, SHARE = "a number between 0 and 1", "a share of the steps, 0 to 1"
         ("warmup", 1.5, SHARE, "Correct the number."),
         ("weight_decay", -1.0, "a number, 0 or more", "Correct the number."),
         ("max_grad_norm", 0.0, "a number above 0", "Correct the number."),
+        ("until", 0.6, "a Dose, or None", "Correct the value."),
         ("optimizer", "sgd", "one of adamw, adafactor", "Choose one of these."),
     ],
 )
@@ -47,8 +49,11 @@ def test_integers_of_numpy_and_pytorch_become_python_s(one):
 
 
 def test_every_setting_is_in_what_is_hashed():
+    """Of those that came later, only what does not go without saying: older ids hold."""
     written = Labels("true", TRAINING).to_dict()["training"]
-    assert set(written) == {f.name for f in fields(Training)}
+    assert set(written) == {f.name for f in fields(Training)} - set(Training.later)
+    later = Labels("true", replace(TRAINING, until=Dose())).to_dict()["training"]
+    assert later == written | {"until": {"most": 0.6, "checks": 2, "every": 1}}
 
 
 def test_labels_are_one_of_three_with_the_settings_of_a_training():

@@ -210,6 +210,8 @@ def test_the_questions_of_a_retain_set_are_given_too(own_names):
     assert (made.tasks, made.given) == (("sst2",), ("sst2", "rte"))
     assert Checkpoint(method=Keeping(())).given == ()
     assert str(Checkpoint(method=Keeping(()))) == "gemma-3-270m seed 0 keeping(retain=())"
+    with pytest.raises(InputError, match=r"Checkpoint\.method\.retain: expected other tasks"):
+        replace(TUNED, method=Keeping(("rte", "sst2")))
 
 
 def test_a_measurement_says_what_it_asks():
