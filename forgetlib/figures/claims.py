@@ -6,7 +6,7 @@ about it, made before a study is computed. `statements` has the one rule that ju
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 from forgetlib.errors import require_one_of
 from forgetlib.figures import claim_tests
 from forgetlib.figures.crosstask import CrossTask
+from forgetlib.runs.records import Result
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,12 @@ def judge(claim: str, **tables: Any) -> pd.DataFrame:
     return pd.DataFrame(first, index=rows.index).join(rows)
 
 
+def first_day(results: Iterable[Result]) -> str:
+    """Find the day on which the first of these was computed: year-month-day; "" if none says."""
+    days = [str(p["date"])[:10] for r in results for p in r.provenances if p.get("date")]
+    return min(days, default="")
+
+
 def verdicts(
     *,
     described: pd.DataFrame | None = None,
@@ -151,7 +158,7 @@ def verdicts(
     described: from `tasks.describe`; own: `fig2.table`; sizes: `agreement.of_sizes`; cross, flipped
     and crosses_of_models: `crosstask.cross_task`; predictors: `fig4.table`; examples:
     `fig4_examples.table`; order: `fig5.table`; probes: `fig6.recovery_table`
-    computed: the day on which the study's first result was computed, year-month-day
+    computed: the day on which the study's first result was computed (`first_day`)
 
     Columns: those of `judge`, then post_hoc: whether the statement was made after that day.
     """

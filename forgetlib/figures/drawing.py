@@ -200,7 +200,7 @@ def _claims(study: Study) -> Drawn:
         probes=fig6.recovery_table(own),
         sizes=agreement.of_sizes(load_results(study, "sizes"), answers),
         crosses_of_models=_of_models(study),
-        computed=min(str(p["date"])[:10] for r in own for p in r.provenances),
+        computed=claims.first_day(own),
     )
     yield "claims", claims_figure.draw(table), table
 

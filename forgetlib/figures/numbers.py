@@ -12,7 +12,10 @@ UNDEFINED_TEXT = "-"
 
 def number(value: float, digits: int = 2) -> str:
     """Write a number with a minus as wide as a plus; "-" where it is undefined."""
-    return UNDEFINED_TEXT if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
+    if pd.isna(value):
+        return UNDEFINED_TEXT
+    rounded = round(float(value), digits) + 0.0  # which makes a 0 of -0
+    return f"{rounded:.{digits}f}".replace("-", "−")
 
 
 def estimate(found: Interval, digits: int = 2) -> str:

@@ -23,7 +23,7 @@ MEAN, RANK, SHARE = "mean", "rank correlation", "share"  # what statistics are: 
 HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
 NOT_DECIDED, CANNOT_DECIDE = "not decided by these data", "this study cannot decide"
 VERDICTS = (HOLDS, DOES_NOT_HOLD, NOT_DECIDED, CANNOT_DECIDE)
-FIRST = "2026-11-21"  # the package's first day: stated before any study
+FIRST = "2026-11-22"  # before the first studies were computed, on the same day
 
 
 @dataclass(frozen=True)
