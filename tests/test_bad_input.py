@@ -57,6 +57,7 @@ from forgetlib.figures import (
     intervals,
     measures,
     regression,
+    statements,
     style,
 )
 from forgetlib.figures.style import readable
@@ -1201,7 +1202,7 @@ BAD = [
     bad(
         "figure-of-another-figure-s-table",
         lambda box: claims_figure.draw(OWN),
-        "expected columns claim, .*found model, eval_task",
+        "expected columns axis, .*found model, eval_task",
     ),
     bad(
         "figure-of-two-models",
@@ -1267,7 +1268,7 @@ BAD = [
     ),
     bad(
         "verdict-on-an-unknown-statement",
-        lambda box: claims.verdict("beside", 0.5, intervals.Interval(0.5, 0.4, 0.6)),
+        lambda box: statements.Statement("beside", 0.5, 0.6),
         "one of above, below, within.*found 'beside'",
     ),
     # --- notebooks' parameters

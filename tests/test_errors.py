@@ -103,7 +103,9 @@ def test_the_fields_of_a_record_are_all_known_and_those_without_a_default_there(
     from forgetlib.forgetting.base import Training
 
     require_record(Training, {"learning_rate": 1e-4})
-    names = "batch_size, epochs, learning_rate, max_grad_norm, optimizer, warmup, weight_decay"
+    names = (
+        "batch_size, epochs, learning_rate, max_grad_norm, optimizer, until, warmup, weight_decay"
+    )
     known = f"fields among {[*names.split(', ')]}"
     for values, found in (
         ({"rate": 1}, "['rate']"),

@@ -311,7 +311,9 @@ def draw_harm(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
     k, n_free = len(formats), sum(f == "text" for f in formats.values())
     drawn = list(HARMS)[0 if k <= MOST_IN_THREE else 1 :]  # of more, names need the width of half
     with style(shown["eval_task"], [said]):
-        figure = Figure(figsize=(TEXT_WIDTH, 2.1 + 0.13 * k), layout="constrained")
+        longest = max(map(len, formats))  # names below stand on end
+        height = 2.1 + 0.13 * k + 0.06 * max(longest - 18, 0)
+        figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
         panels = figure.subplots(1, len(drawn), sharey=True)
         for axes, column in zip(panels, drawn, strict=True):
             name, most = HARMS[column]

@@ -241,8 +241,10 @@ def regression_finding(alone: pd.DataFrame) -> str:
         f"{OUTCOMES[of['outcome']]})"
         for _, of in shown.iterrows()
     ]
+    if len(parts) > 3:
+        parts = [f"predictors in {len(parts)} of {len(alone)} regressions"]
     said = f"Alone, {listed(parts) if parts else 'no predictor'} "
-    said += "is" if len(parts) < 2 else "are"
+    said += "is" if len(parts) < 2 and len(shown) < 2 else "are"
     said += " shown to go with what is forgotten"
     able = alone.dropna(subset="power")
     if len(able):

@@ -77,20 +77,26 @@ def table(results: Iterable[Result]) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """Draw whether confidence or deviation says which single examples of a task are lost.
 
+    0: it does not; 1: the lost ones have the highest values; -1: the lowest. Of questions that were
+    right before.
+
     table: from `mixedmodel.example_level`; the row "pooled" is drawn at the bottom
     """
     measures = with_intervals(["rank_biserial", "again"])
     require_columns(table, ["eval_task", "predictor", "n", "n_lost", *measures])
-    said = finding(table)
-    table = readable(table)
+    given, table = table, readable(table)
     of = table[(table["predictor"] == "confidence") & (table["eval_task"] != "pooled")]
-    names = [*of.sort_values("rank_biserial", ascending=False)["eval_task"], "pooled"]
+    names = [
+        *of.sort_values("rank_biserial", ascending=False, kind="stable")["eval_task"],
+        "pooled",
+    ]
     y = pd.Series(np.arange(len(names))[::-1], index=names, dtype=float)
     y["pooled"] -= 0.3
     labels = {"confidence": "confidence", "log_deviation": "distance from the mean"}
     for predictor in labels:
         do = "Pass mixedmodel.example_level(...), whole."
         require_rows(table[table["predictor"] == predictor], "eval_task", names, do)
+    said = finding(given)
     with style([*names, said]):
         figure = Figure(figsize=(TEXT_WIDTH, 1.5 + 0.19 * len(names)), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -112,7 +118,7 @@ def draw(table: pd.DataFrame) -> Figure:
                     color=DARK_GREY,
                 )
             axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
-            axes.set_title(label)
+            axes.set_xlabel(f"{label}\n(rank-biserial correlation)")
             axes.grid(axis="y", visible=False)
             sns.despine(ax=axes, left=True)
         rows = table[table["predictor"] == "confidence"].set_index("eval_task")
@@ -122,11 +128,8 @@ def draw(table: pd.DataFrame) -> Figure:
         panels[0].set_ylim(y["pooled"] - 0.6, len(names) - 0.4)
         panels[0].set_ylabel("task (lost of right)")
         if table["again"].notna().any():
-            place = {"loc": "lower center", "bbox_to_anchor": (1.0, 1.06)}
-            panels[0].legend(**place, ncols=2, frameon=False)
-        label = "rank-biserial correlation with being lost, of questions that were right before\n"
-        label += "(0: no prediction; 1: the lost ones have the highest values; −1: the lowest)"
-        figure.supxlabel(label, fontsize=8)
+            handles = panels[0].get_legend_handles_labels()
+            figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False)
         set_finding(figure, said)
     return figure
 

@@ -134,4 +134,8 @@ def names_or_count(tasks: Iterable[str], most: int = 3) -> str:
 
 def set_finding(figure: Figure, said: str) -> None:
     """Write what was found above a figure, from the left."""
-    figure.suptitle(textwrap.fill(readable(said), TITLE_WIDTH), fontsize=8, x=0.01, ha="left")
+    title = figure.suptitle("", fontsize=8, x=0.01, ha="left")
+    for width in range(TITLE_WIDTH, TITLE_WIDTH // 2, -4):  # letters differ in width
+        title.set_text(textwrap.fill(readable(said), width))
+        if title.get_window_extent().width < 0.98 * figure.bbox.width:
+            return

@@ -28,6 +28,7 @@ from forgetlib.figures import (
     verdicts,
 )
 from forgetlib.figures.design import OUTCOMES
+from forgetlib.figures.effects import ratios
 from forgetlib.figures.names import TITLES
 from forgetlib.figures.regression import NUMERIC
 
@@ -147,7 +148,11 @@ def margins(n=9):
 
 def summary(k, seed=0):
     found = cross(k, seed=seed)
-    return found, crossanalysis.variance_shares(found), crossanalysis.own_against_others(found)
+    return (
+        found,
+        crossanalysis.variance_shares(ratios(found)),
+        crossanalysis.own_against_others(found),
+    )
 
 
 def comparison(k):

@@ -6,6 +6,7 @@ import pytest
 from tables import FAMILIES, FORMATS, of_term, table_of
 
 from forgetlib.figures import design, mixedmodel, regression
+from forgetlib.figures.design import OUTCOMES
 from forgetlib.figures.regression import NUMERIC, TERMS
 
 
@@ -20,7 +21,7 @@ def test_four_tasks_estimate_one_term_and_name_the_others():
         "family": "it does not vary over these tasks",
         "answer_format": "too few tasks: 4 for 3 coefficients",
     }
-    alone = regression.each_alone(table)
+    alone = regression.each_alone(table, TERMS, ["forget_ratio"])
     assert alone["coefficient"].notna().tolist() == [True, True, True, False, True]
     assert of_term(alone, "family")["note"] == "it does not vary over these tasks"
 
@@ -30,9 +31,8 @@ def test_every_function_takes_any_number_of_tasks(n_tasks):
     table = table_of(n_tasks)
     fit = regression.least_squares(table)
     assert set(fit.kept) | set(fit.dropped) == set(TERMS) and fit.n == n_tasks
-    assert len(regression.each_alone(table)) >= len(TERMS)
-    for tidy in (regression.partial_regression, regression.leave_one_task_out):
-        assert len(tidy(table)) == n_tasks * len(fit.coefficients)
+    assert len(regression.each_alone(table)) == len(regression.ALONE) * len(OUTCOMES)
+    assert len(regression.leave_one_task_out(table)) == n_tasks * len(fit.coefficients)
     assert mixedmodel.mixed_model(table).coefficients.empty
     assert len(regression.correlations(table)) == (3 if n_tasks else 0)
 

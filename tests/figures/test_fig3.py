@@ -6,6 +6,7 @@ import pytest
 from tables import cross, described, heat_of, points_of, summary, ticks
 
 from forgetlib.figures import crossanalysis, fig3
+from forgetlib.figures.effects import ratios
 
 
 class TestSummary:
@@ -33,7 +34,10 @@ class TestSummary:
 
     def test_with_nothing_to_forget_anywhere_it_says_so(self):
         found = cross(4, n_undefined=4)
-        tables = crossanalysis.variance_shares(found), crossanalysis.own_against_others(found)
+        tables = (
+            crossanalysis.variance_shares(ratios(found)),
+            crossanalysis.own_against_others(found),
+        )
         _, left, _ = fig3.draw_summary(found, *tables).axes
         assert [t.get_text() for t in left.texts] == ["nothing to forget"] * 4
         assert heat_of(fig3.draw(found, described(4)))

@@ -64,6 +64,7 @@ from forgetlib.figures import (
     fig9,
 )
 from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.effects import ratios
 from forgetlib.figures.style import TEXT_WIDTH, readable
 
 OF_PAIRS = {
@@ -138,7 +139,11 @@ ALONE = "tiny_city"
 
 
 def summary_of(cross):
-    return cross, crossanalysis.variance_shares(cross), crossanalysis.own_against_others(cross)
+    return (
+        cross,
+        crossanalysis.variance_shares(ratios(cross)),
+        crossanalysis.own_against_others(cross),
+    )
 
 
 @cache
@@ -292,7 +297,7 @@ def test_single_examples_without_any_correlation_say_why():
     table.loc[0, "n"] = 0
     left, right = fig4_examples.draw(table).axes
     assert left.get_xlim() == (-1, 1)
-    of_left = ["not measured", "all lost", "", "none lost", "none lost"]  # sorted by name
+    of_left = ["not measured", "all lost", "none lost", "", "none lost"]
     assert [t.get_text() for t in left.texts] == [
         f"undefined: {why}" if why else "undefined" for why in of_left
     ]
