@@ -245,18 +245,16 @@ def test_the_settings_search_is_its_table():
 
 def test_what_is_said_of_gentler_settings_is_their_table():
     table = pd.read_csv(ROOT / "figures" / "settings" / "settings.csv")
-    sst2 = table[(table["task"] == "sst2") & (table["epochs"] == 2)].set_index("tuning")
-    gentle = sst2[sst2["learning_rate"] == 1e-3].loc["lora"]
-    paper = sst2[sst2["learning_rate"] == 1e-4].loc["body"]
-    assert gentle["dose_reached"] and paper["dose_reached"]
-    said = f"rise by {gentle['damage']:.1f} instead of {paper['damage']:.1f}"
-    assert said in SAID
-    chosen = studies.study("gentle")
-    assert (chosen.tuning, chosen.forgetting.learning_rate, chosen.forgetting.epochs) == (
-        "lora",
-        1e-3,
-        2,
+    by = ["tuning", "learning_rate", "epochs"]
+    paper, gentle = (
+        table.set_index(by).loc[key].set_index("task")
+        for key in (("body", 1e-4, 2), ("lora", 5e-4, 4))
     )
+    both = paper.index.intersection(gentle.index)
+    assert len(both) >= 5 and gentle.loc[both, "dose_reached"].all()
+    assert gentle.loc[both, "damage"].mean() < paper.loc[both, "damage"].mean()
+    assert "do less harm to other tasks on average" in " ".join(SAID.split())
+    assert studies.study("gentle").tuning == "lora"
 
 
 def test_what_is_said_of_intervals_is_their_simulation():
