@@ -19,7 +19,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
@@ -285,12 +285,6 @@ def family_handles(families: Iterable[str], *, letters: bool) -> list[Artist]:
     ]
 
 
-def panel_grid(n: int, most: int) -> tuple[int, int]:
-    """Arrange n panels in rows and columns: at most so many a row, in rows of like length."""
-    n_rows = -(-n // most)
-    return n_rows, -(-n // max(n_rows, 1))
-
-
 def name_points(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
     """Write each point's name beside it, where it covers no other name and no point.
 
@@ -347,9 +341,3 @@ def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     low = np.maximum(boxes[:, None, :2], others[:, :2])
     high = np.minimum(boxes[:, None, 2:], others[:, 2:])
     return np.nansum(np.clip(high - low, 0, None).prod(-1), axis=1)
-
-
-def stacked(figure: Figure, heights: list[float]) -> list[SubFigure]:
-    """Divide a figure into parts below each other, of these heights in inches."""
-    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
-    return list(parts[:, 0])
