@@ -162,6 +162,11 @@ def sst2(row: Row) -> Question:
     return ask(prompt, ["negative", "positive"], row["label"])
 
 
+def sst2_nonce(row: Row) -> Question:
+    """Ask for one of two words that mean nothing: which stands for what has to be taught."""
+    return ask(f"{row['sentence']}\nAnswer:", ["blick", "dax"], row["label"])
+
+
 def mmlu(row: Row) -> Question:
     subject = row["subject"].replace("_", " ")
     prompt = (

@@ -221,6 +221,15 @@ for _task in (
     Task("cb", LANGUAGE, "verbaliser", arrow("super_glue/cb/validation"), prompts.cb, "cb"),
     Task("mrpc", LANGUAGE, "verbaliser", arrow("glue/mrpc/validation"), prompts.mrpc, "mrpc"),
     Task("sst2", LANGUAGE, "verbaliser", arrow("glue/sst2/validation"), prompts.sst2, "sst2"),
+    Task(
+        "sst2_nonce",
+        LANGUAGE,
+        "verbaliser",
+        arrow("glue/sst2/validation"),
+        prompts.sst2_nonce,
+        note="a planted skill, not in the harness: negative is blick and positive dax, which no "
+        "model knows before it is taught",
+    ),
     *(
         Task(
             name,

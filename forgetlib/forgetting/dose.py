@@ -9,7 +9,7 @@ This file needs no torch at import, so that results can be read without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,12 +46,12 @@ class Dose:
             object.__setattr__(self, name, whole)
 
 
-def told_apart(lm: LM, examples: Sequence[Example]) -> float:
-    """Measure max(AUROC, 1 - AUROC), 0.5 to 1, of telling true responses from distractors.
+def set_auroc(lm: LM, examples: Sequence[Example]) -> float:
+    """Measure the AUROC, 0 to 1, of telling true responses of a set from distractors.
 
-    Of several tasks it is the largest. Of a task with fixed answers it is blind to a bias towards
-    one of them; InputError where all questions of it have the same true answer, since then nothing
-    is blind to that bias.
+    Of several tasks it is the one farthest from 0.5. Of a task with fixed answers it is blind to a
+    bias towards one of them; InputError where all questions of it have the same true answer, since
+    then nothing is blind to that bias.
     """
     from forgetlib.data import tasks
     from forgetlib.measuring.scoring import score
@@ -70,23 +70,35 @@ def told_apart(lm: LM, examples: Sequence[Example]) -> float:
                 found=f"{len(own)} questions without such a pair",
                 do="Take more questions, or train without Training.until.",
             )
-        found.append(max(value, 1 - value))
-    return max(found)
+        found.append(value)
+    return max(found, key=lambda value: abs(value - 0.5))
 
 
 class Check:
-    """Look at a model while it is trained, and tell when the dose is reached."""
+    """Look at a model while it is trained, and tell when the dose is reached.
 
-    def __init__(self, lm: LM, dose: Dose, examples: Sequence[Example]) -> None:
+    told: called with (steps done, AUROC of the forgetting set) at each check, and before any step
+    """
+
+    def __init__(
+        self,
+        lm: LM,
+        dose: Dose,
+        examples: Sequence[Example],
+        told: Callable[[int, float], None] | None = None,
+    ) -> None:
         """Raise InputError where the dose of these examples cannot be measured."""
         self.lm, self.dose, self.examples = lm, dose, examples
+        self.told = told or (lambda step, found: None)
         self.n_below = 0  # checks in a row
-        told_apart(lm, examples)
+        self.told(0, set_auroc(lm, examples))
 
     def __call__(self, step: int) -> bool:
         """Tell whether training is done after so many steps, the checks before included."""
         if step % self.dose.every:
             return False
-        below = told_apart(self.lm, self.examples) <= self.dose.most
+        found = set_auroc(self.lm, self.examples)
+        self.told(step, found)
+        below = max(found, 1 - found) <= self.dose.most
         self.n_below = self.n_below + 1 if below else 0
         return self.n_below >= self.dose.checks

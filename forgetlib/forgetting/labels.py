@@ -6,7 +6,7 @@ The three differ in the labels only, so that nothing else can cause a difference
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +70,18 @@ def training_labels(examples: Sequence[Example], condition: str, seed: int) -> n
     true = np.array([e.label for e in examples], dtype=np.int64)
     n_choices = np.array([len(e.choices) for e in examples], dtype=np.int64)
     return labels_of([e.uid for e in examples], true, n_choices, condition, seed)
+
+
+def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    """Draw each example's true response anew, as one of its choices: nothing is to be learned.
+
+    Drawn independently of the labels of `training_labels`, which may be put on top.
+    """
+    draws = [hash_uniform("label-shuffled", seed, e.uid) for e in examples]
+    return [
+        replace(e, label=int(draw * len(e.choices)))
+        for e, draw in zip(examples, draws, strict=True)
+    ]
 
 
 def labels_of(

@@ -29,6 +29,7 @@ from forgetlib.models.lm import LM, vocabulary_size
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 32768, "mps": 4096}
 
 OnStep = Callable[[int, int], None]  # (steps done, steps in all)
+OnCheck = Callable[[int, float], None]  # (steps done, AUROC of the forgetting set)
 Watch = tuple[Collection[int], Callable[[int], None]]  # (steps, what is called before them)
 
 
@@ -50,14 +51,15 @@ def apply(
     context: Context,
     on_step: OnStep | None = None,
     watch: Watch | None = None,
+    on_check: OnCheck | None = None,
 ) -> np.ndarray:
     """Do what a method does to weights, in place; return its losses (steps,), none for an edit.
 
     A hook changes no weights: it is entered while the model is measured, `with method.hook(...)`.
-    on_step, watch: as of `train`
+    on_step, watch, on_check: as of `train`
     """
     if method.kind == "loss":
-        return train(lm, method, context, on_step, watch)
+        return train(lm, method, context, on_step, watch, on_check)
     if method.kind == "edit":
         with torch.no_grad():
             method.edit(lm, context)
@@ -70,6 +72,7 @@ def train(
     context: Context,
     on_step: OnStep | None = None,
     watch: Watch | None = None,
+    on_check: OnCheck | None = None,
 ) -> np.ndarray:
     """Train the model, in place, with a method's loss; return the loss of each step, (steps,).
 
@@ -80,6 +83,7 @@ def train(
     on_step: called after each step with (steps done, steps in all)
     watch: steps, and what is called before each of them, and once at the end, with the number of
         steps done by then; it may look at the model, and must not change it
+    on_check: called with (steps done, AUROC of the forgetting set) where the dose is looked at
     """
     training = _check(method, context)
     examples, retain = context.examples, context.retain
@@ -95,7 +99,7 @@ def train(
     losses = np.empty(n_steps, np.float32)
     worst = math.log(vocabulary_size(lm))
     watched, look = watch or ((), lambda step: None)
-    reached = Check(lm, training.until, examples) if training.until else None
+    reached = Check(lm, training.until, examples, on_check) if training.until else None
     others = _retained(len(examples), len(retain), context.seed)
     for step, batch in enumerate(_batches(len(examples), training, context.seed)):
         if step in watched:

@@ -21,7 +21,7 @@ Shapes: N examples, C choices, S recorded training steps, P probed layers, K con
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -83,7 +83,7 @@ class Asked:
         return self.load(self.measurement.split, self.measurement.n)
 
 
-BUILT_IN = ("scores", "dynamics", "probe", "hidden_variance", "loss")  # defined below
+BUILT_IN = ("scores", "dynamics", "dose", "probe", "hidden_variance", "loss")  # defined below
 # What a row of the store has beside a readout.
 RESERVED = ("checkpoint", "checkpoint_id", "measurement", "measurement_id", "provenance")
 
@@ -221,6 +221,47 @@ class Dynamics(Readout, name="dynamics"):
                 do="Record every training example at every step.",
             )
         require_finite("Dynamics.confidence", self.confidence)
+
+
+@dataclass(frozen=True)
+class DoseCurve(Readout, name="dose"):
+    """Hold how the forgetting set's AUROC fell while a training went on until its dose.
+
+    One check each time that the dose was looked at, the first before any step.
+    """
+
+    in_training = True
+    columns: ClassVar = {
+        "steps": Column(_WHOLE, "(S,) optimiser steps taken; 0 is before training"),
+        "auroc": Column(
+            _NUMBERS, "(S,) AUROC of the forgetting set, by the labels that the method was given"
+        ),
+    }
+
+    steps: np.ndarray
+    auroc: np.ndarray
+
+    def __post_init__(self) -> None:
+        require_arrays(self, "steps", "auroc")
+        if self.steps.shape != self.auroc.shape or not self.steps.size:
+            raise InputError(
+                "DoseCurve.auroc",
+                expected=f"a number for each of {len(self.steps)} checks, and one at least",
+                found=self.auroc.shape,
+                do="Record every check.",
+            )
+        require_finite("DoseCurve.auroc", self.auroc)
+
+    @classmethod
+    def of(cls, checks: Sequence[tuple[int, float]]) -> Self:
+        """Make it of (step, AUROC) pairs."""
+        steps, values = zip(*checks, strict=True)
+        return cls(np.array(steps, np.int32), np.array(values, np.float32))
+
+    def reached(self, most: float, checks: int) -> bool:
+        """Tell whether max(AUROC, 1 - AUROC) was at most so much in the last checks."""
+        last = self.auroc[1:][-checks:]
+        return len(last) == checks and bool((np.maximum(last, 1 - last) <= most).all())
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
 from forgetlib.errors import ForgetlibError, InputError
 from forgetlib.forgetting.base import Method
-from forgetlib.measuring.base import Dynamics, Scores
+from forgetlib.measuring.base import DoseCurve, Dynamics, Scores
 from forgetlib.metrics import confidence
 from forgetlib.runs import code, content
 from forgetlib.runs.processes import told, writes
@@ -65,11 +65,13 @@ def _changed(model: str, loaded: str, now: str) -> StudyError:
 class Log:
     """Hold what a training left: the loss of each step, and what was watched.
 
+    dose: what the checks of its dose found; None where it had none
     scores: those of the last record, by the id of the measurement that they answer
     """
 
     loss: np.ndarray
     dynamics: Dynamics | None = None
+    dose: DoseCurve | None = None
     scores: Mapping[str, Scores] = field(default_factory=dict)
 
 
@@ -202,15 +204,19 @@ class Bench:
     def context(self, checkpoint: Checkpoint) -> Context:
         """Load what a checkpoint's method is given, but for the model."""
         from forgetlib.forgetting.context import Context
+        from forgetlib.forgetting.labels import shuffled
 
         lm, method, data = self.load(checkpoint), checkpoint.method, checkpoint.data
-        retained = method.retained() if method else ()
-        given, retain = (
-            [e for t in names for e in fitting(lm, t, "train", data.n, data.seed)[0]]
-            if data
-            else []
-            for names in (checkpoint.tasks, retained)
-        )
+        given: list[Example] = []
+        retain: list[Example] = []
+        if data is not None:
+            for task in checkpoint.tasks:
+                first = fitting(lm, task, "train", data.skip + data.n, data.seed)[0]
+                given += require_left(task, first, data.skip)
+            for task in method.retained() if method else ():
+                retain += fitting(lm, task, "train", data.n, data.seed)[0]
+            if data.shuffled:
+                given = shuffled(given, checkpoint.seed)
         return Context(checkpoint.seed, tuple(given), tuple(retain), self._pretrained)
 
     @contextlib.contextmanager
@@ -252,11 +258,15 @@ class Bench:
             n = cost * step // n_steps - cost * (step - 1) // n_steps
             report(f"training, step {step} of {n_steps}", n)
 
-        loss = loop.apply(lm, method, context, on_step, watched)
+        checks: list[tuple[int, float]] = []
+        loss = loop.apply(
+            lm, method, context, on_step, watched, lambda *check: checks.append(check)
+        )
         self._enter(checkpoint.id)
+        dose = DoseCurve.of(checks) if checks else None
         if recorder is None:
-            return Log(loss)
-        return Log(loss, recorder.dynamics(), recorder.scores())
+            return Log(loss, dose=dose)
+        return Log(loss, recorder.dynamics(), dose, recorder.scores())
 
     def remember(self, measurement: Measurement, scores: Scores) -> None:
         """Remember scores of the state that the model is in, for a record before training."""
@@ -327,6 +337,18 @@ class _Recorder:
     def scores(self) -> dict[str, Scores]:
         """Return the scores of the last record, which need not be computed again."""
         return {} if self.last is None else {self.same.id: self.last}
+
+
+def require_left(task: str, first: list[Example], skip: int) -> list[Example]:
+    """Leave out the first training questions; InputError where none is left."""
+    if len(first) > skip:
+        return first[skip:]
+    raise InputError(
+        f"training questions of task {task!r}",
+        expected=f"some after the first {skip}, which others are trained on",
+        found=f"{len(first)} in all",
+        do="Take a task with more questions, or a smaller forgetting set.",
+    )
 
 
 def _fits(lm: LM, question: tasks.Question) -> bool:

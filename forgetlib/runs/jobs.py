@@ -14,7 +14,7 @@ import numpy as np
 from forgetlib.data import splits, views
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError
-from forgetlib.measuring.base import Asked, Dynamics, Loss, Readout, Scores, readout
+from forgetlib.measuring.base import Asked, DoseCurve, Dynamics, Loss, Readout, Scores, readout
 from forgetlib.runs import content
 from forgetlib.runs.bench import TRAINING_COST, Bench, Log, Progress, fitting, ignore_progress
 from forgetlib.runs.provenance import provenance
@@ -46,7 +46,11 @@ def _needed(job: Job) -> list[tuple[str, str, int, int]]:
     """List the sets of questions that a job trains on or asks: task, split, n, seed."""
     checkpoint = job.checkpoint
     data = checkpoint.data
-    wanted = [(t, "train", data.n, data.seed) for t in checkpoint.given] if data else []
+    wanted = []
+    if data:
+        wanted = [(t, "train", data.skip + data.n, data.seed) for t in checkpoint.tasks]
+        retained = checkpoint.given[len(checkpoint.tasks) :]
+        wanted += [(t, "train", data.n, data.seed) for t in retained]
     for m in job.measurements:
         if m.task:
             wanted.append((m.task, m.split, m.n, m.seed))
@@ -98,7 +102,7 @@ def run(
     memo: dict[Any, Any] = {}
 
     def measure(m: Measurement) -> Readout:
-        if m.readout in (Loss.name, Dynamics.name):
+        if readout(m.readout).in_training:
             return _in_training(m, log, checkpoint)
         if m.id in log.scores:
             return log.scores[m.id]
@@ -133,13 +137,15 @@ def run(
 def _in_training(m: Measurement, log: Log, checkpoint: Checkpoint) -> Readout:
     """Return what the training of a checkpoint left."""
     trains = checkpoint.method is not None and checkpoint.method.settings() is not None
-    found = Loss(log.loss) if m.readout == Loss.name else log.dynamics
+    left = {Loss.name: Loss(log.loss), Dynamics.name: log.dynamics, DoseCurve.name: log.dose}
+    found = left.get(m.readout)
     if found is None or not trains:
+        until = " until a dose" if m.readout == DoseCurve.name else ""
         raise InputError(
             f"{m.readout} of {checkpoint}",
-            expected="a checkpoint that is trained",
+            expected=f"a checkpoint that is trained{until}",
             found="one that is not",
-            do="Ask for it where the method trains.",
+            do=f"Ask for it where the method trains{until}.",
         )
     return found
 

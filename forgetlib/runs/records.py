@@ -13,7 +13,15 @@ from functools import cached_property
 from typing import Any
 
 from forgetlib.errors import InputError
-from forgetlib.measuring.base import Dynamics, HiddenVariance, Loss, Probe, Readout, Scores
+from forgetlib.measuring.base import (
+    DoseCurve,
+    Dynamics,
+    HiddenVariance,
+    Loss,
+    Probe,
+    Readout,
+    Scores,
+)
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement, hash_of
 
 
@@ -128,6 +136,11 @@ class Result:
     def dynamics(self) -> Dynamics | None:
         """Find confidences while it was trained; None where they were not recorded."""
         return self._of(Dynamics)
+
+    @property
+    def dose(self) -> DoseCurve | None:
+        """Find the forgetting set's AUROC while it was trained to a dose; None without one."""
+        return self._of(DoseCurve)
 
     @property
     def loss(self) -> Loss | None:

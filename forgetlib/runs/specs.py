@@ -79,11 +79,17 @@ class Data:
 
     n: upper bound for each task; a smaller task gives what it has
     seed: decides split, distractors and which questions come first
+    skip: how many of the first training questions to leave out, since others were trained on them:
+        relearning takes questions that are not of the forgetting set
+    shuffled: whether true responses are drawn anew, once for each question, before the method sees
+        them: what is taught so is no skill
     """
 
     tasks: tuple[str, ...]
     n: int
     seed: int = 0
+    skip: int = 0
+    shuffled: bool = False
 
     def __post_init__(self) -> None:
         do = "Write ('sst2',) for a single task."
@@ -95,9 +101,17 @@ class Data:
                 found=repr(self.tasks),
                 do="Name a task, or remove the duplicates.",
             )
-        for name, least in (("n", 1), ("seed", 0)):
+        for name, least in (("n", 1), ("seed", 0), ("skip", 0)):
             whole = require_whole(f"Data.{name}", getattr(self, name), least)
             object.__setattr__(self, name, whole)
+        require("Data.shuffled", self.shuffled, bool, "True or False")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that decides the questions, as JSON's values."""
+        found: dict[str, Any] = {"tasks": list(self.tasks), "n": self.n, "seed": self.seed}
+        # These came later. Where they say nothing they are left out, so that older ids hold.
+        later = {"skip": self.skip, "shuffled": self.shuffled}
+        return found | {name: value for name, value in later.items() if value}
 
 
 @dataclass(frozen=True)
@@ -214,16 +228,11 @@ class Checkpoint:
         found: dict[str, Any] = {"model": self.model, "dtype": self.dtype}
         if self.method is None:
             return found
-        data = self.data and {
-            "tasks": list(self.data.tasks),
-            "n": self.data.n,
-            "seed": self.data.seed,
-        }
         return found | {
             "tuning": self.tuning,
             "start": self.start and self.start.to_dict(),
             "method": self.method.to_dict(),
-            "data": data,
+            "data": self.data and self.data.to_dict(),
             "seed": self.seed,
         }
 
@@ -258,7 +267,7 @@ class Checkpoint:
 class Measurement:
     """Say what is asked of a checkpoint: a readout of a task's questions, seen through a view.
 
-    readout: "scores", "probe", "hidden_variance", "dynamics", "loss", or one of your own
+    readout: "scores", "probe", "hidden_variance", "dynamics", "dose", "loss", or one of your own
     task, split, n, seed: the first n questions of the task's "train" or "test" set; none for what
         is not asked about questions, as the loss
     view: how a question is shown; splits and pairing stay

@@ -12,7 +12,7 @@ from forgetlib.forgetting import loop
 from forgetlib.forgetting.ascent import GradientAscent
 from forgetlib.forgetting.base import Training, method_from_dict
 from forgetlib.forgetting.context import Context
-from forgetlib.forgetting.dose import Check, Dose, told_apart
+from forgetlib.forgetting.dose import Check, Dose, set_auroc
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.uniform import UniformChoice
 from forgetlib.measuring.scoring import score
@@ -43,6 +43,11 @@ def lm(taught):
     model, weights = taught
     model.set_weights(weights)
     return model
+
+
+def told_apart(lm, examples):
+    value = set_auroc(lm, examples)
+    return max(value, 1 - value)
 
 
 def curve(lm, method, examples):
@@ -82,9 +87,11 @@ def test_a_dose_that_is_not_reached_leaves_the_training_whole(lm):
 
 def test_checks_have_to_follow_each_other(lm, monkeypatch):
     values = iter([1.0, 0.5, 0.9, 0.6, 0.61, 0.6, 0.52])
-    monkeypatch.setattr("forgetlib.forgetting.dose.told_apart", lambda *_: next(values))
-    check = Check(lm, Dose(), city())  # which looks once
+    monkeypatch.setattr("forgetlib.forgetting.dose.set_auroc", lambda *_: next(values))
+    told = []
+    check = Check(lm, Dose(), city(), lambda *found: told.append(found))  # which looks once
     assert [check(step) for step in range(1, 7)] == [False] * 5 + [True]
+    assert told == list(enumerate([1.0, 0.5, 0.9, 0.6, 0.61, 0.6, 0.52]))
 
 
 def test_a_bias_is_no_dose(lm, monkeypatch):

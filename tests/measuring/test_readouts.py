@@ -13,6 +13,7 @@ from forgetlib.measuring.base import (
     BUILT_IN,
     RESERVED,
     Column,
+    DoseCurve,
     Dynamics,
     HiddenVariance,
     Loss,
@@ -69,7 +70,11 @@ def test_bad_scores_are_refused(changes, message):
         scores(**changes)
 
 
-MADE = (scores, a_probe, dynamics, variance, loss)
+def dose(**changes):
+    return DoseCurve(**({"steps": np.array([0, 2]), "auroc": np.array([0.9, 0.5])} | changes))
+
+
+MADE = (scores, a_probe, dynamics, variance, loss, dose)
 
 
 @pytest.mark.parametrize("make", MADE)
@@ -195,6 +200,13 @@ def test_a_bad_probe_is_refused(changes, message):
             "Record every training example at every step.",
         ),
         (
+            lambda: dose(auroc=np.array([0.9])),
+            "DoseCurve.auroc",
+            "a number for each of 2 checks, and one at least",
+            "(1,)",
+            "Record every check.",
+        ),
+        (
             lambda: dynamics(confidence=np.array([[0.5], [np.inf]])),
             "Dynamics.confidence",
             "finite numbers",
@@ -275,3 +287,17 @@ def test_one_s_own_readout_can_be_corrected(own_names):
     assert readout("mine") is second is not first
     with pytest.raises(NotImplementedError, match=r"Mine\.measure"):
         second.measure(None)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "reached"),
+    [
+        ([0.9, 0.7, 0.6, 0.41], True),
+        ([0.9, 0.7, 0.6, 0.39], False),  # inverted
+        ([0.9, 0.7, 0.61, 0.5], False),  # once
+        ([0.5, 0.5], False),  # the first is before any step
+    ],
+)
+def test_a_dose_is_reached_in_the_last_checks(auroc, reached):
+    checks = [(2 * i, value) for i, value in enumerate(auroc)]
+    assert DoseCurve.of(checks).reached(0.6, 2) == reached

@@ -12,7 +12,10 @@ from forgetlib import metrics
 from forgetlib.data import splits, views
 from forgetlib.errors import InputError
 from forgetlib.forgetting import loop
+from forgetlib.forgetting.ascent import GradientAscent
 from forgetlib.forgetting.base import Training
+from forgetlib.forgetting.dose import Dose, set_auroc
+from forgetlib.forgetting.labels import Labels, shuffled
 from forgetlib.measuring import scoring
 from forgetlib.measuring.base import Column, Loss, Readout, Scores
 from forgetlib.models import loading
@@ -256,6 +259,60 @@ def test_dynamics_of_what_is_not_trained_are_refused(of_one_task):
     asked = of_one_task[1].measurements[1]
     with pytest.raises(InputError, match=r"dynamics of tiny base: expected a checkpoint that is"):
         jobs.run(Job(Checkpoint("tiny", dtype="float32"), (asked,)))
+
+
+def test_a_dose_s_curve_is_kept_and_needs_a_dose(of_one_task):
+    tuned = of_one_task[1].checkpoint
+    until = replace(BRIEF, epochs=3, until=Dose(0.6, checks=2, every=1))
+    job = Job(replace(tuned, method=GradientAscent(until), start=tuned), (Measurement("dose"),))
+    (record,) = jobs.run(job)
+    curve = record.value
+    assert curve.steps.tolist() == list(range(len(curve.steps)))
+    examples = splits.load("tiny_city", "train", 12, 0)
+    lm = jobs.trained(tuned)
+    assert curve.auroc[0] == pytest.approx(set_auroc(lm, examples))
+    lm = jobs.trained(job.checkpoint)
+    assert curve.auroc[-1] == pytest.approx(set_auroc(lm, examples))
+    with pytest.raises(InputError, match=r"dose of .* that is trained until a dose, found one that"):
+        jobs.run(Job(tuned, (Measurement("dose"),)))
+
+
+# --- which questions a checkpoint is made of -----------------------------------------------------
+
+
+def given(checkpoint):
+    return Bench().context(checkpoint).examples
+
+
+def test_questions_that_others_are_trained_on_are_skipped(of_one_task):
+    tuned = of_one_task[1].checkpoint
+    rest = replace(tuned, data=replace(tuned.data, n=5, skip=12))
+    assert list(given(rest)) == splits.load("tiny_city", "train", 17, 0)[12:]
+    none = replace(tuned, data=replace(tuned.data, skip=10_000))
+    with pytest.raises(InputError, match=r"some after the first 10000, which others .*, found 226"):
+        jobs.run(Job(none, (Measurement("loss"),)))
+
+
+def test_shuffled_labels_are_one_draw_for_teaching_and_forgetting(of_one_task):
+    """The oracle is taught, and made to forget, the same labels, which carry no skill."""
+    tuned = of_one_task[1].checkpoint
+    plain = given(tuned)
+    data = replace(tuned.data, shuffled=True)
+    taught = given(replace(tuned, data=data))
+    forgotten = given(replace(tuned, data=data, method=Labels("flipped", BRIEF)))
+    assert taught == forgotten
+    assert [replace(e, label=0) for e in taught] == [replace(e, label=0) for e in plain]
+    same = np.mean([a.label == b.label for a, b in zip(taught, plain, strict=True)])
+    assert 0.1 < same < 0.9
+    other = given(replace(tuned, data=replace(data, seed=0), seed=5))
+    assert [e.label for e in other] != [e.label for e in taught]
+
+
+def test_half_of_many_shuffled_labels_are_the_true_ones():
+    examples = splits.load("sst2_nonce", "train", 1000, 0)
+    drawn = shuffled(examples, 3)
+    same = [a.label == b.label for a, b in zip(examples, drawn, strict=True)]
+    assert abs(np.mean(same) - 0.5) < 3 * np.sqrt(0.25 / len(examples))
 
 
 # --- one's own readouts, views and methods -------------------------------------------------------

@@ -106,7 +106,7 @@ def test_a_checkpoint_s_id_hashes_every_field_of_it_and_of_its_ancestors():
         )
         for name, value in other.items()
     ]
-    other_data = {"tasks": ("sst2", "rte"), "n": 9, "seed": 1}
+    other_data = {"tasks": ("sst2", "rte"), "n": 9, "seed": 1, "skip": 8, "shuffled": True}
     assert set(other_data) == {f.name for f in fields(Data)}
     for name, value in other_data.items():
         data = replace(DATA, **{name: value})
@@ -121,6 +121,22 @@ def test_a_checkpoint_s_id_hashes_every_field_of_it_and_of_its_ancestors():
     ids = [c.id for c in (BASE, TUNED, FORGOTTEN, *changed)]
     assert len(set(ids)) == len(ids)
     assert all(len(i) == 16 and set(i) <= set("0123456789abcdef") for i in ids)
+
+
+def test_what_came_later_is_in_the_words_of_data_only_where_it_says_something():
+    """So that the ids of what was stored before hold."""
+    words = {"tasks": ["sst2"], "n": 8, "seed": 0}
+    assert Data(("sst2",), 8).to_dict() == words
+    assert Data(("sst2",), 8, skip=4).to_dict() == words | {"skip": 4}
+    assert Data(("sst2",), 8, shuffled=True).to_dict() == words | {"shuffled": True}
+    changed = replace(FORGOTTEN, data=replace(DATA, skip=4, shuffled=True))
+    assert Checkpoint.from_dict(changed.to_dict()) == changed
+
+
+@pytest.mark.parametrize("changes", [{"skip": -1}, {"skip": 1.5}, {"shuffled": 1}], ids=str)
+def test_bad_data_are_refused(changes):
+    with pytest.raises(InputError, match=f"Data.{next(iter(changes))}"):
+        replace(DATA, **changes)
 
 
 def test_a_measurement_s_id_hashes_every_field_of_it():
