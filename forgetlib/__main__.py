@@ -110,12 +110,12 @@ def _run(given: argparse.Namespace) -> int:
     """Compute what is missing, and say how much there is now."""
     from forgetlib import studies
     from forgetlib.runs.cost import spent
-    from forgetlib.runs.grid import open_store, require_section
+    from forgetlib.runs.grid import open_store
     from forgetlib.runs.processes import writes
 
     chosen = studies.study(given.study)
     for section in given.section:
-        require_section(section)
+        chosen.require_section(section)
     store = open_store(chosen)
     sections = given.section or (None,)
     before = {job.id for part in sections for job in chosen.jobs(part) if store.has(job)}

@@ -8,7 +8,7 @@ from forgetlib.data import tasks, views
 from forgetlib.errors import InputError
 from forgetlib.forgetting.base import methods
 from forgetlib.models import catalogue
-from forgetlib.runs.grid import SECTIONS, Study, open_store
+from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.rows import describe
 from forgetlib.studies import STUDIES, study
 
@@ -44,11 +44,12 @@ def of(what: str) -> str:
 def of_studies() -> pd.DataFrame:
     """List the named studies: jobs, and how many of each section are stored."""
     rows = []
+    every = dict.fromkeys(section for chosen in STUDIES.values() for section in chosen.sections)
     for chosen in STUDIES.values():
         store = open_store(chosen, any_content=True)
         row = {"study": chosen.name, "description": chosen.description}
-        for section in SECTIONS:
-            jobs = chosen.jobs(section)
+        for section in every:
+            jobs = chosen.jobs(section) if section in chosen.sections else ()
             row[section] = f"{sum(map(store.has, jobs))}/{len(jobs)}" if jobs else "-"
         rows.append(row)
     return pd.DataFrame(rows)

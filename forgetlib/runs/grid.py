@@ -7,9 +7,10 @@ Long because a study's settings, their checks and its jobs are one class. The na
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from forgetlib.data import tasks, views
 from forgetlib.errors import InputError, require, require_name, require_one_of, require_whole
@@ -67,6 +68,8 @@ class Study:
     readouts: further readouts of the own jobs' test questions
     named: of a variation, the study that it varies, whose stored jobs it takes; else ""
     """
+
+    sections: ClassVar[Mapping[str, tuple[str, ...]]] = SECTIONS
 
     name: str
     description: str
@@ -171,14 +174,20 @@ class Study:
         methods: own, and each task forgotten by each of `methods`
         """
         if section is not None:
-            require_section(section)
+            self.require_section(section)
         wanted = [
             job
             for name in SECTIONS
             if section in (None, name)
             for job in getattr(self, f"_{name}")()
         ]
-        return _in_order(wanted)
+        return in_order(wanted)
+
+    def require_section(self, section: str) -> None:
+        """Raise InputError for what is no section of it; say which figure needs which."""
+        needed = "; ".join(f"{name}: {', '.join(f) or 'none'}" for name, f in self.sections.items())
+        do = f"Name what a figure needs ({needed}), or leave it out for the whole study."
+        require_one_of("section of a study", section, self.sections, do)
 
     @property
     def crossed(self) -> tuple[str, ...]:
@@ -362,7 +371,7 @@ class Study:
         return found
 
 
-def _in_order(jobs: list[Job]) -> tuple[Job, ...]:
+def in_order(jobs: Iterable[Job]) -> tuple[Job, ...]:
     """Put each job once, after what it starts from, and what starts from one model together.
 
     So weights are kept briefly. Jobs that ask the same checkpoint with the same seed become one.
@@ -391,13 +400,6 @@ def _in_order(jobs: list[Job]) -> tuple[Job, ...]:
                 yield from below(child)
 
     return tuple(job for top in children.get(None, ()) for job in below(top))
-
-
-def require_section(section: str) -> None:
-    """Raise InputError unless a study has such a section; it says which figure needs which."""
-    needed = "; ".join(f"{name}: {', '.join(f) or 'none'}" for name, f in SECTIONS.items())
-    do = f"Name what a figure needs ({needed}), or leave it out for the whole study."
-    require_one_of("section of a study", section, SECTIONS, do)
 
 
 def figures_dir(study: Study) -> Path:

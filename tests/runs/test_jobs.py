@@ -273,7 +273,7 @@ def test_a_dose_s_curve_is_kept_and_needs_a_dose(of_one_task):
     assert curve.auroc[0] == pytest.approx(set_auroc(lm, examples))
     lm = jobs.trained(job.checkpoint)
     assert curve.auroc[-1] == pytest.approx(set_auroc(lm, examples))
-    with pytest.raises(InputError, match=r"dose of .* that is trained until a dose, found one that"):
+    with pytest.raises(InputError, match=r"dose of .* trained until a dose, found one that"):
         jobs.run(Job(tuned, (Measurement("dose"),)))
 
 

@@ -1,0 +1,217 @@
+"""A study of methods: what each makes a model forget, and what of it comes back, rung by rung.
+
+Models of a skill and seed, by their role:
+
+    base       pre-trained
+    known      fine-tuned on the skill's true labels
+    forgotten  known, and then a method
+    oracle     never taught: fine-tuned and then made to forget in the same way, on labels that were
+               drawn at random from the start, so that there was no skill in them
+    moved      known, and then the same method on another task: what any such change does
+
+Each is asked directly, in other forms, with examples in the prompt, quantised, and after a little
+training on labels that are no part of any other set (relearning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from forgetlib.data import tasks
+from forgetlib.errors import InputError, require, require_whole
+from forgetlib.forgetting.base import Method, Training
+from forgetlib.forgetting.labels import Labels
+from forgetlib.runs.grid import Study, in_order
+from forgetlib.runs.records import Job
+from forgetlib.runs.specs import Checkpoint, Measurement
+
+BASE, KNOWN, FORGOTTEN, ORACLE, MOVED = ROLES = (
+    "base",
+    "known",
+    "forgotten",
+    "oracle",
+    "moved",
+)
+
+# So low that a model that knows the skill loses nothing by it.
+RELEARNING = Training(2e-5)
+
+
+@dataclass(frozen=True)
+class LadderStudy(Study):
+    """Name a study of methods on a few skills, in sections.
+
+    tasks: the skills; `tuned` teaches one, `forgetting` is of random labels, `methods` are further
+        ways to forget
+    more_methods: tried on the first skill and seed alone
+    views: other forms in which a test question is asked
+    elsewhere: tasks of which `n_elsewhere` questions are asked of every model: those that methods
+        retain, and others
+    moved_by: the task on which methods are tried to see what any such change does; "": none
+    relearning: how what is forgotten is taught again; its epochs follow from `relearning_steps`,
+        which are as many for each number of labels
+    n_relearned: numbers of labelled questions
+    draws: how many different sets of questions for each
+    """
+
+    sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "methods": ("dose", "generalisation"),
+        "oracles": ("ladder",),
+        "relearning": ("ladder",),
+    }
+
+    more_methods: tuple[Method, ...] = ()
+    moved_by: str = ""
+    relearning: Training = RELEARNING
+    relearning_steps: int = 16
+    n_relearned: tuple[int, ...] = (8, 128)
+    draws: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        what = f"study {self.name!r}"
+        require(f"relearning of {what}", self.relearning, Training, "a Training")
+        for name in ("relearning_steps", "draws"):
+            require_whole(f"{name} of {what}", getattr(self, name), 1)
+        for n in self.n_relearned:
+            require_whole(f"n_relearned of {what}", n, 1)
+        for method in self.more_methods:
+            require(f"more_methods of {what}", method, Method, "a Method")
+        if self.moved_by:
+            tasks.get(self.moved_by)
+        every = (*self.every_method, *self.more_methods)
+        if again := {m.name for m in every if every.count(m) > 1}:
+            raise InputError(
+                f"methods of {what}",
+                expected="every method with the same settings once",
+                found=sorted(again),
+                do="Leave one out: random labels are there already, as `forgetting`.",
+            )
+        trained = {*self.tasks, self.moved_by}
+        for method in (*self.methods, *self.more_methods):
+            if both := sorted(trained & set(method.retained())):
+                raise InputError(
+                    f"methods of {what}",
+                    expected="retain sets of other tasks than the skills and `moved_by`",
+                    found=f"{method.name} retains {both}",
+                    do="Leave these out of the retain set.",
+                )
+
+    @property
+    def every_method(self) -> tuple[Method, ...]:
+        """List the methods that are tried on every skill and seed, random labels first."""
+        return (self._random, *self.methods)
+
+    def of(self, task: str, seed: int) -> tuple[Method, ...]:
+        """List the methods that are tried on a skill and seed."""
+        first = (task, seed) == (self.tasks[0], self.seeds[0])
+        return (*self.every_method, *(self.more_methods if first else ()))
+
+    # --- models
+
+    def taught(self, task: str, seed: int, *, oracle: bool = False) -> Checkpoint:
+        """Make the model that knows a skill; or the oracle's, which was taught random labels."""
+        found = self.tuned_on((task,), seed, self.models[0])
+        assert found.data is not None
+        return replace(found, data=replace(found.data, shuffled=True)) if oracle else found
+
+    def after(self, method: Method, task: str, seed: int, role: str = FORGOTTEN) -> Checkpoint:
+        """Make a model that has been made to forget: in the role forgotten, oracle or moved."""
+        start = self.taught(task, seed, oracle=role == ORACLE)
+        of = (self.moved_by if role == MOVED else task,)
+        found = self.checkpoint(of, seed, self.models[0], method, start)
+        assert found.data is not None
+        return replace(found, data=replace(found.data, shuffled=role == ORACLE))
+
+    def relearned(
+        self, start: Checkpoint, task: str, n: int, draw: int, labels: str = "true"
+    ) -> Checkpoint:
+        """Teach a model a skill again, by so many labelled questions outside all other sets.
+
+        draw: 0, 1, ...: which of several sets
+        labels: "random" for the control that has the questions' form alone
+        """
+        size = self.relearning.batch_size
+        epochs = max(1, round(self.relearning_steps * size / n))
+        training = replace(self.relearning, epochs=epochs)
+        skip = self.n_train + draw * max(self.n_relearned)
+        seed = start.seed
+        found = self.checkpoint((task,), seed, start.model, Labels(labels, training), start, n)
+        assert found.data is not None
+        return replace(found, data=replace(found.data, skip=skip))
+
+    # --- jobs
+
+    def jobs(self, section: str | None = None) -> tuple[Job, ...]:
+        """List the jobs of a section or of the whole study, each after what it starts from.
+
+        methods: base, known and forgotten models of each skill and seed
+        oracles: these, the never-taught and the moved ones
+        relearning: these, and known, forgotten and never-taught ones taught again
+        """
+        if section is not None:
+            self.require_section(section)
+        wanted: dict[Job, None] = {}
+        for task, seed in self._of_seeds(self.seeds):
+            wanted |= dict.fromkeys(self._methods_of(task, seed))
+            if section != "methods":
+                wanted |= dict.fromkeys(self._oracles_of(task, seed))
+            if section not in ("methods", "oracles"):
+                wanted |= dict.fromkeys(self._relearning_of(task, seed))
+        return in_order(wanted)
+
+    def _methods_of(self, task: str, seed: int) -> Iterator[Job]:
+        asked = self._asked(task, seed)
+        yield Job(Checkpoint(self.models[0], dtype=self.dtype), asked)
+        yield Job(self.taught(task, seed), (Measurement("loss"), *asked))
+        for method in self.of(task, seed):
+            yield Job(self.after(method, task, seed), (*_watched(method), *asked))
+
+    def _oracles_of(self, task: str, seed: int) -> Iterator[Job]:
+        asked = self._asked(task, seed)
+        yield Job(self.taught(task, seed, oracle=True), (Measurement("loss"), *asked))
+        for method in self.of(task, seed):
+            yield Job(self.after(method, task, seed, ORACLE), (*_watched(method), *asked))
+            if self.moved_by:
+                directly = (self._scored(task, seed)[0], *self._elsewhere(task, seed))
+                moved = self.after(method, task, seed, MOVED)
+                yield Job(moved, (*_watched(method), *directly))
+
+    def _relearning_of(self, task: str, seed: int) -> Iterator[Job]:
+        starts = [self.taught(task, seed), self.taught(task, seed, oracle=True)]
+        for method in self.of(task, seed):
+            if method.kind == "hook":  # leaves the weights as they were: they are known's
+                continue
+            starts += [self.after(method, task, seed, role) for role in (FORGOTTEN, ORACLE)]
+        test = self._scored(task, seed)[0]
+        for start in starts:
+            for n in self.n_relearned:
+                for draw in range(self.draws):
+                    yield Job(self.relearned(start, task, n, draw), (Measurement("loss"), test))
+            last = self.relearned(start, task, max(self.n_relearned), 0, "random")
+            yield Job(last, (Measurement("loss"), test))
+
+    def _asked(self, task: str, seed: int) -> tuple[Measurement, ...]:
+        """Ask a model about a skill, plainly and in other forms, and about other tasks."""
+        about = task, "test", self.n_eval, seed
+        forms = tuple(Measurement("scores", *about, view=view) for view in self.views)
+        return (*self._scored(task, seed), *forms, *self._elsewhere(task, seed))
+
+    def blocks(self) -> dict[str, list[Job]]:
+        """List the jobs of each block: of a skill and seed."""
+        found: dict[str, list[Job]] = {}
+        for task, seed in self._of_seeds(self.seeds):
+            jobs = (self._methods_of, self._oracles_of, self._relearning_of)
+            own = [job for of in jobs for job in of(task, seed)]
+            found[f"{task.replace(':', '-')}-{seed}"] = own
+        return found
+
+
+def _watched(method: Method) -> tuple[Measurement, ...]:
+    """Ask for what a method's training leaves: its losses, and its dose's curve."""
+    training = method.settings()
+    if training is None:
+        return ()
+    return (Measurement("loss"), *([Measurement("dose")] if training.until else []))
