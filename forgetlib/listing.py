@@ -107,10 +107,16 @@ def of_methods() -> pd.DataFrame:
 
 
 def of_measurements() -> pd.DataFrame:
-    """List readouts with every stored column, and the views."""
+    """List readouts with every stored column, and the views with their settings."""
     table = describe()
     seen = pd.DataFrame(
-        {"readout": "(view)", "column": name, "type": "", "meaning": ""} for name in views.names()
+        {
+            "readout": "(view)",
+            "column": name,
+            "type": views.settings_of(name),
+            "meaning": (cls.__doc__ or "").strip().split("\n")[0],
+        }
+        for name, cls in views.kinds().items()
     )
     return pd.concat([table, seen], ignore_index=True)
 

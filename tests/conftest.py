@@ -182,7 +182,7 @@ def own_names():
     from forgetlib.forgetting import base
     from forgetlib.measuring.base import Readout
 
-    places = (tasks._TASKS, base._METHODS, Readout._known, views._VIEWS, studies._files)
+    places = (tasks._TASKS, base._METHODS, Readout._known, views.View._known, studies._files)
     known = [dict(place) for place in places]
     yield
     for place, before in zip(places, known, strict=True):

@@ -82,7 +82,8 @@ def test_list_shows_what_there_is(project, capsys):
         "tasks": r"sst2 .* paper",
         "models": r"gemma-3-270m +\d+ ",
         "methods": r"labels +Train towards given responses",
-        "measurements": r"scores +log_likelihoods ",
+        "measurements": r"scores +log_likelihoods (.|\n)*"
+        r"\(view\) +few_shot +k: int, after: int = 0, labels: str = 'true' +Show k solved exam",
     }.items():
         assert re.search(some, everything), kind
         assert main(["list", kind]) == 0

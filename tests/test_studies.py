@@ -395,7 +395,7 @@ def test_a_file_that_is_not_there_is_said(project):
         (lambda: study("tiny", tuned=3), "tuned of study 'tiny.*: expected a Training"),
         (lambda: study("tiny", methods=["ascent"]), "methods of study 'tiny.*: expected a Method"),
         (lambda: study("tiny", methods="ascent"), "expected methods to be a list"),
-        (lambda: study("tiny", views=["upsidedown"]), "view: expected one of plain"),
+        (lambda: study("tiny", views=["upsidedown"]), "view: expected one of chat, few_shot"),
         (lambda: study("tiny", readouts=["lenghts"]), "readout: expected one of scores"),
         (lambda: run(study("tiny", models=["no/model"])), "model 'no/model': expected"),
         (lambda: load_results(study("tiny"), "fliped"), "Did you mean 'flipped'?"),

@@ -1,6 +1,7 @@
-"""Define questions, examples and tasks. All are frozen and checked when they are made.
+"""Define questions, examples, tasks and views. The first three are frozen, and checked when made.
 
     rows -> Question (all choices, the harness's prompt) -> Example (true response, one distractor)
+         -> Example (as a view shows it)
 
 Shapes: C choices (2 after binarising).
 """
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar
 
 from forgetlib.errors import (
     InputError,
@@ -220,3 +222,77 @@ def normalised(example: Example) -> str:
     It is the prompt, but for case and space.
     """
     return " ".join(sorted({" ".join(p.lower().split()) for p in example.prompts}))
+
+
+class View(ABC):
+    """Show an example in some form. A subclass is known by its name as soon as it is defined.
+
+    How to add one is shown in `views`; the package's own are in `forms`.
+    """
+
+    kind: ClassVar[str]  # the name, without settings
+    _known: ClassVar[dict[str, type[View]]] = {}
+
+    def __init_subclass__(cls, name: str = "", **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if not name:  # of several views, which have names of their own
+            return
+        if not re.fullmatch(r"[a-z]\w*", name):
+            raise InputError(
+                f"name of view {cls.__name__}",
+                expected="a small letter, then letters, digits, _",
+                found=repr(name),
+                do='Write class Shouted(View, name="shouted").',
+            )
+        if name in View._known and _is_ours(View._known[name]) and not _is_ours(cls):
+            raise InputError(
+                f"name of view {cls.__name__}",
+                expected="a new name",
+                found=repr(name),
+                do="The package has a view of this name: choose another.",
+            )
+        cls.kind = name
+        View._known[name] = cls  # again, to correct one's own
+
+    @abstractmethod
+    def shown(self, example: Example) -> Example:
+        """Return the example with other texts, and everything else as it is.
+
+        example: (2,) prompts and choices, as binarised
+        """
+
+    def of(self, task: str, seed: int) -> View:
+        """Return the view made ready for a task's questions; as a rule it is ready as it is.
+
+        For a view that needs to know the task, or other questions of it, as examples to show.
+        `views.apply` calls it once a task.
+
+        seed: of the split that the questions are of
+        """
+        return self
+
+    @property
+    def name(self) -> str:
+        """Return the name by which `views.get` finds the view, settings included."""
+        if not is_dataclass(self) or not fields(self):
+            return self.kind
+        return f"{self.kind}({', '.join(repr(getattr(self, f.name)) for f in fields(self))})"
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith("forgetlib.")
+
+
+def with_texts(
+    example: Example,
+    write: Callable[[str], str],
+    *,
+    prompts: bool = True,
+    choices: bool = True,
+) -> Example:
+    """Write an example's texts anew, each by itself."""
+    return replace(
+        example,
+        prompts=tuple(map(write, example.prompts)) if prompts else example.prompts,
+        choices=tuple(map(write, example.choices)) if choices else example.choices,
+    )

@@ -50,6 +50,16 @@ def classes(checkpoint: Checkpoint, asked: Iterable[Measurement]) -> dict[str, A
     return found
 
 
+def takes_more(view: str) -> bool:
+    """Tell whether a view shows more of a task than the question, as examples of its training set.
+
+    One that is made ready for a task may do so. False of a view whose file is not imported here.
+    """
+    with contextlib.suppress(InputError):
+        return type(views.get(view)).of is not views.View.of
+    return False
+
+
 def is_ours(cls: Any) -> bool:
     """Tell whether a class or function is of the package."""
     return cls.__module__.startswith("forgetlib.")

@@ -211,7 +211,12 @@ def of_training(checkpoint: Checkpoint) -> dict[str, str]:
 def of_job(job: Job) -> dict[str, Any]:
     """Tell the content of all that a job's names stand for but the model: questions and code."""
     asked = sorted(
-        {(m.task, m.split, m.seed) for m in job.measurements if m.task and can_change(m.task)}
+        {
+            (m.task, split, m.seed)
+            for m in job.measurements
+            if m.task and can_change(m.task)
+            for split in ((m.split, "train") if code.takes_more(m.view) else (m.split,))
+        }
     )
     questions = of_training(job.checkpoint)
     questions |= {f"{task}/{split}": _questions(task, split, seed) for task, split, seed in asked}

@@ -51,12 +51,13 @@ def _needed(job: Job) -> list[tuple[str, str, int, int]]:
         wanted = [(t, "train", data.skip + data.n, data.seed) for t in checkpoint.tasks]
         retained = checkpoint.given[len(checkpoint.tasks) :]
         wanted += [(t, "train", data.n, data.seed) for t in retained]
-    for m in job.measurements:
-        if m.task:
-            wanted.append((m.task, m.split, m.n, m.seed))
-        if m.fit_on:
-            wanted.append((m.task, "train", m.fit_on, m.seed))
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(wanted + [key for m in job.measurements for key in _asked(m)]))
+
+
+def _asked(m: Measurement) -> list[tuple[str, str, int, int]]:
+    """List the sets of questions that a measurement asks: task, split, n, seed."""
+    asked = [(m.task, m.split, m.n, m.seed)] if m.task else []
+    return asked + ([(m.task, "train", m.fit_on, m.seed)] if m.fit_on else [])
 
 
 def run(
@@ -96,6 +97,10 @@ def run(
     sets: Sets = {key: fitting(lm, *key) for key in needed}
     for examples, _ in sets.values():  # what does not fit the model is found before the training
         scoring.encode_all(lm, examples)
+    for m in wanted:
+        if m.view != PLAIN:
+            for key in _asked(m):
+                _require_fits(lm, m, views.apply(m.view, sets[key][0], m.seed))
     log = Log(np.zeros(0, np.float32))
     if not there:
         log = bench.make(checkpoint, report, next(iter(watched), None))
@@ -108,7 +113,7 @@ def run(
             return log.scores[m.id]
 
         def load(split: str, n: int) -> list[Example]:
-            return views.apply(m.view, sets[m.task, split, n, m.seed][0])
+            return views.apply(m.view, sets[m.task, split, n, m.seed][0], m.seed)
 
         report(str(m), 0)
         found = ask.measure(Asked(lm, m, load, memo))
@@ -132,6 +137,21 @@ def run(
     }
     about |= _left_out({where: too_long for where, (_, too_long) in by_name.items()})
     return [Record(checkpoint, m, found[m], about) for m in wanted]
+
+
+def _require_fits(lm: LM, m: Measurement, shown: list[Example]) -> None:
+    """Raise InputError where what a view shows is too long for the model, or all one to it."""
+    from forgetlib.measuring import scoring
+
+    try:
+        scoring.encode_all(lm, shown)
+    except InputError as error:
+        raise InputError(
+            f"view {m.view!r} of {error.what}",
+            expected=error.expected,
+            found=error.found,
+            do="Leave the view out for this task or this model, or give it other settings.",
+        ) from error
 
 
 def _in_training(m: Measurement, log: Log, checkpoint: Checkpoint) -> Readout:

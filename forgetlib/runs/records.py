@@ -7,11 +7,13 @@ Result   the records of a job, as figures read them
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from forgetlib.data import views
 from forgetlib.errors import InputError
 from forgetlib.measuring.base import (
     DoseCurve,
@@ -124,8 +126,15 @@ class Result:
         return self.seen(PLAIN)
 
     def seen(self, view: str) -> dict[str, Scores]:
-        """Return the scores of questions seen through a view, by "<task>/<split>"."""
-        return {r.measurement.where: r.value for r in self._records(Scores, view)}
+        """Return the scores of questions seen through a view, by "<task>/<split>".
+
+        few_shot(4) also finds what is stored with all its settings, "few_shot(4, 0, 'true')".
+        """
+        written = view
+        with contextlib.suppress(InputError):  # of a view whose file is not imported here
+            written = views.get(view).name
+        found = self._records(Scores, written) + self._records(Scores, view)
+        return {r.measurement.where: r.value for r in found}
 
     def of(self, task: str) -> Result:
         """Return what was measured with the questions of one task, and of its training."""

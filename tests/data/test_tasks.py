@@ -133,7 +133,7 @@ def test_what_is_written_on_adding_one_s_own_is_short_and_works(module, tmp_path
         pytest.importorskip("lm_eval", reason="install forgetlib[harness] to have its tasks")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tasks, "_TASKS", dict(tasks._TASKS))
-    monkeypatch.setattr(views, "_VIEWS", dict(views._VIEWS))
+    monkeypatch.setattr(views.View, "_known", dict(views.View._known))
     line = {"prompt": "Ice is", "choices": ["cold", "hot"], "answer": "cold"}
     (tmp_path / "mine.jsonl").write_text(json.dumps(line))
     scope = {"__name__": "docstring"}

@@ -14,36 +14,36 @@ EXAMPLE = Example("mine/test/0", ("Is ice cold?",) * 2, ("no", "yes"), 1)
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
     """What a test defines is forgotten after it."""
-    monkeypatch.setattr(views, "_VIEWS", dict(views._VIEWS))
+    monkeypatch.setattr(views.View, "_known", dict(views.View._known))
 
 
-def upper():
-    class Upper(views.View, name="upper"):
-        """Show everything in capitals."""
+def twisted():
+    class Twisted(views.View, name="twisted"):
+        """Show everything with its letters' case exchanged."""
 
         def shown(self, example):
-            return views.with_texts(example, str.upper)
+            return views.with_texts(example, str.swapcase)
 
-    return Upper
+    return Twisted
 
 
 @pytest.mark.parametrize("task", ["tiny_city", "tiny_review"])
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_through_a_view_everything_but_the_texts_stays(task, part):
-    upper()
+    twisted()
     plain = splits.load(task, part, 50, seed=0)
-    shown = views.apply("upper", plain)
+    shown = views.apply("twisted", plain)
     assert [(e.uid, e.label) for e in shown] == [(e.uid, e.label) for e in plain]
-    assert [e.choices for e in shown] == [tuple(c.upper() for c in e.choices) for e in plain]
-    assert [e.prompts for e in shown] == [tuple(p.upper() for p in e.prompts) for e in plain]
-    assert views.apply("upper", plain[:10]) == shown[:10]
+    assert [e.choices for e in shown] == [tuple(c.swapcase() for c in e.choices) for e in plain]
+    assert [e.prompts for e in shown] == [tuple(p.swapcase() for p in e.prompts) for e in plain]
+    assert views.apply("twisted", plain[:10]) == shown[:10]
 
 
 @pytest.mark.parametrize("task", ["tiny_city", "tiny_praise"])
 def test_no_question_that_was_trained_on_is_in_a_test_set_seen_through_a_view(task):
-    upper()
+    twisted()
     split = splits.split(task, 0)
-    train, test = split.train, views.apply("upper", split.test)
+    train, test = split.train, views.apply("twisted", split.test)
     assert not {e.uid for e in train} & {e.uid for e in test}
     assert not {normalised(e) for e in train} & {normalised(e) for e in test}
 
@@ -55,10 +55,10 @@ def test_plain_is_the_example_itself():
 
 
 def test_a_view_of_contexts_that_differ_keeps_the_shared_rest():
-    upper()
+    twisted()
     example = Example("mine/test/0", ("I", "You"), ("am", "am"), 0)
-    (shown,) = views.apply("upper", [example])
-    assert (shown.prompts, shown.choices) == (("I", "YOU"), ("AM", "AM"))
+    (shown,) = views.apply("twisted", [example])
+    assert (shown.prompts, shown.choices) == (("i", "yOU"), ("AM", "AM"))
 
 
 def test_settings_are_a_part_of_the_name():
@@ -79,7 +79,7 @@ def test_settings_are_a_part_of_the_name():
     assert shown.prompts[0] == "Ann: Ann: Is ice cold?" and shown.choices == EXAMPLE.choices
     for name in ("said", "said()", "said(1, 2, 3)", "said(one)", "said(1"):
         with pytest.raises(
-            InputError, match=r"view.*expected (said\(times: int, by: str\)|one of)"
+            InputError, match=r"view.*expected (said\(times: int, by: str = 'Ann'\)|one of)"
         ):
             views.get(name)
 
@@ -87,15 +87,15 @@ def test_settings_are_a_part_of_the_name():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("plian", "expected one of plain, upper, found 'plian'. Did you mean 'plain'?"),
-        ("Upper", "Did you mean 'upper'?"),
-        ("chat", "found 'chat'. Correct the name, or define the view"),
+        ("plian", "expected one of chat, few_shot, .*, found 'plian'. Did you mean 'plain'?"),
+        ("Twisted", "Did you mean 'twisted'?"),
+        ("braille", "found 'braille'. Correct the name, or define the view"),
         (None, "found None"),
-        ("upper(3)", "expected upper, without settings, found 'upper"),
+        ("twisted(3)", "expected twisted, without settings, found 'twisted"),
     ],
 )
 def test_a_name_that_is_none_is_refused(name, message):
-    upper()
+    twisted()
     with pytest.raises(InputError, match=message.replace("(", r"\(").replace("?", r"\?")):
         views.get(name)
 
@@ -128,14 +128,19 @@ def test_a_view_that_swaps_the_contexts_is_refused():
             return replace(example, prompts=example.prompts[::-1])
 
     example = binarise(ask("p", ["a", "b"], 0), "mine/test/0", 0)
-    assert views.apply("swap", [example]) == [example]  # equal prompts
+    with pytest.raises(InputError, match="expected another text"):  # equal prompts
+        views.apply("swap", [example])
     with pytest.raises(InputError, match="every choice in its place"):
         views.apply("swap", [Example("mine/test/0", ("I", "You"), ("am", "am"), 0)])
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("plain", "expected a new name, found 'plain'"), ("Two words", "expected a small letter")],
+    [
+        ("plain", "expected a new name, found 'plain'"),
+        ("few_shot", "expected a new name, found 'few_shot'"),
+        ("Two words", "expected a small letter"),
+    ],
 )
 def test_a_view_has_a_name_of_its_own(name, message):
     with pytest.raises(InputError, match=message):
@@ -146,5 +151,5 @@ def test_a_view_has_a_name_of_its_own(name, message):
 
 
 def test_one_s_own_view_can_be_corrected():
-    first, second = upper(), upper()
-    assert first is not second and type(views.get("upper")) is second
+    first, second = twisted(), twisted()
+    assert first is not second and type(views.get("twisted")) is second
