@@ -5,6 +5,12 @@ shifted: it is there (AUROC), but the answers no longer show it (accuracy): a bi
 forgotten: more than half of it is gone, whatever the bias
 inverted: true responses are told from false ones the wrong way round
 damaged: the skill is gone, and so is the prediction of text that has nothing to do with it
+Where it was tried to bring the skill back (`ladder`), shifted and forgotten are told apart further:
+
+gated: asked in another form, or with examples in the prompt, the model shows it again
+suppressed: a few labels bring back more than they teach a model that never knew it
+removed: nothing brings it back beyond what a model gains that never knew it
+
 nothing to forget: the fine-tuned model was not shown to know it
 not decided: these data leave more than one of these open
 
@@ -27,8 +33,10 @@ KEPT, SHIFTED, FORGOTTEN, INVERTED, DAMAGED = (
     "inverted",
     "damaged",
 )
+GATED, SUPPRESSED, REMOVED = "gated", "suppressed", "removed"
 NOTHING, NOT_DECIDED = "nothing to forget", "not decided"
 VERDICTS = (KEPT, SHIFTED, FORGOTTEN, INVERTED, DAMAGED, NOTHING, NOT_DECIDED)
+OF_LADDERS = (*VERDICTS[:-2], GATED, SUPPRESSED, REMOVED, NOTHING, NOT_DECIDED)
 
 # "Mostly": the middle between all and nothing is the only share that favours neither side. The
 # paper's claim, too, is about tasks that lose less than half (`claim_tests.HALF`).
@@ -76,3 +84,61 @@ def _side(interval: Interval, of: float = 0.0) -> str:
     if np.isnan([interval.low, interval.high]).any():
         return ""
     return "above" if interval.low > of else "below" if interval.high < of else ""
+
+
+@dataclass(frozen=True)
+class Remains:
+    """Hold what a ladder's verdict is taken from. A never-taught model is what knows nothing of it.
+
+    known: AUROC of the known model above the never-taught one
+    left: that of the forgotten model less `SHARE` of it: above 0, most is kept
+    accuracy_left: the same of accuracy, above chance
+    turned: how much farther below 0.5 the forgotten model's AUROC is than a never-taught one's is
+        from it, on either side
+    damage: rise of nats a token of unrelated true responses; NaN where not measured
+    moved_left: `left` of the model that was changed by another task; NaN where not measured
+    by_form: whether another form, or examples, bring back more than the null
+    by_labels: whether the fewest labels do; None where there is no never-taught model
+    most_excess: of each rung, where it puts the model between never taught, 0, and never
+        forgotten, 1; () where there is no never-taught model
+    """
+
+    known: Interval
+    left: Interval
+    accuracy_left: Interval
+    turned: Interval
+    damage: Interval
+    moved_left: Interval
+    by_form: bool
+    by_labels: bool | None
+    most_excess: tuple[Interval, ...]
+
+
+def remains(found: Remains) -> str:
+    """Say what became of a skill after it was tried to bring it back.
+
+    Without a never-taught model "suppressed" and "removed" cannot be told apart: "forgotten".
+    """
+    if _side(found.known) != "above":
+        return NOTHING
+    side = _side(found.left)
+    if side == "above":
+        used = _side(found.accuracy_left)
+        return {"above": KEPT, "below": SHIFTED}.get(used, NOT_DECIDED)
+    if (harm := _side(found.damage, DAMAGE)) != "below" and not np.isnan(found.damage.low):
+        return DAMAGED if harm == "above" else NOT_DECIDED
+    if _side(found.moved_left) == "below":  # any such change does it
+        return DAMAGED
+    if _side(found.turned) == "above":
+        return INVERTED
+    if found.by_form:
+        return GATED
+    if found.by_labels:
+        return SUPPRESSED
+    if side != "below":
+        return NOT_DECIDED
+    if found.by_labels is None:
+        return FORGOTTEN
+    # Not to be shown to come back is not enough: that half of it comes back has to be excluded.
+    excluded = all(e.high < SHARE for e in found.most_excess)
+    return REMOVED if excluded else NOT_DECIDED

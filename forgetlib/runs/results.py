@@ -45,6 +45,12 @@ def load_results(study: Study, section: str | None = None) -> list[Result]:
     return [store.result(job) for job in jobs]
 
 
+def load_stored(study: Study, section: str | None = None) -> list[Result]:
+    """Read the results of those jobs that are stored, of a study that is under way."""
+    store = open_store(study)
+    return [store.result(job) for job in study.jobs(section) if store.has(job)]
+
+
 def has_all(study: Study, section: str | None = None) -> bool:
     """Tell whether all of a study, or of a section of it, is stored."""
     store = open_store(study)

@@ -1,0 +1,398 @@
+"""The ladder: what is left of a skill after forgetting, and what brings it back.
+
+A skill that a model no longer shows may be gone, or may only need to be asked for otherwise. Each
+rung is one way to ask, and costs who asks so many labels: none (directly, in other forms,
+quantised), a few (examples in the prompt), or more (training on them, relearning). On each rung the
+forgotten model is compared with two others: the known one, from before forgetting, and never-taught
+ones, which gain by the same examples and trainings what anybody gains by them. What is measured is
+AUROC, which is blind to a bias of the answers, and so has calibration in it.
+
+Per rung, G the forgotten, F the known, C the mean of the never-taught models:
+
+    recovered  (G_rung - G) / (F - G)            share of what was lost that the rung brings back
+    excess     (G_rung - C_rung) / (F_rung - C_rung)   0 as if never taught, 1 as if never forgotten
+    residue    sum of G - C over the rungs / sum of F - C
+
+Each is a ratio of means over seeds, never a mean of ratios, with the wider of its intervals over
+questions and over seeds. It is undefined where its denominator's interval includes 0.
+
+To our knowledge nobody published recovery of skills against models that were never taught them and
+given the same forgetting, nor verdicts that tell inversion, bias, gating and removal apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from forgetlib import metrics
+from forgetlib.errors import InputError
+from forgetlib.figures.bootstrap import Resampled, Sample, Statistic, adjusted, joined, resample
+from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, as_columns
+from forgetlib.figures.verdicts import SHARE, Remains, remains
+from forgetlib.measuring.base import Scores
+from forgetlib.metrics import CHANCE
+from forgetlib.runs.answers import Answers
+from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE
+
+# "control": with random labels, what a rung's form brings without its labels; no verdict has it.
+KINDS = ("direct", "quantised", "form", "context", "relearned", "control")
+# Kinds that give a model something to learn from: what they bring is nothing without an oracle.
+TEACHING = ("context", "relearned", "control")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Name one way to ask for a skill.
+
+    kind: of `KINDS`; labels: how many true labels it takes
+    """
+
+    name: str
+    kind: str
+    labels: int = 0
+
+
+DIRECT = Rung("directly", "direct")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Hold the scores of one model: of the test set on each rung, and of other tasks.
+
+    rungs: by the rung's name, one a draw of its labels; DIRECT is always there
+    elsewhere: of tasks that have nothing to do with the skill
+    """
+
+    rungs: Mapping[str, tuple[Scores, ...]]
+    elsewhere: tuple[Scores, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Hold one seed's models by their role, of each role one or several, which are averaged.
+
+    answers: true response and distractor of each question by uid, where answers are fixed
+    """
+
+    models: Mapping[str, tuple[Model, ...]]
+    answers: Answers | None = None
+
+
+class Ladder:
+    """Measure one method's models of all seeds on every rung, from the same resamples.
+
+    Raises InputError where the known or the forgotten model is missing, or models were asked
+    different questions.
+
+    rungs: in the order in which they are shown
+    """
+
+    def __init__(
+        self, seeds: Sequence[Seed], rungs: Sequence[Rung], n_resamples: int = N_RESAMPLES
+    ) -> None:
+        self.seeds, self.n_resamples = tuple(seeds), n_resamples
+        if not seeds or any(not s.models.get(r) for s in seeds for r in (KNOWN, FORGOTTEN)):
+            raise InputError(
+                "ladder",
+                expected="in every seed a known and a forgotten model",
+                found=[sorted(s.models) for s in seeds],
+                do="Measure both.",
+            )
+        self.roles = [r for r in seeds[0].models if all(s.models.get(r) for s in seeds)]
+        self.rungs = tuple(r for r in rungs if self.has(FORGOTTEN, r) and self.has(KNOWN, r))
+        self._found: dict[tuple[str, str, str], Resampled] = {}
+        self._check()
+
+    def has(self, role: str, rung: Rung) -> bool:
+        """Tell whether every seed has a model of this role that was measured on the rung."""
+        return role in self.roles and all(
+            any(rung.name in m.rungs for m in s.models[role]) for s in self.seeds
+        )
+
+    @property
+    def has_oracle(self) -> bool:
+        """Tell whether there are never-taught models; else 0.5 stands for what they know."""
+        return ORACLE in self.roles
+
+    def get(self, measure: str, role: str, rung: Rung = DIRECT) -> Resampled:
+        """Measure a role's models on a rung: (G, 1) and its resamples.
+
+        measure: "auroc", "accuracy", or "nll", nats a token of other tasks' true responses
+        """
+        key = measure, role, rung.name
+        if key not in self._found:
+            samples = [_sample(s, measure, role, rung) for s in self.seeds]
+            self._found[key] = resample(samples, n_resamples=self.n_resamples)
+        return self._found[key]
+
+    def of(self, measure: str, role: str, rung: Rung = DIRECT) -> Interval:
+        """Give a measure its interval."""
+        return self.get(measure, role, rung).interval(lambda m: m[..., 0])
+
+    def interval(self, statistic: Statistic, *columns: tuple[str, str, Rung]) -> Interval:
+        """Give a statistic of several measures, each (measure, role, rung)."""
+        return joined([self.get(*column) for column in columns]).interval(statistic)
+
+    def ratio(
+        self, over: Sequence[tuple[str, str, Rung]], above: Statistic, below: Statistic
+    ) -> Interval:
+        """Divide one statistic of measures by another; undefined where that may be 0."""
+        found = joined([self.get(*column) for column in over])
+        if not found.interval(below).low > 0:
+            return UNDEFINED
+
+        def share(m: np.ndarray) -> np.ndarray:
+            by = below(m)
+            return np.divide(above(m), by, out=np.full(by.shape, np.nan), where=by != 0)[()]
+
+        return found.interval(share)
+
+    def _null(self, rung: Rung) -> list[tuple[str, str, Rung]]:
+        """List the measure of never-taught models on a rung; none where 0.5 stands for it."""
+        return [("auroc", ORACLE, rung)] if self.has(ORACLE, rung) else []
+
+    def recovered(self, rung: Rung) -> Interval:
+        """Tell what share of what was lost a rung brings back."""
+        columns = [("auroc", FORGOTTEN, rung), *_auroc(FORGOTTEN, KNOWN)]
+        return self.ratio(columns, _difference(0, 1), _difference(2, 1))
+
+    def excess(self, rung: Rung) -> Interval:
+        """Tell where a rung puts the model between never taught, 0, and never forgotten, 1.
+
+        Undefined for rungs that teach where there is no never-taught model.
+        """
+        null = self._null(rung)
+        if rung.kind in TEACHING and not null:
+            return UNDEFINED
+        columns = [("auroc", FORGOTTEN, rung), ("auroc", KNOWN, rung), *null]
+        floor = _column(2) if null else _constant(CHANCE)
+        return self.ratio(columns, _less(0, floor), _less(1, floor))
+
+    def beyond_null(self, rung: Rung) -> float:
+        """Test that a rung brings no more than it gives a never-taught model: the p-value."""
+        null = self._null(rung)
+        if rung.kind in TEACHING and not null:
+            return np.nan
+        columns = [("auroc", FORGOTTEN, rung), *null]
+        floor = _column(1) if null else _constant(CHANCE)
+        return joined([self.get(*c) for c in columns]).p_value(_less(0, floor))
+
+    def residue(self) -> Interval:
+        """Sum what is left beyond never-taught models over the rungs, and divide by what was."""
+        rungs = [r for r in self._judged if self._null(r)]
+        if not rungs:
+            return UNDEFINED
+        of = [[("auroc", role, r) for r in rungs] for role in (FORGOTTEN, KNOWN, ORACLE)]
+        n = len(rungs)
+
+        def summed(first: int) -> Statistic:
+            def statistic(m: np.ndarray) -> np.ndarray:
+                own = m[..., first * n : (first + 1) * n].sum(-1)
+                return own - m[..., 2 * n :].sum(-1)
+
+            return statistic
+
+        return self.ratio([column for columns in of for column in columns], summed(0), summed(1))
+
+    @property
+    def _judged(self) -> list[Rung]:
+        """List the rungs that count: no controls, and the known model shows the skill on them."""
+        return [r for r in self.rungs if r.kind != "control" and self.excess(r) is not UNDEFINED]
+
+    def remains(self) -> Remains:
+        """Collect what the verdict is taken from."""
+        null = self._null(DIRECT)
+        floor = _column(2) if null else _constant(CHANCE)
+        direct = [*_auroc(FORGOTTEN, KNOWN), *null]
+
+        def left(m: np.ndarray) -> np.ndarray:
+            return m[..., 0] - floor(m) - (1 - SHARE) * (m[..., 1] - floor(m))
+
+        def turned(m: np.ndarray) -> np.ndarray:
+            return CHANCE - m[..., 0] - np.abs(floor(m) - CHANCE)
+
+        accuracy = [("accuracy", FORGOTTEN, DIRECT), ("accuracy", KNOWN, DIRECT)]
+        moved = UNDEFINED
+        if self.has(MOVED, DIRECT):
+            moved = self.interval(left, *_auroc(MOVED, KNOWN), *null)
+        measured = all(s.models[r][0].elsewhere for s in self.seeds for r in (KNOWN, FORGOTTEN))
+        damage = UNDEFINED
+        if measured:
+            columns = [("nll", role, DIRECT) for role in (FORGOTTEN, KNOWN)]
+            damage = self.interval(_difference(0, 1), *columns)
+        asked = [r for r in self.rungs if r.kind in ("form", "context", "quantised")]
+        taught = [r for r in self.rungs if r.kind == "relearned"]
+        fewest = [r for r in taught if r.labels == min(x.labels for x in taught)]
+        return Remains(
+            known=self.interval(_less(1, floor), *direct),
+            left=self.interval(left, *direct),
+            accuracy_left=self.interval(_left_of_accuracy, *accuracy),
+            turned=self.interval(turned, *direct),
+            damage=damage,
+            moved_left=moved,
+            by_form=any(self._bring_back(asked)),
+            by_labels=any(self._bring_back(fewest)) if self.has_oracle else None,
+            most_excess=tuple(map(self.excess, self._judged)) if self.has_oracle else (),
+        )
+
+    def _bring_back(self, rungs: Sequence[Rung]) -> list[bool]:
+        """Tell of each rung whether it brings back more than direct asking, beyond the null.
+
+        Corrected for how many rungs are tried (Holm).
+        """
+        p_values = adjusted([self.beyond_null(r) for r in rungs])
+        return [
+            bool(p < 0.05 and self.excess(r).low > 0 and self.recovered(r).low > 0)
+            for r, p in zip(rungs, p_values, strict=True)
+        ]
+
+    def verdict(self) -> str:
+        """Say in one of `verdicts` what became of the skill."""
+        return remains(self.remains())
+
+    def _check(self) -> None:
+        """Raise InputError where the models of a seed were not asked the same test questions."""
+        for seed in self.seeds:
+            asked = {
+                scores.uids
+                for of_role in seed.models.values()
+                for model in of_role
+                for draws in model.rungs.values()
+                for scores in draws
+            }
+            if len(asked) > 1:
+                raise InputError(
+                    "ladder",
+                    expected="the same test questions of every model, on every rung",
+                    found=f"{len(asked)} different sets",
+                    do="Ask all with the same n and the same split.",
+                )
+
+
+def _auroc(*roles: str) -> list[tuple[str, str, Rung]]:
+    return [("auroc", role, DIRECT) for role in roles]
+
+
+def _column(i: int) -> Statistic:
+    return lambda m: m[..., i]
+
+
+def _constant(value: float) -> Statistic:
+    return lambda m: np.full(m.shape[:-1], value)
+
+
+def _less(i: int, floor: Statistic) -> Statistic:
+    return lambda m: m[..., i] - floor(m)
+
+
+def _difference(i: int, j: int) -> Statistic:
+    return _less(i, _column(j))
+
+
+def _left_of_accuracy(m: np.ndarray) -> np.ndarray:
+    return m[..., 0] - CHANCE - (1 - SHARE) * (m[..., 1] - CHANCE)
+
+
+def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
+    """Make the sample of one number: the mean over a role's models and draws that have the rung."""
+    models = seed.models[role]
+    if measure == "nll":
+        return _of_texts([s for m in models for s in m.elsewhere], len(models))
+    scores = [s for m in models for s in m.rungs.get(rung.name, ())]
+    each: Sequence[Callable[[np.ndarray], metrics.Numbers]]
+    if measure == "accuracy":
+        right = np.mean([metrics.correct(s) for s in scores], axis=0)
+        each = [lambda counts: counts @ right / counts.sum(-1)]
+    else:
+        answers = None
+        if seed.answers is not None:
+            answers = np.array([seed.answers[uid] for uid in scores[0].uids])
+        each = [_auroc_of(metrics.margins(s), answers) for s in scores]
+
+    def measured(counts: np.ndarray) -> np.ndarray:
+        return np.mean([np.reshape(of(counts), (-1, 1)) for of in each], axis=0)
+
+    return Sample(scores[0].uids, measured, np.array([[0.0], [1.0]]))
+
+
+def _auroc_of(
+    margin: np.ndarray, answers: np.ndarray | None
+) -> Callable[[np.ndarray], metrics.Numbers]:
+    return lambda counts: metrics.auroc(margin, answers, counts)
+
+
+def _of_texts(scores: Sequence[Scores], n_models: int) -> Sample:
+    """Make the sample of nats a token of other tasks' true responses, each question once."""
+    uids: dict[str, list[float]] = {}
+    for of in scores:
+        for uid, value in zip(of.uids, metrics.nll_a_token(of), strict=True):
+            uids.setdefault(uid, []).append(value)
+    values = np.array([np.mean(found) for found in uids.values()])
+
+    def measured(counts: np.ndarray) -> np.ndarray:
+        return (counts @ values / counts.sum(-1)).reshape(-1, 1)
+
+    return Sample(tuple(uids), measured, np.array([[values.min()], [values.max()]]))
+
+
+def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
+    """Measure every rung of every method: a row each.
+
+    ladders: by skill and method
+
+    Columns: eval_task, method, rung, kind, labels, n_seeds, and with their intervals (_low, _high)
+    auroc_known, auroc_forgotten, auroc_oracle (the mean of never-taught models), auroc_moved
+    (directly only), recovered and excess.
+    """
+    rows = []
+    for (task, method), found in ladders.items():
+        for rung in found.rungs:
+            row: dict[str, object] = {
+                "eval_task": task,
+                "method": method,
+                "rung": rung.name,
+                "kind": rung.kind,
+                "labels": rung.labels,
+                "n_seeds": len(found.seeds),
+            }
+            for role in (KNOWN, FORGOTTEN, ORACLE, MOVED):
+                there = found.has(role, rung)
+                row |= as_columns(
+                    f"auroc_{role}", found.of("auroc", role, rung) if there else UNDEFINED
+                )
+            row |= as_columns("recovered", found.recovered(rung))
+            row |= as_columns("excess", found.excess(rung))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
+    """Judge every method: a row a skill and method.
+
+    Columns: eval_task, method, n_seeds, verdict, has_oracle, and with their intervals accuracy and
+    auroc (directly), auroc_lost, residue, damage (rise of nats a token of other tasks).
+    """
+    rows = []
+    for (task, method), found in ladders.items():
+        row: dict[str, object] = {
+            "eval_task": task,
+            "method": method,
+            "n_seeds": len(found.seeds),
+            "verdict": found.verdict(),
+            "has_oracle": found.has_oracle,
+        }
+        lost = found.interval(_difference(1, 0), *_auroc(FORGOTTEN, KNOWN))
+        for name, interval in (
+            ("accuracy", found.of("accuracy", FORGOTTEN)),
+            ("auroc", found.of("auroc", FORGOTTEN)),
+            ("auroc_lost", lost),
+            ("residue", found.residue()),
+            ("damage", found.remains().damage),
+        ):
+            row |= as_columns(name, interval)
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,144 @@
+"""Find the ladders of a study of methods in its results: which model is on which rung."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from forgetlib.data import tasks
+from forgetlib.figures.join import by_checkpoint
+from forgetlib.figures.ladder import DIRECT, Ladder, Model, Rung, Seed
+from forgetlib.forgetting.base import Method
+from forgetlib.measuring.base import Scores
+from forgetlib.runs.answers import Load
+from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
+from forgetlib.runs.records import Result
+from forgetlib.runs.specs import PLAIN, Checkpoint
+
+FORMS = {
+    "upper": "capitals",
+    "lower": "small letters",
+    "leet": "leetspeak",
+    "pig_latin": "Pig Latin",
+    "spaced": "letters apart",
+    "chat": "chat",
+}
+
+
+def of_view(view: str) -> Rung:
+    """Name the rung on which questions are asked through a view."""
+    if view == PLAIN:
+        return DIRECT
+    found = re.fullmatch(r"few_shot\((\d+), \d+, '(\w+)'\)", view)
+    if found is None:
+        return Rung(FORMS.get(view, re.sub(r"\((.*)\)", r" \1", view)), "form")
+    k = int(found[1])
+    if found[2] == "true":
+        return Rung(f"{k} examples", "context", k)
+    return Rung(f"{k} examples, random labels", "control")
+
+
+def relearned(n: int, labels: str = "true") -> Rung:
+    """Name the rung of a model that was taught again with so many labels."""
+    if labels == "true":
+        return Rung(f"relearned from {n}", "relearned", n)
+    return Rung(f"relearned from {n}, random labels", "control")
+
+
+def rungs(study: LadderStudy) -> list[Rung]:
+    """List a study's rungs, by how many labels they take."""
+    found = [DIRECT, *map(of_view, study.views), *map(relearned, study.n_relearned)]
+    found += [relearned(max(study.n_relearned), "random")] if study.n_relearned else []
+    order = ("direct", "quantised", "form", "context", "relearned", "control")
+    return sorted(found, key=lambda r: (order.index(r.kind), r.labels))
+
+
+def of_study(
+    study: LadderStudy, results: Iterable[Result], answers: Load
+) -> dict[tuple[str, str], Ladder]:
+    """Make the ladder of each skill and method of which a known and a forgotten model are there.
+
+    The never-taught models of a seed are pooled over methods: those of one method are few, and lie
+    farther apart than their questions tell. Of models elsewhere count the tasks that no method
+    retains.
+    """
+    known = by_checkpoint(results)
+    retained = {t for m in (*study.methods, *study.more_methods) for t in m.retained()}
+    elsewhere = [t for t in study.elsewhere if t not in retained]
+    found: dict[tuple[str, str], list[Seed]] = {}
+    for task, seed in study._of_seeds(study.seeds):
+        fixed = tasks.get(task).answer_format == "verbaliser"
+        of_seed = _Models(study, known, task, seed, elsewhere)
+        never = list(of_seed.never_taught())
+        for method in study.of(task, seed):
+            models: dict[str, tuple[Model, ...]] = {}
+            for role in (KNOWN, FORGOTTEN, MOVED):
+                model = of_seed.model(role, method)
+                if model is not None:
+                    models[role] = (model,)
+            if never:
+                models[ORACLE] = tuple(never)
+            if KNOWN in models and FORGOTTEN in models:
+                loaded = answers(task, seed) if fixed else None
+                key = task, method.describe()
+                found.setdefault(key, []).append(Seed(models, loaded))
+    return {key: Ladder(seeds, rungs(study)) for key, seeds in found.items()}
+
+
+class _Models:
+    """Find the models of one skill and seed."""
+
+    def __init__(
+        self,
+        study: LadderStudy,
+        known: Mapping[tuple[str, int], Result],
+        task: str,
+        seed: int,
+        elsewhere: Iterable[str],
+    ) -> None:
+        self.study, self.known, self.task, self.seed = study, known, task, seed
+        self.elsewhere = tuple(elsewhere)
+
+    def model(self, role: str, method: Method) -> Model | None:
+        """Find the model of a role; None where it is not there."""
+        if role == KNOWN:
+            return self._of(self.study.taught(self.task, self.seed))
+        if role == MOVED and not self.study.moved_by:
+            return None
+        return self._of(self.study.after(method, self.task, self.seed, role), method)
+
+    def never_taught(self) -> Iterator[Model]:
+        """Find all models that were never taught the skill, but for the pre-trained one's rungs."""
+        first = self._of(self.study.taught(self.task, self.seed, oracle=True))
+        others = (self.model(ORACLE, m) for m in self.study.of(self.task, self.seed))
+        yield from (model for model in (first, *others) if model is not None)
+
+    def _of(self, checkpoint: Checkpoint, method: Method | None = None) -> Model | None:
+        where = f"{self.task}/test"
+        result = self.known.get((checkpoint.id, self.seed))
+        if result is None or where not in result.scores:
+            return None
+        found: dict[str, tuple[Scores, ...]] = {DIRECT.name: (result.scores[where],)}
+        for view in self.study.views:
+            if where in (seen := result.seen(view)):
+                found[of_view(view).name] = (seen[where],)
+        # A hook leaves the weights as they were: to relearn starts from these.
+        start = checkpoint
+        if method is not None and method.kind == "hook" and checkpoint.start is not None:
+            start = checkpoint.start
+        for rung, of_draws in self._relearned(start):
+            draws = [self.known.get((c.id, self.seed)) for c in of_draws]
+            there = tuple(r.scores[where] for r in draws if r is not None)
+            if there:
+                found[rung.name] = there
+        places = [f"{t}/test" for t in self.elsewhere if t != self.task]
+        return Model(found, tuple(result.scores[w] for w in places if w in result.scores))
+
+    def _relearned(self, start: Checkpoint) -> Iterator[tuple[Rung, list[Checkpoint]]]:
+        of = self.study
+        for n in of.n_relearned:
+            draws = [of.relearned(start, self.task, n, draw) for draw in range(of.draws)]
+            yield relearned(n), draws
+        if of.n_relearned:
+            n = max(of.n_relearned)
+            yield relearned(n, "random"), [of.relearned(start, self.task, n, 0, "random")]

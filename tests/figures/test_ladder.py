@@ -1,0 +1,205 @@
+"""The ladder: what is left, what comes back, and the verdict, on made-up models of known truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from forgetlib import metrics
+from forgetlib.errors import InputError
+from forgetlib.figures import ladder, verdicts
+from forgetlib.figures.ladder import DIRECT, Ladder, Model, Rung, Seed
+from forgetlib.measuring.base import Scores
+from forgetlib.metrics import CHANCE
+
+N = 200
+FORM, CONTEXT = Rung("capitals", "form"), Rung("8 examples", "context", 8)
+FEW, MANY = Rung("relearned from 8", "relearned", 8), Rung("relearned from 128", "relearned", 128)
+SHUFFLED = Rung("relearned from 128, random labels", "control")
+RUNGS = (DIRECT, FORM, CONTEXT, FEW, MANY, SHUFFLED)
+SKILL = 1.3  # distance of yes from no, in deviations: AUROC about 0.82 over pairs
+
+
+def scores(rng, skill, bias=0.0):
+    """Scores of N questions with the answers yes and no, known so well, with a bias to yes."""
+    is_yes = np.arange(N) % 2 == 0
+    yes = np.where(is_yes, skill, -skill) / 2 + rng.standard_normal(N) + bias
+    values = np.stack([yes / 2, -yes / 2], axis=1) - 20
+    uids = tuple(f"t/test/{i}" for i in range(N))
+    return Scores(
+        uids, values.astype(np.float32), np.ones((N, 2), np.int32), 1 - is_yes.astype(int)
+    )
+
+
+ANSWERS = {f"t/test/{i}": ("yes", "no") if i % 2 == 0 else ("no", "yes") for i in range(N)}
+
+
+def elsewhere(rng, nll):
+    found = scores(rng, 1.0)
+    values = np.full((N, 2), -nll) + 0.3 * rng.standard_normal((N, 2))
+    uids = tuple(u.replace("t/", "other/") for u in found.uids)
+    return (replace(found, uids=uids, log_likelihoods=values.astype(np.float32)),)
+
+
+def model(rng, skills, bias=0.0, nll=3.0):
+    """A model of such a skill on each rung, two draws of what is relearned."""
+    found = {}
+    for rung in RUNGS:
+        skill = skills.get(rung.kind if rung is not MANY else "many", skills["direct"])
+        n = 2 if rung.kind == "relearned" else 1
+        found[rung.name] = tuple(scores(rng, skill, bias) for _ in range(n))
+    return Model(found, elsewhere(rng, nll))
+
+
+NEVER = {"direct": 0.0, "context": 0.3, "relearned": 0.2, "many": 0.7}
+KNOWN = {"direct": SKILL}
+TRUTHS = {
+    verdicts.KEPT: ({"direct": SKILL}, {}),
+    verdicts.SHIFTED: ({"direct": SKILL}, {"bias": 6.0}),
+    verdicts.INVERTED: (NEVER | {"direct": -SKILL}, {}),
+    verdicts.DAMAGED: (NEVER, {"nll": 9.0}),
+    verdicts.GATED: (NEVER | {"form": SKILL}, {}),
+    verdicts.SUPPRESSED: (NEVER | {"relearned": SKILL}, {}),
+    verdicts.REMOVED: (NEVER, {}),
+}
+
+
+def seeds(forgotten, more=None, n_seeds=5, known=KNOWN, **changes):
+    found = []
+    for seed in range(n_seeds):
+        rng = np.random.default_rng([seed, 1])
+        models = {
+            "known": (model(rng, known),),
+            "forgotten": (model(rng, forgotten, **(more or {})),),
+            "oracle": tuple(model(rng, NEVER) for _ in range(3)),
+            "moved": (model(rng, known),),
+        }
+        found.append(Seed(models | changes, ANSWERS))
+    return found
+
+
+@pytest.mark.parametrize("truth", TRUTHS)
+def test_each_truth_gets_its_verdict(truth):
+    assert Ladder(seeds(*TRUTHS[truth]), RUNGS).verdict() == truth
+
+
+def test_what_was_never_known_is_nothing_to_forget():
+    assert Ladder(seeds(NEVER, known=NEVER), RUNGS).verdict() == verdicts.NOTHING
+
+
+def test_where_another_task_s_training_does_the_same_it_is_damage():
+    moved = (model(np.random.default_rng(9), NEVER),)
+    assert Ladder(seeds(NEVER, moved=moved), RUNGS).verdict() == verdicts.DAMAGED
+
+
+def test_two_seeds_decide_little():
+    """Student's t of two seeds is wide: that half comes back is not excluded."""
+    few = [replace(s, models=dict(s.models)) for s in seeds(NEVER, n_seeds=2)]
+    assert Ladder(few, RUNGS).verdict() == verdicts.NOT_DECIDED
+
+
+@pytest.mark.parametrize(
+    ("truth", "verdict"),
+    [
+        (verdicts.KEPT, verdicts.KEPT),
+        (verdicts.SHIFTED, verdicts.SHIFTED),
+        (verdicts.GATED, verdicts.GATED),
+        (verdicts.SUPPRESSED, verdicts.FORGOTTEN),
+        (verdicts.REMOVED, verdicts.FORGOTTEN),
+    ],
+)
+def test_without_never_taught_models_the_verdict_is_weaker(truth, verdict):
+    without = [
+        replace(s, models={r: m for r, m in s.models.items() if r != "oracle"})
+        for s in seeds(*TRUTHS[truth])
+    ]
+    found = Ladder(without, RUNGS)
+    assert not found.has_oracle
+    assert found.verdict() == verdict
+    assert np.isnan(found.excess(FEW).value) and np.isnan(found.residue().value)
+
+
+def auroc(scored):
+    answers = np.array([ANSWERS[uid] for uid in scored.uids])
+    return metrics.auroc(metrics.margins(scored), answers)
+
+
+def mean(found, role, rung):
+    """The mean AUROC over seeds of the mean over models and draws, once more by hand."""
+    each = [
+        np.mean([auroc(s) for m in seed.models[role] for s in m.rungs[rung.name]]) for seed in found
+    ]
+    return float(np.mean(each))
+
+
+def test_ratios_are_sums_over_sums():
+    found = seeds(NEVER | {"direct": 0.4, "relearned": 0.8})
+    of = Ladder(found, RUNGS)
+    g, f, c = (
+        lambda r, role=role: mean(found, role, r) for role in ("forgotten", "known", "oracle")
+    )
+    assert of.recovered(FEW).value == pytest.approx((g(FEW) - g(DIRECT)) / (f(DIRECT) - g(DIRECT)))
+    assert of.excess(FEW).value == pytest.approx((g(FEW) - c(FEW)) / (f(FEW) - c(FEW)))
+    rungs = RUNGS[:-1]  # the control is no rung of it
+    assert of.residue().value == pytest.approx(
+        sum(g(r) - c(r) for r in rungs) / sum(f(r) - c(r) for r in rungs)
+    )
+    for interval in (of.recovered(FEW), of.excess(FEW), of.residue()):
+        assert interval.low < interval.value < interval.high
+
+
+def test_a_ratio_is_undefined_where_its_denominator_may_be_0():
+    kept = Ladder(seeds(KNOWN), RUNGS)
+    assert np.isnan(kept.recovered(FORM).value)  # nothing was lost
+    assert kept.excess(FORM).low > 0.5
+    forms = KNOWN | {"form": 0.0}  # the known model does not show the skill in capitals
+    gone = Ladder(seeds(NEVER, known=forms), RUNGS)
+    assert np.isnan(gone.excess(FORM).value)
+    assert FORM not in gone._judged
+    assert gone.verdict() == verdicts.REMOVED
+
+
+def test_many_forms_are_corrected_for():
+    """Of twenty forms that bring nothing back, none is taken for a gate by accident."""
+    forms = [Rung(f"form {i}", "form") for i in range(20)]
+    n_gated = 0
+    for repeat in range(3):
+        found = seeds(NEVER, n_seeds=3)
+        for i, seed in enumerate(found):
+            rng = np.random.default_rng([repeat, i])
+            for role, skill in (("known", SKILL), ("forgotten", 0.0), ("oracle", 0.0)):
+                for m in seed.models[role]:
+                    m.rungs.update({f.name: (scores(rng, skill),) for f in forms})
+        n_gated += Ladder(found, (DIRECT, *forms), n_resamples=400).verdict() == verdicts.GATED
+    assert n_gated == 0
+
+
+def test_models_of_different_questions_are_refused():
+    found = seeds(NEVER)
+    other = scores(np.random.default_rng(0), 1.0)
+    other = replace(other, uids=tuple(u.replace("t/", "u/") for u in other.uids))
+    found[0].models["forgotten"][0].rungs[FORM.name] = (other,)
+    with pytest.raises(InputError, match="the same test questions of every model"):
+        Ladder(found, RUNGS)
+
+
+@pytest.mark.parametrize("role", ["known", "forgotten"])
+def test_known_and_forgotten_have_to_be_there(role):
+    with pytest.raises(InputError, match="in every seed a known and a forgotten model"):
+        Ladder(seeds(NEVER, **{role: ()}), RUNGS)
+    with pytest.raises(InputError, match="in every seed"):
+        Ladder([], RUNGS)
+
+
+def test_tables_say_what_the_ladder_says():
+    ladders = {("t", "random"): Ladder(seeds(*TRUTHS[verdicts.SUPPRESSED]), RUNGS)}
+    of = ladders["t", "random"]
+    table = ladder.table(ladders).set_index("rung")
+    assert list(table.index) == [r.name for r in RUNGS]
+    row = table.loc[FEW.name]
+    assert row["excess"] == of.excess(FEW).value and row["labels"] == 8
+    assert row["auroc_forgotten_low"] == of.of("auroc", "forgotten", FEW).low
+    (row,) = ladder.summary(ladders).to_dict("records")
+    assert row["verdict"] == verdicts.SUPPRESSED and row["n_seeds"] == 5
+    assert row["auroc"] == of.of("auroc", "forgotten").value
+    assert row["auroc_lost"] > 0.2 and abs(row["auroc"] - CHANCE) < 0.1
