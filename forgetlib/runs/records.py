@@ -13,7 +13,15 @@ from functools import cached_property
 from typing import Any
 
 from forgetlib.errors import InputError
-from forgetlib.measuring.base import Dynamics, HiddenVariance, Loss, Probe, Readout, Scores
+from forgetlib.measuring.base import (
+    Dynamics,
+    HiddenVariance,
+    LogitLens,
+    Loss,
+    Probe,
+    Readout,
+    Scores,
+)
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement, hash_of
 
 
@@ -143,6 +151,11 @@ class Result:
     def hidden_variance(self) -> HiddenVariance | None:
         """Find how far its hidden states are from their mean; None where it was not measured."""
         return self._of(HiddenVariance)
+
+    @cached_property
+    def lenses(self) -> Mapping[str, LogitLens]:
+        """Find what each layer would answer, by "<task>/<split>"; of several sizes the largest."""
+        return {r.measurement.where: r.value for r in self._records(LogitLens)}
 
     def _records(self, kind: type[Readout], view: str = PLAIN) -> list[Record]:
         """List the records of a readout; of several sizes the largest is the last."""
