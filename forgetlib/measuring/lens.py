@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ from forgetlib.measuring.base import Asked, LogitLens
 from forgetlib.models import forward
 from forgetlib.models.lm import LM, blocks, causal_lm, decoder
 
+# States that meet the output layer together, of as many layers as fit. With few of each layer, as
+# where answers have one token, most of the time would go into reading the vocabulary's weights: 16
+# questions of SST-2 take Gemma-3-270M a third of the time that they take a layer at a time.
+ROWS = 1024
+
 
 def logit_lens(asked: Asked) -> LogitLens:
     """Score every choice of the questions at every layer."""
@@ -31,9 +37,9 @@ def logit_lens(asked: Asked) -> LogitLens:
 def of_layers(lm: LM, examples: Sequence[Example], token_budget: int | None = None) -> LogitLens:
     """Compute the log-likelihood of each choice at every layer, in nats, summed over its tokens.
 
-    The last layer's are those of `scoring.score`. Only states that predict a response token are
-    kept, and meet the vocabulary a chunk at a time, so that memory is little more than scoring's;
-    the output layer is computed P times.
+    The last layer's are those of `scoring.score`. Only states that predict a response token meet
+    the vocabulary, a chunk of it at a time; beside scoring's memory a pass holds the hidden states
+    of its tokens at every layer, as for probes.
 
     token_budget: tokens of a forward pass; it bounds memory and does not change the numbers
     Raises InputError for a model without a norm between its last block and its output layer.
@@ -44,12 +50,29 @@ def of_layers(lm: LM, examples: Sequence[Example], token_budget: int | None = No
 
     def compute(batch: forward.Batch) -> Tensor:
         places = list(zip(batch.rows.tolist(), batch.columns.tolist(), strict=True))
-        states = forward.layer_outputs(lm, batch.packed, places)  # (P, R, D)
-        normed = (*(norm(of_layer[None])[0] for of_layer in states[:-1]), states[-1])
-        return torch.stack([forward.log_likelihoods_from(lm, batch, h) for h in normed])
+        *inner, last = forward.layer_outputs(lm, batch.packed, places).split(1)  # (1, R, D) each
+        at_once = max(1, ROWS // len(places))
+        found = []
+        for start in range(0, len(inner), at_once):
+            normed = torch.cat([norm(h) for h in inner[start : start + at_once]])
+            found.append(_log_likelihoods(lm, batch, normed))
+        return torch.cat([*found, _log_likelihoods(lm, batch, last)])
 
     found, _ = scoring.of_choices(lm, examples, compute, token_budget)
     return LogitLens(np.arange(len(found), dtype=np.int16), found)
+
+
+def _log_likelihoods(lm: LM, batch: forward.Batch, hidden: Tensor) -> Tensor:
+    """Score a pass's sequences from (L, R, D) states of L layers, as if there were L times as many.
+
+    Returns (L, n_sequences).
+    """
+    n_layers, n = len(hidden), batch.n_sequences
+    owners = torch.cat([batch.owners + n * layer for layer in range(n_layers)])
+    repeated = replace(
+        batch, targets=batch.targets.repeat(n_layers), owners=owners, n_sequences=n * n_layers
+    )
+    return forward.log_likelihoods_from(lm, repeated, hidden.flatten(0, 1)).reshape(n_layers, n)
 
 
 @parallel.inference()
