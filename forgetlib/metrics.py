@@ -56,6 +56,38 @@ def margins(scores: Scores, *, a_token: bool = False) -> np.ndarray:
     return values[rows, scores.labels] - values[rows, 1 - scores.labels]
 
 
+def lens_margins(log_likelihoods: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Compute (P, N) log p(true response) - log p(distractor) at each of P layers, in nats.
+
+    log_likelihoods: (P, N, 2) of a logit lens
+    labels: (N,) index of the true response, as scores of the same questions have them
+    """
+    values = np.asarray(log_likelihoods, np.float64)
+    rows = np.arange(len(labels))
+    return values[:, rows, labels] - values[:, rows, 1 - np.asarray(labels)]
+
+
+def best_layer(margins: np.ndarray, answers: np.ndarray | None = None) -> int:
+    """Pick the layer that best tells true responses from false ones; of equal ones the last.
+
+    By `auroc`, so that a bias towards an answer does not hide what a layer knows. Pick it on
+    training questions and read it on test questions: the best of many layers is above chance by
+    accident. Models that are compared are read at one layer, picked once.
+
+    margins: (P, N) of `lens_margins`
+    answers: (N, 2) true response and distractor of each question; None: not fixed (see `auroc`)
+    """
+    areas = np.array([auroc(of_layer, answers) for of_layer in margins], np.float64)
+    if not len(areas) or np.isnan(areas).any():
+        raise InputError(
+            "margins of layers",
+            expected="at least one layer, and two questions that can be compared",
+            found=f"shape {np.shape(margins)}",
+            do="Take more training questions.",
+        )
+    return len(areas) - 1 - int(areas[::-1].argmax())
+
+
 def correct_a_token(scores: Scores) -> np.ndarray:
     """Tell whether the true response has the higher likelihood a token: (N,) booleans.
 

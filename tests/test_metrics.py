@@ -177,3 +177,36 @@ def test_margins_are_of_the_true_response_summed_or_a_token():
     assert metrics.margins(scores, a_token=True) == pytest.approx([2.5, -2.5])
     assert metrics.correct_a_token(scores).tolist() == [True, False]
     assert metrics.nll_a_token(scores) == pytest.approx([1.5, 4])
+
+
+def test_margins_of_layers_are_those_of_scores_layer_for_layer():
+    rng = np.random.default_rng(0)
+    values, labels = rng.normal(size=(4, 6, 2)), np.array([0, 1, 1, 0, 1, 0])
+    found = metrics.lens_margins(values, labels)
+    assert found.shape == (4, 6)
+    for of_layer, layer in zip(found, values, strict=True):
+        uids, ones = tuple("abcdef"), np.ones((6, 2), int)
+        assert of_layer.tolist() == metrics.margins(Scores(uids, layer, ones, labels)).tolist()
+
+
+def test_the_best_layer_tells_right_from_wrong_best_whatever_its_bias():
+    answers = np.array([["yes", "no"], ["no", "yes"]] * 10)
+    sign = np.where(answers[:, 0] == "yes", 1.0, -1.0)
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(5, 20))
+    signal = np.array([0.0, 1.0, 9.0, 0.5, -9.0])[:, None]  # at layer 4 turned round
+    assert metrics.best_layer(signal + noise) == 2
+    biased = signal + noise + 50 * sign * (np.arange(5) == 2)[:, None]
+    assert (biased[2] > 0).mean() == 0.5  # always "yes"
+    assert metrics.best_layer(biased, answers) == 2
+    # Layers that know equally much: the one nearest to the answer.
+    assert metrics.best_layer(np.array([[-1.0, -1], [1, 1], [5, 2], [-1, -1]])) == 2
+
+
+@pytest.mark.parametrize(
+    ("margins", "answers"),
+    [(np.zeros((0, 4)), None), (np.zeros((3, 1)), None), (np.zeros((2, 2)), [["a", "b"]] * 2)],
+)
+def test_no_layer_is_picked_where_nothing_can_be_compared(margins, answers):
+    with pytest.raises(InputError, match=r"^margins of layers: expected at least one layer"):
+        metrics.best_layer(margins, answers)

@@ -23,7 +23,7 @@ from forgetlib.forgetting.base import OPTIMIZERS, Training
 from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.labels import LABELS, Labels, training_labels
 from forgetlib.measuring import scoring
-from forgetlib.measuring.base import Dynamics, HiddenVariance, Loss, Probe, Scores
+from forgetlib.measuring.base import Dynamics, HiddenVariance, LogitLens, Loss, Probe, Scores
 from forgetlib.models import forward
 from forgetlib.models.catalogue import DTYPES, TUNINGS
 from forgetlib.runs import rows
@@ -293,6 +293,12 @@ def variances(draw):
 
 
 @st.composite
+def lenses(draw):
+    p, n, c = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(2, 3))
+    return LogitLens(np.arange(p, dtype=np.int16), draw(floats32(p, n, c)))
+
+
+@st.composite
 def losses(draw):
     return Loss(draw(floats32(draw(st.integers(0, 3)))))
 
@@ -307,7 +313,7 @@ json_values = st.recursive(
 @st.composite
 def records(draw):
     """A record of any readout, whatever it is asked about."""
-    value = draw(scores() | dynamics() | probes() | variances() | losses())
+    value = draw(scores() | dynamics() | probes() | variances() | losses() | lenses())
     asked = replace(draw(measurements()), readout=value.name)
     about = draw(st.dictionaries(texts, json_values, max_size=3))
     return Record(draw(checkpoints(start=1)), asked, value, about)

@@ -9,6 +9,7 @@ from forgetlib.forgetting.erasure import LEACE
 from forgetlib.forgetting.filtering import PromptFilter
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
+from forgetlib.forgetting.quantise import Quantise
 from forgetlib.forgetting.representation import RMU
 from forgetlib.forgetting.selective import SSD, SelectivePruning
 from forgetlib.forgetting.uniform import UniformChoice, UniformToken
@@ -25,6 +26,7 @@ __all__ = [
     "Labels",
     "Noise",
     "PromptFilter",
+    "Quantise",
     "SelectivePruning",
     "SimNPO",
     "TaskVector",

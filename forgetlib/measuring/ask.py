@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from forgetlib.measuring import probing, scoring
-from forgetlib.measuring.base import Asked, HiddenVariance, Probe, Readout, Scores, readout
+from forgetlib.measuring import lens, probing, scoring
+from forgetlib.measuring.base import (
+    Asked,
+    HiddenVariance,
+    LogitLens,
+    Probe,
+    Readout,
+    Scores,
+    readout,
+)
 
 OWN: dict[str, Callable[[Asked], Readout]] = {
     Scores.name: lambda asked: scoring.score(asked.lm, asked.questions()),
     Probe.name: probing.probe,
     HiddenVariance.name: probing.hidden_variance,
+    LogitLens.name: lens.logit_lens,
 }
 
 

@@ -15,7 +15,7 @@ A readout is a frozen class whose fields are what is stored, `columns` says what
 
     study("tiny", readouts=["lengths"])
 
-Shapes: N examples, C choices, S recorded training steps, P probed layers, K control probes.
+Shapes: N examples, C choices, S recorded training steps, P layers, K control probes.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Asked:
         return self.load(self.measurement.split, self.measurement.n)
 
 
-BUILT_IN = ("scores", "dynamics", "dose", "probe", "hidden_variance", "loss")  # defined below
+# Defined below.
+BUILT_IN = ("scores", "dynamics", "dose", "probe", "hidden_variance", "loss", "logit_lens")
 # What a row of the store has beside a readout.
 RESERVED = ("checkpoint", "checkpoint_id", "measurement", "measurement_id", "provenance")
 
@@ -351,3 +352,40 @@ class Loss(Readout, name="loss"):
 
     def __post_init__(self) -> None:
         require_arrays(self, "loss")
+
+
+@dataclass(frozen=True)
+class LogitLens(Readout, name="logit_lens"):
+    """Hold what each layer would answer, if the model ended there: log-likelihoods of N examples.
+
+    A layer's hidden states pass the final norm and the output layer (nostalgebraist, 2020,
+    "interpreting GPT: the logit lens"). What a model has forgotten may still be read in an earlier
+    layer (Łucki et al., arXiv 2409.18025). The examples are those of the checkpoint's scores of the
+    same questions, in their order.
+    """
+
+    columns: ClassVar = {
+        "layers": Column(
+            pa.list_(pa.int16()), "(P,) 0 is the token embeddings, l the output of block l"
+        ),
+        "log_likelihoods": Column(
+            pa.list_(pa.list_(_NUMBERS)),
+            "(P, N, C) nats, summed over the tokens of the choice; those of the last layer are the "
+            "model's own, as in scores",
+        ),
+    }
+
+    layers: np.ndarray
+    log_likelihoods: np.ndarray
+
+    def __post_init__(self) -> None:
+        require_arrays(self, "layers", "log_likelihoods")
+        shape = self.log_likelihoods.shape
+        if len(shape) != 3 or shape[:1] != self.layers.shape or 0 in shape or shape[2] < 2:
+            raise InputError(
+                "LogitLens",
+                expected="layers (P,) with log_likelihoods (P, N, C), P and N >= 1, C >= 2",
+                found=f"{self.layers.shape} and {shape}",
+                do="Score at least one example at every layer, and every choice of it.",
+            )
+        require_finite("LogitLens.log_likelihoods", self.log_likelihoods)

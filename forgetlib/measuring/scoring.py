@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from forgetlib.data.base import Example
 from forgetlib.engine import parallel
@@ -47,6 +48,40 @@ def encode_all(lm: LM, examples: Sequence[Example]) -> list[list[forward.TokenSe
     return encoded
 
 
+def of_choices(
+    lm: LM,
+    examples: Sequence[Example],
+    compute: Callable[[forward.Batch], Tensor],
+    token_budget: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute K numbers of each choice of every example, (K, N, C), and its tokens, (N, C).
+
+    compute: (K, n_sequences) of the sequences of a pass
+    token_budget: tokens of a forward pass; it bounds memory and does not change the numbers
+    """
+    # By uid, so that the batches do not depend on the order of the examples.
+    order = sorted(range(len(examples)), key=lambda i: examples[i].uid)
+    families = encode_all(lm, [examples[i] for i in order])
+    sequences = [s for family in families for s in family]
+    units = forward.units(lm, [[len(s.tokens) - 1 for s in family] for family in families])
+    lengths = [[len(sequences[i].tokens) - 1 for i in unit] for unit in units]
+    numbers: Tensor | None = None
+    for group, counts in forward.passes(lm, lengths, token_budget or TOKEN_BUDGET[lm.device.type]):
+        batch = forward.collate(lm, [[sequences[i] for i in units[unit]] for unit in group])
+        values = compute(batch)
+        if numbers is None:
+            numbers = torch.zeros(len(values), len(sequences), device=lm.device)
+        if counts:
+            numbers[:, [i for unit in group for i in units[unit]]] = values
+    assert numbers is not None  # every process has a pass
+    shape = len(examples), len(families[0])
+    found = np.empty((len(numbers), *shape), np.float32)
+    found[:, order] = parallel.summed(numbers).cpu().numpy().reshape(found.shape)
+    n_tokens = np.empty(shape, np.int32)
+    n_tokens[order] = [[s.n_response for s in family] for family in families]
+    return found, n_tokens
+
+
 @parallel.inference()
 def score(lm: LM, examples: Sequence[Example], token_budget: int | None = None) -> Scores:
     """Compute the log-likelihood, in nats, of each choice given its prompt, summed over its tokens.
@@ -57,21 +92,11 @@ def score(lm: LM, examples: Sequence[Example], token_budget: int | None = None) 
     """
     if not examples:
         raise InputError("score", expected="examples", found="none", do="Pass at least one.")
-    # By uid, so that the batches do not depend on the order of the examples.
-    order = sorted(range(len(examples)), key=lambda i: examples[i].uid)
-    chosen = [examples[i] for i in order]
-    families = encode_all(lm, chosen)
-    sequences = [s for family in families for s in family]
-    units = forward.units(lm, [[len(s.tokens) - 1 for s in family] for family in families])
-    lengths = [[len(sequences[i].tokens) - 1 for i in unit] for unit in units]
-    log_likelihoods = torch.zeros(len(sequences), device=lm.device)
-    for group, counts in forward.passes(lm, lengths, token_budget or TOKEN_BUDGET[lm.device.type]):
-        batch = forward.collate(lm, [[sequences[i] for i in units[unit]] for unit in group])
-        values = forward.response_log_likelihoods(lm, batch)
-        if counts:
-            log_likelihoods[[i for unit in group for i in units[unit]]] = values
-    found = np.empty((len(examples), len(families[0])), np.float32)
-    found[order] = parallel.summed(log_likelihoods).cpu().numpy().reshape(found.shape)
+
+    def compute(batch: forward.Batch) -> Tensor:
+        return forward.response_log_likelihoods(lm, batch)[None]
+
+    (found,), n_tokens = of_choices(lm, examples, compute, token_budget)
     if (worst := found.max()) > ROUNDING:  # not-a-number is told by Scores
         uid = examples[int(found.max(1).argmax())].uid
         raise UnusableNumbers(
@@ -80,7 +105,5 @@ def score(lm: LM, examples: Sequence[Example], token_budget: int | None = None) 
             found=f"{worst:.3g} for {uid!r}",
             do="This is an error of forgetlib or of the model's output layer: report it.",
         )
-    n_tokens = np.empty(found.shape, np.int32)
-    n_tokens[order] = [[s.n_response for s in family] for family in families]
     labels = np.array([e.label for e in examples], np.int64)
     return Scores(tuple(e.uid for e in examples), found, n_tokens, labels)

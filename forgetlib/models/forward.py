@@ -202,9 +202,16 @@ def response_log_likelihoods(lm: LM, batch: Batch) -> Tensor:
     Differentiable in the model's trainable parameters.
     """
     hidden = run_decoder(causal_lm(lm.model), batch.packed).last_hidden_state
-    picked = hidden[batch.rows, batch.columns]  # (R, D)
-    token_log_probs = lm.output.log_probs(picked, batch.targets)  # (R,)
-    total = torch.zeros(batch.n_sequences, dtype=torch.float32, device=picked.device)
+    return log_likelihoods_from(lm, batch, hidden[batch.rows, batch.columns])
+
+
+def log_likelihoods_from(lm: LM, batch: Batch, hidden: Tensor) -> Tensor:
+    """Compute the log-likelihood (n_sequences,) of every response from hidden states (R, D).
+
+    hidden: where each response token is predicted, after the final norm
+    """
+    token_log_probs = lm.output.log_probs(hidden, batch.targets)  # (R,)
+    total = torch.zeros(batch.n_sequences, dtype=torch.float32, device=hidden.device)
     return total.index_add(0, batch.owners, token_log_probs)
 
 

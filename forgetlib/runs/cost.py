@@ -131,12 +131,12 @@ def work(job: Job) -> Work:
     trained, scored, longest = 0, 0, 0.0
     training_flop = scoring_flop = 0.0
 
-    def score(task: str, split: str, n: int, seed: int, times: int) -> None:
+    def score(task: str, split: str, n: int, seed: int, times: int, ends: int = 1) -> None:
         nonlocal scored, scoring_flop, longest
         n_scored = len(splits.load(task, split, n, seed)) * times
         prompt, response = tokens(checkpoint.model, task)
         scored += n_scored
-        scoring_flop += n_scored * _forward(form, prompt + 2 * response, 2 * response)
+        scoring_flop += n_scored * _forward(form, prompt + 2 * response, 2 * response * ends)
         longest = max(longest, prompt + response)
 
     recorded, asked = (
@@ -156,7 +156,9 @@ def work(job: Job) -> Work:
         elif m.readout == "scores" and (m.where, m.n, m.seed) in recorded:
             continue
         elif m.readout != "hidden_variance":  # states of the probe's
-            score(m.task, m.split, m.n, m.seed, 1)
+            # A lens has the output layer at the end of every layer.
+            ends = form.n_layers + 1 if m.readout == "logit_lens" else 1
+            score(m.task, m.split, m.n, m.seed, 1, ends)
     training = checkpoint.method.settings() if checkpoint.method else None
     if training and checkpoint.data:
         for task in checkpoint.tasks:

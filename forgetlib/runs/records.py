@@ -19,6 +19,7 @@ from forgetlib.measuring.base import (
     DoseCurve,
     Dynamics,
     HiddenVariance,
+    LogitLens,
     Loss,
     Probe,
     Readout,
@@ -165,6 +166,11 @@ class Result:
     def hidden_variance(self) -> HiddenVariance | None:
         """Find how far its hidden states are from their mean; None where it was not measured."""
         return self._of(HiddenVariance)
+
+    @cached_property
+    def lenses(self) -> Mapping[str, LogitLens]:
+        """Find what each layer would answer, by "<task>/<split>"; of several sizes the largest."""
+        return {r.measurement.where: r.value for r in self._records(LogitLens)}
 
     def _records(self, kind: type[Readout], view: str = PLAIN) -> list[Record]:
         """List the records of a readout; of several sizes the largest is the last."""

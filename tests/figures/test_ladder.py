@@ -135,9 +135,8 @@ def mean(found, role, rung):
 def test_ratios_are_sums_over_sums():
     found = seeds(NEVER | {"direct": 0.4, "relearned": 0.8})
     of = Ladder(found, RUNGS)
-    g, f, c = (
-        lambda r, role=role: mean(found, role, r) for role in ("forgotten", "known", "oracle")
-    )
+    roles = ("forgotten", "known", "oracle")
+    g, f, c = (lambda rung, role=role: mean(found, role, rung) for role in roles)
     assert of.recovered(FEW).value == pytest.approx((g(FEW) - g(DIRECT)) / (f(DIRECT) - g(DIRECT)))
     assert of.excess(FEW).value == pytest.approx((g(FEW) - c(FEW)) / (f(FEW) - c(FEW)))
     rungs = RUNGS[:-1]  # the control is no rung of it
@@ -185,8 +184,9 @@ def test_models_of_different_questions_are_refused():
 
 @pytest.mark.parametrize("role", ["known", "forgotten"])
 def test_known_and_forgotten_have_to_be_there(role):
+    lacking = [replace(s, models=dict(s.models) | {role: ()}) for s in seeds(NEVER)]
     with pytest.raises(InputError, match="in every seed a known and a forgotten model"):
-        Ladder(seeds(NEVER, **{role: ()}), RUNGS)
+        Ladder(lacking, RUNGS)
     with pytest.raises(InputError, match="in every seed"):
         Ladder([], RUNGS)
 

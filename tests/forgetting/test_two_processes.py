@@ -14,6 +14,7 @@ from forgetlib.forgetting.arithmetic import TaskVector
 from forgetlib.forgetting.ascent import KLAscent
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.context import Context
+from forgetlib.forgetting.quantise import Quantise
 from forgetlib.forgetting.representation import RMU
 from forgetlib.forgetting.selective import SSD, SelectivePruning
 from forgetlib.models import loading
@@ -29,6 +30,7 @@ METHODS = (
     RMU(TRAINING, ("tiny_review",), layer=1, retain_weight=5.0),
     SSD(("tiny_review",)),
     SelectivePruning(("tiny_review",)),
+    Quantise(4),
 )
 
 

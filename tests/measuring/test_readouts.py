@@ -16,6 +16,7 @@ from forgetlib.measuring.base import (
     DoseCurve,
     Dynamics,
     HiddenVariance,
+    LogitLens,
     Loss,
     Probe,
     Readout,
@@ -46,6 +47,11 @@ def variance(**changes):
     return HiddenVariance(**({"layer": 1, "deviation": np.ones(2)} | changes))
 
 
+def a_lens(**changes):
+    values = {"layers": np.arange(3), "log_likelihoods": np.full((3, 2, 2), -1.0)}
+    return LogitLens(**(values | changes))
+
+
 def loss(**changes):
     return Loss(**({"loss": np.ones(3)} | changes))
 
@@ -74,7 +80,7 @@ def dose(**changes):
     return DoseCurve(**({"steps": np.array([0, 2]), "auroc": np.array([0.9, 0.5])} | changes))
 
 
-MADE = (scores, a_probe, dynamics, variance, loss, dose)
+MADE = (scores, a_probe, dynamics, variance, loss, dose, a_lens)
 
 
 @pytest.mark.parametrize("make", MADE)
@@ -181,6 +187,27 @@ def test_a_bad_probe_is_refused(changes, message):
         (
             lambda: variance(deviation=np.array([1, np.nan])),
             "HiddenVariance.deviation",
+            "finite numbers",
+            "not-a-number or infinity",
+            "The model computes no usable numbers: check its weights and dtype.",
+        ),
+        (
+            lambda: a_lens(layers=np.arange(2)),
+            "LogitLens",
+            "layers (P,) with log_likelihoods (P, N, C), P and N >= 1, C >= 2",
+            "(2,) and (3, 2, 2)",
+            "Score at least one example at every layer, and every choice of it.",
+        ),
+        (
+            lambda: a_lens(log_likelihoods=np.zeros((3, 2, 1))),
+            "LogitLens",
+            "layers (P,) with log_likelihoods (P, N, C), P and N >= 1, C >= 2",
+            "(3,) and (3, 2, 1)",
+            "Score at least one example at every layer, and every choice of it.",
+        ),
+        (
+            lambda: a_lens(log_likelihoods=np.full((3, 2, 2), -np.inf)),
+            "LogitLens.log_likelihoods",
             "finite numbers",
             "not-a-number or infinity",
             "The model computes no usable numbers: check its weights and dtype.",

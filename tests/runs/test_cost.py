@@ -14,6 +14,8 @@ from forgetlib.errors import InputError
 from forgetlib.forgetting.base import Training
 from forgetlib.models import loading, synthetic
 from forgetlib.runs import cost, grid
+from forgetlib.runs.records import Job
+from forgetlib.runs.specs import Checkpoint, Measurement
 
 pytestmark = pytest.mark.usefixtures("brief_probes")
 
@@ -79,6 +81,13 @@ def test_flops_are_two_a_weight_and_token_forward_and_twice_that_backward(study)
     assert cost.work(job).training == pytest.approx(200 * 3 * forward)
     scored = 2 * (form.body * 8 + form.vocabulary * form.hidden * 2)
     assert cost.work(job).scoring == pytest.approx(150 * scored)
+
+
+def test_a_lens_meets_the_vocabulary_at_the_end_of_every_layer(study):
+    form = cost.shape("tiny")
+    job = Job(Checkpoint("tiny"), (Measurement("logit_lens", "tiny_city", "test", 50),))
+    a_question = 2 * (form.body * 8 + form.vocabulary * form.hidden * 2 * 3)
+    assert (cost.work(job).scored, cost.work(job).scoring) == (50, pytest.approx(50 * a_question))
 
 
 def test_low_rank_training_and_recomputing_change_the_passes(study, monkeypatch):

@@ -27,6 +27,7 @@ from forgetlib.measuring.base import (
     Column,
     Dynamics,
     HiddenVariance,
+    LogitLens,
     Loss,
     Probe,
     Readout,
@@ -56,6 +57,9 @@ def a_result(**about):
         hidden_variance=HiddenVariance(1, np.linspace(0, 1 / 3, 20, dtype=np.float32)),
         dynamics=Dynamics(np.array([0, 5], np.int32), uids, np.full((2, 20), 0.25, np.float32)),
         loss=Loss(np.array([2.5, 1 / 3], np.float32)),
+        logit_lens=LogitLens(
+            np.arange(3, dtype=np.int16), -rng.random((3, 20, 2), dtype=np.float32)
+        ),
     )
 
 
@@ -584,8 +588,8 @@ def test_a_column_without_which_a_readout_is_nothing_is_an_error(tmp_path):
 
 def test_a_row_without_what_it_measured_is_an_error(tmp_path):
     path = tmp_path / "job.parquet"
-    write_records(some_records(), path)
-    changed(path, with_column("loss", pa.nulls(6, readout("loss").struct())))
+    write_records(records := some_records(), path)
+    changed(path, with_column("loss", pa.nulls(len(records), readout("loss").struct())))
     with pytest.raises(StoreError, match=r"found no loss in row \d"):
         read_records(path)
 
