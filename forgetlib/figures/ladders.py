@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from forgetlib.data import tasks
 from forgetlib.figures.join import by_checkpoint
-from forgetlib.figures.ladder import DIRECT, Ladder, Model, Rung, Seed
+from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Method
 from forgetlib.measuring.base import Scores
 from forgetlib.runs.answers import Load

@@ -31,12 +31,48 @@ TITLES = {
     "sciriff_yesno": "SciRIFF",
     "social_iqa": "Social IQa",
     "sst2": "SST-2",
+    "sst2_nonce": "SST-2 in made-up words",
     "string_operations": "String operations",
     "toxigen": "ToxiGen",
     "wic": "WiC",
     "winogrande": "WinoGrande",
     "wnli": "WNLI",
 }
+
+
+# Methods, as `Method.describe` names them; settings that are told stay in brackets.
+METHODS = {
+    "random": "random labels",
+    "flipped": "flipped labels",
+    "true": "true labels",
+    "uniform_choice": "uniform over choices",
+    "uniform_token": "uniform over tokens",
+    "gradient_ascent": "gradient ascent",
+    "gradient_difference": "gradient difference",
+    "kl_ascent": "ascent, held by KL",
+    "npo": "NPO",
+    "simnpo": "SimNPO",
+    "dpo": "DPO to the distractor",
+    "task_vector": "task vector",
+    "noise": "noise of the same norm",
+    "rmu": "RMU",
+    "ssd": "SSD",
+    "selective_pruning": "selective pruning",
+    "leace": "LEACE",
+    "prompt_filter": "prompt filter",
+}
+# Methods that always have a retain set: it need not be told.
+RETAINING = ("gradient_difference", "kl_ascent", "rmu", "ssd", "selective_pruning", "prompt_filter")
+
+
+def method_title(method: str) -> str:
+    """Write a method as people do, from what it calls itself: "NPO (retain)"."""
+    name, _, settings = method.partition("(")
+    told = [s for s in settings.removesuffix(")").split(", ") if s]
+    if name in RETAINING:
+        told = [s for s in told if s != "retain"]
+    shown = METHODS.get(name, name.replace("_", " "))
+    return f"{shown} ({', '.join(told)})" if told else shown
 
 
 # What each picture shows, in the order of the gallery.

@@ -5,7 +5,7 @@ shifted: it is there (AUROC), but the answers no longer show it (accuracy): a bi
 forgotten: more than half of it is gone, whatever the bias
 inverted: true responses are told from false ones the wrong way round
 damaged: the skill is gone, and so is the prediction of text that has nothing to do with it
-Where it was tried to bring the skill back (`ladder`), shifted and forgotten are told apart further:
+Where it was tried to bring the skill back (`rungs`), shifted and forgotten are told apart further:
 
 gated: asked in another form, or with examples in the prompt, the model shows it again
 suppressed: a few labels bring back more than they teach a model that never knew it

@@ -7,8 +7,8 @@ import pytest
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import ladder, verdicts
-from forgetlib.figures.ladder import DIRECT, Ladder, Model, Rung, Seed
+from forgetlib.figures import rungs, verdicts
+from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 
@@ -194,12 +194,15 @@ def test_known_and_forgotten_have_to_be_there(role):
 def test_tables_say_what_the_ladder_says():
     ladders = {("t", "random"): Ladder(seeds(*TRUTHS[verdicts.SUPPRESSED]), RUNGS)}
     of = ladders["t", "random"]
-    table = ladder.table(ladders).set_index("rung")
-    assert list(table.index) == [r.name for r in RUNGS]
+    table = rungs.table(ladders).set_index("rung")
+    assert list(table.index) == ["as answered", *(r.name for r in RUNGS)]
+    row = table.loc["as answered"]
+    assert row["measure"] == "accuracy" and np.isnan(row["excess"])
+    assert row["known"] == of.of("accuracy", "known").value
     row = table.loc[FEW.name]
     assert row["excess"] == of.excess(FEW).value and row["labels"] == 8
-    assert row["auroc_forgotten_low"] == of.of("auroc", "forgotten", FEW).low
-    (row,) = ladder.summary(ladders).to_dict("records")
+    assert row["forgotten_low"] == of.of("auroc", "forgotten", FEW).low
+    (row,) = rungs.summary(ladders).to_dict("records")
     assert row["verdict"] == verdicts.SUPPRESSED and row["n_seeds"] == 5
     assert row["auroc"] == of.of("auroc", "forgotten").value
     assert row["auroc_lost"] > 0.2 and abs(row["auroc"] - CHANCE) < 0.1

@@ -1,0 +1,188 @@
+"""Draw the ladder: one panel a method, labels spent against what of the skill is shown.
+
+The tables are `rungs.table`, a row a rung, and `rungs.summary`, a row a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from forgetlib.figures import intervals
+from forgetlib.figures.intervals import with_intervals
+from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.rows import set_finding
+from forgetlib.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    LIGHT,
+    ORANGE,
+    PURPLE,
+    SMALL,
+    TEXT_WIDTH,
+    VERMILION,
+    error_bar,
+    readable,
+    style,
+)
+from forgetlib.figures.verdicts import (
+    DAMAGED,
+    FORGOTTEN,
+    GATED,
+    INVERTED,
+    KEPT,
+    NOT_DECIDED,
+    NOTHING,
+    REMOVED,
+    SHIFTED,
+    SUPPRESSED,
+)
+from forgetlib.metrics import CHANCE
+
+LINES = {  # role: (legend, marker, colour)
+    "known": ("before forgetting", "o", BLUE),
+    "forgotten": ("after forgetting", "D", VERMILION),
+    "oracle": ("never taught", "s", GREY),
+    "moved": ("changed by another task", "^", GREEN),
+}
+COLOURS = {
+    KEPT: GREEN,
+    SHIFTED: ORANGE,
+    GATED: ORANGE,
+    SUPPRESSED: PURPLE,
+    INVERTED: PURPLE,
+    FORGOTTEN: VERMILION,
+    REMOVED: VERMILION,
+    DAMAGED: BLACK,
+    NOTHING: GREY,
+    NOT_DECIDED: GREY,
+}
+PER_ROW = 3  # panels
+
+
+def finding(summary: pd.DataFrame) -> str:
+    """Say in a sentence what became of a skill, method by method.
+
+    summary: from `rungs.summary`, of one skill
+    """
+    (task,) = set(summary["eval_task"])
+    names = {
+        v: [method_title(m) for m in summary.loc[summary["verdict"] == v, "method"]]
+        for v in COLOURS
+    }
+    if names[NOTHING] and len(names[NOTHING]) == len(summary):
+        return f"{title(task)} was not shown to be known before forgetting"
+    order = (REMOVED, FORGOTTEN, SUPPRESSED, GATED, SHIFTED, INVERTED, KEPT, DAMAGED)
+    said = [f"{v} after {listed(names[v])}" for v in order if names[v]]
+    if n := len(names[NOT_DECIDED]):
+        said.append(f"not decided after {listed(names[NOT_DECIDED]) if n < 4 else f'{n} methods'}")
+    return f"{title(task)} is {'; '.join(said)}"
+
+
+def draw(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """Draw a panel a method: AUROC on each rung, by what the model was taught.
+
+    table, summary: from `rungs.table` and `rungs.summary`, of one skill
+    """
+    do = "Pass the tables of figures.rungs, of one skill."
+    wanted = ["eval_task", "method", "rung", "kind", "labels", *with_intervals(LINES)]
+    intervals.require_columns("table of the ladder", table, wanted, do)
+    intervals.require_columns("summary of the ladder", summary, ["method", "verdict"], do)
+    said = finding(summary)
+    shown = table[table["kind"] != "control"]
+    methods = list(summary["method"])
+    n_columns = min(PER_ROW, len(methods))
+    n_rows = -(-len(methods) // n_columns)
+    rungs = list(dict.fromkeys(shown["rung"]))
+    with style(methods, rungs, [said]):
+        size = (TEXT_WIDTH, 1.5 + 1.6 * n_rows)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        for axes, method in zip(panels.ravel(), methods, strict=False):
+            row = summary[summary["method"] == method].iloc[0]
+            _panel(axes, shown[shown["method"] == method], row, rungs)
+        for axes in panels.ravel()[len(methods) :]:  # their names of rungs are the column's
+            axes.grid(visible=False)
+            axes.tick_params(left=False, labelleft=False)
+            sns.despine(ax=axes, left=True, bottom=True)
+        for axes in panels[-1]:
+            axes.set_xticks(range(len(rungs)), rungs, rotation=90, fontsize=SMALL)
+        for axes in panels[:, 0]:
+            axes.set_ylabel("AUROC (open: accuracy)", fontsize=SMALL)
+            axes.tick_params(axis="y", labelsize=SMALL)
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        set_finding(figure, said)
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, rungs: Sequence[str]) -> None:
+    """Draw one method's ladder."""
+    axes.axhline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
+    place = {rung: i for i, rung in enumerate(rungs)}
+    x = rows["rung"].map(place).to_numpy(float)
+    for role, (label, marker, colour) in LINES.items():
+        values = rows[with_intervals([role])].to_numpy(float)
+        there = np.isfinite(values[:, 0]) & (rows["measure"] == "auroc").to_numpy()
+        _accuracy(axes, x, rows, role)
+        if not there.any():
+            axes.plot([], [], marker=marker, color=colour, label=label, markersize=3)
+            continue
+        axes.plot(
+            x[there],
+            values[there, 0],
+            marker=marker,
+            color=colour,
+            label=label,
+            markersize=3,
+            linewidth=1,
+            zorder=3 if role == "forgotten" else 2,
+        )
+        if there.sum() > 1:
+            low, high = values[there, 1], values[there, 2]
+            axes.fill_between(x[there], low, high, color=colour, alpha=0.15, linewidth=0)
+        else:
+            axes.errorbar(
+                *(x[there], values[there, 0], error_bar(values[there][0])),
+                color=colour,
+                linewidth=1,
+            )
+    axes.set_xlim(-0.5, len(rungs) - 0.5)
+    axes.axvline(0.5, color=LIGHT, linewidth=0.8)
+    verdict = str(row["verdict"])
+    axes.set_title(f"{readable(method_title(str(row['method'])))}\n", fontsize=7, loc="left")
+    text = verdict
+    if "residue" in row and np.isfinite(row["residue"]):
+        text += f", residue {estimate_of(row, 'residue')}"
+    written = axes.text(
+        *(0, 1.03, text), transform=axes.transAxes, fontsize=SMALL - 0.5, color=COLOURS[verdict]
+    )
+    written.set_in_layout(False)  # a long one may end over the next panel's edge
+    axes.grid(axis="x", visible=False)
+    sns.despine(ax=axes)
+
+
+def _accuracy(axes: Axes, x: np.ndarray, rows: pd.DataFrame, role: str) -> None:
+    """Draw a role's accuracy, open, as it is no AUROC."""
+    of = (rows["measure"] == "accuracy").to_numpy()
+    values = rows.loc[of, with_intervals([role])].to_numpy(float)
+    if len(values) and np.isfinite(values[0, 0]):
+        _, marker, colour = LINES[role]
+        axes.errorbar(
+            x[of],
+            values[:, 0],
+            error_bar(values[0]),
+            marker=marker,
+            color=colour,
+            markerfacecolor="white",
+            markersize=3.5,
+            linewidth=1,
+        )

@@ -1,0 +1,202 @@
+"""A study of methods: who starts from whom, which questions nobody shares, and that it runs."""
+
+from dataclasses import replace
+
+import pytest
+
+from forgetlib.data import splits
+from forgetlib.data.base import normalised
+from forgetlib.errors import InputError
+from forgetlib.figures import ladder_figure, ladders, rungs
+from forgetlib.figures.verdicts import OF_LADDERS
+from forgetlib.forgetting.ascent import GradientAscent, GradientDifference
+from forgetlib.forgetting.base import Training
+from forgetlib.forgetting.dose import Dose
+from forgetlib.forgetting.filtering import PromptFilter
+from forgetlib.forgetting.labels import Labels
+from forgetlib.runs.bench import Bench
+from forgetlib.runs.ladder import FORGOTTEN, MOVED, ORACLE, LadderStudy
+from forgetlib.runs.results import load_results, load_stored, run
+from forgetlib.studies import load_answers
+
+N = 40
+UNTIL = Training(3e-3, epochs=2, until=Dose(every=2))
+STUDY = LadderStudy(
+    "ladder",
+    "two methods and a filter on a tiny model",
+    ("tiny_review",),
+    seeds=(0, 1),
+    n_train=N,
+    n_eval=40,
+    tuned=Training(1e-2, epochs=10, batch_size=20),
+    forgetting=UNTIL,
+    methods=(GradientAscent(UNTIL), PromptFilter(("tiny_praise",))),
+    more_methods=(GradientDifference(UNTIL, ("tiny_praise",)),),
+    views=(f"few_shot(2, {N})", "template(1)"),
+    elsewhere=("tiny_colour", "tiny_praise"),
+    n_elsewhere=20,
+    moved_by="tiny_city",
+    relearning=Training(3e-3),
+    relearning_steps=2,
+    n_relearned=(8, 16),
+    models=("tiny",),
+    dtype="float32",
+)
+
+
+@pytest.fixture(autouse=True)
+def _apart(project, brief_probes):
+    """A project folder of its own."""
+
+
+def trained_on(checkpoint):
+    """The questions of each step of a checkpoint's lineage, as uids; and their prompts."""
+    bench = Bench()
+    return [bench.context(c).examples for c in checkpoint.lineage]
+
+
+def test_every_start_is_a_job_and_comes_first():
+    seen = set()
+    jobs = STUDY.jobs()
+    for job in jobs:
+        start = job.checkpoint.start
+        assert start is None or start.id in seen, job
+        seen.add(job.checkpoint.id)
+    blocks = [job for of in STUDY.blocks().values() for job in of]
+    assert {key for job in blocks for key in job.keys} == {key for j in jobs for key in j.keys}
+
+
+@pytest.mark.parametrize("section", [*STUDY.sections, None])
+def test_a_section_has_what_it_is_for(section):
+    kinds = {job.checkpoint.kind for job in STUDY.jobs(section)}
+    assert {"base", "true", "random", "gradient_ascent", "prompt_filter(retain)"} <= kinds
+    shuffled = [j for j in STUDY.jobs(section) if j.checkpoint.data and j.checkpoint.data.shuffled]
+    assert bool(shuffled) == (section != "methods")
+    relearned = [j for j in STUDY.jobs(section) if j.checkpoint.data and j.checkpoint.data.skip]
+    assert bool(relearned) == (section not in ("methods", "oracles"))
+
+
+def test_other_methods_are_tried_on_the_first_skill_and_seed_alone():
+    found = [j.checkpoint for j in STUDY.jobs("methods") if "difference" in j.checkpoint.kind]
+    assert [c.seed for c in found] == [0]
+
+
+def test_relearning_takes_questions_that_no_other_set_has():
+    method = STUDY.methods[0]
+    start = STUDY.after(method, "tiny_review", 0)
+    every = [STUDY.relearned(start, "tiny_review", n, d) for n in (8, 16) for d in (0, 1)]
+    forgotten = {e.uid for e in trained_on(start)[-1]}
+    test = {normalised(e) for e in splits.load("tiny_review", "test", 40, 0)}
+    sets = {}
+    for checkpoint in every:
+        assert checkpoint.start == start
+        *_, own = trained_on(checkpoint)
+        sets[checkpoint.n, checkpoint.data.skip] = uids = {e.uid for e in own}
+        assert len(uids) == checkpoint.n
+        assert not uids & forgotten and not test & {normalised(e) for e in own}
+        assert checkpoint.method.training.n_steps(len(own)) == 2
+    assert sets[8, N] < sets[16, N] and sets[8, N + 16] < sets[16, N + 16]
+    assert not sets[16, N] & sets[16, N + 16]
+
+
+def test_an_oracle_is_taught_and_made_to_forget_the_same_random_labels():
+    oracle = STUDY.after(STUDY.methods[0], "tiny_review", 0, ORACLE)
+    taught, forgotten = trained_on(oracle)
+    assert taught == forgotten
+    true = splits.load("tiny_review", "train", N, 0)
+    assert [e.uid for e in taught] == [e.uid for e in true]
+    assert 0.2 < sum(a.label == b.label for a, b in zip(taught, true, strict=True)) / N < 0.8
+    # What it relearns is true.
+    relearned = STUDY.relearned(oracle, "tiny_review", 8, 0)
+    assert list(trained_on(relearned)[-1]) == splits.load("tiny_review", "train", N + 8, 0)[N:]
+
+
+def test_a_moved_model_forgets_another_task():
+    moved = STUDY.after(STUDY.methods[0], "tiny_review", 0, MOVED)
+    assert moved.task == "tiny_city"
+    assert moved.start == STUDY.taught("tiny_review", 0)
+
+
+def test_a_hook_is_not_relearned_from():
+    """It leaves the weights alone: what is relearned is known's."""
+    starts = {
+        j.checkpoint.start.kind
+        for j in STUDY.jobs()
+        if j.checkpoint.data and j.checkpoint.data.skip
+    }
+    assert starts == {"true", "random", "gradient_ascent", "gradient_difference(retain)"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": (Labels("random", UNTIL),)}, "every method with the same settings once"),
+        ({"moved_by": "tiny_praise"}, "retain sets of other tasks than the skills"),
+        ({"moved_by": "nowhere"}, "task"),
+        ({"n_relearned": (0,)}, "n_relearned of study"),
+        ({"draws": 0}, "draws of study"),
+        ({"relearning": 2e-5}, "relearning of study"),
+        ({"more_methods": ("npo",)}, "more_methods of study"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(STUDY, **changes)
+
+
+def test_a_section_of_another_study_is_refused():
+    with pytest.raises(InputError, match=r"methods: dose, generalisation"):
+        STUDY.jobs("cross")
+
+
+def test_it_runs_and_is_drawn_also_while_it_is_under_way():
+    run(STUDY, "methods", progress=False)
+    part = load_stored(STUDY)
+    assert 0 < len(part) < len(STUDY.jobs())
+    run(STUDY, progress=False)
+    results = load_results(STUDY)
+    assert len(results) == len(load_stored(STUDY)) == len(STUDY.jobs())
+
+    def answers(task, seed):
+        return load_answers(STUDY, task, seed)
+
+    under_way = ladders.of_study(STUDY, part, answers)
+    assert not under_way["tiny_review", "random"].has_oracle
+    assert rungs.summary(under_way)["verdict"].isin(OF_LADDERS).all()
+    found = ladders.of_study(STUDY, results, answers)
+    names = {method for _, method in found}
+    assert names == {
+        "random",
+        "gradient_ascent",
+        "prompt_filter(retain)",
+        "gradient_difference(retain)",
+    }
+    of = found["tiny_review", "random"]
+    once = found["tiny_review", "gradient_difference(retain)"]
+    assert (len(of.seeds), len(once.seeds)) == (2, 1)
+    assert [r.name for r in of.rungs] == [
+        "directly",
+        "template 1",
+        "2 examples",
+        "relearned from 8",
+        "relearned from 16",
+        "relearned from 16, random labels",
+    ]
+    # Never taught are the one that was taught random labels, and it after each method.
+    assert [len(s.models[ORACLE]) for s in of.seeds] == [5, 4]
+    # What is relearned after a filter is what is relearned by the known model.
+    filtered = found["tiny_review", "prompt_filter(retain)"]
+    for seed in filtered.seeds:
+        of_role = (seed.models[role][0].rungs for role in ("known", FORGOTTEN))
+        known, forgotten = (scored["relearned from 8"] for scored in of_role)
+        assert all(a is b for a, b in zip(known, forgotten, strict=True))
+    table, summary = rungs.table(found), rungs.summary(found)
+    assert set(summary["verdict"]) <= set(OF_LADDERS)
+    assert summary["damage"].notna().all()
+    assert table.loc[table["rung"] == "directly", "moved"].notna().all()
+    curves = [r.dose for r in results if r.checkpoint.kind == "gradient_ascent" and r.dose]
+    assert curves and all(c.steps[0] == 0 for c in curves)
+    figure = ladder_figure.draw(table, summary)
+    titles = [axes.get_title(loc="left").strip() for axes in figure.axes]
+    assert titles[:2] == ["random labels", "gradient ascent"]
