@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import forgetlib
 from forgetlib.errors import ForgetlibError, InputError
@@ -88,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("study", help=about)
     command.add_argument("checkpoint", help="its id, as `forgetlib list STUDY` shows it")
     command.add_argument("folder", help="a folder that does not exist yet")
+    command = add(
+        "compare", _compare, "find out what is left of a skill in one model that another had"
+    )
+    _compared(command)
     command = add("cache", _cache, "show what the cache of models and data holds, or delete of it")
     command.add_argument("--delete", nargs="+", metavar="NAME", default=[], help="entries of it")
     command = add("stored", _stored, "tell by the exit code whether all of a study is stored")
@@ -194,6 +199,70 @@ def _save(given: argparse.Namespace) -> int:
     from forgetlib.runs.jobs import trained
 
     print(loading.save(trained(fits[0]), given.folder))
+    return 0
+
+
+def _compared(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `compare`."""
+    model = "a folder in the Hugging Face layout, a hub id, an adapter, or an embedded model"
+    command.add_argument("--original", required=True, metavar="F", help=f"knows the skill: {model}")
+    command.add_argument("--unlearned", required=True, metavar="G", help="shall have lost it")
+    command.add_argument("--retrained", default="", metavar="C", help="was never taught it")
+    command.add_argument(
+        "--task",
+        required=True,
+        action="append",
+        help="the skill: a task (`forgetlib list tasks`), a JSON Lines file, or harness:<name>; "
+        "several times for several",
+    )
+    command.add_argument("--out", metavar="FOLDER", help="where results and the report are put")
+    command.add_argument("--quick", action="store_true", help="ask less, for a first look")
+    command.add_argument("--n", type=int, help="test questions of each task, at most; 200")
+    command.add_argument("--seed", type=int, help="of the split into questions; 0")
+    command.add_argument("--forms", nargs="*", metavar="VIEW", help="other forms of a question")
+    command.add_argument(
+        "--relearn", nargs="*", type=int, metavar="N", help="numbers of labels; 8 128"
+    )
+    command.add_argument("--rate", type=float, help="learning rate of relearning; 2e-5")
+    command.add_argument("--draws", type=int, help="how many sets of these labels; 2")
+    command.add_argument("--elsewhere", nargs="*", metavar="TASK", help="where damage is measured")
+    command.add_argument("--tuning", help="what relearning changes: body, full or lora; body")
+    command.add_argument("--dtype", help="bfloat16 or float32; bfloat16")
+    command.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+
+def _compare(given: argparse.Namespace) -> int:
+    """Compare models, print what is left, and write a report."""
+    from forgetlib import compare
+    from forgetlib.forgetting.base import Training
+
+    settings: dict[str, Any] = {
+        "n": given.n,
+        "seed": given.seed,
+        "forms": given.forms,
+        "n_relearned": given.relearn,
+        "draws": given.draws,
+        "elsewhere": given.elsewhere,
+        "tuning": given.tuning,
+        "dtype": given.dtype,
+    }
+    chosen: dict[str, Any] = dict(compare.QUICK if given.quick else {})
+    if given.rate is not None:
+        chosen["relearning"] = Training(given.rate)
+    for name, value in settings.items():
+        if value is not None:
+            chosen[name] = tuple(value) if isinstance(value, list) else value
+    skills = tuple(map(compare.task_of, given.task))
+    comparison = compare.Comparison(
+        given.original, given.unlearned, skills, given.retrained, **chosen
+    )
+    folder = Path(given.out) if given.out else compare.place_of(comparison)
+    store = compare.run(comparison, folder)
+    found = compare.found(comparison, store)
+    written = found.write(folder)
+    print(found.as_json() if given.json else found.as_text())
+    for path in written:
+        print(path, file=sys.stderr if given.json else sys.stdout)
     return 0
 
 

@@ -24,6 +24,7 @@ LAYERS = (
     {"runs"},
     {"studies"},
     {"figures", "listing"},
+    {"compare"},
     {"__main__"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

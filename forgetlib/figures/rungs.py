@@ -104,7 +104,8 @@ class Ladder:
                 do="Measure both.",
             )
         self.roles = [r for r in seeds[0].models if all(s.models.get(r) for s in seeds)]
-        self.rungs = tuple(r for r in rungs if self.has(FORGOTTEN, r) and self.has(KNOWN, r))
+        needed = [r for r in (KNOWN, FORGOTTEN, ORACLE) if r in self.roles]
+        self.rungs = tuple(r for r in rungs if all(self.has(role, r) for role in needed))
         self._found: dict[tuple[str, str, str], Resampled] = {}
         self._check()
 
@@ -147,7 +148,7 @@ class Ladder:
             return UNDEFINED
 
         def share(m: np.ndarray) -> np.ndarray:
-            by = below(m)
+            by = np.asarray(below(m))
             return np.divide(above(m), by, out=np.full(by.shape, np.nan), where=by != 0)[()]
 
         return found.interval(share)
@@ -157,7 +158,9 @@ class Ladder:
         return [("auroc", ORACLE, rung)] if self.has(ORACLE, rung) else []
 
     def recovered(self, rung: Rung) -> Interval:
-        """Tell what share of what was lost a rung brings back."""
+        """Tell what share of what was lost a rung brings back; undefined for direct asking."""
+        if rung == DIRECT:
+            return UNDEFINED
         columns = [("auroc", FORGOTTEN, rung), *_auroc(FORGOTTEN, KNOWN)]
         return self.ratio(columns, _difference(0, 1), _difference(2, 1))
 

@@ -90,6 +90,14 @@ def in_folders(name: str) -> bool:
         return False
 
 
+def origin(name: str) -> str:
+    """Name the whole model behind a name: of an adapter the model that it is for, or its folder."""
+    with contextlib.suppress(OSError, ValueError):
+        if not _ours(name):
+            return str([*_parts(name)][-1][1])
+    return name
+
+
 def _ours(name: str) -> str | None:
     """Tell the content of a model of the package; None: the name is not one of these."""
     embedded = catalogue.find(name)

@@ -183,18 +183,18 @@ def tokens(model: str, task: str) -> tuple[float, float]:
     """Average the tokens of prompts and of responses over some of a task's training questions."""
     examples = splits.load(task, "train", SAMPLE, 0)
     texts = [e.prompts[0] for e in examples], [c for e in examples for c in e.choices]
-    tokenizer = _tokenizer(model)
-    if tokenizer is None:
+    encode = tokenizer(model)
+    if encode is None:
         prompt, response = (float(np.mean([len(t) / CHARACTERS_A_TOKEN for t in x])) for x in texts)
         return prompt, max(1.0, response)
-    prompt, response = (float(np.mean([len(tokenizer(t).input_ids) for t in x])) for x in texts)
-    special = len(tokenizer("").input_ids)
+    prompt, response = (float(np.mean([len(encode(t).input_ids) for t in x])) for x in texts)
+    special = len(encode("").input_ids)
     return prompt, response - special
 
 
 @cache
-def _tokenizer(model: str) -> Any:
-    """The model's tokenizer; None where it is not here, and would have to be downloaded."""
+def tokenizer(model: str) -> Any:
+    """Load a model's tokenizer; None where it is not here, and would have to be downloaded."""
     from transformers import AutoTokenizer
 
     from forgetlib.models import loading, synthetic

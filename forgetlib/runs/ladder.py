@@ -133,9 +133,7 @@ class LadderStudy(Study):
         draw: 0, 1, ...: which of several sets
         labels: "random" for the control that has the questions' form alone
         """
-        size = self.relearning.batch_size
-        epochs = max(1, round(self.relearning_steps * size / n))
-        training = replace(self.relearning, epochs=epochs)
+        training = relearning_of(self.relearning, self.relearning_steps, n)
         skip = self.n_train + draw * max(self.n_relearned)
         seed = start.seed
         found = self.checkpoint((task,), seed, start.model, Labels(labels, training), start, n)
@@ -207,6 +205,12 @@ class LadderStudy(Study):
             own = [job for of in jobs for job in of(task, seed)]
             found[f"{task.replace(':', '-')}-{seed}"] = own
         return found
+
+
+def relearning_of(training: Training, n_steps: int, n: int) -> Training:
+    """Train for as many steps on n questions as on any other number: the epochs follow."""
+    once = replace(training, epochs=1)
+    return replace(once, epochs=max(1, round(n_steps / once.n_steps(n))))
 
 
 def _watched(method: Method) -> tuple[Measurement, ...]:

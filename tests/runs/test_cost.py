@@ -158,7 +158,7 @@ def test_an_estimate_for_another_machine_downloads_no_model(project, monkeypatch
     monkeypatch.setenv("FORGETLIB_CACHE", str(project / "cache"))
     monkeypatch.setattr(assets, "model_dir", lambda *_: pytest.fail("was asked for"))
     cost.tokens.cache_clear()
-    cost._tokenizer.cache_clear()
+    cost.tokenizer.cache_clear()
     study = studies.study("tiny", tasks=["tiny_city"], models=["embedded"], sizes=[])
     found = cost.table(study, rate=cost.Rate(1e12, 1e12)).iloc[0]
     assert found["parameters"] == 268_098_176  # Gemma-3-270M's
@@ -166,7 +166,7 @@ def test_an_estimate_for_another_machine_downloads_no_model(project, monkeypatch
     characters = sum(len(e.prompts[0]) for e in examples) / len(examples)
     assert cost.tokens("embedded", "tiny_city")[0] == pytest.approx(characters / 4)
     cost.tokens.cache_clear()
-    cost._tokenizer.cache_clear()
+    cost.tokenizer.cache_clear()
 
 
 def test_nothing_is_loaded_where_nothing_is_missing(tmp_path):

@@ -1,0 +1,198 @@
+"""Write what a comparison of models found: as text, as a table, and as one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from forgetlib.figures import ladder_figure
+from forgetlib.figures.names import title
+from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.style import style
+from forgetlib.figures.verdicts import (
+    DAMAGED,
+    FORGOTTEN,
+    GATED,
+    INVERTED,
+    KEPT,
+    NOT_DECIDED,
+    NOTHING,
+    REMOVED,
+    SHIFTED,
+    SUPPRESSED,
+)
+from forgetlib.files import replacing
+
+MEANINGS = {
+    KEPT: "the unlearned model still knows the skill, and shows it",
+    SHIFTED: "it still knows the skill, but a bias of its answers hides it: calibration returns it",
+    INVERTED: "it knows the skill, with the sign turned",
+    GATED: "the skill comes back in another form of the question, or with examples in the prompt",
+    SUPPRESSED: "a few labels bring back more than they teach a model that never knew the skill",
+    REMOVED: "nothing that was tried brings the skill back beyond what a model gains that never "
+    "knew it",
+    FORGOTTEN: "most of the skill is gone, and no other form brings it back; whether it is hidden "
+    "or removed cannot be told without a model that was never taught it",
+    DAMAGED: "the skill is gone, and so is more than the skill",
+    NOTHING: "the original model was not shown to know the skill, so that there is nothing to test",
+    NOT_DECIDED: "these data leave more than one of these open: ask more questions",
+}
+HEADINGS = {
+    "rung": "asked",
+    "labels": "labels",
+    "measure": "measure",
+    "known": "original",
+    "forgotten": "unlearned",
+    "oracle": "retrained",
+    "recovered": "recovered",
+    "excess": "excess",
+}
+COLUMNS = (
+    "recovered: share of what was lost that comes back. excess: 0 as if never taught, 1 as if "
+    "never forgotten. 95 % intervals in brackets; - where undefined."
+)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Write a ladder's table as people read it: an estimate in a cell, short headings."""
+    found = {}
+    for name, heading in HEADINGS.items():
+        if name in ("rung", "labels", "measure"):
+            found[heading] = table[name].replace({"auroc": "AUROC"}).astype(str).tolist()
+        elif table[name].notna().any():
+            found[heading] = [estimate_of(row, name) for _, row in table.iterrows()]
+    return pd.DataFrame(found)
+
+
+def sentence(row: Mapping[str, object]) -> str:
+    """Say in a sentence what became of a skill. row: of `rungs.summary`"""
+    verdict = str(row["verdict"])
+    return f"{title(str(row['eval_task']))}: {verdict.upper()}. That is, {MEANINGS[verdict]}."
+
+
+def text(table: pd.DataFrame, summary: pd.DataFrame, unknown: Sequence[str]) -> str:
+    """Write all that was found for a terminal."""
+    lines = []
+    for row in summary.to_dict("records"):
+        of_task = table[table["eval_task"] == row["eval_task"]]
+        lines += [sentence(row), "", shown(of_task).to_string(index=False), ""]
+        if pd.notna(row["damage"]):
+            said = estimate_of(pd.Series(row), "damage")
+            lines += [f"Other tasks' true responses cost {said} nats a token more.", ""]
+    lines += [COLUMNS, ""]
+    if unknown:
+        lines += ["What this cannot tell:", *(f"- {said}" for said in unknown)]
+    return "\n".join(lines)
+
+
+def page(
+    table: pd.DataFrame,
+    summary: pd.DataFrame,
+    figures: Mapping[str, Figure],
+    unknown: Sequence[str],
+    about: Mapping[str, str],
+) -> str:
+    """Write one HTML file that needs no other: verdicts, pictures, tables and what is not known.
+
+    figures: by task; about: what was compared, by what it is
+    """
+    parts = [f"<h1>What is left in {escape(about.get('unlearned', 'the unlearned model'))}?</h1>"]
+    for row in summary.to_dict("records"):
+        task = str(row["eval_task"])
+        of_task = shown(table[table["eval_task"] == task])
+        parts += [
+            f"<h2>{escape(title(task))}: {escape(str(row['verdict']))}</h2>",
+            f"<p>{escape(sentence(row))}</p>",
+            f'<img alt="{escape(sentence(row))}" src="{_as_data(figures[task])}">',
+            of_task.to_html(index=False, border=0),
+        ]
+        if pd.notna(row["damage"]):
+            nats = number(float(str(row["damage"])))
+            parts.append(f"<p>Other tasks' true responses cost {nats} nats a token more.</p>")
+    parts.append(f"<p>{escape(COLUMNS)}</p>")
+    if unknown:
+        said = "".join(f"<li>{escape(s)}</li>" for s in unknown)
+        parts.append(f"<h2>What this cannot tell</h2><ul>{said}</ul>")
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in about.items())
+    parts.append(f"<h2>What was compared</h2><table>{rows}</table>")
+    return HEAD + "\n".join(parts) + "\n</body></html>\n"
+
+
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>What is left?</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; background: #fff; }
+img { max-width: 100%; background: #fff; }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.85rem; }
+th, td { text-align: left; padding: 0.2rem 0.7rem; white-space: nowrap; }
+tr + tr { border-top: 1px solid #ddd; }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #1b1b1b; } }
+</style></head><body>
+"""
+
+
+def _as_data(figure: Figure) -> str:
+    """Write a picture as an address that has it in it."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=160)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def as_json(
+    models: Mapping[str, str], table: pd.DataFrame, summary: pd.DataFrame, unknown: Sequence[str]
+) -> str:
+    """Write all that was found as JSON; NaN is null."""
+    found = {
+        "models": models,
+        "summary": json.loads(summary.to_json(orient="records")),
+        "rungs": json.loads(table.to_json(orient="records")),
+        "cannot_tell": unknown,
+    }
+    return json.dumps(found, indent=1)
+
+
+def write(
+    folder: Path,
+    table: pd.DataFrame,
+    summary: pd.DataFrame,
+    unknown: Sequence[str],
+    about: Mapping[str, str],
+) -> list[Path]:
+    """Write tables (CSV), a picture a skill (PNG, PDF) and the page; return the files."""
+    figures = {}
+    for task in summary["eval_task"]:
+        own = (t[t["eval_task"] == task] for t in (table, summary))
+        figures[task] = ladder_figure.draw(*own)
+    html = page(table, summary, figures, unknown, about)
+    contents: dict[str, Callable[[Path], object]] = {
+        "rungs.csv": lambda p: table.to_csv(p, index=False, float_format="%.6g"),
+        "summary.csv": lambda p: summary.to_csv(p, index=False, float_format="%.6g"),
+        "report.html": lambda p: p.write_text(html),
+    }
+    for task, figure in figures.items():
+        for ending in ("png", "pdf"):
+            name = f"ladder_{task.replace(':', '-')}.{ending}"
+            contents[name] = partial(_save, figure, ending)
+    for name, put in contents.items():
+        with replacing(folder / name) as path:
+            put(path)
+    return [folder / name for name in contents]
+
+
+def _save(figure: Figure, ending: str, path: Path) -> None:
+    # Without the date, the same numbers give the same file.
+    metadata = {"CreationDate": None} if ending == "pdf" else None
+    with style():
+        figure.savefig(path, format=ending, metadata=metadata)
