@@ -181,6 +181,10 @@ REFUSED = [
     (["stored", "big"], "study: expected one of"),
     (["stored", "tiny", "fig3"], "section of a study: expected one of own"),
     (["resolve", "My study"], "study: expected one of"),
+    (
+        ["compare", "--original", "tiny", "--unlearned", "tiny", "--task", "tiny_city"],
+        "models 'tiny' and 'tiny': expected two models, with different weights",
+    ),
 ]
 
 

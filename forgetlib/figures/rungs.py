@@ -181,9 +181,8 @@ class Ladder:
         null = self._null(rung)
         if rung.kind in TEACHING and not null:
             return np.nan
-        columns = [("auroc", FORGOTTEN, rung), *null]
-        floor = _column(1) if null else _constant(CHANCE)
-        return joined([self.get(*c) for c in columns]).p_value(_less(0, floor))
+        found = joined([self.get(*c) for c in [("auroc", FORGOTTEN, rung), *null]])
+        return found.p_value(_less(0, _column(1) if null else _constant(CHANCE)))
 
     def residue(self) -> Interval:
         """Sum what is left beyond never-taught models over the rungs, and divide by what was."""
@@ -369,9 +368,9 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             for role in (KNOWN, FORGOTTEN, ORACLE, MOVED):
                 there = found.has(role, rung)
                 row |= as_columns(role, found.of(measure, role, rung) if there else UNDEFINED)
-            of_auroc = shown is not ANSWERED
-            row |= as_columns("recovered", found.recovered(rung) if of_auroc else UNDEFINED)
-            row |= as_columns("excess", found.excess(rung) if of_auroc else UNDEFINED)
+            judged = measure == "auroc"
+            row |= as_columns("recovered", found.recovered(rung) if judged else UNDEFINED)
+            row |= as_columns("excess", found.excess(rung) if judged else UNDEFINED)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -391,14 +390,11 @@ def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             "verdict": found.verdict(),
             "has_oracle": found.has_oracle,
         }
+        row |= as_columns("accuracy", found.of("accuracy", FORGOTTEN))
+        row |= as_columns("auroc", found.of("auroc", FORGOTTEN))
         lost = found.interval(_difference(1, 0), *_auroc(FORGOTTEN, KNOWN))
-        for name, interval in (
-            ("accuracy", found.of("accuracy", FORGOTTEN)),
-            ("auroc", found.of("auroc", FORGOTTEN)),
-            ("auroc_lost", lost),
-            ("residue", found.residue()),
-            ("damage", found.remains().damage),
-        ):
-            row |= as_columns(name, interval)
+        row |= as_columns("auroc_lost", lost)
+        row |= as_columns("residue", found.residue())
+        row |= as_columns("damage", found.remains().damage)
         rows.append(row)
     return pd.DataFrame(rows)
