@@ -5,6 +5,7 @@
     forgetlib run quick own             compute what is missing of a study, or of a section
     forgetlib draw mine.py fig2         draw its figures from what is stored
     forgetlib page mine.py              write what it found as a page, from its drawn figures
+    forgetlib compare --original F --unlearned G --task sst2   what is left in G of what F knew
 
 A STUDY is the name of one, or a Python file that defines one.
 """
