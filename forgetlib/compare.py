@@ -393,4 +393,4 @@ def _not_asked(comparison: Comparison, ladders: Mapping[tuple[str, str], Ladder]
     for (task, _), ladder in ladders.items():
         for rung in comparison.rungs(task):
             if rung not in ladder.rungs:
-                yield f"{task} was not asked so of every model: {rung.name}."
+                yield f"Not every model could be asked {task} in this form: {rung.name}."

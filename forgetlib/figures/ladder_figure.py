@@ -87,16 +87,17 @@ def finding(summary: pd.DataFrame) -> str:
     return f"{title(task)} is {'; '.join(said)}"
 
 
-def draw(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
     """Draw a panel a method: AUROC on each rung, by what the model was taught.
 
     table, summary: from `rungs.table` and `rungs.summary`, of one skill
+    said: what stands above, in the place of `finding`
     """
     do = "Pass the tables of figures.rungs, of one skill."
     wanted = ["eval_task", "method", "rung", "kind", "labels", *with_intervals(LINES)]
     intervals.require_columns("table of the ladder", table, wanted, do)
     intervals.require_columns("summary of the ladder", summary, ["method", "verdict"], do)
-    said = finding(summary)
+    said = said or finding(summary)
     shown = table[table["kind"] != "control"]
     methods = list(summary["method"])
     n_columns = min(PER_ROW, len(methods))
@@ -118,8 +119,11 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         for axes in panels[:, 0]:
             axes.set_ylabel("AUROC (open: accuracy)", fontsize=SMALL)
             axes.tick_params(axis="y", labelsize=SMALL)
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        named = (axes.get_legend_handles_labels() for axes in panels.ravel())
+        handles = {label: h for of in named for h, label in zip(*of, strict=True)}
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
+        )
         set_finding(figure, said)
     return figure
 
@@ -134,7 +138,6 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, rungs: Sequence[str])
         there = np.isfinite(values[:, 0]) & (rows["measure"] == "auroc").to_numpy()
         _accuracy(axes, x, rows, role)
         if not there.any():
-            axes.plot([], [], marker=marker, color=colour, label=label, markersize=3)
             continue
         axes.plot(
             x[there],

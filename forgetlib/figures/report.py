@@ -104,13 +104,13 @@ def page(
 
     figures: by task; about: what was compared, by what it is
     """
-    parts = [f"<h1>What is left in {escape(about.get('unlearned', 'the unlearned model'))}?</h1>"]
+    name = Path(about.get("unlearned", "the unlearned model")).name
+    parts = [f"<h1>What is left in {escape(name)}?</h1>"]
     for row in summary.to_dict("records"):
         task = str(row["eval_task"])
         of_task = shown(table[table["eval_task"] == task])
         parts += [
             f"<h2>{escape(title(task))}: {escape(str(row['verdict']))}</h2>",
-            f"<p>{escape(sentence(row))}</p>",
             f'<img alt="{escape(sentence(row))}" src="{_as_data(figures[task])}">',
             of_task.to_html(index=False, border=0),
         ]
@@ -122,7 +122,7 @@ def page(
         said = "".join(f"<li>{escape(s)}</li>" for s in unknown)
         parts.append(f"<h2>What this cannot tell</h2><ul>{said}</ul>")
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in about.items())
-    parts.append(f"<h2>What was compared</h2><table>{rows}</table>")
+    parts.append(f"<h2>What was compared</h2><table class='about'>{rows}</table>")
     return HEAD + "\n".join(parts) + "\n</body></html>\n"
 
 
@@ -131,11 +131,12 @@ HEAD = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>What is left?</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fff; }
 img { max-width: 100%; background: #fff; }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.85rem; }
 th, td { text-align: left; padding: 0.2rem 0.7rem; white-space: nowrap; }
+.about td { white-space: normal; overflow-wrap: anywhere; }
 tr + tr { border-top: 1px solid #ddd; }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #1b1b1b; } }
 </style></head><body>
@@ -173,8 +174,9 @@ def write(
     """Write tables (CSV), a picture a skill (PNG, PDF) and the page; return the files."""
     figures = {}
     for task in summary["eval_task"]:
-        own = (t[t["eval_task"] == task] for t in (table, summary))
-        figures[task] = ladder_figure.draw(*own)
+        of_rungs, row = (t[t["eval_task"] == task] for t in (table, summary))
+        said = sentence(row.to_dict("records")[0])
+        figures[task] = ladder_figure.draw(of_rungs, row, said)
     html = page(table, summary, figures, unknown, about)
     contents: dict[str, Callable[[Path], object]] = {
         "rungs.csv": lambda p: table.to_csv(p, index=False, float_format="%.6g"),

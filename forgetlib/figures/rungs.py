@@ -1,5 +1,7 @@
 """The ladder: what is left of a skill after forgetting, and what brings it back.
 
+Long because a ladder's measures, its ratios and the tables of both are one subject.
+
 A skill that a model no longer shows may be gone, or may only need to be asked for otherwise. Each
 rung is one way to ask, and costs who asks so many labels: none (directly, in other forms,
 quantised), a few (examples in the prompt), or more (training on them, relearning). On each rung the
@@ -239,8 +241,15 @@ class Ladder:
             moved_left=moved,
             by_form=any(self._bring_back(asked)),
             by_labels=any(self._bring_back(fewest)) if self.has_oracle else None,
+            teaches=any(self._teaches(r) for r in taught),
             most_excess=tuple(map(self.excess, self._judged)) if self.has_oracle else (),
         )
+
+    def _teaches(self, rung: Rung) -> bool:
+        """Tell whether a rung was shown to teach never-taught models anything."""
+        if not (columns := self._null(rung)):
+            return False
+        return self.interval(_difference(0, 1), *columns, ("auroc", ORACLE, DIRECT)).low > 0
 
     def _bring_back(self, rungs: Sequence[Rung]) -> list[bool]:
         """Tell of each rung whether it brings back more than direct asking, beyond the null.

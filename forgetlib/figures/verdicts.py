@@ -99,6 +99,8 @@ class Remains:
     moved_left: `left` of the model that was changed by another task; NaN where not measured
     by_form: whether another form, or examples, bring back more than the null
     by_labels: whether the fewest labels do; None where there is no never-taught model
+    teaches: whether relearning was shown to teach a never-taught model anything, so that it is a
+        test
     most_excess: of each rung, where it puts the model between never taught, 0, and never
         forgotten, 1; () where there is no never-taught model
     """
@@ -111,6 +113,7 @@ class Remains:
     moved_left: Interval
     by_form: bool
     by_labels: bool | None
+    teaches: bool
     most_excess: tuple[Interval, ...]
 
 
@@ -139,6 +142,7 @@ def remains(found: Remains) -> str:
         return NOT_DECIDED
     if found.by_labels is None:
         return FORGOTTEN
-    # Not to be shown to come back is not enough: that half of it comes back has to be excluded.
-    excluded = all(e.high < SHARE for e in found.most_excess)
+    # Not to be shown to come back is not enough: that half of it comes back has to be excluded,
+    # by trainings that can teach.
+    excluded = found.teaches and all(e.high < SHARE for e in found.most_excess)
     return REMOVED if excluded else NOT_DECIDED

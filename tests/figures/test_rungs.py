@@ -98,6 +98,15 @@ def test_two_seeds_decide_little():
     assert Ladder(few, RUNGS).verdict() == verdicts.NOT_DECIDED
 
 
+def test_what_cannot_teach_removes_nothing():
+    """Where no training taught a never-taught model anything, it is no test of what is left."""
+    found = seeds(NEVER)
+    for seed in found:
+        for m in (m for of_role in seed.models.values() for m in of_role):
+            m.rungs.update({r.name: m.rungs[DIRECT.name] for r in (FEW, MANY)})
+    assert Ladder(found, RUNGS).verdict() == verdicts.NOT_DECIDED
+
+
 @pytest.mark.parametrize(
     ("truth", "verdict"),
     [
