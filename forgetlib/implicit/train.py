@@ -1,0 +1,181 @@
+"""Train a transformer on prompts: resumable to the bit, and without any global state.
+
+A step's prompts are drawn from a generator of the seed, the stage and the step, so that the weights
+and the optimiser's state are all that a checkpoint has to hold.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from forgetlib.files import StoreError, remove_left_overs, replacing
+from forgetlib.implicit.bayes import Mixture, infer_prefixes
+from forgetlib.implicit.prompts import Prompts, draw, generator, mixture
+from forgetlib.implicit.settings import Setting
+from forgetlib.implicit.transformer import Regressor, as_tensor
+
+EVERY = 250  # steps from one checkpoint to the next: half a minute
+WEIGHED = 8_192  # prompts that the weights of prefixes are computed from
+BETAS = (0.9, 0.99)
+CLIP = 1.0  # the norm that a gradient is cut to
+
+Progress = Callable[[str, int], None]  # (the stage, its steps that are done)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Say what one training does: on which prompts, for how many steps, against what.
+
+    name: of the model that comes of it
+    alpha: probability that a prompt's vector is of the discrete set
+    rate: AdamW's learning rate, at its highest where it `decays`: then it rises for warm_up steps
+        and falls to 0 along a cosine
+    target, even: as in Setting
+    """
+
+    name: str
+    alpha: float
+    steps: int
+    rate: float
+    warm_up: int = 0
+    decays: bool = False
+    target: str = "label"
+    even: bool = False
+
+    def rate_at(self, step: int) -> float:
+        """Compute the learning rate of a step, counted from 0."""
+        if not self.decays:
+            return self.rate
+        rising = min(1.0, (step + 1) / (self.warm_up + 1))
+        return self.rate * rising * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def pre_training(setting: Setting) -> Stage:
+    """Return the stage that trains on the mixture."""
+    return Stage(
+        "pre-trained",
+        setting.alpha,
+        setting.steps,
+        setting.rate,
+        setting.warm_up,
+        decays=True,
+        target=setting.target,
+        even=setting.even,
+    )
+
+
+def alone(setting: Setting) -> Stage:
+    """Return the stage that trains on the discrete set from nothing: a model that never knew."""
+    whole = pre_training(setting)
+    return replace(whole, name="discrete-only", alpha=1.0, steps=setting.alone_steps)
+
+
+def fine_tuning(setting: Setting) -> Stage:
+    """Return the stage that goes on from the pre-trained model with the discrete set alone.
+
+    Against labels and with every prefix alike, as the paper does, whatever pre-training did.
+    """
+    return Stage("fine-tuned", 1.0, setting.tuning_steps, setting.tuning_rate)
+
+
+def train(
+    model: Regressor,
+    setting: Setting,
+    stage: Stage,
+    path: Path | None = None,
+    *,
+    every: int = EVERY,
+    progress: Progress = lambda stage, n_done: None,
+) -> None:
+    """Train a model in place: squared error, averaged over the prompts of 0 to n_points examples.
+
+    path: a file that keeps weights and optimiser every so many steps and at the end. Where it is
+        there, training goes on from it, and ends in the same bits as without the break on the
+        same processor and number of threads. None: nothing is kept
+    progress: called after each step, and once for the steps that the file had
+
+    Raises StoreError for a damaged file.
+    """
+    of = replace(mixture(setting), alpha=stage.alpha)
+    optimizer = torch.optim.AdamW(model.parameters(), stage.rate, betas=BETAS)
+    done = 0
+    if path is not None and path.exists():
+        done = _load(path, model, optimizer)
+        progress(stage.name, done)
+    weights = prefix_weights(of, setting.n_points) if stage.even else np.ones(setting.n_points + 1)
+    model.train()
+    for step in range(done, stage.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = stage.rate_at(step)
+        rng = generator(setting.seed, stage.name, step)
+        prompts = draw(of, setting.batch, setting.n_points, rng)
+        goal = as_tensor(target(of, prompts, stage.target))
+        found = model(as_tensor(prompts.x), as_tensor(prompts.y))
+        loss = ((found - goal).square() * as_tensor(weights)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        done = step + 1
+        if path is not None and (done % every == 0 or done == stage.steps):
+            _save(path, model, optimizer, done)
+        progress(stage.name, done)
+    model.eval()
+
+
+def target(of: Mixture, prompts: Prompts, name: str) -> np.ndarray:
+    """Return what predictions are compared with, (n, k + 1); see Setting.target."""
+    if name == "label":
+        return prompts.y
+    if name == "truth":
+        return prompts.truth
+    return infer_prefixes(of, *prompts.examples).predict(prompts.x)
+
+
+def prefix_weights(of: Mixture, n_points: int) -> np.ndarray:
+    """Compute what a squared error counts by the number of examples, (n_points + 1), 1 on average.
+
+    It is one over the error that the best predictor makes of prompts of the mixture.
+    """
+    prompts = draw(of, WEIGHED, n_points, generator(0, "prefix weights"))
+    best = infer_prefixes(of, *prompts.examples).predict(prompts.x)
+    weights = 1 / np.square(best - prompts.truth).mean(0)
+    return weights / weights.mean()
+
+
+def _save(path: Path, model: Regressor, optimizer: torch.optim.Optimizer, done: int) -> None:
+    remove_left_overs(path.parent, path.name)
+    state = {"done": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    with replacing(path) as partial:
+        torch.save(state, partial)
+
+
+def _load(path: Path, model: Regressor, optimizer: torch.optim.Optimizer) -> int:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["done"])
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        EOFError,
+        pickle.PickleError,
+    ) as error:
+        raise StoreError(
+            f"checkpoint {path}",
+            expected="weights and optimiser of these settings",
+            found=" ".join(str(error).split())[:300],
+            do="It was damaged or written by another version: delete it, and training begins anew.",
+        ) from error
