@@ -59,9 +59,6 @@ class Setting:
         w.x, without the noise. "posterior": the expectation of w.x given the prompt. All three
         have the same loss on average, but for a constant, and the same gradient on average; the
         later ones have less noise in it
-    even: whether the squared errors of a prefix of k examples are divided by the error that the
-        Bayes predictor makes there, so that long prompts count as much as short ones. What
-        predicts best at every k is the same
     tuning_steps, tuning_rate: of fine-tuning on prompts of the discrete set, against labels
     alone_steps: of pre-training on the discrete set alone, the model that never knew
     n_prompts: prompts of each kind that are asked
@@ -86,7 +83,6 @@ class Setting:
     rate: float = 1e-3
     warm_up: int = 300
     target: str = "posterior"
-    even: bool = True
     tuning_steps: int = 400
     tuning_rate: float = 1e-4
     alone_steps: int = 3_000
@@ -104,7 +100,6 @@ class Setting:
         self._check("sigma", f"a number of at least {LEAST_NOISE} times tau", of_tau)
         self._check("alpha", "a probability from 0 to 1", lambda x: 0 <= x <= 1)
         require_one_of("Setting.target", self.target, TARGETS)
-        require("Setting.even", self.even, bool, "True or False")
         require_name("Setting.name", self.name)
         if self.width % self.heads:
             raise InputError(
@@ -148,8 +143,8 @@ NAMED = {
         width=32,
         heads=2,
         batch=32,
-        steps=300,
-        rate=3e-3,
+        steps=500,
+        rate=4e-3,
         warm_up=30,
         tuning_steps=60,
         tuning_rate=1e-3,

@@ -23,9 +23,6 @@ from forgetlib.implicit.settings import Setting
 from forgetlib.implicit.transformer import Regressor, as_tensor
 
 EVERY = 250  # steps from one checkpoint to the next: half a minute
-WEIGHED = 8_192  # prompts that the weights of prefixes are computed from
-BETAS = (0.9, 0.99)
-CLIP = 1.0  # the norm that a gradient is cut to
 
 Progress = Callable[[str, int], None]  # (the stage, its steps that are done)
 
@@ -38,7 +35,7 @@ class Stage:
     alpha: probability that a prompt's vector is of the discrete set
     rate: AdamW's learning rate, at its highest where it `decays`: then it rises for warm_up steps
         and falls to 0 along a cosine
-    target, even: as in Setting
+    target: what predictions are compared with, as in Setting
     """
 
     name: str
@@ -48,7 +45,6 @@ class Stage:
     warm_up: int = 0
     decays: bool = False
     target: str = "label"
-    even: bool = False
 
     def rate_at(self, step: int) -> float:
         """Compute the learning rate of a step, counted from 0."""
@@ -68,7 +64,6 @@ def pre_training(setting: Setting) -> Stage:
         setting.warm_up,
         decays=True,
         target=setting.target,
-        even=setting.even,
     )
 
 
@@ -81,7 +76,7 @@ def alone(setting: Setting) -> Stage:
 def fine_tuning(setting: Setting) -> Stage:
     """Return the stage that goes on from the pre-trained model with the discrete set alone.
 
-    Against labels and with every prefix alike, as the paper does, whatever pre-training did.
+    Against labels, as the paper does, whatever pre-training did.
     """
     return Stage("fine-tuned", 1.0, setting.tuning_steps, setting.tuning_rate)
 
@@ -105,12 +100,11 @@ def train(
     Raises StoreError for a damaged file.
     """
     of = replace(mixture(setting), alpha=stage.alpha)
-    optimizer = torch.optim.AdamW(model.parameters(), stage.rate, betas=BETAS)
+    optimizer = torch.optim.AdamW(model.parameters(), stage.rate)
     done = 0
     if path is not None and path.exists():
         done = _load(path, model, optimizer)
         progress(stage.name, done)
-    weights = prefix_weights(of, setting.n_points) if stage.even else np.ones(setting.n_points + 1)
     model.train()
     for step in range(done, stage.steps):
         for group in optimizer.param_groups:
@@ -119,10 +113,9 @@ def train(
         prompts = draw(of, setting.batch, setting.n_points, rng)
         goal = as_tensor(target(of, prompts, stage.target))
         found = model(as_tensor(prompts.x), as_tensor(prompts.y))
-        loss = ((found - goal).square() * as_tensor(weights)).mean()
+        loss = (found - goal).square().mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         done = step + 1
         if path is not None and (done % every == 0 or done == stage.steps):
@@ -138,17 +131,6 @@ def target(of: Mixture, prompts: Prompts, name: str) -> np.ndarray:
     if name == "truth":
         return prompts.truth
     return infer_prefixes(of, *prompts.examples).predict(prompts.x)
-
-
-def prefix_weights(of: Mixture, n_points: int) -> np.ndarray:
-    """Compute what a squared error counts by the number of examples, (n_points + 1), 1 on average.
-
-    It is one over the error that the best predictor makes of prompts of the mixture.
-    """
-    prompts = draw(of, WEIGHED, n_points, generator(0, "prefix weights"))
-    best = infer_prefixes(of, *prompts.examples).predict(prompts.x)
-    weights = 1 / np.square(best - prompts.truth).mean(0)
-    return weights / weights.mean()
 
 
 def _save(path: Path, model: Regressor, optimizer: torch.optim.Optimizer, done: int) -> None:

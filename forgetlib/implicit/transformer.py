@@ -19,7 +19,8 @@ from forgetlib.implicit.bayes import require_scale
 from forgetlib.implicit.prompts import generator, require_context
 from forgetlib.implicit.settings import Setting
 
-DEVIATION = 0.02  # of first weights, as GPT-2 has it
+POSITIONS = 0.5  # standard deviation of first embeddings of positions
+READ_OUT = 0.02  # and of the last layer's weights
 CHUNK = 1024  # prompts of one pass where nothing is trained; it bounds memory
 
 
@@ -54,18 +55,27 @@ class Regressor(nn.Module):
         self._draw(setting)
 
     def _draw(self, setting: Setting) -> None:
-        """Draw weights as GPT-2 does, and those of the first layer for inputs of variance 1."""
+        """Draw first weights of variance 1 / inputs, and positions that can be told apart.
+
+        GPT-2's own 0.02 is meant for thousands of inputs. At these widths attention begins so
+        even, and positions so faint beside numbers of variance 1, that training stays for long on
+        a plateau, where labels are not matched with their examples.
+        """
         rng = generator(setting.seed, "weights")
         with torch.no_grad():
             for name, weight in self.named_parameters():
                 if weight.ndim < 2:
                     weight.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
                     continue
-                deviation = DEVIATION
-                if name.startswith("read_in"):
-                    deviation = 1 / math.sqrt(setting.dimension)
-                elif name.endswith("c_proj.weight"):
+                # Linear layers have (outputs, inputs), those of GPT-2 (inputs, outputs).
+                inputs = weight.shape[0] if "backbone.h." in name else weight.shape[1]
+                deviation = 1 / math.sqrt(inputs)
+                if name.endswith("c_proj.weight"):
                     deviation /= math.sqrt(2 * setting.layers)  # summed over so many layers
+                elif name.endswith("wpe.weight"):
+                    deviation = POSITIONS
+                elif name.startswith("read_out"):
+                    deviation = READ_OUT  # first predictions near 0, the prior's mean
                 drawn = deviation * rng.standard_normal(tuple(weight.shape))
                 weight.copy_(torch.from_numpy(drawn))
 

@@ -197,7 +197,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_right_is_refused(case):
     mixture = Mixture(np.eye(3))
-    with pytest.raises(InputError, match="expected .*, found "):
+    with pytest.raises(InputError, match=r"expected .*, found "):
         BAD[case](mixture, np.ones((4, 5, 3)), np.ones((4, 5)))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from forgetlib.errors import InputError
 from forgetlib.files import StoreError
-from forgetlib.implicit import evaluate, prompts, results, run, train
+from forgetlib.implicit import evaluate, prompts, results, run, settings, train
 from forgetlib.implicit.__main__ import main
 from forgetlib.implicit.settings import named
 from forgetlib.implicit.transformer import Regressor, as_tensor, predict
@@ -63,7 +63,7 @@ def test_tokens_are_x_and_y_in_turn():
 
 def test_a_scale_scales_labels_and_divides_the_answer():
     model, drawn = Regressor(TINY), some_prompts()
-    x, y = drawn.examples
+    _, y = drawn.examples
     scaled = predict(model, drawn.x, y, gamma=2.0)
     np.testing.assert_allclose(scaled, predict(model, drawn.x, 2 * y) / 2)
     for gamma in (0, -1.0, float("nan")):
@@ -88,19 +88,20 @@ def test_weights_are_the_seeds_and_global_generators_stay():
     assert not torch.equal(weights(first), weights(other))
     # every weight is drawn here, none is left as transformers drew it
     spread = {name: p.std().item() for name, p in first.named_parameters() if p.ndim > 1}
-    assert spread["backbone.h.0.attn.c_attn.weight"] == pytest.approx(0.02, rel=0.1)
-    assert spread["backbone.h.0.mlp.c_proj.weight"] == pytest.approx(0.01, rel=0.1)
+    width, layers = TINY.width, TINY.layers
+    assert spread["backbone.h.0.attn.c_attn.weight"] == pytest.approx(width**-0.5, rel=0.1)
+    down = (4 * width) ** -0.5 / (2 * layers) ** 0.5
+    assert spread["backbone.h.0.mlp.c_proj.weight"] == pytest.approx(down, rel=0.1)
     assert all(p.ndim > 1 or set(p.tolist()) <= {0.0, 1.0} for p in first.parameters())
 
 
 # --- training
 
 
-@pytest.mark.parametrize("name", ["label", "truth", "posterior"])
-def test_all_targets_have_the_same_gradient_on_average(name):
-    """By a thousand steps' prompts; a target of another mean is told apart."""
+def test_all_targets_have_the_same_gradient_on_average():
+    """A target of another mean is told apart."""
     model, of = Regressor(TINY), prompts.mixture(TINY)
-    drawn = prompts.draw(of, 60_000, 3, np.random.default_rng(1))
+    drawn = prompts.draw(of, 20_000, 2, np.random.default_rng(1))
 
     def gradient(goal):
         loss = (model(as_tensor(drawn.x), as_tensor(drawn.y)) - as_tensor(goal)).square().mean()
@@ -109,11 +110,14 @@ def test_all_targets_have_the_same_gradient_on_average(name):
         )
         return torch.cat([g.flatten() for g in found if g is not None])
 
-    expected, found = gradient(drawn.truth), gradient(train.target(of, drawn, name))
-    assert torch.nn.functional.cosine_similarity(expected, found, dim=0) > 0.99
-    assert torch.linalg.norm(expected - found) < 0.1 * torch.linalg.norm(expected)
-    wrong = gradient(0.5 * drawn.truth)
-    assert torch.linalg.norm(expected - wrong) > 0.3 * torch.linalg.norm(expected)
+    expected = gradient(drawn.truth)
+
+    def difference(goal):
+        return torch.linalg.norm(gradient(goal) - expected) / torch.linalg.norm(expected)
+
+    for name in settings.TARGETS:
+        assert difference(train.target(of, drawn, name)) < 0.1
+    assert difference(0.5 * drawn.truth) > 0.3
 
 
 def test_the_rate_rises_and_falls():
@@ -127,12 +131,6 @@ def test_the_rate_rises_and_falls():
         == train.fine_tuning(TINY).rate_at(59)
         == TINY.tuning_rate
     )
-
-
-def test_prefixes_count_by_the_error_that_is_left():
-    weights = train.prefix_weights(prompts.mixture(TINY), TINY.n_points)
-    assert weights.mean() == pytest.approx(1)
-    assert (np.diff(weights) > 0).all()
 
 
 class KilledError(Exception):
@@ -293,7 +291,7 @@ def test_a_mixture_of_one_kind_has_no_shift(project, alpha):
 # --- stored tables and the gate
 
 
-def made_up(ratio, k=12, n=3):
+def made_up(ratio, k=12):
     setting = replace(TINY, n_points=k, n_prompts=64)
     table = evaluate.ask(setting, {"pre-trained": lambda x, y, gamma: np.zeros((64, k + 1))})
     bayes = table.model == "bayes"
@@ -347,7 +345,7 @@ def test_quarters_are_of_the_most_likely_prompts_last():
 
 
 def test_files_that_are_no_results_are_told(project):
-    with pytest.raises(StoreError, match="Compute them: python -m forgetlib.implicit run implicit"):
+    with pytest.raises(StoreError, match="Compute them: "):
         results.read()
     path = results.path_of(TINY)
     path.parent.mkdir(parents=True)
