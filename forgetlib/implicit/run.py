@@ -57,7 +57,10 @@ def trained(
 
 
 def run(setting: Setting, *, quiet: bool = False, every: int = train.EVERY) -> None:
-    """Compute and store what is asked of a setting, unless it is stored."""
+    """Compute and store what is asked of a setting, unless it is stored.
+
+    The provenance's seconds are those since the last start.
+    """
     if results.is_stored(setting):
         return
     started = time.perf_counter()
@@ -65,6 +68,8 @@ def run(setting: Setting, *, quiet: bool = False, every: int = train.EVERY) -> N
     asked = {name: predictor(model) for name, model in models.items()}
     errors = evaluate.ask(setting, asked)
     shifts = evaluate.shifts(setting, asked["pre-trained"], asked["fine-tuned"])
+    if results.is_stored(setting):  # meanwhile, by a process that waited for the same training
+        return
     seconds = time.perf_counter() - started
     results.write(setting, errors, shifts, of_machine(torch.device("cpu"), seconds))
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from forgetlib.errors import UnusableNumbers
 from forgetlib.files import StoreError, remove_left_overs, replacing
 from forgetlib.implicit.bayes import Mixture, infer_prefixes
 from forgetlib.implicit.prompts import Prompts, draw, generator, mixture
@@ -97,7 +98,7 @@ def train(
         same processor and number of threads. None: nothing is kept
     progress: called after each step, and once for the steps that the file had
 
-    Raises StoreError for a damaged file.
+    Raises StoreError for a damaged file, and UnusableNumbers where the loss is not finite.
     """
     of = replace(mixture(setting), alpha=stage.alpha)
     optimizer = torch.optim.AdamW(model.parameters(), stage.rate)
@@ -114,6 +115,13 @@ def train(
         goal = as_tensor(target(of, prompts, stage.target))
         found = model(as_tensor(prompts.x), as_tensor(prompts.y))
         loss = (found - goal).square().mean()
+        if not math.isfinite(loss.item()):
+            raise UnusableNumbers(
+                f"loss of the {stage.name} model",
+                expected="a finite number",
+                found=f"{loss.item()} at step {step}",
+                do="Lower the learning rate; delete the checkpoint, if one is kept.",
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

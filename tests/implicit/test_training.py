@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from forgetlib.errors import InputError
+from forgetlib.errors import InputError, UnusableNumbers
 from forgetlib.files import StoreError
 from forgetlib.implicit import evaluate, prompts, results, run, settings, train
 from forgetlib.implicit.__main__ import main
@@ -180,6 +180,12 @@ def test_a_damaged_checkpoint_is_told(tmp_path):
     train.train(Regressor(other), other, train.pre_training(other), path)
     with pytest.raises(StoreError, match="expected weights and optimiser of these settings"):
         train.train(Regressor(BRIEF), BRIEF, train.pre_training(BRIEF), path)
+
+
+def test_a_training_that_runs_away_is_told():
+    setting = replace(BRIEF, rate=1e30, warm_up=0)
+    with pytest.raises(UnusableNumbers, match="loss of the pre-trained model"):
+        train.train(Regressor(setting), setting, train.pre_training(setting))
 
 
 # --- the whole experiment
