@@ -18,6 +18,7 @@ from forgetlib.errors import (
 )
 from forgetlib.implicit.bayes import LEAST_NOISE, require_scale
 
+OPTIMIZERS = ("muon", "adamw")
 TARGETS = ("label", "truth", "posterior")
 # Fields that are whole numbers, with the least that each may be.
 WHOLE = {
@@ -53,12 +54,14 @@ class Setting:
     n_points: labelled examples of the longest prompt; prompts of 0 to n_points are asked
     layers, width, heads: of the transformer; the width is a multiple of the heads
     batch: prompts of a step
-    steps, rate: of pre-training, the rate (of AdamW) at its highest
+    steps, rate: of pre-training, the rate at its highest
     warm_up: steps in which the rate rises; then it falls to 0 along a cosine
     target: what pre-training compares predictions with. "label": y, as the paper does. "truth":
         w.x, without the noise. "posterior": the expectation of w.x given the prompt. All three
         have the same loss on average, but for a constant, and the same gradient on average; the
         later ones have less noise in it
+    optimizer: of pre-training. "muon" for the matrices of layers and AdamW for what is left, or
+        "adamw" for all, as the paper
     tuning_steps, tuning_rate: of fine-tuning on prompts of the discrete set, against labels
     alone_steps: of pre-training on the discrete set alone, the model that never knew
     n_prompts: prompts of each kind that are asked
@@ -76,16 +79,17 @@ class Setting:
     tau: float = 1.0
     n_points: int = 16
     layers: int = 4
-    width: int = 96
+    width: int = 64
     heads: int = 4
-    batch: int = 96
-    steps: int = 12_000
-    rate: float = 1e-3
+    batch: int = 64
+    steps: int = 24_000
+    rate: float = 3e-3
     warm_up: int = 300
     target: str = "posterior"
+    optimizer: str = "muon"
     tuning_steps: int = 400
     tuning_rate: float = 1e-4
-    alone_steps: int = 3_000
+    alone_steps: int = 2_000
     n_prompts: int = 4_096
     gammas: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
     seed: int = 0
@@ -100,6 +104,7 @@ class Setting:
         self._check("sigma", f"a number of at least {LEAST_NOISE} times tau", of_tau)
         self._check("alpha", "a probability from 0 to 1", lambda x: 0 <= x <= 1)
         require_one_of("Setting.target", self.target, TARGETS)
+        require_one_of("Setting.optimizer", self.optimizer, OPTIMIZERS)
         require_name("Setting.name", self.name)
         if self.width % self.heads:
             raise InputError(
@@ -146,6 +151,7 @@ NAMED = {
         steps=500,
         rate=4e-3,
         warm_up=30,
+        optimizer="adamw",
         tuning_steps=60,
         tuning_rate=1e-3,
         alone_steps=100,

@@ -19,6 +19,7 @@ import torch
 from forgetlib.errors import UnusableNumbers
 from forgetlib.files import StoreError, remove_left_overs, replacing
 from forgetlib.implicit.bayes import Mixture, infer_prefixes
+from forgetlib.implicit.muon import Muon
 from forgetlib.implicit.prompts import Prompts, draw, generator, mixture
 from forgetlib.implicit.settings import Setting
 from forgetlib.implicit.transformer import Regressor, as_tensor
@@ -34,9 +35,10 @@ class Stage:
 
     name: of the model that comes of it
     alpha: probability that a prompt's vector is of the discrete set
-    rate: AdamW's learning rate, at its highest where it `decays`: then it rises for warm_up steps
+    rate: the learning rate, at its highest where it `decays`: then it rises for warm_up steps
         and falls to 0 along a cosine
     target: what predictions are compared with, as in Setting
+    optimizer: "adamw", or "muon" for the layers' matrices and AdamW for what is left
     """
 
     name: str
@@ -46,6 +48,7 @@ class Stage:
     warm_up: int = 0
     decays: bool = False
     target: str = "label"
+    optimizer: str = "adamw"
 
     def rate_at(self, step: int) -> float:
         """Compute the learning rate of a step, counted from 0."""
@@ -65,6 +68,7 @@ def pre_training(setting: Setting) -> Stage:
         setting.warm_up,
         decays=True,
         target=setting.target,
+        optimizer=setting.optimizer,
     )
 
 
@@ -77,7 +81,7 @@ def alone(setting: Setting) -> Stage:
 def fine_tuning(setting: Setting) -> Stage:
     """Return the stage that goes on from the pre-trained model with the discrete set alone.
 
-    Against labels, as the paper does, whatever pre-training did.
+    By AdamW and against labels, as the paper does, whatever pre-training did.
     """
     return Stage("fine-tuned", 1.0, setting.tuning_steps, setting.tuning_rate)
 
@@ -101,15 +105,16 @@ def train(
     Raises StoreError for a damaged file, and UnusableNumbers where the loss is not finite.
     """
     of = replace(mixture(setting), alpha=stage.alpha)
-    optimizer = torch.optim.AdamW(model.parameters(), stage.rate)
+    optimizers = _optimizers(model, stage)
     done = 0
     if path is not None and path.exists():
-        done = _load(path, model, optimizer)
+        done = _load(path, model, optimizers)
         progress(stage.name, done)
     model.train()
     for step in range(done, stage.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = stage.rate_at(step)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = stage.rate_at(step)
         rng = generator(setting.seed, stage.name, step)
         prompts = draw(of, setting.batch, setting.n_points, rng)
         goal = as_tensor(target(of, prompts, stage.target))
@@ -122,12 +127,13 @@ def train(
                 found=f"{loss.item()} at step {step}",
                 do="Lower the learning rate; delete the checkpoint, if one is kept.",
             )
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         done = step + 1
         if path is not None and (done % every == 0 or done == stage.steps):
-            _save(path, model, optimizer, done)
+            _save(path, model, optimizers, done)
         progress(stage.name, done)
     model.eval()
 
@@ -141,18 +147,33 @@ def target(of: Mixture, prompts: Prompts, name: str) -> np.ndarray:
     return infer_prefixes(of, *prompts.examples).predict(prompts.x)
 
 
-def _save(path: Path, model: Regressor, optimizer: torch.optim.Optimizer, done: int) -> None:
+def _optimizers(model: Regressor, stage: Stage) -> list[torch.optim.Optimizer]:
+    """Return AdamW of all weights; or Muon of the layers' matrices, and AdamW of what is left."""
+    if stage.optimizer == "adamw":
+        return [torch.optim.AdamW(model.parameters(), stage.rate)]
+    matrices = [p for p in model.backbone.h.parameters() if p.ndim == 2]
+    own = set(map(id, matrices))
+    others = [p for p in model.parameters() if id(p) not in own]
+    return [Muon(matrices, stage.rate), torch.optim.AdamW(others, stage.rate)]
+
+
+def _save(path: Path, model: Regressor, optimizers: list[torch.optim.Optimizer], done: int) -> None:
     remove_left_overs(path.parent, path.name)
-    state = {"done": done, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {
+        "done": done,
+        "model": model.state_dict(),
+        "optimizers": [o.state_dict() for o in optimizers],
+    }
     with replacing(path) as partial:
         torch.save(state, partial)
 
 
-def _load(path: Path, model: Regressor, optimizer: torch.optim.Optimizer) -> int:
+def _load(path: Path, model: Regressor, optimizers: list[torch.optim.Optimizer]) -> int:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         return int(state["done"])
     except (
         OSError,

@@ -70,6 +70,7 @@ BAD = {
     "rate": 0.0,
     "warm_up": -1,
     "target": "lable",
+    "optimizer": "sgd",
     "tuning_steps": -1,
     "tuning_rate": -1e-4,
     "alone_steps": -1,

@@ -10,7 +10,7 @@ import torch
 
 from forgetlib.errors import InputError, UnusableNumbers
 from forgetlib.files import StoreError
-from forgetlib.implicit import evaluate, prompts, results, run, settings, train
+from forgetlib.implicit import evaluate, muon, prompts, results, run, settings, train
 from forgetlib.implicit.__main__ import main
 from forgetlib.implicit.settings import named
 from forgetlib.implicit.transformer import Regressor, as_tensor, predict
@@ -133,13 +133,42 @@ def test_the_rate_rises_and_falls():
     )
 
 
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (8, 8)])
+def test_muon_steps_along_the_nearest_orthogonal_matrix(shape):
+    """Against the singular value decomposition; and its step is as large as one of AdamW's."""
+    values = np.random.default_rng(0).standard_normal(shape)
+    u, _, v = np.linalg.svd(values, full_matrices=False)
+    found = muon.orthogonal(as_tensor(values)).numpy()
+    assert np.linalg.norm(found) / 8**0.5 == pytest.approx(1, abs=0.3)
+    assert np.square(np.linalg.svd(found)[1] - 1).max() < 0.35**2
+    cosine = (found * (u @ v)).sum() / np.linalg.norm(found) / np.linalg.norm(u @ v)
+    assert cosine > 0.95
+    weight = torch.nn.Parameter(torch.zeros(shape))
+    weight.grad = as_tensor(values)
+    muon.Muon([weight], 1e-3).step()
+    assert weight.detach().square().mean().sqrt() == pytest.approx(0.2e-3, rel=0.3)
+    assert (weight.detach().numpy() * values).sum() < 0
+
+
+def test_what_muon_has_not_is_adamws():
+    model = Regressor(TINY)
+    first, second = train._optimizers(model, train.pre_training(replace(TINY, optimizer="muon")))
+    assert isinstance(first, muon.Muon)
+    given = [[p for g in o.param_groups for p in g["params"]] for o in (first, second)]
+    assert len(given[0]) == 4 * TINY.layers
+    assert len(given[0]) + len(given[1]) == len(list(model.parameters()))
+    (only,) = train._optimizers(model, train.fine_tuning(TINY))
+    assert isinstance(only, torch.optim.AdamW)
+
+
 class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [1, 5, 6, 11])
-def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, at):
-    stage = train.pre_training(BRIEF)
+@pytest.mark.parametrize("optimizer", settings.OPTIMIZERS)
+@pytest.mark.parametrize("at", [1, 5, 11])
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, at, optimizer):
+    stage = train.pre_training(replace(BRIEF, optimizer=optimizer))
     whole = Regressor(BRIEF)
     train.train(whole, BRIEF, stage)
     path, told = tmp_path / "model.pt", []
