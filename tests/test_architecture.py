@@ -22,7 +22,7 @@ LAYERS = (
     {"measuring"},
     {"forgetting"},
     {"runs"},
-    {"studies"},
+    {"studies", "implicit"},
     {"figures", "listing"},
     {"compare"},
     {"__main__"},

@@ -15,6 +15,17 @@ FORMAT = "{percentage:3.0f}% |{bar:12}| {remaining} left, {desc}"
 WIDTH = 80  # of a line where there is no terminal that has one
 
 
+def new_bar(total: int, *, quiet: bool) -> tqdm:
+    """Return a bar of so many pieces of work, for where it is shown: terminal, notebook or file."""
+    options: dict[str, Any] = {"mininterval": 5.0, "ncols": WIDTH, "bar_format": FORMAT}
+    if any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__):
+        # A widget, of the cell's width: it knows no bar of another one.
+        options = {"dynamic_ncols": True, "bar_format": FORMAT.replace("{bar:12}", "{bar}")}
+    elif sys.stderr.isatty():
+        options = {"mininterval": 0.2, "dynamic_ncols": True, "bar_format": FORMAT}
+    return tqdm(total=total, disable=quiet, **options)
+
+
 class Bar:
     """Show a bar of examples done; in a notebook a widget. In a log file, a line now and then.
 
@@ -23,16 +34,10 @@ class Bar:
     """
 
     def __init__(self, total: int, n_jobs: int, *, quiet: bool) -> None:
-        options: dict[str, Any] = {"mininterval": 5.0, "ncols": WIDTH, "bar_format": FORMAT}
-        if any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__):
-            # A widget, of the cell's width: it knows no bar of another one.
-            options = {"dynamic_ncols": True, "bar_format": FORMAT.replace("{bar:12}", "{bar}")}
-        elif sys.stderr.isatty():
-            options = {"mininterval": 0.2, "dynamic_ncols": True, "bar_format": FORMAT}
         self.n_jobs = n_jobs
         self.job = ""
         self.n_done = 0
-        self._bar = tqdm(total=total, disable=quiet, **options)
+        self._bar = new_bar(total, quiet=quiet)
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,8 @@ import forgetlib
 from forgetlib.files import PACKAGE
 
 if TYPE_CHECKING:
+    import torch
+
     from forgetlib.models.lm import LM
 
 GPU_NAMES = ("NVIDIA", "GeForce", "Tesla", "Quadro", "Radeon", "AMD Instinct")
@@ -31,26 +33,30 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "peft")
 
 def provenance(lm: LM, seconds: float) -> dict[str, Any]:
     """Write down where a result comes from: code, libraries, machine, time; never computed with."""
-    import torch
-
     from forgetlib.engine import kernels, parallel
+
+    found = of_machine(lm.device, seconds)
+    if parallel.size() > 1:
+        found["processes"] = parallel.size()
+    if lm.device.type != "cuda" and kernels.widens():
+        found["products"] = "fp32"
+    return found | {"packs": lm.packs, "kernels": list(lm.kernels)}
+
+
+def of_machine(device: torch.device, seconds: float) -> dict[str, Any]:
+    """Write down what computed for so many seconds, whatever it computed."""
+    import torch
 
     found: dict[str, Any] = {"forgetlib": forgetlib.__version__, "commit": _commit()}
     for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-    if parallel.size() > 1:
-        found["processes"] = parallel.size()
-    cuda = lm.device.type == "cuda"
-    if not cuda and kernels.widens():
-        found["products"] = "fp32"
+    cuda = device.type == "cuda"
     return found | {
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(lm.device) if cuda else _cpu_name(),
-        "device_type": lm.device.type,
+        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
+        "device_type": device.type,
         "threads": torch.get_num_threads(),
-        "packs": lm.packs,
-        "kernels": list(lm.kernels),
         "seconds": round(seconds, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -1,0 +1,119 @@
+"""Results of in-context regression on disk: read without torch, added and never rewritten.
+
+    figures/<name>/results/<key>.parquet   errors, a file for each seed, alpha and other settings
+    figures/<name>/shifts/<key>.parquet    the shifts of the gate that belong to them
+
+The settings and the provenance are in the files' metadata. A file is complete or absent, and the
+shifts are written first, so that where there are errors there is all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forgetlib.errors import require_name
+from forgetlib.files import StoreError, replacing, root
+from forgetlib.implicit import evaluate
+from forgetlib.implicit.settings import Setting
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1  # raise when a column changes its meaning
+TABLES = {"results": evaluate.COLUMNS, "shifts": evaluate.SHIFT_COLUMNS}
+
+
+def path_of(setting: Setting, table: str = "results") -> Path:
+    """Name the file of a setting's errors, or of its shifts."""
+    return root() / "figures" / setting.name / table / f"{setting.key}.parquet"
+
+
+def is_stored(setting: Setting) -> bool:
+    """Tell whether all is there that was asked of these settings."""
+    return path_of(setting).exists()
+
+
+def write(
+    setting: Setting, errors: pd.DataFrame, shifts: pd.DataFrame, provenance: Mapping[str, Any]
+) -> None:
+    """Store what was found. Raises StoreError where it is stored already."""
+    if is_stored(setting):
+        raise StoreError(
+            f"writing {path_of(setting)}",
+            expected="settings that nothing is stored of",
+            found="a file that is there",
+            do="What is stored stays as it is: delete it first, or change the settings.",
+        )
+    about = {
+        "format": str(FORMAT),
+        "setting": json.dumps(asdict(setting), sort_keys=True),
+        "provenance": json.dumps(dict(provenance), sort_keys=True),
+    }
+    for name, found in (("shifts", shifts), ("results", errors)):
+        table = pa.Table.from_pandas(found[list(TABLES[name])], preserve_index=False)
+        with replacing(path_of(setting, name)) as partial:
+            pq.write_table(
+                table.replace_schema_metadata(about),
+                partial,
+                compression="zstd",
+                write_page_checksum=True,
+            )
+
+
+def read(name: str = "implicit", table: str = "results") -> pd.DataFrame:
+    """Read all that is stored under a name: "results", errors, or "shifts" of the gate.
+
+    Columns are those of evaluate.COLUMNS and evaluate.SHIFT_COLUMNS; `key` before them tells files
+    apart that differ in other settings than seed and alpha. Raises StoreError where nothing is
+    stored, and for a damaged or foreign file.
+    """
+    import pandas as pd
+
+    require_name("name of the setting", name)
+    folder = root() / "figures" / name / table
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        raise StoreError(
+            f"results of {name!r}",
+            expected=f"files in {folder}",
+            found="none",
+            do=f"Compute them: python -m forgetlib.implicit run {name}",
+        )
+    found = []
+    for path in paths:
+        stored = _table(path, TABLES[table]).to_pandas()
+        stored.insert(0, "key", path.stem)
+        found.append(stored)
+    return pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True)
+
+
+def about(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the settings and the provenance of a file; StoreError where it is damaged."""
+    metadata = _table(path, {}).schema.metadata
+    return json.loads(metadata[b"setting"]), json.loads(metadata[b"provenance"])
+
+
+def _table(path: Path, columns: Mapping[str, str]) -> pa.Table:
+    """Read a file, and require its format and these columns."""
+    try:
+        found = pq.read_table(path, page_checksum_verification=True)
+        metadata = found.schema.metadata or {}
+        if (form := metadata.get(b"format", b"none").decode()) != str(FORMAT):
+            raise ValueError(f"format {form}")
+        if absent := [name for name in columns if name not in found.column_names]:
+            raise ValueError(f"no {', '.join(absent)}")
+        return found
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StoreError(
+            f"results file {path}",
+            expected=f"a complete table of format {FORMAT}",
+            found=" ".join(str(error).split())[:300],
+            do="It was damaged or written by another version: delete it, and compute it again.",
+        ) from error

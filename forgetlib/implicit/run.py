@@ -1,0 +1,83 @@
+"""Do one experiment: pre-train, fine-tune, train the control, ask all, store. It can be stopped."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from forgetlib.files import root, writing
+from forgetlib.implicit import evaluate, results, train
+from forgetlib.implicit.evaluate import Predictor
+from forgetlib.implicit.settings import Setting
+from forgetlib.implicit.transformer import Regressor, predict
+from forgetlib.runs.progress import new_bar
+from forgetlib.runs.provenance import of_machine
+
+
+def work(setting: Setting) -> Path:
+    """Name the folder of a setting's checkpoints, which git ignores."""
+    return root() / ".work" / setting.name / setting.key
+
+
+def trained(
+    setting: Setting, *, quiet: bool = False, every: int = train.EVERY
+) -> dict[str, Regressor]:
+    """Train the pre-trained, the fine-tuned and the discrete-only model, or load what is trained.
+
+    Killed at any time and called again, it goes on from the last checkpoint of `every` steps.
+    """
+    stages = train.pre_training(setting), train.fine_tuning(setting), train.alone(setting)
+    folder = work(setting)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    done = dict.fromkeys((stage.name for stage in stages), 0)
+    with (
+        FileLock(folder / "lock"),
+        new_bar(sum(stage.steps for stage in stages), quiet=quiet) as bar,
+    ):
+
+        def progress(stage: str, n_done: int) -> None:
+            bar.set_description_str(f"{setting.key}: {stage}", refresh=False)
+            bar.update(n_done - done[stage])
+            done[stage] = n_done
+
+        models: dict[str, Regressor] = {}
+        for stage in stages:
+            start = models.get("pre-trained") if stage.name == "fine-tuned" else None
+            model = copy.deepcopy(start) if start is not None else Regressor(setting)
+            path = folder / f"{stage.name}.pt"
+            train.train(model, setting, stage, path, every=every, progress=progress)
+            models[stage.name] = model
+    return models
+
+
+def run(setting: Setting, *, quiet: bool = False, every: int = train.EVERY) -> None:
+    """Compute and store what is asked of a setting, unless it is stored.
+
+    The provenance's seconds are those since the last start.
+    """
+    if results.is_stored(setting):
+        return
+    started = time.perf_counter()
+    models = trained(setting, quiet=quiet, every=every)
+    asked = {name: predictor(model) for name, model in models.items()}
+    errors = evaluate.ask(setting, asked)
+    shifts = evaluate.shifts(setting, asked["pre-trained"], asked["fine-tuned"])
+    if results.is_stored(setting):  # meanwhile, by a process that waited for the same training
+        return
+    seconds = time.perf_counter() - started
+    results.write(setting, errors, shifts, of_machine(torch.device("cpu"), seconds))
+
+
+def predictor(model: Regressor) -> Predictor:
+    """Return a model as a function of prompts and a scale of labels."""
+
+    def ask(x: np.ndarray, y: np.ndarray, gamma: float) -> np.ndarray:
+        return predict(model, x, y, gamma=gamma)
+
+    return ask

@@ -1,0 +1,109 @@
+"""Fit one number: by how many nats a model's gate has moved, and what of its change that explains.
+
+If fine-tuning only shifts which task is inferred, then the tuned model is the Bayes predictor with
+delta nats added to the log-odds of the discrete set, and nothing else has changed. What one number
+does not explain is the rest: damage, or something learned. (Not in arXiv 2309.10105.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from forgetlib.errors import InputError
+from forgetlib.implicit.bayes import Inference
+
+MOST = 40.0  # nats either way; beyond it the predictor is ridge, or the discrete one
+STEP = 0.5  # nats between the points from which the search begins
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Hold the shift of a model's gate.
+
+    delta: nats added to the log-odds of the discrete set, so that the Bayes predictor is as near
+        to the model as it comes
+    distance: mean squared difference to that predictor, what no shift explains
+    is_bound: whether delta is as large as it may be, so that it only says "at least"
+    """
+
+    delta: float
+    distance: float
+    is_bound: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """Hold what a shift explains of how a model changed.
+
+    before, after: the shifts of the gate of the model before and after, each against Bayes
+    change: mean squared difference of the two models' predictions
+    share: of the change that moving the gate from one shift to the other explains: 1 all of it, 0
+        none, below 0 worse than no change. NaN where nothing changed
+    rest: mean squared difference that is left, change * (1 - share)
+    """
+
+    before: Shift
+    after: Shift
+    change: float
+    share: float
+    rest: float
+
+
+def fit(predictions: np.ndarray, inference: Inference, query: np.ndarray) -> Shift:
+    """Fit delta = argmin mean (f - f_Bayes(logit alpha + delta))^2.
+
+    predictions: (...), the model's f of each prompt
+    inference: what the prompts say, of leading dimensions (...)
+    query: (..., d)
+
+    Raises InputError where alpha is 0 or 1, as then no number of nats moves the gate, and for
+    other shapes.
+    """
+    ridge, step = _parts(inference, query)
+    if predictions.shape != ridge.shape:
+        raise InputError(
+            "predictions",
+            expected=f"one a prompt, of shape {ridge.shape}",
+            found=predictions.shape,
+            do="Ask the model about the same prompts.",
+        )
+    if not np.isfinite(inference.prior_log_odds):
+        raise InputError(
+            "mixture of the prompts",
+            expected="alpha above 0 and below 1",
+            found=f"log-odds {inference.prior_log_odds}",
+            do="A gate that is certain cannot be shifted: fit where alpha is between.",
+        )
+
+    def distance(delta: float) -> float:
+        return float(np.square(ridge + inference.gate(delta) * step - predictions).mean())
+
+    # From the best of a grid, as there may be more than one valley.
+    grid = np.arange(-MOST, MOST + STEP, STEP)
+    best = float(grid[int(np.argmin([distance(delta) for delta in grid]))])
+    bounds = max(best - STEP, -MOST), min(best + STEP, MOST)
+    found = minimize_scalar(distance, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return Shift(float(found.x), float(found.fun), bool(abs(best) == MOST))
+
+
+def explain(
+    after: np.ndarray, before: np.ndarray, inference: Inference, query: np.ndarray
+) -> Change:
+    """Fit the shift of a model before and after, and tell how much of the change it explains.
+
+    after, before: (...), predictions of the same prompts; others as in `fit`
+    """
+    first, second = fit(before, inference, query), fit(after, inference, query)
+    changed = after - before
+    shifted = inference.predict(query, second.delta) - inference.predict(query, first.delta)
+    change, rest = float(np.square(changed).mean()), float(np.square(changed - shifted).mean())
+    return Change(first, second, change, 1 - rest / change if change else float("nan"), rest)
+
+
+def _parts(inference: Inference, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute ridge's prediction, (...), and what the gate adds where it is 1."""
+    ridge = np.einsum("...d,...d->...", inference.continuous, query)
+    return ridge, np.einsum("...d,...d->...", inference.discrete, query) - ridge
