@@ -23,7 +23,8 @@ from forgetlib.forgetting.representation import RMU
 from forgetlib.forgetting.selective import SSD, SelectivePruning
 from forgetlib.forgetting.uniform import UniformChoice, UniformToken
 from forgetlib.runs.ladder import FORGOTTEN, LadderStudy
-from forgetlib.studies import load_answers, load_results
+from forgetlib.runs.results import load_stored
+from forgetlib.studies import load_answers
 
 RETAINED = ("commonsense_qa", "arithmetic", "logical_reasoning")
 until = partial(Training, epochs=4, until=Dose(every=4))
@@ -65,14 +66,15 @@ pilots = LadderStudy(
 
 
 def table() -> pd.DataFrame:
-    """Measure every setting: a row each."""
+    """Measure every setting of which all is stored: a row each."""
     (task,), (seed,) = pilots.tasks, pilots.seeds
     answers = load_answers(pilots, task, seed)
-    results = {r.checkpoint.id: r for r in load_results(pilots, "methods")}
+    results = {r.checkpoint.id: r for r in load_stored(pilots, "methods")}
     known = results[pilots.taught(task, seed).id]
     rows = []
     for method in pilots.every_method:
-        found = results[pilots.after(method, task, seed, FORGOTTEN).id]
+        if (found := results.get(pilots.after(method, task, seed, FORGOTTEN).id)) is None:
+            continue
         test, train = (found.scores[f"{task}/{part}"] for part in ("test", "train"))
         settings = method.settings()
 
