@@ -115,9 +115,9 @@ def test_the_command_prints_and_writes_what_it_found(folders, tmp_path, capsys):
         "by less than 0.02 in every model" in said
     )  # at the usual rate, the tiny model learns nil
     files = {p.name for p in (tmp_path / "out").iterdir()}
-    wanted = {"rungs.csv", "summary.csv", "report.html", f"ladder_{TASK}.png", f"ladder_{TASK}.pdf"}
+    wanted = {"summary.csv", "report.html", *(f"ladder_{TASK}.{e}" for e in ("png", "pdf", "csv"))}
     assert wanted <= files
-    table = pd.read_csv(tmp_path / "out/rungs.csv")
+    table = pd.read_csv(tmp_path / f"out/ladder_{TASK}.csv")
     assert f"{table.loc[1, 'forgotten']:.2f}" in said
     page = (tmp_path / "out/report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 and "http" not in page.replace(

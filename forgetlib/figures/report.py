@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from forgetlib.figures import ladder_figure
+from forgetlib.figures import ladder_figure, style
 from forgetlib.figures.names import title
 from forgetlib.figures.numbers import estimate_of, number
-from forgetlib.figures.style import style
 from forgetlib.figures.verdicts import (
     DAMAGED,
     FORGOTTEN,
@@ -146,7 +144,7 @@ tr + tr { border-top: 1px solid #ddd; }
 def _as_data(figure: Figure) -> str:
     """Write a picture as an address that has it in it."""
     buffer = io.BytesIO()
-    with style():
+    with style.style():
         figure.savefig(buffer, format="png", dpi=160)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -178,23 +176,15 @@ def write(
         said = sentence(row.to_dict("records")[0])
         figures[task] = ladder_figure.draw(of_rungs, row, said)
     html = page(table, summary, figures, unknown, about)
-    contents: dict[str, Callable[[Path], object]] = {
-        "rungs.csv": lambda p: table.to_csv(p, index=False, float_format="%.6g"),
-        "summary.csv": lambda p: summary.to_csv(p, index=False, float_format="%.6g"),
-        "report.html": lambda p: p.write_text(html),
-    }
+    written = []
     for task, figure in figures.items():
-        for ending in ("png", "pdf"):
-            name = f"ladder_{task.replace(':', '-')}.{ending}"
-            contents[name] = partial(_save, figure, ending)
-    for name, put in contents.items():
+        of_task = table[table["eval_task"] == task]
+        written += style.write(figure, of_task, folder, f"ladder_{task.replace(':', '-')}")
+    for name, put in (
+        ("summary.csv", lambda p: summary.to_csv(p, index=False, float_format="%.6g")),
+        ("report.html", lambda p: p.write_text(html)),
+    ):
         with replacing(folder / name) as path:
             put(path)
-    return [folder / name for name in contents]
-
-
-def _save(figure: Figure, ending: str, path: Path) -> None:
-    # Without the date, the same numbers give the same file.
-    metadata = {"CreationDate": None} if ending == "pdf" else None
-    with style():
-        figure.savefig(path, format=ending, metadata=metadata)
+        written.append(folder / name)
+    return written

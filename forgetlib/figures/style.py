@@ -171,9 +171,19 @@ def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Pa
         figure.dpi = own_dpi
         for legend in figure.legends:  # which would go with the edge of the page
             legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    return write(figure, data, figures_dir(study), name, page)
+
+
+def write(
+    figure: Figure, data: pd.DataFrame, folder: Path, name: str, page: Bbox | None = None
+) -> list[Path]:
+    """Write a figure as PDF and PNG, and its data as CSV, into a folder; return the files.
+
+    page: what of it, in inches; None: all
+    """
     written = []
     for ending in ("pdf", "png", "csv"):
-        path = figures_dir(study) / f"{name}.{ending}"
+        path = folder / f"{name}.{ending}"
         with replacing(path) as partial:
             if ending == "csv":
                 data.to_csv(partial, index=False, float_format="%.6g")
