@@ -234,12 +234,18 @@ def finding(summary: pd.DataFrame) -> str:
     ):
         if names := [method_title(m) for m in of.loc[of["ending"] == word, "method"]]:
             said.append(f"{before} {_several(names)}")
-    mixed = [
-        f"{method_title(r.method)} ({r.n_reached} of {r.n_seeds})"
-        for r in of[of["ending"] == MIXED].itertuples()
-    ]
-    if mixed:
-        said.append(f"reached in some seeds only by {_several(mixed)}")
+    mixed = of[of["ending"] == MIXED]
+    some = mixed[mixed["n_reached"] > 0]
+    for before, rows, n in (
+        ("reached", some, "n_reached"),
+        ("overshot", mixed.drop(index=some.index), "n_inverted"),
+    ):
+        names = [
+            f"{method_title(row['method'])} ({row[n]} of {row['n_seeds']})"
+            for _, row in rows.iterrows()
+        ]
+        if names:
+            said.append(f"{before} in some seeds only by {_several(names)}")
     return f"For {title(task)} the dose is {'; '.join(said)}"
 
 
@@ -324,6 +330,9 @@ def _told(row: pd.Series, word: str) -> str:
     """Say below a method's name how it ended."""
     n = int(row["n_seeds"])
     if word == MIXED:
-        return f"reached in {row['n_reached']} of {n}"
+        word, count = (
+            (REACHED, row["n_reached"]) if row["n_reached"] else (INVERTED, row["n_inverted"])
+        )
+        return f"{word} in {count} of {n}"
     steps = f", {row['steps']:g} steps" if np.isfinite(row["steps"]) else ""
     return f"{word}{steps}{', 1 seed' if n == 1 else ''}"

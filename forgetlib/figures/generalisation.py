@@ -55,7 +55,7 @@ TITLES = {
     "nll_rise": "rise of nats a token of the true response",
 }
 EDGE = "#e6e6e6"
-EXPLAINED = "Below: 95 % interval; italics where it includes 0"
+EXPLAINED = "small: 95 % interval; italics where it includes 0"
 UNKNOWN = "#d9d9d9"  # where nothing was known, so that nothing could be lost
 
 
@@ -233,7 +233,7 @@ def _block(axes: Axes, table: pd.DataFrame, measure: str, methods: Sequence[str]
     bar.outline.set_visible(False)
     bar.set_ticks([-most, 0, most], labels=[f"−{most:g}", "0", f"{most:g}"], fontsize=SMALL)
     grey = "" if measure == "nll_rise" else "; grey: not shown to be known before"
-    bar.set_label(f"{TITLES[measure]}. {EXPLAINED}{grey}", fontsize=SMALL)
+    bar.set_label(f"{TITLES[measure]}\n{EXPLAINED}{grey}", fontsize=SMALL)
 
 
 def _cell(

@@ -149,7 +149,7 @@ def made(*rows):
     return pd.DataFrame([dict(zip(names, r, strict=True)) for r in rows]).assign(eval_task="sst2")
 
 
-def test_the_sentence_names_who_reaches_the_dose_who_inverts_and_who_does_not(summary):
+def test_the_sentence_names_who_reaches_the_dose_who_inverts_and_who_does_not():
     table = made(
         ("npo", 5, 5, 0, 12.0),
         ("random", 5, 5, 0, 9.0),
@@ -163,6 +163,12 @@ def test_the_sentence_names_who_reaches_the_dose_who_inverts_and_who_does_not(su
         "training by LEACE; overshot, with the sign turned, by gradient ascent; not reached by "
         "SimNPO; reached in some seeds only by RMU (3 of 5)"
     )
+    some = made(("npo", 2, 0, 1, np.nan), ("rmu", 2, 1, 0, 4.0))
+    assert dose.finding(some) == (
+        "For SST-2 the dose is reached in some seeds only by RMU (1 of 2); overshot in some seeds "
+        "only by NPO (1 of 2)"
+    )
+    assert dose._told(some.iloc[0], dose.MIXED) == "inverted in 1 of 2"
     many = made(*((f"own_{i}", 2, 2, 0, 5.0 + i) for i in range(6)))
     said = "For SST-2 the dose is reached by 6 methods (5 to 10 steps)"
     assert dose.finding(many) == said

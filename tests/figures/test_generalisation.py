@@ -303,6 +303,10 @@ def test_every_cell_of_the_picture_has_its_number_and_interval(table):
     figure.draw_without_rendering()
     width = axes.get_window_extent().width / len(WHERES)
     assert max(t.get_window_extent().width for t in axes.texts) < width
+    # And what explains the colours is whole on the page.
+    for text in (figure.axes[1].xaxis.label, *axes.get_yticklabels()):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 def test_what_was_not_known_is_grey(table):
