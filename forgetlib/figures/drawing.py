@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from forgetlib.data import tasks
-from forgetlib.errors import require_one_of
+from forgetlib.errors import InputError, require_one_of
 from forgetlib.figures import (
     agreement,
     audit,
@@ -22,6 +22,7 @@ from forgetlib.figures import (
     claims_figure,
     crossanalysis,
     crosstask,
+    dose,
     fig1,
     fig2,
     fig2b,
@@ -33,8 +34,13 @@ from forgetlib.figures import (
     fig7,
     fig8,
     fig9,
+    generalisation,
+    ladder_figure,
+    ladders,
     mixedmodel,
     regression,
+    rows,
+    rungs,
     style,
 )
 from forgetlib.figures.crosstask import CrossTask
@@ -42,8 +48,10 @@ from forgetlib.figures.effects import ratios
 from forgetlib.forgetting.labels import training_labels
 from forgetlib.runs.answers import load_answers
 from forgetlib.runs.grid import Study
+from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.questions import load_questions
-from forgetlib.runs.results import load_results
+from forgetlib.runs.records import Result
+from forgetlib.runs.results import has_all, load_results, load_stored
 
 Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
 
@@ -52,7 +60,8 @@ def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
     """Draw figures of a study, by their names or all, into its folder; return the files.
 
     Computes nothing: raises StudyError where results are missing. Of all figures, those are left
-    out that the study has no section for.
+    out that the study has no section for. A study of methods is drawn while it is under way, too,
+    and its figures say so.
     """
     for name in names:
         require_one_of("figure", name, FIGURES)
@@ -65,7 +74,9 @@ def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
 
 def _all(study: Study) -> list[str]:
     """List the figures that a study has something for."""
-    left_out = set() if study.sizes else {"fig7"}
+    if isinstance(study, LadderStudy):
+        return list(OF_METHODS)
+    left_out = set(OF_METHODS) | (set() if study.sizes else {"fig7"})
     left_out |= {"claims"} if len(study.tasks) < 2 else set()
     return [name for name in FIGURES if name not in left_out]
 
@@ -205,6 +216,74 @@ def _claims(study: Study) -> Drawn:
     yield "claims", claims_figure.draw(table), table
 
 
+# --- studies of methods: one picture a skill
+
+
+def _there(study: Study, section: str | None = None) -> tuple[LadderStudy, list[Result], str]:
+    """Read what there is of a study of methods, and what to say where that is not all."""
+    if not isinstance(study, LadderStudy):
+        raise InputError(
+            f"figure of study {study.name!r}",
+            expected="a study of methods, a LadderStudy",
+            found=type(study).__name__,
+            do=f"Draw another: {', '.join(f for f in FIGURES if f not in OF_METHODS)}.",
+        )
+    if has_all(study, section):
+        return study, load_results(study, section), ""
+    found = load_stored(study, section)
+    forgotten = {
+        study.after(method, task, seed).id
+        for task, seed in study._of_seeds(study.seeds)
+        for method in study.of(task, seed)
+    }
+    if forgotten.isdisjoint(r.checkpoint.id for r in found):
+        return study, load_results(study, section), ""  # which raises, and says what is missing
+    n = len(study.jobs(section))
+    return study, found, f"under way: {len(found)} of {n} jobs"
+
+
+def _with_note(figure: Figure, note: str) -> Figure:
+    """Say in a figure's title that the study is under way."""
+    if note:
+        said = f"{' '.join(figure.get_suptitle().split())} ({note})"
+        with style.style([said]):
+            rows.set_finding(figure, said)
+    return figure
+
+
+def _by_skill(*tables: pd.DataFrame) -> Iterator[tuple[str, list[pd.DataFrame]]]:
+    """Take of tables what they have of each skill, with the end of a file's name."""
+    for task in dict.fromkeys(tables[0]["eval_task"]):
+        yield str(task).replace(":", "-"), [t[t["eval_task"] == task] for t in tables]
+
+
+def _ladder(study: Study) -> Drawn:
+    study, results, note = _there(study)
+    found = ladders.of_study(study, results, partial(load_answers, study))
+    for task, (summary, table) in _by_skill(rungs.summary(found), rungs.table(found)):
+        figure = ladder_figure.draw(table, summary)
+        data = table.merge(summary.drop(columns="n_seeds"), on=["eval_task", "method"])
+        yield f"ladder_{task}", _with_note(figure, note), data
+
+
+def _dose(study: Study) -> Drawn:
+    study, results, note = _there(study, "methods")
+    summary = dose.summary(study, results, partial(load_answers, study))
+    for task, (of, curves) in _by_skill(summary, dose.curves(study, results)):
+        # In one table, so that it has all that is drawn: a method without a curve is one row.
+        data = curves.merge(of, on=["eval_task", "method"], how="outer", sort=False)
+        yield f"dose_{task}", _with_note(dose.draw(curves, of), note), data
+
+
+def _generalisation(study: Study) -> Drawn:
+    study, results, note = _there(study, "methods")
+    table = generalisation.table(study, results, partial(load_answers, study))
+    for task, (of,) in _by_skill(table):
+        yield f"generalisation_{task}", _with_note(generalisation.draw(of), note), of
+        others = generalisation.draw(of, ("accuracy_lost", "nll_rise"))
+        yield f"accuracy_and_nll_{task}", _with_note(others, note), of
+
+
 FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "fig1": _fig1,
     "fig2": _fig2,
@@ -218,4 +297,8 @@ FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "fig9": _fig9,
     "tasks": _tasks,
     "claims": _claims,
+    "ladder": _ladder,
+    "dose": _dose,
+    "generalisation": _generalisation,
 }
+OF_METHODS = ("ladder", "dose", "generalisation")  # figures of a LadderStudy, and of no other

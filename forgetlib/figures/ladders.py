@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 
 from forgetlib.data import tasks
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
-from forgetlib.forgetting.base import Method
+from forgetlib.forgetting.base import Method, Training
 from forgetlib.measuring.base import Scores
 from forgetlib.runs.answers import Load
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
@@ -45,6 +46,28 @@ def relearned(n: int, labels: str = "true") -> Rung:
     return Rung(f"relearned from {n}, random labels", "control")
 
 
+def method_names(study: LadderStudy) -> dict[Method, str]:
+    """Name every method of a study; of those that are called alike also what sets them apart.
+
+    "npo(learning_rate=5e-05)" where NPO is tried with another learning rate, too.
+    """
+    every = (*study.every_method, *study.more_methods)
+    found = {}
+    for method in every:
+        name = method.describe()
+        alike = [m.settings() for m in every if m.describe() == name]
+        told = [
+            f"{f.name}={getattr(method.settings(), f.name)!r}"
+            for f in fields(Training)
+            if None not in alike and len({getattr(settings, f.name) for settings in alike}) > 1
+        ]
+        if told:
+            kind, _, settings = name.removesuffix(")").partition("(")
+            name = f"{kind}({', '.join([*([settings] if settings else []), *told])})"
+        found[method] = name
+    return found
+
+
 def rungs(study: LadderStudy) -> list[Rung]:
     """List a study's rungs, by how many labels they take."""
     found = [DIRECT, *map(of_view, study.views), *map(relearned, study.n_relearned)]
@@ -62,7 +85,7 @@ def of_study(
     farther apart than their questions tell. Of models elsewhere count the tasks that no method
     retains.
     """
-    known = by_checkpoint(results)
+    known, names = by_checkpoint(results), method_names(study)
     retained = {t for m in (*study.methods, *study.more_methods) for t in m.retained()}
     elsewhere = [t for t in study.elsewhere if t not in retained]
     found: dict[tuple[str, str], list[Seed]] = {}
@@ -80,7 +103,7 @@ def of_study(
                 models[ORACLE] = tuple(never)
             if KNOWN in models and FORGOTTEN in models:
                 loaded = answers(task, seed) if fixed else None
-                key = task, method.describe()
+                key = task, names[method]
                 found.setdefault(key, []).append(Seed(models, loaded))
     return {key: Ladder(seeds, rungs(study)) for key, seeds in found.items()}
 

@@ -97,7 +97,7 @@ def draw_matrix(
             row = table.loc[(cross.tasks[evaluated], cross.tasks[forgotten])]
             low, high = row["forget_ratio_low"], row["forget_ratio_high"]
             interval = room > 40 and np.isfinite(low)
-            colour = _readable_on(image.cmap(image.norm(ratio[y, x])))
+            colour = readable_on(image.cmap(image.norm(ratio[y, x])))
             text: dict[str, Any] = {"ha": "center", "color": colour}
             if not (low > 0 or high < 0):
                 text |= {"alpha": 0.7, "style": "italic"}
@@ -120,7 +120,7 @@ def name_length(names: Sequence[str]) -> float:
     return max(map(len, names)) * 0.6 * SMALL / 72
 
 
-def _readable_on(colour: Any) -> str:
+def readable_on(colour: Any) -> str:
     """White or black, whichever the colour's luminance leaves readable (WCAG's weights)."""
     red, green, blue = mpl.colors.to_rgb(colour)
     return "white" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.2 else BLACK
@@ -178,7 +178,7 @@ def family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> None
             ha="center",
             va="center_baseline",
             fontsize=6,
-            color=_readable_on(colour),
+            color=readable_on(colour),
         )
     along, across = (axes.set_ylim, axes.set_xlim) if vertical else (axes.set_xlim, axes.set_ylim)
     along((len(families) - 0.5, -0.5) if vertical else (-0.5, len(families) - 0.5))

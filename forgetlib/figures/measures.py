@@ -133,7 +133,8 @@ def _column(uids: tuple[str, ...], measure: Callable[[np.ndarray], metrics.Numbe
     return Sample(uids, lambda counts: np.reshape(measure(counts), (-1, 1)), _SHARE)
 
 
-def _auroc(scores: Scores, answers: np.ndarray | None) -> Sample:
+def auroc_sample(scores: Scores, answers: np.ndarray | None) -> Sample:
+    """Make the sample of an AUROC; answers: as `metrics.auroc` takes them."""
     margin = metrics.margins(scores)
     return _column(scores.uids, lambda counts: metrics.auroc(margin, answers, counts))
 
@@ -245,7 +246,7 @@ class Measured:
             return _fit(runs[phase], found)
         answers = self._answers(i, part) if self.fixed else None
         if name == "auroc":
-            return _auroc(found, answers)
+            return auroc_sample(found, answers)
         if answers is None:
             return of_means(found.uids, np.full((len(found), 1), np.nan))
         return _of_answers(name, found, answers)

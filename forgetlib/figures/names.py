@@ -107,6 +107,15 @@ PICTURES = {
     "fig9_models": "**Figure 9.** The matrix of every model of the study.",
     "tasks": "How far rules get that understand nothing, beside the model.",
     "claims": "Every claim of the paper, its statistic, and where it would hold.",
+    # Of studies of methods: one a skill, whose name is the end of the picture's.
+    "ladder": "**The ladder: what does forgetting remove?** AUROC before and after each method, "
+    "and of models that were never taught, by how many labels it takes to ask or to teach again; "
+    "and a verdict.",
+    "dose": "**How far each method takes its forgetting set.** AUROC of these questions step by "
+    "step, a line a seed; grey: the dose at which methods are compared.",
+    "generalisation": "**What else is lost?** AUROC lost by each method on its forgetting set, on "
+    "new questions, in other forms, and on other tasks, retained or not.",
+    "accuracy_and_nll": "The same in accuracy, and in nats a token of the true responses.",
 }
 
 

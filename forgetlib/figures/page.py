@@ -121,9 +121,12 @@ def _gallery(tables: Tables) -> str:
     models = tables.get("fig9_models")
     alone = models is not None and len(set(models["model"])) == 1
     rows = [
-        [f"![{name}]({name}.png)", said]
+        [f"![{path.stem}]({path.name})", said]
         for name, said in PICTURES.items()
-        if (tables.folder / f"{name}.png").exists() and not (alone and name == "fig9_models")
+        for path in sorted(tables.folder.glob(f"{name}*.png"))
+        # Of studies of methods, a skill's name follows.
+        if (path.stem == name or path.stem.startswith(f"{name}_"))
+        and not (alone and name == "fig9_models")
     ]
     return _table(["", ""], rows)
 

@@ -126,6 +126,19 @@ def draw_seeds(
             axes.scatter(values, [height] * len(values), s=8, color=colour, linewidth=0, zorder=1.5)
 
 
+def skill_of(table: pd.DataFrame) -> str:
+    """Return the one skill that a table is of; InputError where it is of several, or of none."""
+    found = sorted(set(table["eval_task"]))
+    if len(found) != 1:
+        raise InputError(
+            "table of methods",
+            expected="one skill",
+            found=", ".join(map(str, found)) or "none",
+            do="Take one at a time: table[table['eval_task'] == ...].",
+        )
+    return str(found[0])
+
+
 def names_or_count(tasks: Iterable[str], most: int = 3) -> str:
     """Write tasks as a sentence has them: by their titles, or how many where they are many."""
     every = [title(task) for task in tasks]

@@ -11,6 +11,7 @@ questions have in common gives none of them away.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -34,16 +35,20 @@ _SCHEMA = pa.schema([("uid", pa.string()), ("true", pa.string()), ("distractor",
 def load_answers(study: Study, task: str, seed: int) -> Answers:
     """Return the answers to a study's questions of one task, for one of its seeds, by uid.
 
+    task: of its tasks, or of those that models of other tasks are asked (`elsewhere`)
+
     Where they or the questions are stored, no data are needed; else the task's data are read.
     """
     path = _path(study, task, seed)
     if path.exists():
         known = _read(path)
         # A variation may ask more than its study, of which nothing is stored.
-        asked = questions.asked_of(study, open_store(study), [task]) if study.named else {}
-        if set().union(*asked.get((task, seed), {}).values()) <= known.keys():
+        if not study.named or _asked(study, open_store(study), [task])[task, seed] <= known.keys():
             return known
-    found = questions.load_questions(study, task, seed)
+    # Of a task that is only asked elsewhere, or asked more there, no questions are stored.
+    more = task in study.elsewhere and study.n_elsewhere > study.n_eval
+    whole = more or task not in study.tasks
+    found = splits.split(task, seed) if whole else questions.load_questions(study, task, seed)
     return of(found.train + found.test)
 
 
@@ -53,15 +58,18 @@ def of(examples: Iterable[Example]) -> Answers:
 
 
 def keep_answers(study: Study, store: Store) -> list[Path]:
-    """Store the fixed answers of a study's results that are not stored; return the new files."""
+    """Store the fixed answers of a study's results that are not stored; return the new files.
+
+    Of tasks that are asked elsewhere, too: AUROC there is blind to a bias only with them.
+    """
     new = []
     fixed = [
         task
-        for task in study.tasks
+        for task in dict.fromkeys((*study.tasks, *study.elsewhere))
         if tasks.get(task).answer_format == "verbaliser" and not questions.is_embedded(task)
     ]
-    for (task, seed), asked in sorted(questions.asked_of(study, store, fixed).items()):
-        path, wanted = _path(study, task, seed), set().union(*asked.values())
+    for (task, seed), wanted in sorted(_asked(study, store, fixed).items()):
+        path = _path(study, task, seed)
         known = _read(path) if path.exists() else {}
         try:
             whole = splits.split(task, seed)
@@ -76,6 +84,12 @@ def keep_answers(study: Study, store: Store) -> list[Path]:
             _write(path, found)
             new.append(path)
     return new
+
+
+def _asked(study: Study, store: Store, names: Iterable[str]) -> dict[tuple[str, int], set[str]]:
+    """List the uids that stored scores of these tasks are of, by task and seed; else none."""
+    found = questions.asked_of(study, store, names, elsewhere=True)
+    return defaultdict(set, {key: set().union(*of.values()) for key, of in found.items()})
 
 
 def _path(study: Study, task: str, seed: int) -> Path:

@@ -80,12 +80,20 @@ def keep_questions(study: Study, store: Store) -> list[Path]:
     return new
 
 
-def asked_of(study: Study, store: Store, names: Iterable[str]) -> dict[tuple[str, int], Uids]:
-    """List what stored scores of these tasks are of, by task and seed: uids by part."""
+def asked_of(
+    study: Study, store: Store, names: Iterable[str], *, elsewhere: bool = False
+) -> dict[tuple[str, int], Uids]:
+    """List what stored scores of these tasks are of, by task and seed: uids by part.
+
+    elsewhere: also those that models of other tasks were asked, of the study's `elsewhere`
+    """
     found: dict[tuple[str, int], Uids] = {}
-    names, sizes = set(names), _sizes(study)
+    names = set(names)
+    wanted = {(task, part, n) for task in names for part, n in _sizes(study).items()}
+    if elsewhere:
+        wanted |= {(task, "test", study.n_elsewhere) for task in names & set(study.elsewhere)}
     for checkpoint, m, _ in store.origins():
-        if m.readout == "scores" and m.task in names and m.n == sizes[m.split]:
+        if m.readout == "scores" and (m.task, m.split, m.n) in wanted:
             value: Any = store.read(checkpoint, m).value
             of_task = found.setdefault((m.task, m.seed), {part: set() for part in PARTS})
             of_task[m.split].update(value.uids)

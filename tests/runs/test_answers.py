@@ -49,6 +49,21 @@ def test_other_tasks_answers_are_those_of_their_questions(stored):
     assert found[example.uid] == expected
 
 
+def test_answers_of_tasks_that_are_asked_elsewhere_are_stored_too(project, monkeypatch):
+    """Also where more of their questions are asked than of a task that is trained on."""
+    changes = {"tasks": ["tiny_city"], "elsewhere": ["tiny_review"], "n_train": 8, "n_eval": 8}
+    chosen = studies.study("tiny", **changes, n_elsewhere=12)
+    object.__setattr__(chosen, "named", "")
+    object.__setattr__(chosen, "models", ("tiny",))
+    expected = answers.of(splits.split("tiny_review", 0).test[:12])
+    assert expected.items() <= load_answers(chosen, "tiny_review", 0).items()
+    studies.run(chosen, "own", progress=False)
+    (path,) = (figures_dir(chosen) / "answers").iterdir()
+    assert path.name == "tiny_review-0.parquet"
+    refuse_data(monkeypatch)
+    assert load_answers(chosen, "tiny_review", 0) == expected
+
+
 def test_answers_that_were_corrected_since_are_stored_anew(stored):
     (path,) = (figures_dir(stored) / "answers").iterdir()
     right = answers._read(path)

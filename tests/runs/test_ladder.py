@@ -2,19 +2,22 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
+from forgetlib import studies
 from forgetlib.data import splits
 from forgetlib.data.base import normalised
 from forgetlib.errors import InputError
-from forgetlib.figures import ladder_figure, ladders, rungs
+from forgetlib.figures import drawing, ladder_figure, ladders, rungs
 from forgetlib.figures.verdicts import OF_LADDERS
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.filtering import PromptFilter
 from forgetlib.forgetting.labels import Labels
-from forgetlib.runs.bench import Bench
+from forgetlib.runs.bench import Bench, StudyError
+from forgetlib.runs.grid import figures_dir
 from forgetlib.runs.ladder import FORGOTTEN, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.results import load_results, load_stored, run
 from forgetlib.studies import load_answers
@@ -154,6 +157,10 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     run(STUDY, "methods", progress=False)
     part = load_stored(STUDY)
     assert 0 < len(part) < len(STUDY.jobs())
+    ((name, figure, _),) = drawing.FIGURES["ladder"](STUDY)
+    assert name == "ladder_tiny_review"
+    said = " ".join(figure.get_suptitle().split())
+    assert said.endswith(f"(under way: {len(part)} of {len(STUDY.jobs())} jobs)")
     run(STUDY, progress=False)
     results = load_results(STUDY)
     assert len(results) == len(load_stored(STUDY)) == len(STUDY.jobs())
@@ -200,3 +207,27 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     figure = ladder_figure.draw(table, summary)
     titles = [axes.get_title(loc="left").strip() for axes in figure.axes]
     assert titles[:2] == ["random labels", "gradient ascent"]
+    written = {path.name for path in drawing.draw(STUDY)}
+    names = ("ladder", "dose", "generalisation", "accuracy_and_nll")
+    endings = ("pdf", "png", "csv")
+    assert written == {f"{name}_tiny_review.{end}" for name in names for end in endings}
+    tables = {name: pd.read_csv(figures_dir(STUDY) / f"{name}_tiny_review.csv") for name in names}
+    assert set(tables["generalisation"]["method"]) == set(summary["method"])
+    again = tables["generalisation"].query("where == 'new questions'").set_index("method")
+    expected = summary.set_index("method")["auroc_lost"]
+    assert again["auroc_lost"].to_numpy() == pytest.approx(expected[again.index], abs=1e-5)
+    assert set(tables["dose"]["method"]) == set(summary["method"])
+    assert tables["ladder"].set_index("method")["verdict"].notna().all()
+
+
+def test_where_nothing_is_there_nothing_is_drawn():
+    with pytest.raises(StudyError, match="jobs of methods to be stored"):
+        drawing.draw(STUDY, ["dose"])
+    with pytest.raises(StudyError, match="results of study 'ladder'"):
+        drawing.draw(STUDY)
+
+
+def test_its_figures_are_of_studies_of_methods_alone():
+    with pytest.raises(InputError, match="a LadderStudy, found Study"):
+        drawing.draw(studies.study("quick"), ["ladder"])
+    assert not set(drawing.OF_METHODS) & set(drawing._all(studies.study("quick")))
