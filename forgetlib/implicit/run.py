@@ -50,7 +50,7 @@ def trained(
         for stage in stages:
             start = models.get("pre-trained") if stage.name == "fine-tuned" else None
             model = copy.deepcopy(start) if start is not None else Regressor(setting)
-            path = folder / f"{stage.name}.pt"
+            path = folder / f"{stage.name}.safetensors"
             train.train(model, setting, stage, path, every=every, progress=progress)
             models[stage.name] = model
     return models

@@ -7,14 +7,14 @@ and the optimiser's state are all that a checkpoint has to hold.
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from forgetlib.errors import UnusableNumbers
 from forgetlib.files import StoreError, remove_left_overs, replacing
@@ -159,31 +159,30 @@ def _optimizers(model: Regressor, stage: Stage) -> list[torch.optim.Optimizer]:
 
 def _save(path: Path, model: Regressor, optimizers: list[torch.optim.Optimizer], done: int) -> None:
     remove_left_overs(path.parent, path.name)
-    state = {
-        "done": done,
-        "model": model.state_dict(),
-        "optimizers": [o.state_dict() for o in optimizers],
-    }
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for i, optimizer in enumerate(optimizers):
+        for place, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{i}/{place}/{name}": value for name, value in state.items()}
     with replacing(path) as partial:
-        torch.save(state, partial)
+        save_file(tensors, partial, metadata={"done": str(done)})
 
 
 def _load(path: Path, model: Regressor, optimizers: list[torch.optim.Optimizer]) -> int:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
-        return int(state["done"])
-    except (
-        OSError,
-        RuntimeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        EOFError,
-        pickle.PickleError,
-    ) as error:
+        with safe_open(path, "pt") as file:
+            done = int(file.metadata()["done"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights = {name: tensors.pop(f"model/{name}") for name in model.state_dict()}
+        model.load_state_dict(weights)
+        # Groups are those of the optimisers as they are: the rate is set anew before each step.
+        stored = [{**o.state_dict(), "state": {}} for o in optimizers]
+        for name, value in tensors.items():
+            _, i, place, kind = name.split("/")
+            stored[int(i)]["state"].setdefault(int(place), {})[kind] = value
+        for optimizer, state in zip(optimizers, stored, strict=True):
+            optimizer.load_state_dict(state)
+        return done
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, SafetensorError) as error:
         raise StoreError(
             f"checkpoint {path}",
             expected="weights and optimiser of these settings",

@@ -171,7 +171,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, at, optimizer):
     stage = train.pre_training(replace(BRIEF, optimizer=optimizer))
     whole = Regressor(BRIEF)
     train.train(whole, BRIEF, stage)
-    path, told = tmp_path / "model.pt", []
+    path, told = tmp_path / "model.safetensors", []
 
     def kill(name, n_done):
         if n_done == at:
@@ -200,7 +200,7 @@ def test_training_leaves_global_state_as_it_is():
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path):
-    path = tmp_path / "model.pt"
+    path = tmp_path / "model.safetensors"
     path.write_bytes(b"nothing")
     with pytest.raises(StoreError, match="delete it, and training begins anew"):
         train.train(Regressor(BRIEF), BRIEF, train.pre_training(BRIEF), path)
