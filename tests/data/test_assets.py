@@ -289,7 +289,7 @@ def test_a_download_s_bar_counts_bytes(cache, index, capsys):
     assets.data_dir()
     last = capsys.readouterr().err.split("\r")[-1]
     size = index["good"].stat().st_size
-    assert re.search(rf"download the embedded data: {size}(\.\d+)?B", last)
+    assert re.search(rf"download the embedded data: 100%.* {size}/{size} .*B/s", last)
 
 
 @pytest.mark.parametrize("setting", ["FORGETLIB_CACHE", "XDG_CACHE_HOME", "HOME"])
