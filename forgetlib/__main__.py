@@ -269,7 +269,7 @@ def _compare(given: argparse.Namespace) -> int:
 
 def _cache(given: argparse.Namespace) -> int:
     """Print what the cache holds, or delete entries of it."""
-    from forgetlib.data.assets import cache_dir
+    from forgetlib.data.cache import cache_dir
 
     folder = cache_dir()
     entries = {p.name: p for p in sorted(folder.iterdir())} if folder.is_dir() else {}

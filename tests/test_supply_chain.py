@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import forgetlib
-from forgetlib.data import assets
+from forgetlib.data import assets, gguf
 from forgetlib.errors import ModelError
 from forgetlib.models import catalogue, loading
 
@@ -64,6 +64,22 @@ def test_only_what_compares_the_hash_downloads():
         "DATA_WHEELS",
         "model.wheels",
     }
+
+
+def test_what_the_hub_gives_is_compared_with_the_pinned_hash_too():
+    """And nothing else in the package asks the hub for a file of its own accord."""
+    asking = {p.stem for p in PACKAGE if "hf_hub_download" in p.read_text()}
+    assert asking == {"gguf"}
+    tree = ast.parse(Path(gguf.__file__).read_text())
+    functions = {f.name: f for f in tree.body if isinstance(f, ast.FunctionDef)}
+    for wanted, caller in (("hf_hub_download", "_from_hub"), ("_from_hub", "obtain")):
+        assert [n for n, f in functions.items() if wanted in dict(calls(f))] == [caller]
+    assert "sha256_of(target)" in ast.unparse(functions["obtain"])
+    for model in catalogue.MODELS:
+        if model.hub:
+            repository, name = model.hub
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+", repository)
+            assert re.fullmatch(r"[\w.-]+\.gguf", name)
 
 
 def imported(tree):

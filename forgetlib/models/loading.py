@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import cached_file, find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
-from forgetlib.data import assets
+from forgetlib.data import assets, room
 from forgetlib.engine import kernels, parallel
 from forgetlib.errors import InputError, ModelError, nearest, require_one_of
 from forgetlib.files import writing
@@ -196,6 +196,9 @@ def save(lm: LM, folder: str | Path) -> Path:
 
 def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     source = source_of(name)
+    if catalogue.find(name) is not None:  # else its size is not known before it is read
+        weights = sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
+        room.require_memory(f"loading {name}", weights)
     try:
         with _no_bars():
             if adapter := find_adapter_config_file(source):

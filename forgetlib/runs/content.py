@@ -30,7 +30,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from forgetlib.data import assets, splits, tasks
+from forgetlib.data import cache, splits, tasks
 from forgetlib.data.base import Example
 from forgetlib.data.sources import Source, hub_folder
 from forgetlib.errors import ForgetlibError
@@ -152,7 +152,7 @@ def _of_loaded(folder: Path) -> str:
 
 def _of_files(folder: Path, files: Iterable[Path]) -> str:
     """Hash names and contents; ValueError where there are none."""
-    content = [(p.relative_to(folder).as_posix(), assets.digest_of(p)) for p in sorted(files)]
+    content = [(p.relative_to(folder).as_posix(), cache.digest_of(p)) for p in sorted(files)]
     if not content:
         raise ValueError(f"no files in {folder}")
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]

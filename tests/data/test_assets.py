@@ -2,6 +2,7 @@ import copy
 import errno
 import http.server
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -11,13 +12,14 @@ import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from forgetlib import metrics
-from forgetlib.data import assets, splits
+from forgetlib.data import assets, room, splits
 from forgetlib.data.assets import AssetError, Wheel
 from forgetlib.data.base import Example, binarise
 from forgetlib.measuring import scoring
@@ -275,6 +277,21 @@ def test_a_cache_that_cannot_be_made_is_an_error_that_says_so(tmp_path, monkeypa
         assets.data_dir()
 
 
+def test_a_disk_without_room_is_told_before_anything_is_fetched(cache, index, monkeypatch):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**8))
+    with pytest.raises(AssetError, match=r"expected 200 MB of free disk, found 100 MB.*FORGETLIB"):
+        assets.data_dir()
+    assert index["calls"] == 0
+    assert [p.name for p in cache.iterdir()] == ["data.lock"]
+
+
+def test_a_download_s_bar_counts_bytes(cache, index, capsys):
+    assets.data_dir()
+    last = capsys.readouterr().err.split("\r")[-1]
+    size = index["good"].stat().st_size
+    assert re.search(rf"download the embedded data: 100%.* {size}/{size} .*B/s", last)
+
+
 @pytest.mark.parametrize("setting", ["FORGETLIB_CACHE", "XDG_CACHE_HOME", "HOME"])
 def test_a_folder_that_cannot_be_written_is_named_and_what_to_set(monkeypatch, tmp_path, setting):
     """A file stands where the folder should: root, whom nothing else stops, cannot make it."""
@@ -359,7 +376,7 @@ def build(folder):
     with open(sys.argv[1], "a") as log: log.write("built\\n")
     for i in range(20):
         (folder / str(i)).write_text("x" * i); time.sleep(0.02)
-folder = assets._ensure("thing", "0" * 64, build)
+folder = assets.ensure("thing", "0" * 64, build)
 print(len(list(folder.iterdir())))
 """
     log = tmp_path / "log"
@@ -404,7 +421,7 @@ def test_every_weight_equals_the_gguf_library_s_own_reading(embedded):
     from gguf.quants import dequantize
 
     gemma = catalogue.MODELS[0]
-    folder = assets._ensure(  # in the cache, so that it is downloaded once
+    folder = assets.ensure(  # in the cache, so that it is downloaded once
         "gguf", gemma.gguf_sha256, lambda folder: assets.assemble_gguf(gemma, folder / "model.gguf")
     )
     reader = GGUFReader(folder / "model.gguf")

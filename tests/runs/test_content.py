@@ -20,7 +20,7 @@ from huggingface_hub import constants
 
 import forgetlib
 from forgetlib import files, studies
-from forgetlib.data import assets, splits, tasks, views
+from forgetlib.data import cache, splits, tasks, views
 from forgetlib.data.base import Task, ask
 from forgetlib.errors import ModelError
 from forgetlib.files import StoreError
@@ -886,47 +886,47 @@ def test_reading_a_committed_study_looks_nothing_up(tmp_path):
 @pytest.fixture
 def file(tmp_path, monkeypatch):
     """A file that nobody writes to any more."""
-    monkeypatch.setattr(assets, "SETTLED", -1)
+    monkeypatch.setattr(cache, "SETTLED", -1)
     path = tmp_path / "weights"
     path.write_bytes(b"weights")
     return path
 
 
 def test_a_digest_is_computed_once(file, monkeypatch):
-    found = assets.digest_of(file)
-    assert found == assets.sha256_of(file)
-    monkeypatch.setattr(assets, "sha256_of", lambda path: pytest.fail("read again"))
-    assert assets.digest_of(file) == found
+    found = cache.digest_of(file)
+    assert found == cache.sha256_of(file)
+    monkeypatch.setattr(cache, "sha256_of", lambda path: pytest.fail("read again"))
+    assert cache.digest_of(file) == found
 
 
 def test_a_model_s_second_look_reads_no_file_of_it(folder, monkeypatch):
-    monkeypatch.setattr(assets, "SETTLED", -1)
+    monkeypatch.setattr(cache, "SETTLED", -1)
     found = of_model(str(folder))
-    monkeypatch.setattr(assets, "sha256_of", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(cache, "sha256_of", lambda path: pytest.fail("read again"))
     assert of_model(str(folder)) == found
 
 
 def test_a_file_of_the_same_size_and_date_that_holds_something_else_is_read(file):
-    found = file.stat(), assets.digest_of(file)
+    found = file.stat(), cache.digest_of(file)
     file.write_bytes(b"WEIGHTS")
     os.utime(file, ns=(found[0].st_atime_ns, found[0].st_mtime_ns))
-    assert assets.digest_of(file) == assets.sha256_of(file) != found[1]
+    assert cache.digest_of(file) == cache.sha256_of(file) != found[1]
 
 
 def test_what_was_written_a_moment_ago_is_not_remembered(file, monkeypatch):
     """It may be written again under the same time stamp."""
-    monkeypatch.setattr(assets, "SETTLED", 60.0)
-    assets.digest_of(file)
-    assert not list(assets.cache_dir().rglob("*.json"))
+    monkeypatch.setattr(cache, "SETTLED", 60.0)
+    cache.digest_of(file)
+    assert not list(cache.cache_dir().rglob("*.json"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"stamp": 1}', '{"stamp": null}'])
 def test_a_damaged_entry_is_made_anew(file, text):
-    found = assets.digest_of(file)
-    (entry,) = assets.cache_dir().rglob("*.json")
+    found = cache.digest_of(file)
+    (entry,) = cache.cache_dir().rglob("*.json")
     whole = entry.read_text()
     entry.write_text(text)
-    assert assets.digest_of(file) == found
+    assert cache.digest_of(file) == found
     assert entry.read_text() == whole
     assert [p.name for p in entry.parent.iterdir()] == [entry.name]
 
@@ -935,4 +935,4 @@ def test_a_damaged_entry_is_made_anew(file, text):
 def test_a_cache_that_cannot_be_written_costs_the_reading_alone(file, tmp_path, where):
     (tmp_path / where).parent.mkdir(exist_ok=True)
     (tmp_path / where).write_text("a file where the folder should be")
-    assert assets.digest_of(file) == assets.sha256_of(file)
+    assert cache.digest_of(file) == cache.sha256_of(file)
