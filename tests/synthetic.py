@@ -25,7 +25,7 @@ def checkpoint_of(task, kind, *, seed=0, start=None, n=200, model="tiny"):
 def result_of(checkpoint, scores, *, seed=None, n_eval=None, provenance=None, **values):
     """A result with these scores, by "<task>/<split>", and these other values of its own task.
 
-    values: dynamics, probe, hidden_variance, loss, logit_lens
+    values: dynamics, dose, probe, hidden_variance, loss, logit_lens
     """
     seed = checkpoint.seed if seed is None else seed
     about = {} if provenance is None else provenance
@@ -40,7 +40,7 @@ def result_of(checkpoint, scores, *, seed=None, n_eval=None, provenance=None, **
     for name, value in values.items():
         if value is not None:
             asked = Measurement(name, task, "train" if name == "dynamics" else "test", 1, seed)
-            asked = Measurement("loss") if name == "loss" else asked
+            asked = Measurement(name) if name in ("loss", "dose") else asked
             records.append(Record(checkpoint, asked, value, about))
     return Result(checkpoint, seed, tuple(records))
 

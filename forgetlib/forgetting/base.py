@@ -193,7 +193,7 @@ class Method:
     def describe(self) -> str:
         """Say in a word or two what is done, settings that are not the usual ones included."""
         told = [
-            "retain" if f.name == "retain" else f"{f.name}={value!r}"
+            "retain" if f.name == "retain" and value else f"{f.name}={value!r}"
             for f in fields(self)
             if not is_dataclass(value := getattr(self, f.name)) and value != f.default
         ]

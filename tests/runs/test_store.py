@@ -25,6 +25,7 @@ from forgetlib.files import PACKAGE, StoreError
 from forgetlib.forgetting.base import UnknownMethod
 from forgetlib.measuring.base import (
     Column,
+    DoseCurve,
     Dynamics,
     HiddenVariance,
     LogitLens,
@@ -57,6 +58,7 @@ def a_result(**about):
         hidden_variance=HiddenVariance(1, np.linspace(0, 1 / 3, 20, dtype=np.float32)),
         dynamics=Dynamics(np.array([0, 5], np.int32), uids, np.full((2, 20), 0.25, np.float32)),
         loss=Loss(np.array([2.5, 1 / 3], np.float32)),
+        dose=DoseCurve(np.array([0, 4], np.int32), np.array([0.9, 1 / 3], np.float32)),
         logit_lens=LogitLens(
             np.arange(3, dtype=np.int16), -rng.random((3, 20, 2), dtype=np.float32)
         ),
