@@ -2,9 +2,9 @@
 
     forgetlib run tests/pilots.py methods
 
-Two rates or strengths of each method, until its dose. Chosen is, of the settings that reach the
-dose without inverting, the one that harms other tasks least: `python tests/pilots.py` prints and
-writes figures/methods-pilots/pilots.csv.
+Two rates or strengths of each method, until its dose. `python tests/pilots.py` prints what each did
+and writes it to figures/methods-pilots/pilots.csv. The rule by which a study takes one: of the
+settings that reach the dose without inverting, the one that harms other tasks least.
 """
 
 from functools import partial

@@ -131,7 +131,7 @@ class _Models:
         return self._of(self.study.after(method, self.task, self.seed, role), method)
 
     def never_taught(self) -> Iterator[Model]:
-        """Find all models that were never taught the skill, but for the pre-trained one's rungs."""
+        """Find the models that were taught random labels, and were then made to forget these."""
         first = self._of(self.study.taught(self.task, self.seed, oracle=True))
         others = (self.model(ORACLE, m) for m in self.study.of(self.task, self.seed))
         yield from (model for model in (first, *others) if model is not None)

@@ -41,7 +41,8 @@ MEANINGS = {
     "or removed cannot be told without a model that was never taught it",
     DAMAGED: "the skill is gone, and so is more than the skill",
     NOTHING: "the original model was not shown to know the skill, so that there is nothing to test",
-    NOT_DECIDED: "these data leave more than one of these open: ask more questions",
+    NOT_DECIDED: "these data do not decide between several verdicts: intervals are too wide, or "
+    "relearning was not shown to teach anybody anything",
 }
 HEADINGS = {
     "rung": "asked",
