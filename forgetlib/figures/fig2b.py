@@ -1,18 +1,21 @@
 """Figure 2b, which the paper has not: is the skill gone, or were the answers only shifted?
 
 Accuracy says what a model answers, AUROC what it knows, blind to a bias of the answers (see
-`measures`). The table is `measures.table`, a row a task and phase.
+`measures`). The paper's accuracies stand beside ours where it has them. The table is
+`measures.table`, a row a task and phase.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.measures import table as table
 from forgetlib.figures.names import listed, title
+from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY, in_the_paper
 from forgetlib.figures.rows import by_format, draw_constants, mark, set_finding, set_rows
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
@@ -112,6 +115,9 @@ def draw(table: pd.DataFrame, phase: str = "random") -> Figure:
                 draw_intervals(axes, part, measure, y, *MARKS[name])
             mark(axes, CHANCE)
         draw_constants(left, of, rows)
+        if phase == "random":
+            names = in_the_paper(table.loc[of.index, "eval_task"])
+            _draw_published(left, names, rows.of(of["eval_task"]) + offsets[-1])
         set_rows(left, rows)
         left.set_xlabel("accuracy")
         right.set_xlabel("AUROC (blind to a bias of the answers)")
@@ -127,3 +133,17 @@ def draw(table: pd.DataFrame, phase: str = "random") -> Figure:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         set_finding(figure, said)
     return figure
+
+
+def _draw_published(axes: Axes, names: pd.Series, y: np.ndarray) -> None:
+    """Mark what the paper reports of these tasks, at heights y (N,); most it does not report."""
+    accuracy = names.map(PUBLISHED_FORGET_ACCURACY).to_numpy(float)
+    if np.isfinite(accuracy).any():
+        axes.plot(
+            *(accuracy, y, "^"),
+            color=BLACK,
+            markerfacecolor="none",
+            markersize=6,
+            zorder=5,  # over ours, which show through
+            label="paper: Llama-2-7B, random labels",
+        )

@@ -197,3 +197,15 @@ def test_the_finding_names_what_became_of_each_task():
     nothing = table[table["eval_task"] == "rte"]
     assert fig2b.finding(nothing) == "No task was shown to be known before forgetting"
     assert fig2b.draw(nothing)
+
+
+def test_the_paper_s_accuracies_stand_in_the_rows_of_its_tasks():
+    results = runs("sst2", tuned=KNOWS, after=NOTHING) + runs("piqa", tuned=KNOWS, after=KNOWS)
+    panel = fig2b.draw(measures.table(results, answers_of)).axes[0]
+    (marks,) = (line for line in panel.lines if str(line.get_label()).startswith("paper"))
+    drawn = dict(zip(marks.get_ydata(), marks.get_xdata(), strict=True))
+    (height,) = (y for y, x in drawn.items() if np.isfinite(x))
+    assert drawn[height] == 0.69  # PIQA; of SST-2 the paper says nothing
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    names = dict(zip(panel.get_yticks(), labels, strict=True))
+    assert names[round(height)] == "PIQA"
