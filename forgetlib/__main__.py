@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "a study's name, or a Python file that defines one"
     command = add("list", _list, "list studies, tasks, models, methods, measurements, or a study")
     command.add_argument("what", nargs="?", default="", help="one of these, or a study")
+    command.add_argument("--json", action="store_true", help="print the rows for a script")
     command = add("run", _run, "compute what is missing of a study")
     command.add_argument("study", help=about)
     command.add_argument("section", nargs="*", help="sections of it; all where left out")
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("study", help=about)
     command.add_argument("n", nargs="?", type=int, default=3, help="how many; 3 where left out")
     command.add_argument("--seed", type=int, default=0, help="of the draw of these")
+    command.add_argument("--json", action="store_true", help="print the rows for a script")
     command = add("save", _save, "save a checkpoint as a folder in the Hugging Face layout")
     command.add_argument("study", help=about)
     command.add_argument("checkpoint", help="its id, as `forgetlib list STUDY` shows it")
@@ -108,7 +110,8 @@ def _list(given: argparse.Namespace) -> int:
     """Print a table of what there is, or of a study's checkpoints."""
     from forgetlib import listing
 
-    print(listing.of(given.what))
+    tables = listing.of(given.what)
+    print(listing.as_json(tables) if given.json else listing.as_text(tables))
     return 0
 
 
@@ -177,8 +180,11 @@ def _verify(given: argparse.Namespace) -> int:
     from forgetlib.runs.verify import verify
 
     table = verify(studies.study(given.study), given.n, given.seed)
-    shown = table.drop(columns=["checkpoint_id", "machine", "machine_again", "commit_again"])
-    print(shown.round(3).to_string(index=False))
+    if given.json:
+        print(table.to_json(orient="records", indent=1))
+    else:
+        shown = table.drop(columns=["checkpoint_id", "machine", "machine_again", "commit_again"])
+        print(shown.round(3).to_string(index=False))
     return 0 if table["ok"].all() else 1
 
 

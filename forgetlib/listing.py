@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import pandas as pd
 
 from forgetlib.data import tasks, views
@@ -15,30 +18,42 @@ from forgetlib.studies import STUDIES, study
 KINDS = ("studies", "tasks", "models", "methods", "measurements")
 
 
-def of(what: str) -> str:
-    """Return a table, as text, of one of `KINDS`, of a study's checkpoints, or "" for all kinds.
+def of(what: str) -> dict[str, pd.DataFrame]:
+    """Return the table of one of `KINDS`, of a study's checkpoints, or, of "", of all kinds.
 
     InputError where it is neither.
     """
-    if what == "":
-        return "\n\n".join(f"{kind}\n{of(kind)}" for kind in KINDS)
-    tables = {
+    makers = {
         "studies": of_studies,
         "tasks": of_tasks,
         "models": of_models,
         "methods": of_methods,
         "measurements": of_measurements,
     }
-    if what in tables:
-        return _text(tables[what]())
+    if what in makers or not what:
+        return {kind: makers[kind]() for kind in KINDS if what in (kind, "")}
     if what in STUDIES or what.endswith(".py"):
-        return _text(of_study(study(what)))
+        return {what: of_study(study(what))}
     raise InputError(
         "list",
         expected=f"one of {', '.join(KINDS)}, or a study: {', '.join(STUDIES)}, or a file",
         found=repr(what),
         do="Correct the name, or leave it out.",
     )
+
+
+def as_text(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Write tables one below the other; a single one has no heading."""
+    if len(tables) == 1:
+        return "".join(map(_text, tables.values()))
+    return "\n\n".join(f"{kind}\n{_text(table)}" for kind, table in tables.items())
+
+
+def as_json(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Write tables for a script: of each its rows, by its name; of a single one the rows alone."""
+    rows = {kind: table.to_dict("records") for kind, table in tables.items()}
+    found = next(iter(rows.values())) if len(rows) == 1 else rows
+    return json.dumps(found, indent=1, ensure_ascii=False)
 
 
 def of_studies() -> pd.DataFrame:

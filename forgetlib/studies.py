@@ -48,7 +48,7 @@ __all__ = [
     "study",
 ]
 
-# See README, "What is assumed". The second learning rate is the paper's.
+# See figures/README.md, "What is assumed". The second learning rate is the paper's.
 _TUNED = Training(learning_rate=2e-5)
 _FORGETTING = Training(learning_rate=1e-4)
 # Tasks of `embedded` with something to forget in every seed, as the rows of others in a matrix of

@@ -1,5 +1,6 @@
 """Each word of the command, and what it refuses."""
 
+import json
 import os
 import re
 import subprocess
@@ -91,6 +92,16 @@ def test_list_shows_what_there_is(project, capsys):
         assert re.search(some, table) and f"{kind}\n{table}" in everything
 
 
+def test_list_gives_a_script_the_rows_that_it_shows(project, capsys):
+    assert main(["list", "--json"]) == 0
+    everything = json.loads(capsys.readouterr().out)
+    assert main(["list", "models", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)
+    assert models == everything["models"] and models[0]["model"] == "gemma-3-270m"
+    assert main(["list", "models"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(models)
+
+
 def test_list_of_a_study_shows_the_ids_that_save_takes(tiny_study, capsys, tmp_path):
     run(tiny_study, "own", progress=False)
     assert main(["list", "tiny"]) == 0
@@ -123,6 +134,9 @@ def test_verify_prints_a_row_a_set_and_fails_where_something_differs(
     tiny_study, capsys, monkeypatch
 ):
     run(tiny_study, "own", progress=False)
+    assert main(["verify", "tiny", "2", "--seed", "3", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(row["ok"] for row in rows) and len({row["checkpoint_id"] for row in rows}) == 2
     assert main(["verify", "tiny", "2", "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 2 * 2 and lines[0].split()[-1] == "ok"

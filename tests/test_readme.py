@@ -1,5 +1,6 @@
-"""What the README says is what there is."""
+"""What the READMEs say is what there is."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -21,13 +22,34 @@ from forgetlib.runs.rows import read_records
 
 ROOT = Path(forgetlib.__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SAID = " ".join(README.split())  # whatever the lines
-
+# Each beside what it speaks of.
+PAGES = [
+    ROOT / where / "README.md"
+    for where in (".", "figures", "figures/bench", "forgetlib", "forgetlib/runs", "tests")
+]
 FIGURES = ROOT / "figures" / "embedded"  # those that the README shows
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def text_of(where="."):
+    """What the page of a folder says, whatever its lines."""
+    return " ".join((ROOT / where / "README.md").read_text().split())
+
+
+def blocks(language, where="."):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / where / "README.md").read_text(), re.S)
+
+
+def anchors(path):
+    """Make the anchors of a page's headings, as a code host does."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_it_is_short_and_its_pictures_load_quickly():
+    assert len(README.splitlines()) <= 150
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures
+    assert sum((ROOT / p).stat().st_size for p in pictures) < 1.5e6
 
 
 def test_every_make_target_it_names_exists():
@@ -35,6 +57,8 @@ def test_every_make_target_it_names_exists():
     targets = set(re.findall(r"^([a-z][\w-]*):", shown, re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z][\w-]+)", README))
     assert {"figures", "test", "lab"} <= named <= targets
+    for path in PAGES:
+        assert set(re.findall(r"`make ([a-z][\w-]+)", path.read_text())) <= targets, path
 
 
 def test_make_alone_prints_the_targets():
@@ -43,11 +67,19 @@ def test_make_alone_prints_the_targets():
         assert target in shown
 
 
-def test_every_file_it_links_to_exists():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.parent.name)
+def test_every_file_and_heading_it_links_to_exists(path):
+    links = re.findall(r"\]\(([^)]+)\)", path.read_text())
+    assert links or path.parent.name in ("runs", "bench")
     for link in links:
-        assert link.startswith("http") or (ROOT / link).exists(), link
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        to = path.parent / name if name else path
+        assert to.exists(), link
+        if anchor:
+            to = to / "README.md" if to.is_dir() else to
+            assert anchor in anchors(to), link
 
 
 def test_the_table_lists_every_notebook():
@@ -57,13 +89,19 @@ def test_the_table_lists_every_notebook():
 
 @pytest.mark.embedded
 @pytest.mark.slow
-def test_the_python_examples_run():
+def test_the_python_examples_run(tmp_path):
     """The first with an eighth of its questions, as training on them takes most of a minute."""
-    examples = blocks("python")
+    examples = [*blocks("python"), *blocks("python", "forgetlib")]
+    assert len(examples) >= 4
+    # The question of a line, as often as a task needs.
+    (line,) = re.findall(r"`(\{.*?\})`", README)
+    lines = [line.replace("Ice is", f"Ice number {i} is") for i in range(100)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
     assert examples[0].count("n=32") == 1
     for code in examples:
         code = code.replace("n=32", "n=4")
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     lines = [line for line in examples[0].splitlines() if line.strip()]
     assert len([line for line in lines if not line.startswith("from ")]) <= 5
@@ -89,7 +127,11 @@ def test_a_study_s_page_is_what_its_tables_say(name, monkeypatch, tmp_path):
 
 
 def test_findings_fit_on_a_screen_and_each_names_its_evidence():
-    found = README.split(page.BEGIN.format("embedded"))[1].split(page.END)[0].strip()
+    found = (
+        README.split(page.BEGIN.format("findings", "embedded"))[1]
+        .split(page.END.format("findings"))[0]
+        .strip()
+    )
     lines = found.splitlines()
     assert 4 <= len(lines) <= 7 and len(found) < 3500
     assert all(line.startswith("- ") for line in lines)
@@ -149,7 +191,7 @@ def of_bench(name):
 
 def test_the_table_of_speeds_is_the_bench_s():
     columns = [of_bench(name) for name in ("intel-xeon-processor", "amd-epyc")]
-    section = README.split("## How fast it is")[1].split("\n## ")[0]
+    section = (ROOT / "figures" / "bench" / "README.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
     said = {row[0]: row[1:] for row in rows[2:]}
     assert said == {what: [column[what] for column in columns] for what in columns[0]}
@@ -162,10 +204,10 @@ def test_the_table_of_speeds_is_the_bench_s():
         [float(column[f"fine-tuning, PIQA: {what}"].split()[0]) for column in columns]
         for what in ("% of the processor's bf16 matmul rate", "times Trainer")
     )
-    assert f"reaches {share[1]:.0f} % of the EPYC's rate" in SAID
-    assert f"and {share[0]:.0f} % of the Xeon's" in SAID
+    assert f"reaches {share[1]:.0f} % of the EPYC's rate" in text_of("figures/bench")
+    assert f"and {share[0]:.0f} % of the Xeon's" in text_of("figures/bench")
     said = "about four times as fast as Trainer, .* it would be about nine times as fast"
-    assert re.search(said, SAID)
+    assert re.search(said, text_of("figures/bench"))
     assert [round(100 / s * t) for s, t in zip(share, times, strict=True)] == [9, 4]
 
 
@@ -180,7 +222,7 @@ def test_what_is_said_of_runs_computed_again_is_their_table():
     same = on_epyc["machine"] == on_epyc["machine_again"]
     assert (on_epyc["difference"][same] == 0).all()
     assert on_epyc["checkpoint_id"][same].nunique() == 3
-    assert "three of the EPYC's runs have the stored bits" in SAID
+    assert "three of the EPYC's runs have the stored bits" in text_of("tests")
     elsewhere = on_epyc[~same]
     assert elsewhere["machine"].str.contains("Intel").all()
     runs = elsewhere["checkpoint_id"].nunique()
@@ -188,11 +230,11 @@ def test_what_is_said_of_runs_computed_again_is_their_table():
     test["apart"] = (test["again"] - test["stored"]).abs()
     formats = test["data"].map(lambda where: tasks.get(where.split("/")[0]).answer_format)
     free, fixed = (test[formats == name] for name in ("text", "verbaliser"))
-    assert f"{runs} runs of `embedded`, drawn at random, were computed again" in SAID
+    assert f"{runs} runs of `embedded`, drawn at random, were computed again" in text_of("tests")
     said = "{} of tasks with free answers the test accuracy is {:.3f} away on average, {:.2f}"
-    assert said.format(len(free), free["apart"].mean(), free["apart"].max()) in SAID
+    assert said.format(len(free), free["apart"].mean(), free["apart"].max()) in text_of("tests")
     said = "at most; in the {} of tasks with fixed answers {:.2f} on average and {:.2f} at most"
-    assert said.format(len(fixed), fixed["apart"].mean(), fixed["apart"].max()) in SAID
+    assert said.format(len(fixed), fixed["apart"].mean(), fixed["apart"].max()) in text_of("tests")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = [r for r in stored() if "AMD EPYC" in r.provenance["device"]]
@@ -204,14 +246,14 @@ def test_what_is_said_of_runs_computed_again_is_their_table():
     later = {"pattern", "string_operations", "coding", "sciriff_yesno"}
     assert all(later & names for names in epyc)
     said = "The {} runs of pairs with pattern, string_operations, coding and SciRIFF"
-    assert said.format(len(epyc)) in SAID
+    assert said.format(len(epyc)) in text_of("tests")
 
 
 def test_the_agreement_with_the_harness_is_its_table():
     table = pd.read_csv(ROOT / "figures" / "harness" / "agreement.csv")
     said = f"{len(table)} tasks of both suites and {table['questions'].sum()} questions: at most "
     said += f"{table['largest_difference_nats'].max():.5f} nats apart, "
-    assert f"{said}{table['other_predictions'].sum()} other predictions" in SAID
+    assert f"{said}{table['other_predictions'].sum()} other predictions" in text_of("tests")
 
 
 def test_the_hours_of_embedded_are_those_of_its_runs():
@@ -219,7 +261,7 @@ def test_the_hours_of_embedded_are_those_of_its_runs():
     seconds = cost.spent(study.jobs(), open_store(study))
     n_tasks = len(studies.study("embedded").cross_tasks)
     hours = f"{seconds / 2 / 3600:.0f} hours"  # two processes share them
-    assert f"pairs of {n_tasks} of these tasks, 1 seed | about {hours}" in SAID
+    assert f"pairs of {n_tasks} of these tasks, 1 seed | about {hours}" in text_of("figures")
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         text = path.read_text()
         if "Computing all of `embedded` anew" in text:
@@ -229,18 +271,16 @@ def test_the_hours_of_embedded_are_those_of_its_runs():
 def test_the_settings_search_is_its_table():
     table = pd.read_csv(FIGURES / "settings.csv")
     tuned = table[table["forgetting"].isna()].drop_duplicates(["task", "fine-tuning"])
-    assert f"pre-trained {tuned['pre-trained'].mean():.2f}" in README
+    assert f"pre-trained {tuned['pre-trained'].mean():.2f}" in text_of("figures")
     for name, rows in tuned.groupby("fine-tuning"):
         rate, epochs = name.replace("e-0", "e-").split(" x ")
         change = (rows["fine-tuned"] - rows["pre-trained"]).set_axis(rows["task"])
         ends = f"{change.min():+.2f} ({change.idxmin()}), {change.max():+.2f} ({change.idxmax()})"
         mean = f"{rows['fine-tuned'].mean():.2f}"
-        assert f"| {rate}, {epochs} epochs | {mean} | {ends} |" in README
+        assert f"| {rate}, {epochs} epochs | {mean} | {ends} |" in text_of("figures")
     for _, rows in table.dropna(subset=["forgetting"]).groupby("forgetting"):
         on_the_set = rows["on the forgetting set"]
-        assert f"between {on_the_set.min():.2f} and {on_the_set.max():.2f}" in README.replace(
-            "\n", " "
-        )
+        assert f"between {on_the_set.min():.2f} and {on_the_set.max():.2f}" in text_of("figures")
 
 
 def test_what_is_said_of_gentler_settings_is_their_table():
@@ -253,7 +293,7 @@ def test_what_is_said_of_gentler_settings_is_their_table():
     both = paper.index.intersection(gentle.index)
     assert len(both) >= 5 and gentle.loc[both, "dose_reached"].all()
     assert gentle.loc[both, "damage"].mean() < paper.loc[both, "damage"].mean()
-    assert "do less harm to other tasks on average" in " ".join(SAID.split())
+    assert "do less harm to other tasks on average" in " ".join(text_of("figures").split())
     assert studies.study("gentle").tuning == "lora"
 
 
@@ -261,15 +301,23 @@ def test_what_is_said_of_intervals_is_their_simulation():
     table = pd.read_csv(ROOT / "figures" / "intervals" / "coverage.csv")
     of = table[table["over"] == "questions and seeds"]
     low, rule, high = (f"{of['coverage'].agg(f):.2f}" for f in ("min", "median", "max"))
-    assert f"{table['simulations'].iloc[0]} a setting" in SAID
-    assert f"cover the truth in {low} to {high}, {rule} as a rule" in SAID
+    assert f"{table['simulations'].iloc[0]} a setting" in text_of("figures")
+    assert f"cover the truth in {low} to {high}, {rule} as a rule" in text_of("figures")
     least = of.loc[of["coverage"].idxmin()]
     assert least["seeds_differ"] and least["accuracy"] == 0.95
 
 
 def test_it_names_every_embedded_model_and_its_download():
     for model in catalogue.MODELS:
-        assert f"`{model.name}`" in SAID
+        assert f"`{model.name}`" in text_of("forgetlib")
     sizes = [model.gguf_bytes / 1e9 for model in catalogue.MODELS]
-    assert f"({min(sizes):.1f} to {max(sizes):.1f} GB)" in SAID
+    assert f"({min(sizes):.1f} to {max(sizes):.1f} GB)" in text_of("forgetlib")
     assert {m.licence for m in catalogue.MODELS[1:]} == {"Apache 2.0"}
+
+
+def test_it_counts_the_other_ways_to_forget():
+    """All but labels, noise, which is a control, and rounding, which tests what is left."""
+    listed = [sys.executable, "-m", "forgetlib", "list", "methods", "--json"]
+    shown = subprocess.run(listed, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    others = {m["method"] for m in json.loads(shown)} - {"labels", "noise", "quantise"}
+    assert len(others) == 14 and "Fourteen other ways to forget" in README

@@ -46,6 +46,50 @@ class Tables:
         return found
 
 
+def answer(study: Study) -> str:
+    """Answer the paper's question by what a study found, in two sentences."""
+    tables = Tables(study)
+    skills = tables.need("fig2b_skill")
+    after = skills[skills["phase"] == "random"].set_index("eval_task")
+    tuned = skills[skills["phase"] == "tuned"].set_index("eval_task")
+    known = after[after["verdict"] != NOTHING]
+    on_the_set = known["set_accuracy"].agg(["min", "max"]).map(number)
+    gone = [
+        f"{title(task)}: AUROC {estimate_of(tuned.loc[task], 'auroc')} to "
+        f"{estimate_of(known.loc[task], 'auroc')}"
+        for task in known.index[known["verdict"] == FORGOTTEN]
+    ]
+    counts = known["verdict"].value_counts()
+    others = [
+        f"{counts[verdict]} {'is' if counts[verdict] == 1 else 'are'} {verdict}"
+        for verdict in fig2b.COLOURS
+        if verdict in counts and verdict != FORGOTTEN
+    ]
+    forgotten = f"{len(gone) or 'none'} {'are' if len(gone) > 1 else 'is'} shown to be forgotten"
+    forgotten += f" on new questions{' (' + '; '.join(gone) + ')' if gone else ''}"
+    said = (
+        f"Random labels leave accuracy at {on_the_set['min']} to {on_the_set['max']} on the "
+        f"questions that they were drawn for; of {len(known)} skills that {study.models[0]} had, "
+        f"{listed([forgotten, *others])}."
+    )
+    if gone and known["damage"].isna().all():
+        said += " Whether the rest of the model was harmed was not measured with these."
+    if (control := tables.get("fig2_control")) is not None:
+        said += (
+            " The same training on *true* labels costs "
+            f"{_mean_of(control, 'lost_again')} of accuracy by itself; random labels cost "
+            f"{_mean_of(control, 'beyond_true_labels')} more, and of AUROC "
+            f"{_mean_of(control, 'auroc_beyond_true_labels')} more (means of {len(control)} tasks)."
+        )
+    return f"{said} Brackets are 95 % intervals."
+
+
+def _mean_of(control: pd.DataFrame, measure: str) -> str:
+    """Write the mean of a measure over tasks, with its interval over them."""
+    found = intervals.mean_interval(control[measure].to_numpy())
+    return estimate_of(pd.Series(intervals.as_columns("m", found)), "m")
+
+
 def findings(study: Study) -> str:
     """Say what a study found, in a few sentences that each name their evidence."""
     return "\n".join(f"- {sentence}" for sentence in _findings(Tables(study)))
@@ -110,10 +154,6 @@ def _of_forgetting_sets(skills: pd.DataFrame) -> str:
 
 
 def _of_control(control: pd.DataFrame) -> str:
-    def mean(measure: str) -> str:
-        found = intervals.mean_interval(control[measure].to_numpy())
-        return estimate_of(pd.Series(intervals.as_columns("m", found)), "m")
-
     def shown(measure: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         above = control[control[f"{measure}_low"] > 0].sort_values(measure, ascending=False)
         return above, above[above[f"{measure}_holm"] < LEVEL]
@@ -123,9 +163,10 @@ def _of_control(control: pd.DataFrame) -> str:
         heading = "The control by true labels"
     said = (
         f"**{heading}.** The same second training on *true* labels "
-        f"costs {mean('lost_again')} of accuracy (mean of {len(control)} tasks), on random ones "
-        f"{mean('lost')}. Within each seed, random labels cost {mean('beyond_true_labels')} more "
-        f"of accuracy, and {mean('auroc_beyond_true_labels')} of AUROC"
+        f"costs {_mean_of(control, 'lost_again')} of accuracy (mean of {len(control)} tasks), on "
+        f"random ones {_mean_of(control, 'lost')}. Within each seed, random labels cost "
+        f"{_mean_of(control, 'beyond_true_labels')} more of accuracy, and "
+        f"{_mean_of(control, 'auroc_beyond_true_labels')} of AUROC"
     )
     above, certain = shown("auroc_beyond_true_labels")
     names = ", ".join(

@@ -1,6 +1,6 @@
 """Write what a study found as a page: figures/<study>/README.md, from the tables of its figures.
 
-The project's README has the findings of one study, between two marks, from here too.
+The project's README has one study's answer and findings, each between two marks, from here too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.figures.audit import SHORTCUTS
-from forgetlib.figures.findings import Tables, findings
+from forgetlib.figures.findings import Tables, answer, findings
 from forgetlib.figures.names import PICTURES, listed, title
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
@@ -21,7 +21,8 @@ from forgetlib.runs.grid import Study, figures_dir, open_store
 from forgetlib.runs.results import data_note
 from forgetlib.runs.rows import MOST
 
-BEGIN, END = "<!-- findings of {}: written by forgetlib page -->", "<!-- end of findings -->"
+# Around what the project's README has of a study: its answer, and its findings.
+BEGIN, END = "<!-- {} of {}: written by forgetlib page -->", "<!-- end of {} -->"
 
 
 def page(study: Study) -> str:
@@ -30,7 +31,7 @@ def page(study: Study) -> str:
     parts = [
         f"# {study.description}",
         "*Written by `forgetlib page` from the tables in this folder. Terms: "
-        "[the project's README](../../README.md#what-is-measured).*",
+        "[how to read the figures](../README.md#what-is-measured).*",
         "## What was found",
         findings(study),
         "## Every task",
@@ -210,18 +211,23 @@ def _provenance(study: Study) -> str:
 
 
 def write(study: Study) -> list[Path]:
-    """Write a study's page, and its findings into the project's README where that has marks."""
+    """Write a study's page, and what the project's README has of it, where that has marks."""
     written = [figures_dir(study) / "README.md"]
     with replacing(written[0]) as partial:
         partial.write_text(page(study))
     readme = root() / "README.md"
-    begin = BEGIN.format(study.name)
-    if readme.exists() and begin in (text := readme.read_text()):
-        before, rest = text.split(begin, 1)
-        folder = f"figures/{study.name}"
-        of_readme = findings(study).replace("](fig", f"]({folder}/fig")
-        of_readme = of_readme.replace("](#", f"]({folder}/README.md#")
+    folder = f"figures/{study.name}"
+    found = findings(study).replace("](fig", f"]({folder}/fig")
+    found = found.replace("](#", f"]({folder}/README.md#")
+    parts = {"findings": found, "answer": answer(study)}
+    text = old = readme.read_text() if readme.exists() else ""
+    for name, part in parts.items():
+        begin, end = BEGIN.format(name, study.name), END.format(name)
+        if begin in text:
+            before, rest = text.split(begin, 1)
+            text = f"{before}{begin}\n{part}\n{end}{rest.split(end, 1)[1]}"
+            written.append(readme)
+    if text != old:
         with replacing(readme) as partial:
-            partial.write_text(f"{before}{begin}\n{of_readme}\n{END}{rest.split(END, 1)[1]}")
-        written.append(readme)
-    return written
+            partial.write_text(text)
+    return list(dict.fromkeys(written))
