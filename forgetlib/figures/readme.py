@@ -1,4 +1,4 @@
-"""Write what a study found as a page: figures/<study>/README.md, from the tables of its figures.
+"""Write what a study found as Markdown: figures/<study>/README.md, from its figures' tables.
 
 The project's README has the findings of one study, between two marks, from here too.
 """
@@ -21,24 +21,24 @@ from forgetlib.runs.grid import Study, figures_dir, open_store
 from forgetlib.runs.results import data_note
 from forgetlib.runs.rows import MOST
 
-BEGIN, END = "<!-- findings of {}: written by forgetlib page -->", "<!-- end of findings -->"
+BEGIN, END = "<!-- findings of {}: written by forgetlib readme -->", "<!-- end of findings -->"
 
 
-def page(study: Study) -> str:
-    """Write a study's page: findings, pictures, tables, what to distrust, provenance."""
-    tables = Tables(study)
+def text(study: Study) -> str:
+    """Write a study's README: findings, pictures, tables, what to distrust, provenance."""
+    tables = Tables(figures_dir(study))
     parts = [
         f"# {study.description}",
-        "*Written by `forgetlib page` from the tables in this folder. Terms: "
+        "*Written by `forgetlib readme` from the tables in this folder. Terms: "
         "[the project's README](../../README.md#what-is-measured).*",
         "## What was found",
-        findings(study),
+        findings(tables),
         "## Every task",
         _task_table(tables.need("fig2b_skill")),
     ]
     if (claims := tables.get("claims")) is not None:
         parts += ["## The paper's claims", _claims_table(claims)]
-    parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(tables)]
+    parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(study, tables)]
     return "\n\n".join([*parts, "## Provenance", _provenance(study)]) + "\n"
 
 
@@ -131,8 +131,7 @@ def _gallery(tables: Tables) -> str:
     return _table(["", ""], rows)
 
 
-def _distrust(tables: Tables) -> str:
-    study = tables.study
+def _distrust(study: Study, tables: Tables) -> str:
     skills = tables.need("fig2b_skill")
     after = skills[skills["phase"] == "random"].set_index("eval_task")
     said = [
@@ -210,17 +209,18 @@ def _provenance(study: Study) -> str:
 
 
 def write(study: Study) -> list[Path]:
-    """Write a study's page, and its findings into the project's README where that has marks."""
-    written = [figures_dir(study) / "README.md"]
+    """Write a study's README, and its findings into the project's README where that has marks."""
+    folder = figures_dir(study)
+    written = [folder / "README.md"]
     with replacing(written[0]) as partial:
-        partial.write_text(page(study))
+        partial.write_text(text(study))
     readme = root() / "README.md"
     begin = BEGIN.format(study.name)
-    if readme.exists() and begin in (text := readme.read_text()):
-        before, rest = text.split(begin, 1)
-        folder = f"figures/{study.name}"
-        of_readme = findings(study).replace("](fig", f"]({folder}/fig")
-        of_readme = of_readme.replace("](#", f"]({folder}/README.md#")
+    if readme.exists() and begin in (said := readme.read_text()):
+        before, rest = said.split(begin, 1)
+        link = f"figures/{study.name}"
+        of_readme = findings(Tables(folder)).replace("](fig", f"]({link}/fig")
+        of_readme = of_readme.replace("](#", f"]({link}/README.md#")
         with replacing(readme) as partial:
             partial.write_text(f"{before}{begin}\n{of_readme}\n{END}{rest.split(END, 1)[1]}")
         written.append(readme)
