@@ -69,7 +69,7 @@ figures $(FIGURE_NAMES): named $(READ)
 else
 figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(AGAIN) --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
-	@$(BIN)/python -m forgetlib page "$$STUDY"
+	@$(BIN)/python -m forgetlib readme "$$STUDY"
 
 $(FIGURE_NAMES): $(if $(COMPUTED),,results)
 	@mkdir -p .work/$(NAME)/notebooks

@@ -4,7 +4,7 @@
     forgetlib list quick                a study's checkpoints, and which are stored
     forgetlib run quick own             compute what is missing of a study, or of a section
     forgetlib draw mine.py fig2         draw its figures from what is stored
-    forgetlib page mine.py              write what it found as a page, from its drawn figures
+    forgetlib readme mine.py            write what it found as Markdown, from its drawn figures
     forgetlib compare --original F --unlearned G --task sst2   what is left in G of what F knew
 
 A STUDY is the name of one, or a Python file that defines one.
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("draw", _draw, "draw a study's figures from what is stored")
     command.add_argument("study", help=about)
     command.add_argument("figure", nargs="*", help="fig1 to fig9, tasks, claims; all if left out")
-    command = add("page", _page, "write what a study found as a page, from its drawn figures")
+    command = add("readme", _readme, "write what a study found as Markdown, from its drawn figures")
     command.add_argument("study", help=about)
     command = add("cost", _cost, "estimate what a study would cost; compute nothing")
     command.add_argument("study", help=about)
@@ -153,12 +153,12 @@ def _draw(given: argparse.Namespace) -> int:
     return 0
 
 
-def _page(given: argparse.Namespace) -> int:
-    """Write a study's page, and its findings into the project's README where that has them."""
+def _readme(given: argparse.Namespace) -> int:
+    """Write a study's README, and its findings into the project's README where that has them."""
     from forgetlib import studies
-    from forgetlib.figures import page
+    from forgetlib.figures import readme
 
-    for path in page.write(studies.resolve(given.study)):
+    for path in readme.write(studies.resolve(given.study)):
         print(path)
     return 0
 

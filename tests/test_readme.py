@@ -14,7 +14,7 @@ import pytest
 import forgetlib
 from forgetlib import studies
 from forgetlib.data import tasks
-from forgetlib.figures import page
+from forgetlib.figures import readme
 from forgetlib.models import catalogue
 from forgetlib.runs import cost
 from forgetlib.runs.grid import open_store
@@ -108,15 +108,15 @@ def test_the_python_examples_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["quick", "embedded", "paper-suite-270m"])
-def test_a_study_s_page_is_what_its_tables_say(name, monkeypatch, tmp_path):
+def test_a_study_s_readme_is_what_its_tables_say(name, monkeypatch, tmp_path):
     study = studies.study(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert (ROOT / "figures" / name / "README.md").read_text() == page.page(study)
+        assert (ROOT / "figures" / name / "README.md").read_text() == readme.text(study)
         monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path))
         shutil.copytree(ROOT / "figures" / name, tmp_path / "figures" / name)
         shutil.copy(ROOT / "README.md", tmp_path)
-        page.write(study)
+        readme.write(study)
     assert (tmp_path / "README.md").read_text() == README
     links = re.findall(r"\]\(([^)#]+)\)", (tmp_path / "figures" / name / "README.md").read_text())
     for link in links:
@@ -128,8 +128,8 @@ def test_a_study_s_page_is_what_its_tables_say(name, monkeypatch, tmp_path):
 
 def test_findings_fit_on_a_screen_and_each_names_its_evidence():
     found = (
-        README.split(page.BEGIN.format("findings", "embedded"))[1]
-        .split(page.END.format("findings"))[0]
+        README.split(readme.BEGIN.format("findings", "embedded"))[1]
+        .split(readme.END.format("findings"))[0]
         .strip()
     )
     lines = found.splitlines()
@@ -139,20 +139,19 @@ def test_findings_fit_on_a_screen_and_each_names_its_evidence():
 
 def test_every_picture_is_in_the_gallery_and_no_picture_is_left_out():
     for name in ("quick", "embedded", "paper-suite-270m"):
-        shown = set(re.findall(r"!\[\w+\]\((\w+)\.png\)", page.page(studies.study(name))))
+        shown = set(re.findall(r"!\[\w+\]\((\w+)\.png\)", readme.text(studies.study(name))))
         drawn = {p.stem for p in (ROOT / "figures" / name).glob("*.png")}
         assert shown == drawn - {"fig9_models"}  # which compares models: they have one
 
 
 def test_a_study_of_two_models_has_their_picture_in_the_gallery(tmp_path):
-    tables = page.Tables(studies.study("quick"))
-    tables.folder = tmp_path
+    tables = readme.Tables(tmp_path)
     for name in ("fig5_order", "fig9_models"):
         (tmp_path / f"{name}.png").touch()
     for models, shown in ((["a", "a"], False), (["a", "b"], True)):
         pd.DataFrame({"model": models}).to_csv(tmp_path / "fig9_models.csv")
-        assert ("(fig9_models.png)" in page._gallery(tables)) == shown
-        assert "(fig5_order.png)" in page._gallery(tables)
+        assert ("(fig9_models.png)" in readme._gallery(tables)) == shown
+        assert "(fig5_order.png)" in readme._gallery(tables)
 
 
 def of_bench(name):

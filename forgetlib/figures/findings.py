@@ -7,6 +7,7 @@ the numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,17 +18,15 @@ from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
-from forgetlib.runs.grid import Study, figures_dir
 
 LEVEL = 0.05
 
 
 class Tables:
-    """Read a study's drawn tables; a figure that was not drawn has none."""
+    """Read a study's drawn tables from its folder; a figure that was not drawn has none."""
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.folder = figures_dir(study)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def get(self, name: str) -> pd.DataFrame | None:
         """Read the table of a figure; None where it was not drawn."""
@@ -38,17 +37,16 @@ class Tables:
         """Read the table of a figure; InputError where it was not drawn."""
         if (found := self.get(name)) is None:
             raise InputError(
-                f"page of study {self.study.name!r}",
+                f"findings of study {self.folder.name!r}",
                 expected=f"the table of figure {name}",
                 found=f"no {self.folder / f'{name}.csv'}",
-                do=f"Draw it first: forgetlib draw {self.study.name}.",
+                do=f"Draw it first: forgetlib draw {self.folder.name}.",
             )
         return found
 
 
-def answer(study: Study) -> str:
+def answer(tables: Tables) -> str:
     """Answer the paper's question by what a study found, in two sentences."""
-    tables = Tables(study)
     skills = tables.need("fig2b_skill")
     after = skills[skills["phase"] == "random"].set_index("eval_task")
     tuned = skills[skills["phase"] == "tuned"].set_index("eval_task")
@@ -69,8 +67,8 @@ def answer(study: Study) -> str:
     forgotten += f" on new questions{' (' + '; '.join(gone) + ')' if gone else ''}"
     said = (
         f"Random labels leave accuracy at {on_the_set['min']} to {on_the_set['max']} on the "
-        f"questions that they were drawn for; of {len(known)} skills that {study.models[0]} had, "
-        f"{listed([forgotten, *others])}."
+        f"questions that they were drawn for; of {len(known)} skills that "
+        f"{skills['model'].iloc[0]} had, {listed([forgotten, *others])}."
     )
     if gone and known["damage"].isna().all():
         said += " Whether the rest of the model was harmed was not measured with these."
@@ -90,12 +88,13 @@ def _mean_of(control: pd.DataFrame, measure: str) -> str:
     return estimate_of(pd.Series(intervals.as_columns("m", found)), "m")
 
 
-def findings(study: Study) -> str:
-    """Say what a study found, in a few sentences that each name their evidence."""
-    return "\n".join(f"- {sentence}" for sentence in _findings(Tables(study)))
+def findings(tables: Tables) -> str:
+    """Say what a study found as a list in Markdown."""
+    return "\n".join(f"- {sentence}" for sentence in sentences(tables))
 
 
-def _findings(tables: Tables) -> Iterator[str]:
+def sentences(tables: Tables) -> Iterator[str]:
+    """Say what a study found, in a few sentences that each name their evidence, in Markdown."""
     skills = tables.need("fig2b_skill")
     pairs, flipped = tables.get("fig3_cross_task"), tables.get("fig8_flipped")
     yield _of_verdicts(skills, pairs)
@@ -105,7 +104,7 @@ def _findings(tables: Tables) -> Iterator[str]:
     if sentence := _of_fixed_answers(skills):
         yield sentence
     if pairs is not None and len(set(pairs["eval_task"])) > 1:
-        yield _of_pairs(pairs, flipped, tables.study)
+        yield _of_pairs(pairs, flipped, skills)
     if (claims := tables.get("claims")) is not None:
         yield _of_claims(claims)
 
@@ -203,9 +202,9 @@ def _of_fixed_answers(skills: pd.DataFrame) -> str:
     return said
 
 
-def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, study: Study) -> str:
+def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, skills: pd.DataFrame) -> str:
     others = pairs[pairs["eval_task"] != pairs["forget_task"]]
-    n_seeds = len(study.seeds if study.cross_seeds is None else study.cross_seeds)
+    n_seeds = _seeds_of_pairs(pairs, skills)
     seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     said = (
         f"**Other tasks' random labels** ({len(others)} pairs, {seeds}) cost "
@@ -221,9 +220,16 @@ def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, study: Study) -
         both = others.merge(flipped, on=["eval_task", "forget_task"], suffixes=("", "_flipped"))
         lost = number(both["accuracy_lost_flipped"].mean())
         said += f". Flipped labels cost {lost} of accuracy"
-    if not study.cross_control:
+    if pairs["accuracy_beyond_true_labels"].isna().all():
         said += ". Without a control by true labels, this may be what any such training does"
     return f"{said} ([harm](fig3_harm.png))."
+
+
+def _seeds_of_pairs(pairs: pd.DataFrame, skills: pd.DataFrame) -> int:
+    """Count the seeds of the pairs: how often they ask what one seed asks of a task."""
+    asked = skills.drop_duplicates("eval_task").set_index("eval_task")
+    n = pairs.drop_duplicates("eval_task").set_index("eval_task")["n"]
+    return round(float((n * asked["n_seeds"] / asked["n"]).median()))
 
 
 def claims_finding(claims: pd.DataFrame) -> str:

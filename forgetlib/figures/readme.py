@@ -1,4 +1,4 @@
-"""Write what a study found as a page: figures/<study>/README.md, from the tables of its figures.
+"""Write what a study found as Markdown: figures/<study>/README.md, from its figures' tables.
 
 The project's README has one study's answer and findings, each between two marks, from here too.
 """
@@ -22,24 +22,24 @@ from forgetlib.runs.results import data_note
 from forgetlib.runs.rows import MOST
 
 # Around what the project's README has of a study: its answer, and its findings.
-BEGIN, END = "<!-- {} of {}: written by forgetlib page -->", "<!-- end of {} -->"
+BEGIN, END = "<!-- {} of {}: written by forgetlib readme -->", "<!-- end of {} -->"
 
 
-def page(study: Study) -> str:
-    """Write a study's page: findings, pictures, tables, what to distrust, provenance."""
-    tables = Tables(study)
+def text(study: Study) -> str:
+    """Write a study's README: findings, pictures, tables, what to distrust, provenance."""
+    tables = Tables(figures_dir(study))
     parts = [
         f"# {study.description}",
-        "*Written by `forgetlib page` from the tables in this folder. Terms: "
+        "*Written by `forgetlib readme` from the tables in this folder. Terms: "
         "[how to read the figures](../README.md#what-is-measured).*",
         "## What was found",
-        findings(study),
+        findings(tables),
         "## Every task",
         _task_table(tables.need("fig2b_skill")),
     ]
     if (claims := tables.get("claims")) is not None:
         parts += ["## The paper's claims", _claims_table(claims)]
-    parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(tables)]
+    parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(study, tables)]
     return "\n\n".join([*parts, "## Provenance", _provenance(study)]) + "\n"
 
 
@@ -132,8 +132,7 @@ def _gallery(tables: Tables) -> str:
     return _table(["", ""], rows)
 
 
-def _distrust(tables: Tables) -> str:
-    study = tables.study
+def _distrust(study: Study, tables: Tables) -> str:
     skills = tables.need("fig2b_skill")
     after = skills[skills["phase"] == "random"].set_index("eval_task")
     said = [
@@ -211,23 +210,23 @@ def _provenance(study: Study) -> str:
 
 
 def write(study: Study) -> list[Path]:
-    """Write a study's page, and what the project's README has of it, where that has marks."""
-    written = [figures_dir(study) / "README.md"]
+    """Write a study's README, and what the project's README has of it, where that has marks."""
+    tables = Tables(figures_dir(study))
+    written = [tables.folder / "README.md"]
     with replacing(written[0]) as partial:
-        partial.write_text(page(study))
+        partial.write_text(text(study))
     readme = root() / "README.md"
-    folder = f"figures/{study.name}"
-    found = findings(study).replace("](fig", f"]({folder}/fig")
-    found = found.replace("](#", f"]({folder}/README.md#")
-    parts = {"findings": found, "answer": answer(study)}
-    text = old = readme.read_text() if readme.exists() else ""
-    for name, part in parts.items():
+    link = f"figures/{study.name}"
+    found = findings(tables).replace("](fig", f"]({link}/fig")
+    found = found.replace("](#", f"]({link}/README.md#")
+    said = before = readme.read_text() if readme.exists() else ""
+    for name, part in {"answer": answer(tables), "findings": found}.items():
         begin, end = BEGIN.format(name, study.name), END.format(name)
-        if begin in text:
-            before, rest = text.split(begin, 1)
-            text = f"{before}{begin}\n{part}\n{end}{rest.split(end, 1)[1]}"
+        if begin in said:
+            head, rest = said.split(begin, 1)
+            said = f"{head}{begin}\n{part}\n{end}{rest.split(end, 1)[1]}"
             written.append(readme)
-    if text != old:
+    if said != before:
         with replacing(readme) as partial:
-            partial.write_text(text)
+            partial.write_text(said)
     return list(dict.fromkeys(written))
