@@ -285,15 +285,17 @@ def test_the_settings_search_is_its_table():
 def test_what_is_said_of_gentler_settings_is_their_table():
     table = pd.read_csv(ROOT / "figures" / "settings" / "settings.csv")
     by = ["tuning", "learning_rate", "epochs"]
-    paper, gentle = (
-        table.set_index(by).loc[key].set_index("task")
-        for key in (("body", 1e-4, 2), ("lora", 5e-4, 4))
-    )
-    both = paper.index.intersection(gentle.index)
-    assert len(both) >= 5 and gentle.loc[both, "dose_reached"].all()
-    assert gentle.loc[both, "damage"].mean() < paper.loc[both, "damage"].mean()
-    assert "do less harm to other tasks on average" in " ".join(text_of("figures").split())
-    assert studies.study("gentle").tuning == "lora"
+    of = {key: rows.set_index("task") for key, rows in table.groupby(by)}
+    every = set(table["task"])
+    able = {k: r for k, r in of.items() if set(r.index[r["dose_reached"]]) == every}
+    chosen = min(able, key=lambda key: able[key]["damage"].mean())
+    study = studies.study("gentle")
+    assert chosen == (study.tuning, study.forgetting.learning_rate, study.forgetting.epochs)
+    paper = of["body", 1e-4, 2]
+    assert of[chosen].loc[paper.index, "damage"].mean() < paper["damage"].mean()
+    assert len(every) == 6
+    said = "at 5e-4 for 4 epochs forget the forgetting set of all six tasks tried, and do less harm"
+    assert said in text_of("figures")
 
 
 def test_what_is_said_of_intervals_is_their_simulation():
