@@ -18,6 +18,7 @@ from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.erasure import LEACE
 from forgetlib.forgetting.filtering import PromptFilter
+from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
 from forgetlib.forgetting.representation import RMU
 from forgetlib.forgetting.selective import SSD, SelectivePruning
@@ -42,6 +43,7 @@ METHODS = [
     )
     for rate in rates
 ]
+METHODS += [Labels("random", until(3e-5))]  # beside the paper's rate, which is `forgetting`
 METHODS += [SimNPO(until(rate), forget_weight=1.0) for rate in (5e-5, 2e-5)]
 METHODS += [NPO(until(5e-5), retain=RETAINED)]
 METHODS += [TaskVector(Training(1e-4, epochs=3), scale) for scale in (0.5, 1.0, 2.0)]

@@ -63,7 +63,7 @@ SEQUENCES: Mapping[str, tuple[int, int]] = {
 }
 REACHED, INVERTED, SHORT, MIXED = "reached", "inverted", "not reached", "mixed"
 COLOURS = {REACHED: GREEN, INVERTED: PURPLE, SHORT: VERMILION, MIXED: ORANGE}
-PER_ROW = 4  # panels
+PER_ROW = 3  # panels
 MOST_NAMED = 5  # methods that a sentence names at once; of more it says how many
 
 

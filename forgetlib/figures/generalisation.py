@@ -174,7 +174,8 @@ def _at_most(rows: pd.DataFrame, measure: str) -> str:
 def draw(table: pd.DataFrame, measures: Sequence[str] = ("auroc_lost",)) -> Figure:
     """Draw the matrix of one skill: a row a method, a column a place; a block a measure.
 
-    Every cell has its number and below it the interval, "-" where nothing was measured. Italics:
+    Every cell has its number and below it the interval, "-" where nothing was measured. A place
+    where nothing was measured after any method has no column. Italics:
     the interval includes 0. Grey: the known model was not shown to know what is asked there.
 
     table: from `generalisation.table`; measures: of `MEASURES`, AUROC alone unless said otherwise,
@@ -213,17 +214,19 @@ def _block(axes: Axes, table: pd.DataFrame, measure: str, methods: Sequence[str]
     """Draw one measure's matrix, with a bar that explains its colours."""
     colours, most = SCALES[measure]
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(-most, most), colours)
-    for row in table.to_dict("records"):
+    measured = set(table.loc[table[measure].notna(), "where"])
+    wheres = [where for where in WHERES if where in measured]
+    for row in table[table["where"].isin(wheres)].to_dict("records"):
         of = pd.Series(row)
-        place = WHERES.index(row["where"]), methods.index(row["method"])
+        place = wheres.index(row["where"]), methods.index(row["method"])
         value, low, high = (float(of[c]) for c in with_intervals([measure]))
         known = measure == "nll_rise" or of["auroc_known_low"] > CHANCE
         colour = scale.to_rgba(np.array(value)) if known else UNKNOWN
         colour = colour if np.isfinite(value) else "white"
         _cell(axes, place, (value, low, high), colour)
-    axes.set_xlim(-0.5, len(WHERES) - 0.5)
+    axes.set_xlim(-0.5, len(wheres) - 0.5)
     axes.set_ylim(len(methods) - 0.5, -0.5)
-    axes.set_xticks(range(len(WHERES)), [w.replace(" ", "\n") for w in WHERES], fontsize=SMALL)
+    axes.set_xticks(range(len(wheres)), [w.replace(" ", "\n") for w in wheres], fontsize=SMALL)
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)

@@ -66,13 +66,19 @@ RETAINING = ("gradient_difference", "kl_ascent", "rmu", "ssd", "selective_prunin
 
 
 def method_title(method: str) -> str:
-    """Write a method as people do, from what it calls itself: "NPO (retain)"."""
+    """Write a method as people do, from what it calls itself: "NPO (retain)", "NPO (5e-5)"."""
     name, _, settings = method.partition("(")
-    told = [s for s in settings.removesuffix(")").split(", ") if s]
+    told = [_setting(s) for s in settings.removesuffix(")").split(", ") if s]
     if name in RETAINING:
         told = [s for s in told if s != "retain"]
     shown = METHODS.get(name, name.replace("_", " "))
     return f"{shown} ({', '.join(told)})" if told else shown
+
+
+def _setting(text: str) -> str:
+    """Write a setting of a method; of a learning rate its number alone tells."""
+    name, _, value = text.partition("=")
+    return f"{float(value):.0e}".replace("e-0", "e-") if name == "learning_rate" else text
 
 
 # What each picture shows, in the order of the gallery.

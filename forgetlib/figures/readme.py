@@ -5,12 +5,14 @@ The project's README has one study's answer and findings, each between two marks
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from forgetlib.figures import methods_readme
 from forgetlib.figures.audit import SHORTCUTS
 from forgetlib.figures.findings import Tables, answer, findings
 from forgetlib.figures.names import PICTURES, listed, title
@@ -18,6 +20,7 @@ from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
 from forgetlib.files import replacing, root
 from forgetlib.runs.grid import Study, figures_dir, open_store
+from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.results import data_note
 from forgetlib.runs.rows import MOST
 
@@ -33,13 +36,15 @@ def text(study: Study) -> str:
         "*Written by `forgetlib readme` from the tables in this folder. Terms: "
         "[how to read the figures](../README.md#what-is-measured).*",
         "## What was found",
-        findings(tables),
-        "## Every task",
-        _task_table(tables.need("fig2b_skill")),
     ]
-    if (claims := tables.get("claims")) is not None:
-        parts += ["## The paper's claims", _claims_table(claims)]
-    parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(study, tables)]
+    if isinstance(study, LadderStudy):
+        parts += [methods_readme.findings(tables), "## Every method", methods_readme.table(tables)]
+        parts += ["## Pictures", _gallery(tables)]
+    else:
+        parts += [findings(tables), "## Every task", _task_table(tables.need("fig2b_skill"))]
+        if (claims := tables.get("claims")) is not None:
+            parts += ["## The paper's claims", _claims_table(claims)]
+        parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(study, tables)]
     return "\n\n".join([*parts, "## Provenance", _provenance(study)]) + "\n"
 
 
@@ -216,17 +221,24 @@ def write(study: Study) -> list[Path]:
     with replacing(written[0]) as partial:
         partial.write_text(text(study))
     readme = root() / "README.md"
-    link = f"figures/{study.name}"
-    found = findings(tables).replace("](fig", f"]({link}/fig")
-    found = found.replace("](#", f"]({link}/README.md#")
+    parts = {"answer": answer, "findings": findings}
+    if isinstance(study, LadderStudy):
+        parts = {"findings": methods_readme.findings}
     said = before = readme.read_text() if readme.exists() else ""
-    for name, part in {"answer": answer(tables), "findings": found}.items():
+    for name, make in parts.items():
         begin, end = BEGIN.format(name, study.name), END.format(name)
         if begin in said:
             head, rest = said.split(begin, 1)
+            part = _from_above(make(tables), f"figures/{study.name}")
             said = f"{head}{begin}\n{part}\n{end}{rest.split(end, 1)[1]}"
             written.append(readme)
     if said != before:
         with replacing(readme) as partial:
             partial.write_text(said)
     return list(dict.fromkeys(written))
+
+
+def _from_above(text: str, folder: str) -> str:
+    """Make a text's links to pictures, and to headings of its own file, those of the project's."""
+    text = re.sub(r"\]\((?=[a-z0-9_]+\.png)", f"]({folder}/", text)
+    return text.replace("](#", f"]({folder}/README.md#")

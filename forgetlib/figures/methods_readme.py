@@ -1,0 +1,95 @@
+"""Say what a study of methods found, as Markdown, from its figures' tables, skill by skill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from forgetlib.figures import dose, generalisation, ladder_figure
+from forgetlib.figures.findings import Tables
+from forgetlib.figures.names import method_title, title
+from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
+from forgetlib.figures.reach import WHERES
+
+HEADER = ["method", "dose", "passes"]
+WORDS = (
+    "Dose: optimiser steps until the AUROC of the forgetting set was within 0.40 and 0.60 at two "
+    "checks in a row, in how many of the seeds. Passes: sequences trained on, by those of an epoch "
+    "of plain fine-tuning on the forgetting set. Then the AUROC lost, with its 95 % interval; the "
+    "rise of nats a token of other tasks' true responses; and the verdict on the skill."
+)
+
+
+def skills(tables: Tables) -> list[str]:
+    """List the skills of which something was drawn, by the ends of the files' names."""
+    found = [p.stem.partition("_")[2] for p in sorted(tables.folder.glob("generalisation_*.csv"))]
+    return found or [tables.need("generalisation_<skill>")["eval_task"].iloc[0]]
+
+
+def findings(tables: Tables) -> str:
+    """Say of each skill how far methods take their forgetting set, and what else is lost."""
+    return "\n".join(f"- {sentence}" for sentence in _sentences(tables))
+
+
+def _sentences(tables: Tables) -> Iterator[str]:
+    for skill in skills(tables):
+        reach = tables.need(f"generalisation_{skill}")
+        said = generalisation.finding(reach, exact=True)
+        yield f"**{said}** ([{title(skill)}](generalisation_{skill}.png))."
+        if (curves := tables.get(f"dose_{skill}")) is not None:
+            yield f"{dose.finding(_a_method_each(curves))} ([dose](dose_{skill}.png))."
+        if (rungs := tables.get(f"ladder_{skill}")) is not None:
+            said = ladder_figure.finding(_a_method_each(rungs))
+            yield f"{said} ([ladder](ladder_{skill}.png))."
+
+
+def table(tables: Tables) -> str:
+    """Make a table a skill: a row a method, with its dose, what it costs where, and a verdict."""
+    return "\n\n".join(_table(tables, skill) for skill in skills(tables)) + f"\n\n{WORDS}"
+
+
+def _table(tables: Tables, skill: str) -> str:
+    reach = tables.need(f"generalisation_{skill}")
+    measured = set(reach.loc[reach["auroc_lost"].notna(), "where"])
+    wheres = [where for where in WHERES if where in measured]
+    doses, rungs = (
+        _a_method_each(found).set_index("method")
+        if (found := tables.get(f"{name}_{skill}")) is not None
+        else pd.DataFrame()
+        for name in ("dose", "ladder")
+    )
+    header = [*HEADER, *wheres, "nats, other tasks", "residue", "verdict"]
+    lines = [header, ["---"] * len(header)]
+    for method, of in reach.groupby("method", sort=False):
+        rows = of.set_index("where")
+        steps = doses.loc[method] if method in doses.index else None
+        rung = rungs.loc[method] if method in rungs.index else None
+        away = next((w for w in reversed(wheres) if pd.notna(rows.loc[w, "nll_rise"])), None)
+        lines.append(
+            [
+                method_title(str(method)),
+                UNDEFINED_TEXT if steps is None else _dose(steps),
+                UNDEFINED_TEXT if steps is None else number(steps["passes"], 1),
+                *(estimate_of(rows.loc[w], "auroc_lost") for w in wheres),
+                UNDEFINED_TEXT if away is None else estimate_of(rows.loc[away], "nll_rise"),
+                UNDEFINED_TEXT if rung is None else estimate_of(rung, "residue"),
+                UNDEFINED_TEXT if rung is None else rung["verdict"],
+            ]
+        )
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"### {title(skill)}\n\n{body}"
+
+
+def _dose(row: pd.Series) -> str:
+    """Write a method's dose: the median of its steps, and of how many seeds; or how it ended."""
+    word = dose.ending(row)
+    of = f"{row['n_reached']:g} of {row['n_seeds']:g}"
+    if word == dose.REACHED and pd.isna(row["steps"]):
+        return f"no training, {of}"
+    return f"{row['steps']:g}, {of}" if row["n_reached"] else word
+
+
+def _a_method_each(table: pd.DataFrame) -> pd.DataFrame:
+    """Take of a figure's table what it says of each method as a whole."""
+    return table.drop_duplicates(["eval_task", "method"]).reset_index(drop=True)

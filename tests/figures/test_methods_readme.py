@@ -1,0 +1,56 @@
+"""The README of a study of methods says what its tables say."""
+
+import pytest
+
+from forgetlib.errors import InputError
+from forgetlib.figures import dose, generalisation, methods_readme
+from forgetlib.figures.findings import Tables
+from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.reach import NEW
+from tests.figures import made_up_methods as made_up
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The tables of a made-up study, as they are drawn: of one skill, and of doses of it."""
+    folder = tmp_path_factory.mktemp("made-up")
+    results = made_up.results()
+    reach = generalisation.table(made_up.STUDY, results, made_up.answers, n_resamples=100)
+    of = reach[reach["eval_task"] == "sst2_nonce"]
+    of.to_csv(folder / "generalisation_sst2_nonce.csv", index=False)
+    summary = dose.summary(made_up.STUDY, results, made_up.answers, n_resamples=100)
+    curves = dose.curves(made_up.STUDY, results).merge(summary, how="outer", sort=False)
+    curves[curves["eval_task"] == "sst2_nonce"].to_csv(folder / "dose_sst2_nonce.csv", index=False)
+    return Tables(folder)
+
+
+def rows(drawn):
+    lines = [line for line in methods_readme.table(drawn).splitlines() if line.startswith("| ")]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+def test_every_method_has_a_row_with_its_numbers(drawn):
+    found = rows(drawn)
+    table = drawn.need("generalisation_sst2_nonce")
+    assert len(found) == len(made_up.TRUTH) == len(set(table["method"]))
+    ascent = table[(table["method"] == "gradient_ascent") & (table["where"] == NEW)].iloc[0]
+    assert found["gradient ascent"][NEW] == estimate_of(ascent, "auroc_lost")
+    assert found["gradient ascent"]["dose"] == "inverted"
+    assert found["NPO"]["dose"] == "not reached"
+    assert found["random labels"]["dose"].endswith("5 of 5")
+    assert found["random labels"]["verdict"] == "-"  # its ladder was not drawn
+
+
+def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
+    said = methods_readme.findings(drawn).splitlines()
+    assert len(said) == 2 and all(line.startswith("- ") for line in said)
+    table = drawn.need("generalisation_sst2_nonce")
+    assert generalisation.finding(table, exact=True) in said[0]
+    assert said[0].endswith("(generalisation_sst2_nonce.png)).")
+    assert "not reached by NPO" in said[1] and said[1].endswith("(dose_sst2_nonce.png)).")
+
+
+def test_a_study_of_which_nothing_was_drawn_is_refused(tmp_path):
+    with pytest.raises(InputError, match="expected the table of figure generalisation"):
+        methods_readme.findings(Tables(tmp_path))
