@@ -1,10 +1,15 @@
-"""Drive a real browser without a window, through its own DevTools protocol."""
+"""Drive a real browser without a window, through its own DevTools protocol.
+
+python tests/browser.py figures/page.html figures/page.png   takes the README's picture
+"""
 
 import base64
 import json
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -117,3 +122,14 @@ def browser(folder):
     finally:
         process.kill()
         process.wait()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place, browser(place) as found:
+        found.open(Path(sys.argv[1]).resolve(), 1280, 1290)
+        found.call("Emulation.setScrollbarsHidden", hidden=True)
+        found.run("location.hash = 'study=embedded&task=sst2'")
+        found.until("document.querySelector('.detail') !== null")
+        found.run("document.getElementById('tasks').scrollIntoView(); scrollBy(0, 20)")
+        found.run("document.activeElement.blur()")
+        found.picture(sys.argv[2])

@@ -246,7 +246,9 @@ def test_a_study_of_methods_has_a_table_of_them(project):
         assert found == (value or "-")
     about = {"seeds": 5, "verdict": "removed", "dose": "4 of 5", "steps": "12"}
     assert of["about"]["gradient_ascent"] == about
-    assert study["headline"].startswith("New questions of ARC Easy lose AUROC")
+    said = "What 5 ways to forget cost, on ARC Easy and SST-2 in made-up words"
+    assert study["headline"] == said
+    assert study["findings"][0][0][0].startswith("New questions of ARC Easy lose AUROC")
 
 
 def test_a_study_of_several_models_compares_them(drawn):

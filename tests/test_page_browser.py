@@ -30,6 +30,7 @@ def shown(chromium):
     chromium.open(PAGE)
     yield chromium
     assert chromium.complaints == []
+    assert "undefined" not in chromium.run("document.body.innerText")
 
 
 def click(shown, selector):
@@ -202,6 +203,9 @@ def test_it_can_be_used_by_the_keyboard_alone(shown):
     before = tasks(shown)
     shown.press("Enter", 13, "\r")  # the other way round: it was sorted by this
     assert tasks(shown) != before
+    shown.run("document.querySelectorAll('#studies button')[1].focus()")
+    shown.press("Enter", 13, "\r")
+    assert shown.run("document.activeElement.getAttribute('aria-pressed')") == "true"
     shown.run("document.querySelector('.name').focus()")
     shown.press("Enter", 13, "\r")
     assert len(texts(shown, ".detail")) == 1
@@ -274,11 +278,15 @@ def test_studies_of_one_s_own_are_shown_whatever_they_are_called(chromium, proje
     pd.concat([one, one.assign(model=HOSTILE)]).to_csv(folder / "fig9_models.csv", index=False)
     (folder / "README.md").write_text(f"# {HOSTILE}\n")
     with_methods(project / "figures/methods")
+    (project / "figures/bare").mkdir()
+    shutil.copy(folder / "fig2b_skill.csv", project / "figures/bare")
     out = project / "page.html"
     assert main(["page", "--questions", "--out", str(out)]) == 0
     chromium.complaints.clear()
     chromium.open(out)
     assert chromium.run("document.title") == "What do language models really forget?"
+    chromium.run("location.hash = 'study=quick'")
+    chromium.until("document.querySelector('#models') !== null")
     assert any(HOSTILE.split("\u2028")[0] in text for text in texts(chromium, ".name"))
     assert len(texts(chromium, "#models tbody tr")) == 2
     assert chromium.run("document.querySelectorAll('#pairs select').length") == 2
@@ -286,14 +294,18 @@ def test_studies_of_one_s_own_are_shown_whatever_they_are_called(chromium, proje
     choose(chromium, ".detail input[type=range]", "3")
     (told,) = texts(chromium, ".asked")
     assert "true: " in told and "distractor: " in told
+    chromium.run("location.hash = 'study=bare&task=sst2'")  # without results
+    chromium.until("document.querySelector('.detail .plot') !== null")
+    assert "No scores of these questions" in texts(chromium, ".detail .plot")[0]
     chromium.run("location.hash = 'study=methods'")
     chromium.until("document.querySelector('#methods') !== null")
     assert len(texts(chromium, "#methods .matrix")) == 2
-    assert "removed dose reached in 4 of 5, 12 steps" in " ".join(
+    assert "removed, dose reached in 4 of 5, 12 steps" in " ".join(
         texts(chromium, "#methods .matrix")[1].split()
     )
     choose(chromium, "#methods select", "nll_rise")
     assert chromium.run("document.querySelector('#methods select').value") == "nll_rise"
+    assert "undefined" not in chromium.run("document.body.innerText")
     assert chromium.complaints == []
 
 

@@ -94,11 +94,16 @@ function scale() {
 
 function studies() {
   document.getElementById("studies").replaceChildren(...data.studies.map((of, i) =>
-    h("button", {type: "button", "aria-pressed": String(i === state.study), onclick: () => choose(i)}, of.name,
+    h("button", {type: "button", "aria-pressed": String(i === state.study), onclick: () => {
+      history.replaceState(null, "", `#study=${of.name}`);  // an address that can be handed on
+      choose(i);
+      document.querySelector("#studies [aria-pressed=true]").focus();
+    }}, of.name,
       h("small", {}, of.about === of.name ? "" : of.about))));
 }
-function choose(i, task) {
-  Object.assign(state, {study: i, text: "", verdict: "", format: "", open: new Set(task ? [task] : []), pairs: 0});
+function choose(i) {
+  Object.assign(state, {study: i, text: "", verdict: "", format: "", open: new Set(), before: "tuned",
+    after: "random", pairs: 0, measure: "auroc_lost", down: true});
   state.sort = (study().tasks || []).some(of => of.phases.random.auroc_lost) ? "auroc_lost" : "title";
   show();
 }
@@ -181,7 +186,11 @@ function openTask(task) {
 }
 function rows() {
   const there = sorted(shown()), none = h("tr", {}, h("td", {colspan: columns().length}, "No task fits. ",
-    h("button", {type: "button", onclick: () => { filter({text: "", verdict: "", format: ""}); tasksAgain(); }}, "Show all")));
+    h("button", {type: "button", onclick: () => {
+      filter({text: "", verdict: "", format: ""});
+      tasksAgain();
+      document.querySelector("#tasks input").focus();
+    }}, "Show all")));
   document.querySelector(".tasks tbody").replaceChildren(...(there.length ? there.flatMap(row) : [none]));
   document.getElementById("count").textContent = `${there.length} of ${many(study().tasks.length, "task", "tasks")}`;
   for (const th of document.querySelectorAll(".tasks thead th")) {
@@ -251,7 +260,7 @@ function inside(task) {
 
 const decoded = new Map();
 function levels(task, phase) {  // a byte a question: from 128 on it was right
-  const text = study().questions[task].phases[phase];
+  const text = study().questions[task] && study().questions[task].phases[phase];
   if (text && !decoded.has(text)) decoded.set(text, Uint8Array.from(atob(text), c => c.charCodeAt(0)));
   return text && decoded.get(text);
 }
@@ -287,6 +296,7 @@ function plot(task) {
       s("line", {class: "grid", y1: PLOT - place(tick), y2: PLOT - place(tick), x1: 0, x2: PLOT}),
       s("text", {x: place(tick), y: PLOT + 16, "text-anchor": "middle"}, tick[1]),
       s("text", {x: -6, y: PLOT - place(tick) + 4, "text-anchor": "end"}, tick[1])]),
+    s("line", {class: "grid", x1: 0, x2: PLOT, y1: PLOT, y2: 0}),
     s("line", {class: "half", x1: PLOT / 2, x2: PLOT / 2, y1: 0, y2: PLOT}), s("line", {class: "half", x1: 0, x2: PLOT, y1: PLOT / 2, y2: PLOT / 2}),
     found.drawn, ring);
   const drawing = s("svg", {class: "dots", viewBox: `0 0 ${PLOT + LEFT + 14} ${PLOT + BELOW + 10}`, role: "img",
@@ -326,8 +336,8 @@ function question(task, i) {
 }
 function told(task, i) {
   const [name, ...sure] = question(task, i), text = (study().questions[task.task].texts || {})[uid(task.task, i)];
-  return [h("strong", {}, name), h("div", {}, `confidence: ${sure.join(", ")}`),
-    text && h("q", {}, text[0]), text && h("div", {}, h("b", {}, "true: "), text[1]), text && h("div", {}, h("b", {}, "distractor: "), text[2])];
+  return [h("strong", {}, name), h("div", {}, "confidence: ", sure.map((of, n) => [n ? ", " : "", h("span", {}, of)])),
+    text && h("q", {}, text[0]), text && h("div", {}, h("b", {}, "true: "), text[1]), text && h("div", {}, h("b", {}, "distractor: "), text[2])].filter(Boolean);
 }
 function phaseSwitches(task) {
   const there = Object.keys(data.phases).filter(phase => task ? levels(task, phase)
@@ -358,7 +368,7 @@ function questions() {
       const found = paths(task.task, 120);
       return h("li", {}, h("button", {type: "button", "data-panel": task.task, title: `Open ${task.title}`, onclick: () => openTask(task.task)},
         s("svg", {class: "dots few", viewBox: "-4 -4 128 128", "aria-hidden": "true"},
-          s("line", {class: "half", x1: 60, x2: 60, y1: 0, y2: 120}), s("line", {class: "half", x1: 0, x2: 120, y1: 60, y2: 60}),
+          s("line", {class: "grid", x1: 0, x2: 120, y1: 120, y2: 0}), s("line", {class: "half", x1: 60, x2: 60, y1: 0, y2: 120}), s("line", {class: "half", x1: 0, x2: 120, y1: 60, y2: 60}),
           found && found.drawn),
         h("b", {}, task.title), h("small", {}, found ? `${found.n[3]} lost, ${found.n[2]} won` : "not measured")));
     })));
@@ -427,14 +437,14 @@ function methods() {
   study().methods.map((of, i) => {
     const place = h("div");
     const draw = name => place.replaceChildren(
-      h("h3", {}, of.skill), h("p", {class: "note"}, `${of.finding}.`),
+      h("h3", {}, of.skill),
       h("div", {class: "tools"}, choice("measure", of.measures.map(m => [m.name, m.says]), name, next => {
         draw(next);
         place.querySelector("select").focus();
       })),
       matrix(of, name, {says: (method, where) => `${method}, ${where}`, sub: method => {
         const about = of.about[method];
-        return h("small", {style: "display:block"}, about.verdict && [verdict(about.verdict), " "],
+        return h("small", {style: "display:block"}, about.verdict && [verdict(about.verdict), ", "],
           [about.dose && `dose reached in ${about.dose}`, about.steps && about.steps !== "-" && `${about.steps} steps`,
             !about.dose && many(about.seeds, "seed", "seeds")].filter(Boolean).join(", "));
       }}));

@@ -16,7 +16,7 @@ import pandas as pd
 
 from forgetlib.figures import findings, generalisation
 from forgetlib.figures.findings import Tables
-from forgetlib.figures.names import PICTURES, method_title, title, titles
+from forgetlib.figures.names import PICTURES, listed, method_title, title, titles
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
 from forgetlib.figures.reach import WHERES
@@ -96,18 +96,23 @@ def shown(folder: Path, link: str) -> Json:
     link: from the page to the study's folder, for its pictures
     """
     tables = Tables(folder)
+    compared = _compared(tables.get("fig9_models"))
     found: Json = {
         "name": folder.name,
         "about": _about(folder),
         "link": link,
         "pictures": [
-            {"name": path.stem, "says": _tokens(says, folder)} for says, path in _pictures(folder)
+            {"name": path.stem, "says": _tokens(says, folder)}
+            for says, path in _pictures(folder)
+            if compared or path.stem != "fig9_models"  # which compares models
         ],
         "methods": list(_methods(folder)),
     }
     if (skills := tables.get("fig2b_skill")) is None:
-        found["headline"] = "; ".join(of["finding"] for of in found["methods"])
-        return found
+        skills = [of["skill"] for of in found["methods"]]
+        n = len({method for of in found["methods"] for method, _ in of["rows"]})
+        found["headline"] = f"What {n} ways to forget cost, on {listed(skills)}"
+        return found | {"findings": [[[f"{of['finding']}."]] for of in found["methods"]]}
     first, *more = findings.sentences(tables)
     _, headline, lead = first.split("**", 2)
     return found | {
@@ -118,7 +123,7 @@ def shown(folder: Path, link: str) -> Json:
         "tasks": _tasks(skills, tables.get("fig2_control")),
         "claims": _claims(tables.get("claims"), folder),
         "pairs": list(_pairs(tables, skills)),
-        "compared": _compared(tables.get("fig9_models")),
+        "compared": compared,
     }
 
 
