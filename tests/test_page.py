@@ -268,3 +268,12 @@ def test_a_study_of_several_models_compares_them(drawn):
     first, second = study["compared"]
     assert [first["own_auroc_lost"], first["others_auroc_lost"]] == means
     assert float(second["own_auroc_lost"]) == pytest.approx(float(means[0]) + 0.1, abs=0.011)
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is(drawn, capsys):
+    assert main(["page", "quikc"]) == 1
+    assert "expected one of quick, found 'quikc'. Correct the name" in capsys.readouterr().err
+    assert main(["page", "--out", str(drawn / "no/page.html")]) == 1
+    said = capsys.readouterr().err
+    assert f"expected a file in a folder that exists, found no folder {drawn / 'no'}" in said
+    assert not list(drawn.rglob("page.html"))
