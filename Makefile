@@ -22,7 +22,7 @@ export STUDY
 SHELL := bash
 AGAIN := $(MAKE) --no-print-directory --silent --file $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
-.PHONY: help named figures results $(FIGURE_NAMES) lab check-figures test test-full architectures coverage mutation bench agreement intervals settings pilots lint notebooks lock audit clean
+.PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench agreement intervals settings pilots lint notebooks lock audit clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
@@ -92,6 +92,9 @@ fig9: SECTIONS := models
 
 check-figures: named $(READY) ## compute some of STUDY's stored checkpoints again, drawn by SEED, and compare
 	@$(BIN)/python -m forgetlib verify "$$STUDY" $(RUNS) --seed $(SEED)
+
+page: $(READ) ## write one HTML page of every drawn study, own ones too: figures/page.html
+	@$(BIN)/python -m forgetlib page
 
 # Jupyter refuses root without a word of ours; in a container there is often no one else.
 lab: $(READY) ## open JupyterLab on the notebooks

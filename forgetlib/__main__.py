@@ -5,6 +5,7 @@
     forgetlib run quick own             compute what is missing of a study, or of a section
     forgetlib draw mine.py fig2         draw its figures from what is stored
     forgetlib readme mine.py            write what it found as Markdown, from its drawn figures
+    forgetlib page                      write one HTML file of what all drawn studies found
     forgetlib compare --original F --unlearned G --task sst2   what is left in G of what F knew
 
 A STUDY is the name of one, or a Python file that defines one.
@@ -77,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("figure", nargs="*", help="fig1 to fig9, tasks, claims; all if left out")
     command = add("readme", _readme, "write what a study found as Markdown, from its drawn figures")
     command.add_argument("study", help=about)
+    command = add("page", _page, "write one HTML file of what drawn studies found")
+    command.add_argument("study", nargs="*", help=f"{about}; all that were drawn if left out")
+    command.add_argument(
+        "--questions", action="store_true", help="with the questions' texts, for yourself alone"
+    )
+    command.add_argument("--out", metavar="FILE", help="the HTML file; figures/page.html")
     command = add("cost", _cost, "estimate what a study would cost; compute nothing")
     command.add_argument("study", help=about)
     command.add_argument("section", nargs="*", help="sections of it; all where left out")
@@ -160,6 +167,17 @@ def _readme(given: argparse.Namespace) -> int:
 
     for path in readme.write(studies.resolve(given.study)):
         print(path)
+    return 0
+
+
+def _page(given: argparse.Namespace) -> int:
+    """Write the page of studies, and say where it is."""
+    from forgetlib import studies
+    from forgetlib.figures import page
+
+    # A file's study by its name; of a name alone its folder suffices, as it may be of any file.
+    names = [studies.resolve(s).name if s.endswith(".py") else s for s in given.study]
+    print(page.write(names, Path(given.out) if given.out else None, texts=given.questions))
     return 0
 
 

@@ -66,6 +66,10 @@ def call(place, folder, *words, **environment):
 def test_the_command_of_a_wheel_is_there(installed):
     assert (installed / "bin/forgetlib").exists()
     assert not (installed / "tests").exists()
+    beside = [p for p in (ROOT / "forgetlib").rglob("*") if p.suffix not in (".py", ".pyc")]
+    beside = [p.relative_to(ROOT) for p in beside if p.is_file()]
+    assert {"kernels.cpp", "page.html"} <= {path.name for path in beside}
+    assert all((installed / path).exists() for path in beside)
 
 
 @pytest.mark.parametrize("compiler", [True, False])

@@ -63,6 +63,12 @@ def load_questions(study: Study, task: str, seed: int) -> Split:
     )
 
 
+def stored_questions(folder: Path, task: str, seed: int) -> tuple[Example, ...]:
+    """Read the test questions that a study's folder has of a task; () where it has none."""
+    path = folder / "questions" / _name(task, seed)
+    return _read(path)[0].test if path.exists() else ()
+
+
 def keep_questions(study: Study, store: Store) -> list[Path]:
     """Store the questions of a study's results that are not stored yet; return the new files."""
     new = []
@@ -108,7 +114,11 @@ def is_embedded(task: str) -> bool:
 def _path(study: Study, task: str, seed: int) -> Path:
     """Name the file of a task's questions: a variation has those of the study that it varies."""
     folder = root() / "figures" / (study.named or study.name) / "questions"
-    return folder / f"{task.replace(':', '-')}-{seed}.parquet"
+    return folder / _name(task, seed)
+
+
+def _name(task: str, seed: int) -> str:
+    return f"{task.replace(':', '-')}-{seed}.parquet"
 
 
 def _sizes(study: Study) -> dict[str, int]:
