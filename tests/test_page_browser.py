@@ -217,7 +217,8 @@ def test_every_study_can_be_chosen_and_an_address_leads_to_a_task(shown):
         shown.run(f"location.hash = 'study={name}'")
         shown.until(f"document.querySelector('#studies [aria-pressed=true]').innerText"
                     f".startsWith('{name}')")  # fmt: skip
-        assert set(tasks(shown)) == {task["task"] for task in STUDIES[name]["tasks"]}
+        of = STUDIES[name].get("tasks", [])
+        assert set(tasks(shown)) == {task["task"] for task in of}
     shown.run("location.hash = 'study=quick&task=mrpc'")
     shown.until("document.querySelector('.detail') !== null")
     assert shown.run("document.activeElement.dataset.task") == "mrpc"
@@ -228,11 +229,12 @@ def test_every_study_can_be_chosen_and_an_address_leads_to_a_task(shown):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_it_is_legible_on_a_phone_in_light_and_in_dark(shown, dark):
     shown.open(PAGE, 400, 800, dark)
-    for name in STUDIES:
+    for name in sorted(STUDIES, key=lambda name: "tasks" in STUDIES[name]):  # with pairs, last
         shown.run(f"location.hash = 'study={name}'")
         shown.until(f"document.querySelector('#studies [aria-pressed=true]').innerText"
                     f".startsWith('{name}')")  # fmt: skip
-        click(shown, ".name")
+        if "tasks" in STUDIES[name]:
+            click(shown, ".name")
         shown.run("document.querySelectorAll('details').forEach(e => { e.open = true; })")
         assert shown.run("document.documentElement.scrollWidth <= innerWidth")
     small = shown.run(
