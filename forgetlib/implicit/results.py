@@ -26,7 +26,7 @@ from forgetlib.implicit.settings import Setting
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1  # raise when a column changes its meaning
+FORMAT = 2  # raise when a column changes its meaning
 TABLES = {"results": evaluate.COLUMNS, "shifts": evaluate.SHIFT_COLUMNS}
 
 
