@@ -36,8 +36,8 @@ COLUMNS = {
     "error": "mean squared difference to w.x, without noise",
     "standard_error": "of that mean, over prompts",
     "n": "prompts of the row",
-    "blocks": "means over equal parts of the row's prompts, in their order: the same prompts for every "
-    "model and scale, so that differences are taken within parts; intervals resample these",
+    "blocks": "means over equal parts of the row's prompts, in their order: the same prompts for "
+    "every model and scale, so that differences are taken within parts; intervals resample these",
 }
 SHIFT_COLUMNS = {
     "seed": COLUMNS["seed"],
