@@ -10,7 +10,7 @@ from forgetlib.implicit import bayes, evaluate
 from forgetlib.implicit.prompts import mixture
 from forgetlib.implicit.settings import named
 
-SETTING = replace(named("implicit"), n_points=10, n_prompts=384, gammas=(1.0, 1.5, 2.0))
+SETTING = replace(named("implicit"), n_points=10, n_prompts=256, gammas=(1.0, 1.5, 2.0))
 
 
 def shifted(setting, delta):
@@ -23,9 +23,9 @@ def shifted(setting, delta):
     return predict
 
 
-def damaged(setting, noise):
-    """The Bayes predictor with noise in its answers, the same whatever the scale: no shift."""
-    own = shifted(setting, 0.0)
+def noisy(setting, delta, noise):
+    """The same with noise in its answers, which no shift explains, whatever the scale."""
+    own = shifted(setting, delta)
 
     def predict(x, y, gamma):
         rng = np.random.default_rng(len(x))
@@ -38,12 +38,16 @@ def untrained(x, y, gamma):
     return np.zeros(x.shape[:2])
 
 
-# world: (pre-trained, fine-tuned, discrete-only), each a function of the setting
+# world: shift and noise of the pre-trained, the fine-tuned and the discrete-only model
 WORLDS = {
-    "shift": (lambda s: shifted(s, 0.0), lambda s: shifted(s, 6.0), lambda s: shifted(s, np.inf)),
-    "damage": (lambda s: shifted(s, 0.0), lambda s: damaged(s, 1.0), lambda s: shifted(s, -np.inf)),
-    "untrained": (lambda s: untrained, lambda s: shifted(s, 6.0), lambda s: shifted(s, np.inf)),
+    "shift": ((0.0, 0.0), (3.0, 0.1), (np.inf, 0.0)),
+    "damage": ((0.0, 0.0), (0.0, 1.0), (8.0, 0.0)),
+    "untrained": (None, (6.0, 0.0), (np.inf, 0.0)),
 }
+
+
+def model(setting, how):
+    return untrained if how is None else noisy(setting, *how)
 
 
 @cache
@@ -53,7 +57,7 @@ def world(name, seeds=(0, 1, 2), alphas=(0.5,)):
     for alpha in alphas:
         for seed in seeds:
             setting = replace(SETTING, seed=seed, alpha=alpha)
-            before, after, never = (make(setting) for make in WORLDS[name])
+            before, after, never = (model(setting, how) for how in WORLDS[name])
             models = {"pre-trained": before, "fine-tuned": after, "discrete-only": never}
             errors.append(evaluate.ask(setting, models))
             shifts.append(evaluate.shifts(setting, before, after))
