@@ -198,3 +198,42 @@ def verdicts(
     """Judge every claim, one row a statistic; columns are those of `judge`."""
     every = [judge(claim, errors, shifts, alpha) for claim in CLAIMS]
     return pd.concat(every, ignore_index=True)
+
+
+def judge_weights(errors: pd.DataFrame) -> pd.DataFrame:
+    """Judge that a larger weight of the discrete set trades continuous prompts for discrete ones.
+
+    errors: "results" of `forgetlib.implicit.results.read`, of two mixture weights or more; those
+        seeds count that have both the smallest and the largest
+
+    Columns are those of `judge`: a row each kind of prompts, at K examples.
+    """
+    at = (errors["model"] == "pre-trained") & (errors["gamma"] == 1) & (errors["quarter"] == 0)
+    own = errors[at & (errors["k"] == K)]
+    weights = sorted(set(errors["alpha"]))
+    lacks = "" if judged(errors).met else GATED
+    rows = []
+    for kind, statement in (("continuous", RISES), ("discrete", FALLS)):
+        of = own[own["kind"] == kind].pivot_table("error", "seed", "alpha")
+        change = pd.Series(dtype=float)
+        if len(weights) > 1:
+            change = (of[weights[-1]] - of[weights[0]]).dropna()
+        missing = "two mixture weights of three seeds" if len(change) < LEAST_SEEDS else ""
+        said = f"rise of the error of {kind} prompts from the smallest to the largest weight"
+        rows.append(
+            row(
+                f"{said}, k = {K}",
+                statement,
+                over_seeds(change),
+                len(change),
+                unit="seeds",
+                lacks=lacks or missing,
+            )
+        )
+    found = pd.concat(rows, ignore_index=True)
+    first = {
+        "claim": "weights-trade",
+        "says": "the larger the weight of a kind of task, the worse are the others",
+        "figure": PAPER,
+    }
+    return pd.DataFrame(first, index=found.index).join(found)

@@ -137,9 +137,8 @@ def finding(found: pd.DataFrame) -> str:
     back = found[found["less_than_plain_low"] > 0]
     if back.empty:
         return f"{said}; no view is shown to bring it back"
-    return (
-        f"{said}; {listed(map(form, back['view']))} bring{'s' * (len(back) == 1)} some of it back"
-    )
+    bring = "brings" if len(back) == 1 else "bring"
+    return f"{said}; {listed(map(form, back['view']))} {bring} some of it back"
 
 
 def draw(found: pd.DataFrame) -> Figure:

@@ -25,7 +25,7 @@ from forgetlib.figures.intervals import (
     rank_correlation,
     with_intervals,
 )
-from forgetlib.figures.ladders import FORMS
+from forgetlib.figures.ladders import of_view
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import estimate
 from forgetlib.figures.rows import mark
@@ -103,9 +103,7 @@ def with_distances(found: pd.DataFrame, distances: Mapping[str, float]) -> pd.Da
 
     found: from `table`; distances: by view, as "leet", from `scoring.nats_a_token`
     """
-    named = {
-        FORMS.get(view, view.replace("(", " ").rstrip(")")): d for view, d in distances.items()
-    }
+    named = {of_view(view).name: distance for view, distance in distances.items()}
     return found.assign(distance=found["form"].map(named).astype(float))
 
 

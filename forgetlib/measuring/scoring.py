@@ -116,13 +116,12 @@ def nats_a_token(lm: LM, texts: Sequence[str]) -> np.ndarray:
     Raises InputError for no text, for one of a single word, and for what does not fit the model.
     """
     parts = [text.split(maxsplit=1) for text in texts]
-    if not parts or any(len(part) < 2 for part in parts):
+    short = [text for text, part in zip(texts, parts, strict=True) if len(part) < 2]
+    if short or not parts:
         raise InputError(
             "texts to measure",
             expected="at least one, and two words or more in each",
-            found=next(
-                (repr(t) for t, part in zip(texts, parts, strict=True) if len(part) < 2), "none"
-            ),
+            found=repr(short[0]) if short else "none",
             do="A likelihood needs something to condition on: pass whole prompts.",
         )
     examples = []

@@ -44,7 +44,7 @@ def test_shares_drops_and_what_a_view_brings_back_are_found():
     for view, (base, tuned) in SHARES.items():
         assert found.base[view] == pytest.approx(base, abs=0.08)
         assert found["drop"][view] == pytest.approx(base - tuned, abs=0.1)
-    assert found.less_than_plain["leet"] == pytest.approx(0.5, abs=0.12)
+    assert found.less_than_plain["leet"] == pytest.approx(0.5, abs=0.15)
     assert found.less_than_plain_low["leet"] > 0 > found.less_than_plain_low["upper"]
     assert np.isnan(found.less_than_plain["plain"])
     judged = implicit_pattern.claims(found.reset_index()).set_index("statistic").verdict
