@@ -36,6 +36,7 @@ from forgetlib.figures.style import (
 from forgetlib.runs.specs import PLAIN
 
 ASKED = ("model", "task", "view", "uid", "pattern", "instruction", "distance")
+HALF = 0.5  # of the prompts: a base model that prefers the pattern in fewer shows none
 MEASURES = ("base", "tuned", "drop", "less_than_plain")
 DROPS = Statement(ABOVE, 0.0, 0.2, stated="2026-11-28")
 COMES_BACK = Statement(ABOVE, 0.0, 0.1, stated="2026-11-28")
@@ -108,11 +109,11 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for _, of in found.iterrows():
-        lacks = "" if of["base_low"] > 0.5 else "a base model that continues the pattern there"
+        lacks = "" if of["base_low"] > HALF else "a base model that continues the pattern there"
         if of["view"] == PLAIN:
             said, statement, measure = "drop of the pattern by tuning", DROPS, "drop"
         else:
-            said = f"drop as asked plainly less as {form(of['view'])}"
+            said = f"drop as asked plainly less the drop in {form(of['view'])}"
             statement, measure = COMES_BACK, "less_than_plain"
         value = intervals.Interval(*(float(of[c]) for c in with_intervals([measure])))
         rows.append(row(said, statement, value, int(of["n"]), unit="prompts", lacks=lacks))
@@ -134,7 +135,7 @@ def finding(found: pd.DataFrame) -> str:
         return "No prompts were asked as they are: there is nothing to compare views with"
     drop = estimate_of(plain.iloc[0], "drop")
     said = f"Tuning lowers the share of prompts on which the pattern is preferred by {drop}"
-    back = found[found["less_than_plain_low"] > 0]
+    back = found[(found["less_than_plain_low"] > 0) & (found["base_low"] > HALF)]
     if back.empty:
         return f"{said}; no view is shown to bring it back"
     bring = "brings" if len(back) == 1 else "bring"

@@ -49,11 +49,13 @@ def test_shares_drops_and_what_a_view_brings_back_are_found():
     assert np.isnan(found.less_than_plain["plain"])
     judged = implicit_pattern.claims(found.reset_index()).set_index("statistic").verdict
     assert judged["drop of the pattern by tuning"] == HOLDS
-    assert judged["drop as asked plainly less leetspeak"] == HOLDS
-    assert judged["drop as asked plainly less capitals"] != HOLDS
+    assert judged["drop as asked plainly less the drop in leetspeak"] == HOLDS
+    assert judged["drop as asked plainly less the drop in capitals"] != HOLDS
     # a view in which the base model has no pattern either shows nothing
-    assert judged["drop as asked plainly less Pig Latin"] not in (HOLDS, DOES_NOT_HOLD)
-    assert "leetspeak" in implicit_pattern.finding(found.reset_index())
+    assert judged["drop as asked plainly less the drop in Pig Latin"] not in (HOLDS, DOES_NOT_HOLD)
+    assert implicit_pattern.finding(found.reset_index()).endswith(
+        "; leetspeak brings some of it back"
+    )
 
 
 def test_tuning_that_costs_nothing_does_not_hold():
