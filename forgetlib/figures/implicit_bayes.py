@@ -16,7 +16,7 @@ from forgetlib.figures.implicit_lines import NAMES, curve, framed, line, panel
 from forgetlib.figures.implicit_measures import Errors, Gate, Of, title
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns, with_intervals
 from forgetlib.figures.numbers import number
-from forgetlib.figures.style import BLACK, LIGHT, PURPLE, SMALL, TEXT_WIDTH, VERMILION, style
+from forgetlib.figures.style import BLACK, LIGHT, PURPLE, TEXT_WIDTH, VERMILION, style
 from forgetlib.implicit.evaluate import GATE
 from forgetlib.implicit.prompts import KINDS
 
@@ -88,22 +88,15 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
         ratios.axhspan(0, GATE, color=LIGHT, alpha=0.35, linewidth=0, zorder=0)
         ratios.axhline(1, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
         _ratios(ratios, found, kinds)
-        panel(ratios, "error by Bayes' error", "examples")
+        panel(ratios, "by Bayes' error (grey: gate)", "examples")
         return framed(figure, said, 4)
 
 
 def _ratios(axes: Axes, found: pd.DataFrame, kinds: list[str]) -> None:
-    """Draw the ratio of each kind, and name the lines and the gate."""
+    """Draw the ratio of each kind."""
     for kind, colour, marker in zip(kinds, (PURPLE, VERMILION), ("^", "v"), strict=False):
         rows = found[(found["kind"] == kind) & (found["k"] > 0)]
         curve(axes, rows, "k", "ratio", f"ratio, {kind}", marker, colour)
     # A band of few seeds may be many times as high as the line.
     highest = np.nanmax([1.2, *(1.15 * found.loc[found["k"] > 0, "ratio"])])
     axes.set_ylim(0.8 if found["ratio"].min() >= 0.8 else 0.0, highest)
-    axes.text(
-        *(0.03, GATE, "gate"),
-        transform=axes.get_yaxis_transform(),
-        fontsize=SMALL,
-        va="bottom",
-        color=BLACK,
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -77,7 +78,7 @@ def harms(data: Data) -> pd.DataFrame:
         ("discrete", "prompts of the discrete set", FALLS),
     ):
         of = [Of(model, kind, K) for model in ("fine-tuned", "pre-trained")]
-        found = data.where(lambda of=of: data.errors.interval(difference(0, 1), *of), *of)
+        found = data.where(partial(data.errors.interval, difference(0, 1), *of), *of)
         rows.append(
             data.row(f"rise of the error of {words} by fine-tuning, k = {K}", statement, found)
         )
@@ -87,7 +88,7 @@ def harms(data: Data) -> pd.DataFrame:
 def harms_the_near_most(data: Data) -> pd.DataFrame:
     """Test that it raises most what is likely under the discrete set."""
     of = [Of(m, k=K, quarter=q) for m in ("fine-tuned", "pre-trained") for q in (1, 4)]
-    found = data.where(lambda: nearest_less_farthest(data.errors, K), *of)
+    found = data.where(partial(nearest_less_farthest, data.errors, K), *of)
     said = f"rise in the quarter likeliest under the discrete set less in the least likely, k = {K}"
     return data.row(said, RISES, found)
 
@@ -97,7 +98,7 @@ def conjugate_recovers(data: Data) -> pd.DataFrame:
     rows = []
     for gamma in SCALES:
         of = Of("fine-tuned", k=K), Of("pre-trained", k=K), Of("fine-tuned", k=K, gamma=gamma)
-        found = data.where(lambda g=gamma: implicit_conjugate.recovered(data.errors, K, g), *of)
+        found = data.where(partial(implicit_conjugate.recovered, data.errors, K, gamma), *of)
         said = f"share of the loss that labels scaled by {gamma:g} return, k = {K}"
         rows.append(data.row(said, RETURNS, found))
     return pd.concat(rows, ignore_index=True)
@@ -114,12 +115,12 @@ def conjugate_needs_the_skill(data: Data) -> pd.DataFrame:
     for gamma in SCALES:
         of = Of("discrete-only", k=K), Of("pre-trained", k=K), Of("discrete-only", k=K, gamma=gamma)
         found = data.where(
-            lambda g=gamma: implicit_conjugate.recovered(data.errors, K, g, "discrete-only"), *of
+            partial(implicit_conjugate.recovered, data.errors, K, gamma, "discrete-only"), *of
         )
         never = f"a model that never knew, labels scaled by {gamma:g}, k = {K}"
         rows.append(data.row(f"share of what it lacks that comes back: {never}", NOTHING, found))
         risen = data.where(
-            lambda g=gamma: implicit_conjugate.change(data.errors, "discrete-only", K, g), *of
+            partial(implicit_conjugate.change, data.errors, "discrete-only", K, gamma), *of
         )
         rows.append(data.row(f"rise of the error of {never}", RISES, risen))
     return pd.concat(rows, ignore_index=True)

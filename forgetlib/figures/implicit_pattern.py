@@ -25,6 +25,7 @@ from forgetlib.figures.statements import ABOVE, Statement, row
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
+    GREY,
     SMALL,
     TEXT_WIDTH,
     VERMILION,
@@ -165,7 +166,14 @@ def draw(found: pd.DataFrame) -> Figure:
         left.set_yticks(y, names, fontsize=SMALL)
         left.set_ylim(-0.6, len(order) - 0.4)
         left.set_xlabel("share that prefers the pattern")
-        draw_intervals(right, order, "less_than_plain", y, "", "o", BLACK, True)
+        shows = (order["base_low"] > HALF).to_numpy()
+        for of, label, colour, filled in (
+            (shows, "brought back", BLACK, True),
+            (~shows, "not to be told: the base model shows no pattern", GREY, False),
+        ):
+            if of.any():
+                some = order[of]
+                draw_intervals(right, some, "less_than_plain", y[of], label, "o", colour, filled)
         mark(right, 0)
         right.set_xlabel("of the drop, brought back")
         return framed(figure, said, 2)

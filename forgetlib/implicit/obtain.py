@@ -46,7 +46,8 @@ def obtain(
 
             run(setting)
     keys = [setting.key for setting in wanted]
-    errors, shifts = (results.read(name, table) for table in results.TABLES)
-    return tuple(  # type: ignore[return-value]
-        found[found["key"].isin(keys)].reset_index(drop=True) for found in (errors, shifts)
+    errors, shifts = results.read(name), results.read(name, "shifts")
+    return (
+        errors[errors["key"].isin(keys)].reset_index(drop=True),
+        shifts[shifts["key"].isin(keys)].reset_index(drop=True),
     )
