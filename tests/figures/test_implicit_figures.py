@@ -220,3 +220,33 @@ def test_another_table_is_told():
     for module in tables():
         with pytest.raises(InputError, match=r"table of .*expected columns"):
             module.draw(pd.DataFrame({"k": [1]}), gate)
+
+
+def weighed(change, spread=0.01):
+    """Errors of three seeds, two weights and both kinds, which change so from one to the other."""
+    errors = errors_of()
+    heavy = errors.copy()
+    heavy["alpha"] = 0.8
+    for kind, by in change.items():
+        rows = (heavy.kind == kind) & (heavy.model == "pre-trained") & (heavy.k == 5)
+        heavy.loc[rows, "error"] += by + spread * heavy.loc[rows, "seed"]
+    return pd.concat([errors, heavy], ignore_index=True)
+
+
+def test_a_trade_of_weights_holds_where_there_is_one_and_fails_where_it_is_the_other_way(
+    monkeypatch,
+):
+    # The gate has tests of its own: a change of errors would be one against Bayes, too.
+    monkeypatch.setattr(implicit_claims, "judged", lambda errors: judged(errors_of()))
+    for sign, expected in ((1, HOLDS), (-1, DOES_NOT_HOLD)):
+        found = implicit_claims.judge_weights(
+            weighed({"continuous": 0.3 * sign, "discrete": -0.2 * sign})
+        )
+        assert set(found.verdict) == {expected}
+    one = implicit_claims.judge_weights(errors_of())
+    assert (one.why == "needs two mixture weights of three seeds").all()
+
+
+def test_a_trade_of_models_that_miss_the_gate_is_not_decided():
+    found = implicit_claims.judge_weights(weighed({"continuous": 0.3, "discrete": 0.3}))
+    assert (found.why == f"needs {implicit_claims.GATED}").all()
