@@ -27,7 +27,7 @@ def table(errors: pd.DataFrame, *, n_resamples: int = N_RESAMPLES) -> pd.DataFra
 
     errors: "results" of `forgetlib.implicit.results.read`
 
-    Columns: k (examples), model, alpha, n_seeds, and with their intervals the mean squared errors
+    Columns: k (examples), which (model), alpha, n_seeds, and with their intervals the mean squared errors
     continuous and discrete.
     """
     rows = []
