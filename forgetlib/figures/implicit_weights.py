@@ -27,8 +27,8 @@ def table(errors: pd.DataFrame, *, n_resamples: int = N_RESAMPLES) -> pd.DataFra
 
     errors: "results" of `forgetlib.implicit.results.read`
 
-    Columns: k (examples), which (model), alpha, n_seeds, and with their intervals the mean squared errors
-    continuous and discrete.
+    Columns: k (examples), which (model), alpha, n_seeds, and with their intervals the mean
+    squared errors continuous and discrete.
     """
     rows = []
     for alpha in sorted(set(errors["alpha"])):

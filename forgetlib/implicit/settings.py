@@ -46,10 +46,10 @@ class Setting:
     model and of training are assumptions, chosen for two cores. With tau = 1 and 16 examples the
     gate was not met (error on discrete prompts of 10 examples 3.1 times Bayes' after 2,400 steps):
     labels then tell vectors apart so well that Bayes' own error is next to 0. With tau = 0.5, which
-    is the same as twice the noise, and no longer prompts than the gate asks, it is 1.37 times after
-    1,500 steps, and of 6,000 steps 1.16 after 3,000, 1.07 after 4,500 and 1.05 at the end (seed 0,
-    379 s of a core), at 5 examples 1.01, and on continuous prompts 1.00 and 0.99. Whether a model that was trained so may be spoken of is told by
-    `evaluate.gate`, and not by these numbers.
+    is the same as twice the noise, and no longer prompts than the gate asks, it is 1.37 times in a
+    training of 1,500 steps and 1.05 times in one of 6,000 (seed 0, 379 s of a core), 1.01 times at
+    5 examples, and on continuous prompts 1.00 and 0.99 times. Whether a model that was trained so
+    may be spoken of is told by `evaluate.gate`, and not by these numbers.
 
     name: of the folder that results are kept in; it never changes a number
     dimension: d, entries of a vector
