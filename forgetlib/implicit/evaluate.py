@@ -36,6 +36,8 @@ COLUMNS = {
     "error": "mean squared difference to w.x, without noise",
     "standard_error": "of that mean, over prompts",
     "n": "prompts of the row",
+    "blocks": "means over equal parts of the row's prompts, in their order: the same prompts for "
+    "every model and scale, so that differences are taken within parts; intervals resample these",
 }
 SHIFT_COLUMNS = {
     "seed": COLUMNS["seed"],
@@ -51,6 +53,7 @@ SHIFT_COLUMNS = {
     "rest": "mean squared difference that is not",
 }
 GATE_EXAMPLES = (5, 10)
+N_BLOCKS = 32  # parts of a row's prompts: enough for an interval, and a hundredth of the errors
 GATE = 1.1  # the pre-trained model's error by the Bayes predictor's, at most
 
 
@@ -182,8 +185,9 @@ def _groups(quarter: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return [(0, every)] + [(q, quarter == q) for q in (1, 2, 3, 4) if (quarter == q).any()]
 
 
-def _mean(values: np.ndarray) -> tuple[float, float, int]:
-    """Compute a mean, its standard error (not a number for a single value), and the number."""
+def _mean(values: np.ndarray) -> tuple[float, float, int, np.ndarray]:
+    """Compute a mean, its standard error (NaN for a single value), the number, means of parts."""
     n = len(values)
     error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-    return float(values.mean()), error, n
+    parts = np.array_split(values, min(N_BLOCKS, n))
+    return float(values.mean()), error, n, np.array([p.mean() for p in parts], np.float32)

@@ -26,13 +26,19 @@ from forgetlib.implicit.settings import Setting
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1  # raise when a column changes its meaning
+FORMAT = 2  # raise when a column changes its meaning
 TABLES = {"results": evaluate.COLUMNS, "shifts": evaluate.SHIFT_COLUMNS}
+
+
+def folder(name: str) -> Path:
+    """Name the folder of a setting's results and pictures."""
+    require_name("name of the setting", name)
+    return root() / "figures" / name
 
 
 def path_of(setting: Setting, table: str = "results") -> Path:
     """Name the file of a setting's errors, or of its shifts."""
-    return root() / "figures" / setting.name / table / f"{setting.key}.parquet"
+    return folder(setting.name) / table / f"{setting.key}.parquet"
 
 
 def is_stored(setting: Setting) -> bool:
@@ -76,13 +82,12 @@ def read(name: str = "implicit", table: str = "results") -> pd.DataFrame:
     """
     import pandas as pd
 
-    require_name("name of the setting", name)
-    folder = root() / "figures" / name / table
-    paths = sorted(folder.glob("*.parquet"))
+    place = folder(name) / table
+    paths = sorted(place.glob("*.parquet"))
     if not paths:
         raise StoreError(
             f"results of {name!r}",
-            expected=f"files in {folder}",
+            expected=f"files in {place}",
             found="none",
             do=f"Compute them: python -m forgetlib.implicit run {name}",
         )

@@ -43,7 +43,12 @@ class Setting:
     """Say what is drawn, what is trained on it, and what is asked (arXiv 2309.10105, section 2).
 
     The paper's T is 64 and its sigma 1. Its text was not at hand: d, tau and all sizes of the
-    model and of training are assumptions, chosen for two cores. Whether a model that was trained so
+    model and of training are assumptions, chosen for two cores. With tau = 1 and 16 examples the
+    gate was not met (error on discrete prompts of 10 examples 3.1 times Bayes' after 2,400 steps):
+    labels then tell vectors apart so well that Bayes' own error is next to 0. With tau = 0.5, which
+    is the same as twice the noise, and no longer prompts than the gate asks, it is 1.37 times in a
+    training of 1,500 steps and 1.05 times in one of 6,000 (seed 0, 379 s of a core), 1.01 times at
+    5 examples, and on continuous prompts 1.00 and 0.99 times. Whether a model that was trained so
     may be spoken of is told by `evaluate.gate`, and not by these numbers.
 
     name: of the folder that results are kept in; it never changes a number
@@ -77,13 +82,13 @@ class Setting:
     n_vectors: int = 8
     alpha: float = 0.5
     sigma: float = 1.0
-    tau: float = 1.0
-    n_points: int = 16
+    tau: float = 0.5
+    n_points: int = 10
     layers: int = 4
     width: int = 64
     heads: int = 4
     batch: int = 64
-    steps: int = 20_000
+    steps: int = 6_000
     rate: float = 3e-3
     warm_up: int = 300
     target: str = "posterior"
@@ -144,6 +149,7 @@ NAMED = {
         name="implicit-tiny",
         dimension=2,
         n_vectors=2,
+        tau=1.0,
         n_points=6,
         layers=2,
         width=32,

@@ -107,3 +107,27 @@ def score(lm: LM, examples: Sequence[Example], token_budget: int | None = None) 
         )
     labels = np.array([e.label for e in examples], np.int64)
     return Scores(tuple(e.uid for e in examples), found, n_tokens, labels)
+
+
+def nats_a_token(lm: LM, texts: Sequence[str]) -> np.ndarray:
+    """Compute (N,) nats a token of texts after their first word: how unusual they are to a model.
+
+    It is how far a prompt lies from what the model was trained on (arXiv 2309.10105, section 3).
+    Raises InputError for no text, for one of a single word, and for what does not fit the model.
+    """
+    parts = [text.split(maxsplit=1) for text in texts]
+    short = [text for text, part in zip(texts, parts, strict=True) if len(part) < 2]
+    if short or not parts:
+        raise InputError(
+            "texts to measure",
+            expected="at least one, and two words or more in each",
+            found=repr(short[0]) if short else "none",
+            do="A likelihood needs something to condition on: pass whole prompts.",
+        )
+    examples = []
+    for i, (head, rest) in enumerate(parts):
+        words = rest.split()
+        other = words[0] if len(words) > 1 else f"{rest} {rest}"  # scored with it, and not used
+        examples.append(Example(f"texts/test/{i}", (head, head), (rest.rstrip(), other), 0))
+    scores = score(lm, examples)
+    return -scores.log_likelihoods[:, 0].astype(np.float64) / scores.n_tokens[:, 0]

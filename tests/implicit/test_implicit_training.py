@@ -244,10 +244,13 @@ def test_the_table_has_a_row_for_everything_asked(tiny_results):
     assert set(table.model) == models
     groups = 5 * TINY.n_points + 1  # without examples, prompts are not told apart
     assert len(table) == len(models) * 2 * len(TINY.gammas) * groups
-    assert not table.duplicated(list(set(table.columns) - {"error", "standard_error", "n"})).any()
+    values = {"error", "standard_error", "n", "blocks"}
+    assert not table.duplicated(list(set(table.columns) - values)).any()
     assert (table[table.quarter == 0].n == TINY.n_prompts).all()
     assert table[table.quarter > 0].n.between(TINY.n_prompts // 4, TINY.n_prompts // 4 + 1).all()
     assert (table.standard_error > 0).all()
+    assert (table.blocks.map(len) == evaluate.N_BLOCKS).all()
+    np.testing.assert_allclose(table.blocks.map(np.mean), table.error, rtol=1e-5)
     assert sorted(shifts.k) == [-1, *range(TINY.n_points + 1)]
 
 

@@ -1,0 +1,205 @@
+"""Measure in-context regression: errors and differences of models, with intervals, and the gate.
+
+The tables are those of `forgetlib.implicit.results.read`: "results", errors of every model, and
+"shifts", the fitted shifts of the gate (arXiv 2309.10105, section 2). No torch.
+
+A seed has its own discrete set, weights, training and prompts. An interval is the wider of that
+over prompts and that over seeds (`bootstrap`); what is resampled as prompts are the stored means
+over equal parts of them.
+
+Shapes: G seeds, B parts of the prompts, K columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from forgetlib.errors import InputError
+from forgetlib.figures.bootstrap import Sample, Statistic, of_means, resample
+from forgetlib.figures.intervals import N_RESAMPLES, Interval, require_columns, seeds_interval
+from forgetlib.figures.numbers import number
+from forgetlib.implicit.evaluate import GATE, GATE_EXAMPLES, gate
+
+DO = "Pass what forgetlib.implicit.results.read gives."
+SHOWN_EXAMPLES = (2, 5, 10)  # numbers of examples that pictures pick out, where they were asked
+
+
+@dataclass(frozen=True)
+class Of:
+    """Name one mean error.
+
+    model: "pre-trained", "fine-tuned", "discrete-only", or the closed forms "bayes", "ridge",
+        "discrete"
+    kind: of the prompts' vectors: "continuous" or "discrete"
+    k: labelled examples
+    gamma: scale of the labels
+    quarter: 0 all prompts; 1 to 4 from the least to the most likely under the discrete set
+    """
+
+    model: str
+    kind: str = "continuous"
+    k: int = 5
+    gamma: float = 1.0
+    quarter: int = 0
+
+
+class Errors:
+    """Give mean errors of one mixture weight, and statistics of several, their intervals.
+
+    table: "results"; alpha: the mixture weight; None: the only one there is
+
+    Raises InputError for a table without rows of this alpha, or with several settings of a seed.
+    """
+
+    def __init__(
+        self, table: pd.DataFrame, alpha: float | None = None, n_resamples: int = N_RESAMPLES
+    ) -> None:
+        wanted = ["seed", "alpha", "model", "kind", "k", "gamma", "quarter", "blocks"]
+        require_columns("errors of in-context regression", table, wanted, DO)
+        rows = of_alpha(table, alpha)
+        keys = ["seed", "model", "kind", "k", "gamma", "quarter"]
+        if rows.duplicated(keys).any():
+            raise InputError(
+                "errors of in-context regression",
+                expected="each seed and mixture weight in one setting",
+                found=", ".join(sorted(set(rows["key"]))) if "key" in rows else "rows twice",
+                do="Take one setting: table[table['key'].isin([...])].",
+            )
+        self.table, self.n_resamples = rows, n_resamples
+        self.seeds = tuple(sorted(set(rows["seed"])))
+        at = rows[keys].itertuples(index=False, name=None)
+        self._blocks = dict(zip(at, rows["blocks"], strict=True))
+
+    @property
+    def examples(self) -> tuple[int, ...]:
+        """List the numbers of examples that were asked."""
+        return tuple(sorted(set(self.table["k"])))
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """List those of SHOWN_EXAMPLES that were asked; the largest where none of them was."""
+        return tuple(k for k in SHOWN_EXAMPLES if k in self.examples) or self.examples[-1:]
+
+    @property
+    def gammas(self) -> tuple[float, ...]:
+        """List the scales of labels that were asked."""
+        return tuple(sorted(set(self.table["gamma"])))
+
+    def has(self, of: Of) -> bool:
+        """Tell whether every seed has this error."""
+        return all(self._key(seed, of) in self._blocks for seed in self.seeds)
+
+    def of(self, of: Of) -> Interval:
+        """Give a mean error its interval."""
+        return self.interval(lambda m: m[..., 0], of)
+
+    def interval(self, statistic: Statistic, *of: Of) -> Interval:
+        """Give a statistic of mean errors, (..., K) -> (...), its interval over prompts and seeds.
+
+        Differences are taken within seeds and within the same prompts. Raises InputError where a
+        seed lacks one of the errors.
+        """
+        return resample(
+            [self._sample(seed, of) for seed in self.seeds], n_resamples=self.n_resamples
+        ).interval(statistic)
+
+    def share(self, above: Statistic, below: Statistic, *of: Of) -> Interval:
+        """Divide one statistic by another; NaN all where the divisor's interval is not above 0."""
+        found = resample(
+            [self._sample(seed, of) for seed in self.seeds], n_resamples=self.n_resamples
+        )
+        if not found.interval(below).low > 0:
+            return Interval(np.nan, np.nan, np.nan)
+        return found.interval(lambda m: np.asarray(above(m)) / below(m))
+
+    def _sample(self, seed: int, of: Sequence[Of]) -> Sample:
+        for one in of:
+            if self._key(seed, one) not in self._blocks:
+                raise InputError(
+                    f"error of in-context regression, seed {seed}",
+                    expected=str(one),
+                    found=f"k up to {self.examples[-1]}, gamma of {self.gammas}",
+                    do="Ask for what was computed, or compute another setting.",
+                )
+        values = np.stack([self._blocks[self._key(seed, one)] for one in of], 1)  # (B, K)
+        return of_means([f"{seed}-{block}" for block in range(len(values))], values)
+
+    @staticmethod
+    def _key(seed: int, of: Of) -> tuple[object, ...]:
+        return seed, of.model, of.kind, of.k, of.gamma, of.quarter
+
+
+def of_alpha(table: pd.DataFrame, alpha: float | None) -> pd.DataFrame:
+    """Take the rows of a mixture weight; None: the only one there is. InputError without any."""
+    found = sorted(set(table["alpha"]))
+    if alpha is None and len(found) == 1:
+        return table
+    rows = table[table["alpha"] == alpha]
+    if rows.empty:
+        raise InputError(
+            "mixture weight of in-context regression",
+            expected=f"one of {', '.join(map(str, found)) or 'none: the table is empty'}",
+            found=alpha,
+            do="Pass an alpha that was computed.",
+        )
+    return rows
+
+
+def difference(i: int, j: int) -> Statistic:
+    """Return the statistic that is one error less another."""
+    return lambda m: m[..., i] - m[..., j]
+
+
+def scaled(of: Of, gamma: float) -> Of:
+    """Return the same error with labels scaled."""
+    return replace(of, gamma=gamma)
+
+
+def over_seeds(values: pd.Series) -> Interval:
+    """Average a seed's values each, with Student's t interval; none of one seed."""
+    return seeds_interval(values.to_numpy(float))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Say whether pre-trained models may be spoken of.
+
+    met: whether every seed's error is within 10 % of Bayes, at 5 and 10 examples of both kinds
+    worst: the largest ratio; NaN where it was not asked
+    said: a clause for titles
+    """
+
+    met: bool
+    worst: float
+    said: str
+
+
+def judged(table: pd.DataFrame, alpha: float | None = None) -> Gate:
+    """Judge pre-trained models by the gate, each seed by itself.
+
+    table: "results"; alpha: the mixture weight, None: all that there are
+    """
+    rows = table if alpha is None else of_alpha(table, alpha)
+    if rows["k"].max() < max(GATE_EXAMPLES):
+        asked = f"prompts have at most {rows['k'].max()} examples, the gate {max(GATE_EXAMPLES)}"
+        return Gate(False, np.nan, f"Gate not met, nothing is claimed ({asked})")
+    found = gate(rows)
+    worst = found.loc[found["ratio"].idxmax()]
+    where = f"error {number(worst['ratio'])} times Bayes'"
+    if found["met"].all():
+        return Gate(True, float(worst["ratio"]), f"gate met: {where} at most")
+    place = f"{where} for {worst['kind']} prompts of {worst['k']} examples"
+    said = f"Gate not met, nothing is claimed ({place}; at most {GATE} is needed)"
+    return Gate(False, float(worst["ratio"]), said)
+
+
+def title(said: str, of: Gate, n_seeds: int) -> str:
+    """Write a picture's title: the finding; or first that the gate is not met."""
+    seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
+    if of.met:
+        return f"{said} ({seeds}; {of.said})"
+    return f"{of.said}. Seen here: {said[0].lower()}{said[1:]} ({seeds})"

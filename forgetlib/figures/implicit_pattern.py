@@ -1,0 +1,186 @@
+"""Show how often models continue a pattern where an instruction says otherwise, view by view.
+
+After arXiv 2309.10105, section 3, with likelihoods in the place of greedy answers. The table is
+that of `forgetlib.implicit.pattern.ask`, for a base model and one that was tuned to obey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from forgetlib.errors import InputError
+from forgetlib.figures import intervals
+from forgetlib.figures.bootstrap import Resampled, of_means, resample
+from forgetlib.figures.implicit_lines import framed
+from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns, with_intervals
+from forgetlib.figures.ladders import FORMS
+from forgetlib.figures.names import listed
+from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.rows import mark
+from forgetlib.figures.statements import ABOVE, Statement, row
+from forgetlib.figures.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    SMALL,
+    TEXT_WIDTH,
+    VERMILION,
+    draw_intervals,
+    readable,
+    require_columns,
+    style,
+)
+from forgetlib.runs.specs import PLAIN
+
+ASKED = ("model", "task", "view", "uid", "pattern", "instruction", "distance")
+HALF = 0.5  # of the prompts: a base model that prefers the pattern in fewer shows none
+MEASURES = ("base", "tuned", "drop", "less_than_plain")
+DROPS = Statement(ABOVE, 0.0, 0.2, stated="2026-11-28")
+COMES_BACK = Statement(ABOVE, 0.0, 0.1, stated="2026-11-28")
+
+
+def table(
+    answers: pd.DataFrame,
+    base: str = "base",
+    tuned: str = "tuned",
+    *,
+    n_resamples: int = N_RESAMPLES,
+) -> pd.DataFrame:
+    """Measure the share of prompts on which each model prefers the pattern, a row a view.
+
+    answers: of `implicit.pattern.ask`; base, tuned: names of its two models
+
+    Columns: view, n (prompts), distance (nats a token of the prompt, to the base model), and with
+    intervals over prompts, the same for both models: base and tuned, the shares; drop, base less
+    tuned; less_than_plain, the drop as asked plainly less this one: what the view brings back.
+    Without a plain view the last is undefined. Raises InputError where models were asked different
+    prompts.
+    """
+    do = "Pass what implicit.pattern.ask gives."
+    intervals.require_columns("answers about patterns", answers, ASKED, do)
+    seen: dict[str, pd.DataFrame] = {}
+    for view in dict.fromkeys(answers["view"]):
+        of = answers[answers["view"] == view]
+        wide = of.assign(prefers=(of["pattern"] > of["instruction"]).astype(float))
+        wide = wide.pivot_table(index="uid", columns="model", values="prefers")
+        if not {base, tuned} <= set(wide.columns) or wide[[base, tuned]].isna().any(axis=None):
+            raise InputError(
+                f"answers about patterns, view {view!r}",
+                expected=f"the same prompts of {base!r} and {tuned!r}",
+                found=f"models {listed(map(str, wide.columns))}, {len(wide)} prompts",
+                do="Ask both models in one call of implicit.pattern.ask.",
+            )
+        seen[view] = wide[[base, tuned]]
+    rows = []
+    for view, wide in seen.items():
+        of = answers[(answers["view"] == view) & (answers["model"] == base)]
+        found = _resampled(wide, seen.get(PLAIN), n_resamples)
+        made: dict[str, object] = {
+            "view": view,
+            "n": len(wide),
+            "distance": float(of["distance"].mean()),
+        }
+        made |= as_columns("base", found.interval(lambda m: m[..., 0]))
+        made |= as_columns("tuned", found.interval(lambda m: m[..., 1]))
+        made |= as_columns("drop", found.interval(lambda m: m[..., 0] - m[..., 1]))
+        less = UNDEFINED
+        if PLAIN in seen and view != PLAIN:
+            less = found.interval(lambda m: m[..., 2] - m[..., 3] - m[..., 0] + m[..., 1])
+        rows.append(made | as_columns("less_than_plain", less))
+    return pd.DataFrame(rows)
+
+
+def _resampled(wide: pd.DataFrame, plain: pd.DataFrame | None, n_resamples: int) -> Resampled:
+    """Resample prompts: of a view, (N, 2), and, where there is one, as asked plainly."""
+    both = wide if plain is None else wide.join(plain, rsuffix=" plain", how="inner")
+    return resample([of_means(list(both.index), both.to_numpy())], n_resamples=n_resamples)
+
+
+def claims(found: pd.DataFrame) -> pd.DataFrame:
+    """Judge that tuning costs the pattern, and that each other view brings some of it back.
+
+    found: from `table`. A view that makes even the base model obey brings nothing back: it counts
+    where the base model prefers the pattern in over half of the prompts, by its whole interval.
+
+    Columns: those of `statements.row`.
+    """
+    rows = []
+    for _, of in found.iterrows():
+        lacks = "" if of["base_low"] > HALF else "a base model that continues the pattern there"
+        if of["view"] == PLAIN:
+            said, statement, measure = "drop of the pattern by tuning", DROPS, "drop"
+        else:
+            said = f"drop as asked plainly less the drop in {form(of['view'])}"
+            statement, measure = COMES_BACK, "less_than_plain"
+        value = intervals.Interval(*(float(of[c]) for c in with_intervals([measure])))
+        rows.append(row(said, statement, value, int(of["n"]), unit="prompts", lacks=lacks))
+    return pd.concat(rows, ignore_index=True)
+
+
+def form(view: str) -> str:
+    """Name a view as people do: "leetspeak"; "as it is" for plain."""
+    return "as it is" if view == PLAIN else FORMS.get(view, view.replace("(", " ").rstrip(")"))
+
+
+def finding(found: pd.DataFrame) -> str:
+    """Say in a sentence what tuning costs the pattern, and which views bring it back.
+
+    found: from `table`
+    """
+    plain = found[found["view"] == PLAIN]
+    if plain.empty:
+        return "No prompts were asked as they are: there is nothing to compare views with"
+    drop = estimate_of(plain.iloc[0], "drop")
+    said = f"Tuning lowers the share of prompts on which the pattern is preferred by {drop}"
+    back = found[(found["less_than_plain_low"] > 0) & (found["base_low"] > HALF)]
+    if back.empty:
+        return f"{said}; no view is shown to bring it back"
+    bring = "brings" if len(back) == 1 else "bring"
+    return f"{said}; {listed(map(form, back['view']))} {bring} some of it back"
+
+
+def draw(found: pd.DataFrame) -> Figure:
+    """Draw the share of prompts on which the pattern is preferred, and what each view brings back.
+
+    found: from `table`
+    """
+    require_columns(found, ["view", "n", "distance", *with_intervals(MEASURES)])
+    said = f"{finding(found)} ({int(found['n'].max())} prompts)"
+    order = found.sort_values("distance", ascending=False)
+    y = np.arange(len(order), dtype=float)
+    names = _names(order["view"], order["distance"])
+    with style(names, [said]):
+        figure = Figure(figsize=(TEXT_WIDTH, 1.5 + 0.28 * len(order)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for measure, label, marker, colour, up in (
+            ("base", "base model", "o", BLUE, 0.12),
+            ("tuned", "tuned model", "D", VERMILION, -0.12),
+        ):
+            draw_intervals(left, order, measure, y + up, label, marker, colour, True)
+        mark(left, 0.5)
+        left.set_xlim(-0.03, 1.03)
+        left.set_yticks(y, names, fontsize=SMALL)
+        left.set_ylim(-0.6, len(order) - 0.4)
+        left.set_xlabel("share that prefers the pattern")
+        shows = (order["base_low"] > HALF).to_numpy()
+        for of, label, colour, filled in (
+            (shows, "brought back", BLACK, True),
+            (~shows, "not to be told: the base model shows no pattern", GREY, False),
+        ):
+            if of.any():
+                some = order[of]
+                draw_intervals(right, some, "less_than_plain", y[of], label, "o", colour, filled)
+        mark(right, 0)
+        right.set_xlabel("of the drop, brought back")
+        return framed(figure, said, 2)
+
+
+def _names(forms: Sequence[str], distances: Sequence[float]) -> list[str]:
+    return [
+        readable(f"{form(view)} ({distance:.1f} nats)" if np.isfinite(distance) else form(view))
+        for view, distance in zip(forms, distances, strict=True)
+    ]

@@ -1,0 +1,51 @@
+"""The notebooks of in-context regression keep the rules of all, and print what they printed."""
+
+import ast
+import shutil
+
+import nbformat
+import pytest
+import test_notebooks
+from test_executed import execute, said
+from test_executed import kernel as kernel
+
+ROOT = test_notebooks.ROOT
+PATHS = sorted((ROOT / "notebooks" / "implicit").glob("*.ipynb"))
+RULES = [name for name in vars(test_notebooks.TestEveryNotebook) if name.startswith("test_")]
+
+
+def values(path):
+    """The parameters of a notebook by name."""
+    body = ast.parse(test_notebooks.parameters(path).source).body
+    return {ast.unparse(s.targets[0]): ast.literal_eval(s.value) for s in body}
+
+
+def test_there_is_one_for_each_picture():
+    assert [p.stem for p in PATHS] == [
+        f"implicit_{name}" for name in ("bayes", "conjugate", "shift", "tuning", "weights")
+    ]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_the_rules_of_all_notebooks_hold(path, rule):
+    getattr(test_notebooks.TestEveryNotebook(), rule)(path)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_it_takes_a_setting_seeds_and_weights(path):
+    assert list(values(path)) == ["setting", "seeds", "alphas"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_it_prints_what_it_printed_and_computes_nothing(path, kernel, tmp_path):
+    setting = values(path)["setting"]
+    for kind in ("results", "shifts"):
+        place = f"figures/{setting}/{kind}"
+        shutil.copytree(ROOT / place, tmp_path / place)
+    executed = execute(kernel, nbformat.read(path, 4), tmp_path)
+    assert not (tmp_path / ".work").exists(), "results are missing: something was computed"
+    code = [cell for cell in executed if cell.cell_type == "code"]
+    assert [said(cell) for cell in code] == [said(cell) for cell in test_notebooks.cells(path)]
+    name = f"figures/{setting}/{path.stem}.csv"
+    assert (tmp_path / name).read_text() == (ROOT / name).read_text()
