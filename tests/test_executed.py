@@ -17,7 +17,7 @@ import pytest
 from nbclient import NotebookClient
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-from test_notebooks import FIGURES, NOTEBOOKS, ROOT, cells, parameters, saved
+from test_notebooks import FIGURES, ROOT, TOURS, cells, parameters, saved
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,27 @@ def test_the_committed_figure_is_drawn_from_the_committed_results(path, committe
         assert (committed / place).read_text() == (ROOT / place).read_text(), name
 
 
+EXPLORE = ROOT / "notebooks" / "explore.ipynb"
+
+
+def test_exploring_the_committed_results_shows_what_it_showed(committed, kernel):
+    executed = execute(kernel, nbformat.read(EXPLORE, 4), committed)
+    assert not (committed / "cache").exists(), "data were looked for"
+    both = zip((c for c in executed if c.cell_type == "code"), cells(EXPLORE), strict=True)
+    for now, then in both:
+        if "nbval-ignore-output" not in then.metadata.get("tags", []):
+            assert said(now) == said(then)
+
+
+def test_a_study_of_one_s_own_is_explored(tiny_root, kernel):
+    """One whose questions are stored nowhere, as they are made when they are needed."""
+    given = {"study": "tiny", "task": "tiny_review"}
+    notebook = parameterize_notebook(load_notebook_node(str(EXPLORE)), given)
+    shown = str([said(c) for c in execute(kernel, notebook, tiny_root) if c.cell_type == "code"])
+    assert "studies: tiny" in shown and "true response" in shown
+    assert "not stored with the results" not in shown
+
+
 def assert_drawn(root, path):
     for ending in ("pdf", "png", "csv"):
         file = root / "figures" / "tiny" / f"{path.stem}.{ending}"
@@ -134,11 +155,11 @@ def test_the_tiny_study_is_drawn(path, tiny_root, kernel):
 
 @pytest.mark.embedded
 @pytest.mark.full
-@pytest.mark.parametrize("path", sorted(set(NOTEBOOKS) - set(FIGURES)), ids=lambda p: p.stem)
-def test_the_tour_runs_as_committed(path, tmp_path):
+@pytest.mark.parametrize("name", sorted(set(TOURS) - {"explore"}))
+def test_the_tour_runs_as_committed(name, tmp_path):
     options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, path.name],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, f"{name}.ipynb"],
         cwd=ROOT / "notebooks",
         env=os.environ | {"FORGETLIB_ROOT": str(tmp_path)},
         capture_output=True,

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import conftest
 import pytest
+from test_notebooks import FIGURES
 
 import forgetlib
 from forgetlib.runs.grid import SECTIONS
@@ -106,7 +107,6 @@ def test_the_lab_opens_for_root_with_a_word(folder, uid, passed):
     assert ("you are root" in done.stderr) == passed
 
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[!0]*.ipynb"))
 # The sections that each notebook reads: the second argument of run(...) or load_results(...).
 WANTED = {
     path.stem.split("_")[0]: {
@@ -115,7 +115,7 @@ WANTED = {
         for section in SECTIONS
         if f'studies.run(chosen, "{section}")' in "".join(cell["source"])
     }
-    for path in NOTEBOOKS
+    for path in FIGURES
 }
 
 
@@ -218,7 +218,7 @@ def test_a_figure_s_target_computes_the_sections_that_it_reads_and_draws_it(fold
     computed, said, drawn = done.stdout.splitlines()
     assert computed.startswith("-m forgetlib run tiny")
     assert set(computed.split()[4:]) == WANTED[figure]
-    (path,) = (p for p in NOTEBOOKS if p.stem.split("_")[0] == figure)
+    (path,) = (p for p in FIGURES if p.stem.split("_")[0] == figure)
     assert said == f"{figure}: notebooks/{path.name} -> figures/tiny/"
     name = f"notebooks/{path.name}"
     assert drawn == f"notebooks/draw.py tiny {name} .work/tiny/{name}"

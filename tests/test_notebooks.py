@@ -15,7 +15,8 @@ import forgetlib
 
 ROOT = Path(forgetlib.__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FIGURES = [p for p in NOTEBOOKS if not p.name.startswith("00")]
+TOURS = ("00_quickstart", "add_a_method", "explore")  # which draw no figure of the paper
+FIGURES = [p for p in NOTEBOOKS if p.stem not in TOURS]
 
 
 def cells(path, kind="code"):

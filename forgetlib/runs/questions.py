@@ -63,6 +63,15 @@ def load_questions(study: Study, task: str, seed: int) -> Split:
     )
 
 
+def stored_questions(name: str, task: str, seed: int) -> Split | None:
+    """Return a task's questions that are stored with a study of this name; None where none are.
+
+    Neither the study's settings nor the task's data are needed: for a look at what there is.
+    """
+    path = _file(name, task, seed)
+    return _read(path)[0] if path.exists() else None
+
+
 def keep_questions(study: Study, store: Store) -> list[Path]:
     """Store the questions of a study's results that are not stored yet; return the new files."""
     new = []
@@ -107,8 +116,11 @@ def is_embedded(task: str) -> bool:
 
 def _path(study: Study, task: str, seed: int) -> Path:
     """Name the file of a task's questions: a variation has those of the study that it varies."""
-    folder = root() / "figures" / (study.named or study.name) / "questions"
-    return folder / f"{task.replace(':', '-')}-{seed}.parquet"
+    return _file(study.named or study.name, task, seed)
+
+
+def _file(name: str, task: str, seed: int) -> Path:
+    return root() / "figures" / name / "questions" / f"{task.replace(':', '-')}-{seed}.parquet"
 
 
 def _sizes(study: Study) -> dict[str, int]:

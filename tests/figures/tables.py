@@ -365,3 +365,27 @@ def points_of(axes):
 
 def labels_of(axes):
     return [by_name(t.get_text()) for t in axes.texts]
+
+
+def stored_case(k):
+    """What `explore` finds of a case: k questions of each part, and its numbers."""
+    rng = np.random.default_rng(4)
+    own = {"model": "embedded", "eval_task": "tiny_city", "method": "random labels"}
+    parts = {"forgetting set": ("true", "distractor"), "new questions": ("",)}
+    asked = [
+        {"part": name, "seed": 0, "uid": f"tiny_city/{name}/{i}", "label": labels[i % len(labels)]}
+        for name, labels in parts.items()
+        for i in range(k)
+    ]
+    questions = pd.DataFrame([own | row for row in asked])
+    for phase in ("base", "tuned", "forgotten"):
+        questions[phase] = rng.uniform(size=len(questions))
+    rows = [
+        {**own, "part": name, "measure": measure, "n": k}
+        for name in parts
+        for measure in ("accuracy", "auroc", "confidence")
+    ]
+    table = pd.DataFrame(rows)
+    for column in ("base", "tuned", "forgotten", "change"):
+        with_interval(table, column, rng.uniform(size=len(table)), 0.1)
+    return questions, table

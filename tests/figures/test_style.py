@@ -39,6 +39,7 @@ from tables import (
     regression_table,
     sizes_table,
     skills_table,
+    stored_case,
     summary,
     with_interval,
 )
@@ -51,6 +52,7 @@ from forgetlib.figures import (
     claims_figure,
     crossanalysis,
     crosstask,
+    explore_picture,
     fig1,
     fig2,
     fig2b,
@@ -175,6 +177,7 @@ USUAL = {
     "fig4.draw_regression": lambda: (regression_table(6),),
     "audit.draw": lambda: (shortcuts_table(K),),
     "fig7.draw": lambda: (sizes_table(K), described(K)),
+    "explore_picture.draw": lambda: stored_case(6),
 }
 
 

@@ -1,0 +1,133 @@
+"""Show tables in a notebook: in HTML without broken lines, with a plain twin for tests and diffs.
+
+    notebook.show(table, ["eval_task", "forgotten", "verdict"])
+
+An estimate and its interval are one column, "0.31 [0.20, 0.41]"; what is undefined is "-". The
+HTML never wraps: what is wider than the page can be scrolled. nbval, and a code host's diff, have
+the same numbers as plain text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from forgetlib.figures.names import titles
+from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
+from forgetlib.figures.style import TASK_COLUMNS
+
+# Headings, where a column's own name is longer than its values or says less than a reader needs.
+HEADINGS = {
+    "eval_task": "task",
+    "forget_task": "labels of",
+    "answer_format": "answers",
+    "base": "pre-trained",
+    "tuned": "fine-tuned",
+    "forgotten": "after",
+    "forgetting_set": "forgetting set",
+    "true_share": "one answer",
+    "auroc": "AUROC",
+    "auroc_lost": "AUROC lost",
+    "auroc_ratio": "AUROC ratio",
+    "set_accuracy": "accuracy, set",
+    "set_auroc": "AUROC, set",
+    "n_seeds": "seeds",
+    "rank_biserial": "rank-biserial",
+}
+VALUES = {"verbaliser": "fixed", "text": "free", True: "yes", False: "no"}
+_TABLE = "border-collapse:collapse;white-space:nowrap;font-size:12px;margin:0"
+_CELL = "padding:2px 9px;border:none;border-bottom:1px solid #8884"
+
+
+class Shown:
+    """Hold texts in rows and columns; a notebook shows them as HTML, a text as aligned lines."""
+
+    def __init__(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]
+    ) -> None:
+        self.columns, self.rows, self.right = list(columns), [list(r) for r in rows], list(right)
+
+    def _repr_html_(self) -> str:
+        def line(cells: Sequence[str], tag: str) -> str:
+            sides = ["right" if right else "left" for right in self.right]
+            parts = [
+                f'<{tag} style="{_CELL};text-align:{side}">{escape(cell)}</{tag}>'
+                for cell, side in zip(cells, sides, strict=True)
+            ]
+            return f"<tr>{''.join(parts)}</tr>"
+
+        body = "\n".join(line(row, "td") for row in self.rows)
+        head = line(self.columns, "th")
+        return (
+            f'<div style="overflow-x:auto"><table style="{_TABLE}">\n<thead>{head}</thead>\n'
+            f"<tbody>\n{body}\n</tbody></table></div>"
+        )
+
+    def __repr__(self) -> str:
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, right in zip(line, widths, self.right, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+
+
+def show(
+    table: pd.DataFrame,
+    columns: Sequence[str] | None = None,
+    headings: Mapping[str, str] | None = None,
+    *,
+    digits: int = 2,
+    sort: str = "",
+    largest_first: bool = False,
+) -> Shown:
+    """Write a table as a notebook shows it; see this file's first lines.
+
+    columns: those to be shown, in order; a measure m takes its m_low and m_high along. None: all
+    headings: of columns that have others than `HEADINGS` and the columns' own names
+    sort: a column to sort by, undefined values last
+    """
+    if sort:
+        table = table.sort_values(sort, ascending=not largest_first, kind="stable")
+    ends = {f"{c}{end}" for c in table for end in ("_low", "_high")}
+    chosen = [c for c in table if c not in ends] if columns is None else list(columns)
+    named = titles(x for c in TASK_COLUMNS if c in table for x in table[c] if isinstance(x, str))
+    known = {**HEADINGS, **(headings or {})}
+    written, right = [], []
+    for column in chosen:
+        if f"{column}_low" in table:
+            texts = [estimate_of(row, column, digits) for _, row in table.iterrows()]
+        else:
+            names = named if column in TASK_COLUMNS else {}
+            texts = [_text(value, digits, names) for value in table[column]]
+        written.append(texts)
+        right.append(all(pd.api.types.is_number(v) for v in table[column]))
+    rows = [list(row) for row in zip(*written, strict=True)] if written else []
+    return Shown([known.get(c, c.replace("_", " ")) for c in chosen], rows, right)
+
+
+def matrix(table: pd.DataFrame, values: str, index: str, columns: str) -> Shown:
+    """Write one measure of pairs of tasks, a row an evaluated task; headings are short."""
+    wide = table.pivot_table(values, index, columns, dropna=False)
+    named = titles([*wide.index, *wide.columns])
+    rows = [
+        [named[str(task)], *(number(v) for v in of.to_numpy(float))] for task, of in wide.iterrows()
+    ]
+    heads = [named[str(c)] for c in wide.columns]
+    return Shown(["", *heads], rows, [False, *[True] * len(heads)])
+
+
+def _text(value: Any, digits: int, names: Mapping[str, str]) -> str:
+    if isinstance(value, str):
+        return names.get(value, VALUES.get(value, value))
+    if pd.api.types.is_bool(value):
+        return VALUES[bool(value)]
+    if pd.isna(value):
+        return UNDEFINED_TEXT
+    return str(value) if pd.api.types.is_integer(value) else number(value, digits)
