@@ -93,11 +93,13 @@ fig9: SECTIONS := models
 check-figures: named $(READY) ## compute some of STUDY's stored checkpoints again, drawn by SEED, and compare
 	@$(BIN)/python -m forgetlib verify "$$STUDY" $(RUNS) --seed $(SEED)
 
-# Jupyter refuses root without a word of ours; in a container there is often no one else.
-lab: $(READY) ## open JupyterLab on the notebooks
+# On copies: Jupyter writes a notebook that is opened, and git would see it as changed. It refuses
+# root without a word of ours; in a container there is often no one else.
+lab: $(READY) ## open JupyterLab on copies of the notebooks
+	@$(BIN)/python notebooks/lab.py notebooks lab
 	@[ "$$(id -u)" != 0 ] || echo "lab: you are root, whom JupyterLab serves with --allow-root only:" \
 	  "passed. Whoever can open the address below can do as root; another user is safer" >&2
-	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks
+	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) lab
 
 # What belongs together is one process's, and the longest begins first (tests/conftest.py): xdist
 # would have begun with what has the most tests.

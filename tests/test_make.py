@@ -3,12 +3,13 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import conftest
 import pytest
-from test_notebooks import FIGURES
+from test_notebooks import FIGURES, NOTEBOOKS
 
 import forgetlib
 from forgetlib.runs.grid import SECTIONS
@@ -101,9 +102,14 @@ def test_an_unknown_target_gets_the_list_of_those_there_are(folder, target):
 def test_the_lab_opens_for_root_with_a_word(folder, uid, passed):
     program(folder / "fake/id", f"echo {uid}")
     program(folder / ".venv/bin/jupyter", 'echo "$@"')
+    (folder / ".venv/bin/python").symlink_to(sys.executable)
     done = make(folder, "lab", PATH=f"{folder}/fake:/usr/local/bin:/usr/bin:/bin")
     assert done.returncode == 0
-    assert done.stdout == f"lab {'--allow-root ' * passed}notebooks\n"
+    copied, opened = done.stdout.splitlines()
+    assert copied == "lab: copies of notebooks/ are in lab/, which git ignores"
+    assert opened == f"lab {'--allow-root ' * passed}lab"
+    names = {p.name for p in (folder / "lab").glob("*.ipynb")}
+    assert names == {p.name for p in NOTEBOOKS}
     assert ("you are root" in done.stderr) == passed
 
 

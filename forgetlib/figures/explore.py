@@ -202,7 +202,8 @@ def _by_method(found: Iterable[tuple[str, Result]]) -> dict[str, list[Result]]:
         groups.setdefault(key, []).append(result)
     named: dict[str, list[Result]] = {}
     for name in sorted(alike, key=lambda name: (name != "random labels", " of " in name, name)):
-        for text, key in zip(_told_apart(name, alike[name]), alike[name], strict=True):
+        several = sorted(alike[name], key=lambda c: len(c.lineage[0].tasks))
+        for text, key in zip(_told_apart(name, several), several, strict=True):
             named[text] = sorted(groups[key], key=lambda r: r.seed)
     return named
 
