@@ -36,7 +36,20 @@ HEADINGS = {
     "set_auroc": "AUROC, set",
     "n_seeds": "seeds",
     "rank_biserial": "rank-biserial",
+    "best_other": "best other",
+    "best_other_ratio": "its ratio",
+    "beyond_true_labels": "beyond true labels",
+    "auroc_beyond_true_labels": "AUROC beyond",
+    "matched_accuracy": "matched accuracy",
+    "commonest_share": "commonest answer",
+    "n_known": "known",
+    "n_never_learned": "never learned",
+    "n_fell_back": "fell back",
+    "n_never_forgotten": "never forgotten",
+    "rank_correlation": "rank correlation",
+    "log_variance": "log variance",
 }
+WIDE = 60  # characters of a text from which on its column may have several lines
 VALUES = {"verbaliser": "fixed", "text": "free", True: "yes", False: "no"}
 _TABLE = "border-collapse:collapse;white-space:nowrap;font-size:12px;margin:0"
 _CELL = "padding:2px 9px;border:none;border-bottom:1px solid #8884"
@@ -51,11 +64,14 @@ class Shown:
         self.columns, self.rows, self.right = list(columns), [list(r) for r in rows], list(right)
 
     def _repr_html_(self) -> str:
+        long = [any(len(row[i]) > WIDE for row in self.rows) for i in range(len(self.columns))]
+
         def line(cells: Sequence[str], tag: str) -> str:
             sides = ["right" if right else "left" for right in self.right]
+            folds = [";white-space:normal;min-width:26em" if wide else "" for wide in long]
             parts = [
-                f'<{tag} style="{_CELL};text-align:{side}">{escape(cell)}</{tag}>'
-                for cell, side in zip(cells, sides, strict=True)
+                f'<{tag} style="{_CELL};text-align:{side}{fold}">{escape(cell)}</{tag}>'
+                for cell, side, fold in zip(cells, sides, folds, strict=True)
             ]
             return f"<tr>{''.join(parts)}</tr>"
 
@@ -110,6 +126,21 @@ def show(
         right.append(all(pd.api.types.is_number(v) for v in table[column]))
     rows = [list(row) for row in zip(*written, strict=True)] if written else []
     return Shown([known.get(c, c.replace("_", " ")) for c in chosen], rows, right)
+
+
+def verdicts(found: pd.DataFrame, columns: Sequence[str] = ("n", "power", "verdict")) -> Shown:
+    """Write the verdicts of claims: the statistic, its value, and the statement about it.
+
+    found: from `claims.judge` or `claims.verdicts`; columns: what stands beside that
+    """
+    said = [
+        f"{statement} {number(threshold)}"
+        for statement, threshold in zip(found["statement"], found["threshold"], strict=True)
+    ]
+    ends = {"low": "value_low", "high": "value_high"}
+    table = found.rename(columns=ends).assign(claimed=said)
+    first = (["claim"] if len(set(found["claim"])) > 1 else []) + ["statistic", "value", "claimed"]
+    return show(table, [*first, *columns])
 
 
 def matrix(table: pd.DataFrame, values: str, index: str, columns: str) -> Shown:

@@ -52,7 +52,6 @@ from forgetlib.figures import (
     claims_figure,
     crossanalysis,
     crosstask,
-    explore_picture,
     fig1,
     fig2,
     fig2b,
