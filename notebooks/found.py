@@ -2,8 +2,8 @@
 
     python notebooks/found.py notebooks/fig2_forget_gap.ipynb ...
 
-The sentence is the first line that the cell with the tag "finding" prints. What widgets leave of
-themselves is taken out: they are of a kernel that is gone, and each execution names them anew.
+The sentence is the first paragraph that the cell with the tag "finding" prints. What widgets leave
+of themselves is taken out: they are of a kernel that is gone, and each execution names them anew.
 """
 
 import re
@@ -20,7 +20,7 @@ def finding(notebook: nbformat.NotebookNode) -> str | None:
     """Return the sentence that a notebook states, of its outputs; None where it states none."""
     tagged = [c for c in notebook.cells if "finding" in c.metadata.get("tags", [])]
     printed = [o.text for c in tagged for o in c.outputs if o.get("name") == "stdout"]
-    return printed[0].splitlines()[0] if printed else None
+    return " ".join(printed[0].split("\n\n")[0].split()) if printed else None
 
 
 def state(path: Path) -> None:

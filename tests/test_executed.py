@@ -153,6 +153,24 @@ def test_the_tiny_study_is_drawn(path, tiny_root, kernel):
     assert_drawn(tiny_root, path)
 
 
+SMALL = {  # in seconds: the same notebooks with the model of two random layers
+    "00_quickstart": {"model": "tiny", "tasks": ["tiny_review", "tiny_city"], "n_train": 40},
+    "add_a_method": {"model": "tiny", "task": "tiny_review", "other": "tiny_city", "n_train": 40},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_tour_runs_with_the_tiny_model(name, tmp_path, kernel):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    notebook = parameterize_notebook(load_notebook_node(str(path)), SMALL[name] | {"n_eval": 20})
+    executed = execute(kernel, notebook, tmp_path)
+    shown = [said(c) for c in executed if "finding" in c.metadata.get("tags", [])]
+    assert "AUROC on new questions goes in tiny_review from" in shown[0]["stdout"]
+    assert "forgetting set" in shown[0]["shown"][0]["text/plain"]
+    steps = str([said(c) for c in executed if c.cell_type == "code"])
+    assert "random labels: 10 steps" in steps
+
+
 @pytest.mark.embedded
 @pytest.mark.full
 @pytest.mark.parametrize("name", sorted(set(TOURS) - {"explore"}))

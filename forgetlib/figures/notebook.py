@@ -9,6 +9,7 @@ the same numbers as plain text.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -49,6 +50,7 @@ HEADINGS = {
     "rank_correlation": "rank correlation",
     "log_variance": "log variance",
 }
+LINE = 110  # characters of a printed line: at 1440 pixels some 125 have room
 WIDE = 60  # characters of a text from which on its column may have several lines
 VALUES = {"verbaliser": "fixed", "text": "free", True: "yes", False: "no"}
 _TABLE = "border-collapse:collapse;white-space:nowrap;font-size:12px;margin:0"
@@ -162,3 +164,8 @@ def _text(value: Any, digits: int, names: Mapping[str, str]) -> str:
     if pd.isna(value):
         return UNDEFINED_TEXT
     return str(value) if pd.api.types.is_integer(value) else number(value, digits)
+
+
+def say(text: str) -> None:
+    """Print a sentence in lines that a notebook does not break within words, and an empty one."""
+    print(textwrap.fill(text, LINE), end="\n\n")

@@ -389,3 +389,18 @@ def stored_case(k):
     for column in ("base", "tuned", "forgotten", "change"):
         with_interval(table, column, rng.uniform(size=len(table)), 0.1)
     return questions, table
+
+
+def trained_table():
+    """What the tour makes of two tasks: three phases, in and outside of the forgetting set."""
+    rng = np.random.default_rng(5)
+    rows = [
+        {"eval_task": task, "part": part, "phase": phase, "n": 100}
+        for task in ("tiny_city", "tiny_review")
+        for part in ("forgetting set", "new questions")
+        for phase in ("pre-trained", "fine-tuned", "after random labels")
+    ]
+    table = pd.DataFrame(rows)
+    for column in ("accuracy", "auroc"):
+        with_interval(table, column, rng.uniform(0.4, 0.9, len(table)), 0.1)
+    return table

@@ -41,6 +41,7 @@ from tables import (
     skills_table,
     stored_case,
     summary,
+    trained_table,
     with_interval,
 )
 
@@ -177,6 +178,7 @@ USUAL = {
     "audit.draw": lambda: (shortcuts_table(K),),
     "fig7.draw": lambda: (sizes_table(K), described(K)),
     "explore_picture.draw": lambda: stored_case(6),
+    "dumbbell.draw": lambda: (trained_table(),),
 }
 
 
