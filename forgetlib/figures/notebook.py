@@ -61,9 +61,15 @@ class Shown:
     """Hold texts in rows and columns; a notebook shows them as HTML, a text as aligned lines."""
 
     def __init__(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[bool],
+        *,
+        many: bool = False,  # columns, whose headings may have several lines
     ) -> None:
         self.columns, self.rows, self.right = list(columns), [list(r) for r in rows], list(right)
+        self._many = many
 
     def _repr_html_(self) -> str:
         long = [any(len(row[i]) > WIDE for row in self.rows) for i in range(len(self.columns))]
@@ -71,6 +77,8 @@ class Shown:
         def line(cells: Sequence[str], tag: str) -> str:
             sides = ["right" if right else "left" for right in self.right]
             folds = [";white-space:normal;min-width:26em" if wide else "" for wide in long]
+            if self._many:
+                folds = [";white-space:normal;padding:2px 5px" if tag == "th" else ""] * len(cells)
             parts = [
                 f'<{tag} style="{_CELL};text-align:{side}{fold}">{escape(cell)}</{tag}>'
                 for cell, side, fold in zip(cells, sides, folds, strict=True)
@@ -153,7 +161,7 @@ def matrix(table: pd.DataFrame, values: str, index: str, columns: str) -> Shown:
         [named[str(task)], *(number(v) for v in of.to_numpy(float))] for task, of in wide.iterrows()
     ]
     heads = [named[str(c)] for c in wide.columns]
-    return Shown(["", *heads], rows, [False, *[True] * len(heads)])
+    return Shown(["", *heads], rows, [False, *[True] * len(heads)], many=True)
 
 
 def _text(value: Any, digits: int, names: Mapping[str, str]) -> str:
