@@ -30,7 +30,7 @@ def saved(path):
     calls = [
         node
         for cell in cells(path)
-        for node in ast.walk(ast.parse(cell.source.replace("%matplotlib", "# ")))
+        for node in ast.walk(ast.parse(re.sub("^%", "# ", cell.source, flags=re.M)))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "style.save"
     ]
     return [ast.literal_eval(call.args[2]) for call in calls]
