@@ -40,8 +40,11 @@ from forgetlib.figures.style import (
 from forgetlib.measuring.base import Scores
 from forgetlib.runs.answers import of as answers_of
 
-SET = "forgetting set"
-MEASURES = {"accuracy": "accuracy", "auroc": "AUROC (blind to a bias of the answers)"}
+SET, TUNED = "forgetting set", "fine-tuned"
+MEASURES = {
+    "accuracy": "accuracy\n(share of right answers)",
+    "auroc": "AUROC\n(blind to a bias of the answers)",
+}
 # Of phases that have no mark in Figure 2b, in their order.
 OTHERS = (("s", PURPLE), ("^", ORANGE), ("v", GREEN), ("P", BLACK))
 
@@ -105,7 +108,7 @@ def finding(table: pd.DataFrame) -> str:
     outside = table[table["part"] != SET]
     for (task, part), of in outside.groupby(["eval_task", "part"], sort=False):
         values = dict(zip(of["phase"], map(number, of["auroc"]), strict=True))
-        start = "fine-tuned" if "fine-tuned" in values else next(iter(values), "")
+        start = TUNED if TUNED in values else next(iter(values), "")
         phases = list(values)
         after = [f"{values[p]} {p}" for p in phases[phases.index(start) + 1 :]]
         where = "" if part == "new questions" else f" ({part})"
@@ -114,7 +117,7 @@ def finding(table: pd.DataFrame) -> str:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw a row a part, a mark a phase, joined by a line from the first phase to the last.
+    """Draw a row a part, a mark a phase; lines lead to what started from the fine-tuned model.
 
     table: from `dumbbell.table`; of several tasks, one below the other
     """
@@ -167,6 +170,10 @@ def _marks(phases: Sequence[str]) -> dict[str, tuple[str, str, str, bool]]:
 
 
 def _joined(axes: Axes, table: pd.DataFrame, measure: str, y: np.ndarray) -> None:
-    """Join the phases of each part by a line, in their order."""
+    """Join the phases of each part by lines: whatever comes after fine-tuning starts there."""
     for _, of in table.assign(y=y).groupby(["eval_task", "part"], sort=False):
-        axes.plot(of[measure], of["y"], color=LIGHT, linewidth=2.5, zorder=1, label="_")
+        start = list(of["phase"]).index(TUNED) if TUNED in set(of["phase"]) else 0
+        rows = [list(range(start + 1)), *([start, after] for after in range(start + 1, len(of)))]
+        for joined in rows:
+            ends = of.iloc[joined]
+            axes.plot(ends[measure], ends["y"], color=LIGHT, linewidth=2.5, zorder=1, label="_")

@@ -36,6 +36,7 @@ FORGETTING = next(iter(STEPS))
 EDGE = 1e-4  # a confidence nearer to 0 or 1 is drawn as if it were this near
 LIMIT = 6e-6  # of the axes: beyond all dots, so that the corners have room for text
 TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
+WIDE_TICKS = (0.001, 0.1, 0.5, 0.9, 0.999)  # along a panel, whose numbers stand side by side
 CORNERS = {  # of a fate: where its count stands, and how it is aligned there
     "lost": (0.97, 0.03, "right", "bottom"),
     "kept": (0.97, 0.97, "right", "top"),
@@ -109,8 +110,8 @@ def _panel(axes: Axes, of: pd.DataFrame, step: str, picked: str) -> None:
     before, after = STEPS[step]
     axes.set(xscale="logit", yscale="logit", xlim=(LIMIT, 1 - LIMIT))
     axes.set_ylim(LIMIT, 1 - LIMIT)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    for axis, ticks in ((axes.xaxis, WIDE_TICKS), (axes.yaxis, TICKS)):
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.set_ticks([], minor=True)
     axes.tick_params(labelsize=6.5)
     for along in (axes.axhline, axes.axvline):

@@ -53,6 +53,8 @@ from forgetlib.figures import (
     claims_figure,
     crossanalysis,
     crosstask,
+    dumbbell,
+    explore_picture,
     fig1,
     fig2,
     fig2b,
@@ -106,6 +108,8 @@ OF_TASKS = {
     "control": lambda k: fig2.draw_control(control_table(k)),
     "claims": lambda k: claims_figure.draw(claims_table(k)),
     "skills": lambda k: fig2b.draw(skills_table(k)),
+    "stored case": lambda k: explore_picture.draw(*stored_case(k)),
+    "trained models": lambda k: dumbbell.draw(trained_table()),
     "skills, no control": lambda k: fig2b.draw(skills_table(k, ("random",))),
 }
 
