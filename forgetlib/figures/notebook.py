@@ -53,8 +53,8 @@ HEADINGS = {
 LINE = 110  # characters of a printed line: at 1440 pixels some 125 have room
 WIDE = 60  # characters of a text from which on its column may have several lines
 VALUES = {"verbaliser": "fixed", "text": "free", True: "yes", False: "no"}
-_TABLE = "border-collapse:collapse;white-space:nowrap;font-size:12px;margin:0"
-_CELL = "padding:2px 9px;border:none;border-bottom:1px solid #8884"
+_TABLE = "border-collapse:collapse;font-size:12px;margin:0"
+_CELL = "white-space:nowrap;padding:2px 9px;border:none;border-bottom:1px solid #8884"
 
 
 class Shown:

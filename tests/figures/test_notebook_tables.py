@@ -48,6 +48,7 @@ def test_html_and_plain_text_say_the_same():
 def test_only_a_column_of_sentences_may_have_several_lines():
     html = notebook.show(TABLE)._repr_html_()
     assert "white-space:nowrap" in html
+    assert all("white-space:nowrap" in style for style in re.findall(r'<t[hd] style="(.*?)"', html))
     folded = re.findall(r"<th style=\"[^\"]*white-space:normal[^\"]*\">(\w+)<", html)
     assert folded == ["why"]
 
