@@ -202,14 +202,16 @@ def _by_method(found: Iterable[tuple[str, Result]]) -> dict[str, list[Result]]:
         groups.setdefault(key, []).append(result)
     named: dict[str, list[Result]] = {}
     for name in sorted(alike, key=lambda name: (name != "random labels", " of " in name, name)):
-        several = sorted(alike[name], key=lambda c: len(c.lineage[0].tasks))
-        for text, key in zip(_told_apart(name, several), several, strict=True):
+        for text, key in zip(_told_apart(name, alike[name]), alike[name], strict=True):
             named[text] = sorted(groups[key], key=lambda r: r.seed)
     return named
 
 
 def _method_name(task: str, checkpoint: Checkpoint) -> str:
-    """Write what was done after fine-tuning: "random labels", "random labels of PIQA"."""
+    """Write what was done after fine-tuning: "random labels", "random labels of PIQA".
+
+    Where more than the task was taught at once, as in studies with a shared start, that is said.
+    """
     first, *after = checkpoint.lineage
     said = []
     for step in after:
@@ -219,7 +221,8 @@ def _method_name(task: str, checkpoint: Checkpoint) -> str:
         elif step.data and step.n != first.n:
             name += f", {step.n} questions"
         said.append(name)
-    return ", then ".join(said)
+    taught = f", taught {len(first.tasks)} tasks" if len(first.tasks) > 1 else ""
+    return ", then ".join(said) + taught
 
 
 def _told_apart(name: str, several: list[Checkpoint]) -> list[str]:
@@ -234,7 +237,6 @@ def _told_apart(name: str, several: list[Checkpoint]) -> list[str]:
 def _details(checkpoint: Checkpoint) -> dict[str, str]:
     """List settings in which studies differ, of the checkpoint and of what it started from."""
     found = {"weights:": checkpoint.tuning, "questions:": str(checkpoint.n)}
-    found["taught tasks:"] = str(len(checkpoint.lineage[0].tasks))
     for text, made in (("", checkpoint), ("taught at ", checkpoint.lineage[0])):
         training = made.method.settings() if made.method else None
         found[f"{text}rate"] = f"{training.learning_rate:g}" if training else ""
