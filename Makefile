@@ -96,11 +96,13 @@ check-figures: named $(READY) ## compute some of STUDY's stored checkpoints agai
 page: $(READ) ## write one HTML page of every drawn study, own ones too: figures/page.html
 	@$(BIN)/python -m forgetlib page
 
-# Jupyter refuses root without a word of ours; in a container there is often no one else.
-lab: $(READY) ## open JupyterLab on the notebooks
+# On copies: Jupyter writes a notebook that is opened, and git would see it as changed. It refuses
+# root without a word of ours; in a container there is often no one else.
+lab: $(READY) ## open JupyterLab on copies of the notebooks
+	@$(BIN)/python notebooks/lab.py notebooks lab
 	@[ "$$(id -u)" != 0 ] || echo "lab: you are root, whom JupyterLab serves with --allow-root only:" \
 	  "passed. Whoever can open the address below can do as root; another user is safer" >&2
-	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks
+	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) lab
 
 # What belongs together is one process's, and the longest begins first (tests/conftest.py): xdist
 # would have begun with what has the most tests.
@@ -157,7 +159,8 @@ lint: $(READY) ## check style (ruff) and types (mypy)
 
 notebooks: $(READY) ## execute the committed notebooks again, in place
 	@cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-	  --ExecutePreprocessor.record_timing=False $(notdir $(NOTEBOOKS))
+	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
+	  $(notdir $(NOTEBOOKS)) && ../$(BIN)/python found.py $(notdir $(NOTEBOOKS))
 
 lock: ## write requirements.txt anew: the newest versions that pyproject.toml admits
 	@rm -rf .work/lock && $(PYTHON) -m venv .work/lock

@@ -17,7 +17,7 @@ import pytest
 from nbclient import NotebookClient
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-from test_notebooks import FIGURES, NOTEBOOKS, ROOT, cells, parameters, saved
+from test_notebooks import FIGURES, ROOT, TOURS, cells, parameters, saved
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,27 @@ def test_the_committed_figure_is_drawn_from_the_committed_results(path, committe
         assert (committed / place).read_text() == (ROOT / place).read_text(), name
 
 
+EXPLORE = ROOT / "notebooks" / "explore.ipynb"
+
+
+def test_exploring_the_committed_results_shows_what_it_showed(committed, kernel):
+    executed = execute(kernel, nbformat.read(EXPLORE, 4), committed)
+    assert not (committed / "cache").exists(), "data were looked for"
+    both = zip((c for c in executed if c.cell_type == "code"), cells(EXPLORE), strict=True)
+    for now, then in both:
+        if "nbval-ignore-output" not in then.metadata.get("tags", []):
+            assert said(now) == said(then)
+
+
+def test_a_study_of_one_s_own_is_explored(tiny_root, kernel):
+    """One whose questions are stored nowhere, as they are made when they are needed."""
+    given = {"study": "tiny", "task": "tiny_review"}
+    notebook = parameterize_notebook(load_notebook_node(str(EXPLORE)), given)
+    shown = str([said(c) for c in execute(kernel, notebook, tiny_root) if c.cell_type == "code"])
+    assert "studies: tiny" in shown and "true response" in shown
+    assert "not stored with the results" not in shown
+
+
 def assert_drawn(root, path):
     for ending in ("pdf", "png", "csv"):
         file = root / "figures" / "tiny" / f"{path.stem}.{ending}"
@@ -132,13 +153,31 @@ def test_the_tiny_study_is_drawn(path, tiny_root, kernel):
     assert_drawn(tiny_root, path)
 
 
+SMALL = {  # in seconds: the same notebooks with the model of two random layers
+    "00_quickstart": {"model": "tiny", "tasks": ["tiny_review", "tiny_city"], "n_train": 40},
+    "add_a_method": {"model": "tiny", "task": "tiny_review", "other": "tiny_city", "n_train": 40},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_tour_runs_with_the_tiny_model(name, tmp_path, kernel):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    notebook = parameterize_notebook(load_notebook_node(str(path)), SMALL[name] | {"n_eval": 20})
+    executed = execute(kernel, notebook, tmp_path)
+    shown = [said(c) for c in executed if "finding" in c.metadata.get("tags", [])]
+    assert "AUROC on new questions goes in tiny_review from" in shown[0]["stdout"]
+    assert "forgetting set" in shown[0]["shown"][0]["text/plain"]
+    steps = str([said(c) for c in executed if c.cell_type == "code"])
+    assert "random labels: 10 steps" in steps
+
+
 @pytest.mark.embedded
 @pytest.mark.full
-@pytest.mark.parametrize("path", sorted(set(NOTEBOOKS) - set(FIGURES)), ids=lambda p: p.stem)
-def test_the_tour_runs_as_committed(path, tmp_path):
+@pytest.mark.parametrize("name", sorted(set(TOURS) - {"explore"}))
+def test_the_tour_runs_as_committed(name, tmp_path):
     options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=600"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, path.name],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, f"{name}.ipynb"],
         cwd=ROOT / "notebooks",
         env=os.environ | {"FORGETLIB_ROOT": str(tmp_path)},
         capture_output=True,

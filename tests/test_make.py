@@ -3,11 +3,13 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import conftest
 import pytest
+from test_notebooks import FIGURES, NOTEBOOKS
 
 import forgetlib
 from forgetlib.runs.grid import SECTIONS
@@ -100,13 +102,17 @@ def test_an_unknown_target_gets_the_list_of_those_there_are(folder, target):
 def test_the_lab_opens_for_root_with_a_word(folder, uid, passed):
     program(folder / "fake/id", f"echo {uid}")
     program(folder / ".venv/bin/jupyter", 'echo "$@"')
+    (folder / ".venv/bin/python").symlink_to(sys.executable)
     done = make(folder, "lab", PATH=f"{folder}/fake:/usr/local/bin:/usr/bin:/bin")
     assert done.returncode == 0
-    assert done.stdout == f"lab {'--allow-root ' * passed}notebooks\n"
+    copied, opened = done.stdout.splitlines()
+    assert copied == "lab: copies of notebooks/ are in lab/, which git ignores"
+    assert opened == f"lab {'--allow-root ' * passed}lab"
+    names = {p.name for p in (folder / "lab").glob("*.ipynb")}
+    assert names == {p.name for p in NOTEBOOKS}
     assert ("you are root" in done.stderr) == passed
 
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[!0]*.ipynb"))
 # The sections that each notebook reads: the second argument of run(...) or load_results(...).
 WANTED = {
     path.stem.split("_")[0]: {
@@ -115,7 +121,7 @@ WANTED = {
         for section in SECTIONS
         if f'studies.run(chosen, "{section}")' in "".join(cell["source"])
     }
-    for path in NOTEBOOKS
+    for path in FIGURES
 }
 
 
@@ -218,7 +224,7 @@ def test_a_figure_s_target_computes_the_sections_that_it_reads_and_draws_it(fold
     computed, said, drawn = done.stdout.splitlines()
     assert computed.startswith("-m forgetlib run tiny")
     assert set(computed.split()[4:]) == WANTED[figure]
-    (path,) = (p for p in NOTEBOOKS if p.stem.split("_")[0] == figure)
+    (path,) = (p for p in FIGURES if p.stem.split("_")[0] == figure)
     assert said == f"{figure}: notebooks/{path.name} -> figures/tiny/"
     name = f"notebooks/{path.name}"
     assert drawn == f"notebooks/draw.py tiny {name} .work/tiny/{name}"

@@ -89,7 +89,7 @@ def test_it_is_one_small_file_that_loads_nothing():
 def test_it_shows_no_question():
     for study in ("embedded", "quick"):
         for path in sorted((FIGURES / study / "questions").glob("*-0.parquet")):
-            for question in stored_questions(FIGURES / study, path.stem.removesuffix("-0"), 0):
+            for question in stored_questions(FIGURES / study, path.stem.removesuffix("-0"), 0).test:
                 assert json.dumps(question.prompts[0])[1:-1][:60] not in COMMITTED
     assert not SHOWN["texts"]
 
@@ -209,7 +209,7 @@ def test_texts_of_questions_are_shown_on_demand_and_in_no_file_that_git_sees(dra
     (study,) = found["studies"]
     assert found["texts"]
     for task, of in study["questions"].items():
-        asked = {e.uid: e for e in stored_questions(FIGURES / "quick", task, 0)}
+        asked = {e.uid: e for e in stored_questions(FIGURES / "quick", task, 0).test}
         assert set(of["texts"]) == set(asked)
         for uid, (prompt, true, distractor) in of["texts"].items():
             e = asked[uid]

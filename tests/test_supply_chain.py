@@ -273,6 +273,10 @@ def text_of(source):
     return source if isinstance(source, str) else "".join(source)
 
 
+TAGS = {"parameters", "nbval-ignore-output", "finding", "method"}
+MAGIC = ("%matplotlib inline", '%config InlineBackend.print_figure_kwargs = {"dpi": 180}')
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 class TestEveryNotebook:
     def test_hides_no_cell(self, path):
@@ -282,13 +286,13 @@ class TestEveryNotebook:
             assert cell["cell_type"] in ("code", "markdown")
             assert set(cell) <= keys
             assert set(cell["metadata"]) <= {"tags"}
-            assert set(cell["metadata"].get("tags", ())) <= {"parameters", "nbval-ignore-output"}
+            assert set(cell["metadata"].get("tags", ())) <= TAGS
 
     def test_is_python_that_parses_and_runs_no_code_that_came_as_data(self, path):
         for cell in json.loads(path.read_text())["cells"]:
             if cell["cell_type"] == "code":
                 lines = text_of(cell["source"]).splitlines()
-                source = "\n".join(line for line in lines if line != "%matplotlib inline")
+                source = "\n".join(line for line in lines if line not in MAGIC)
                 assert not dangers(ast.parse(source))
 
     def test_has_nothing_active_in_texts_and_outputs(self, path):

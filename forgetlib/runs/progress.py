@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,3 +69,61 @@ class Bar:
         said = f"{self.n_done}/{self.n_jobs} jobs: {self.job}, {what}"
         self._bar.set_description_str(said, refresh=False)
         self._bar.update(n_examples)
+
+
+class Steps:
+    """Show the steps of one training: `loop.train(lm, method, context, Steps("random labels"))`.
+
+    In a notebook a widget, in whose place a line remains when it is done; elsewhere a bar.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._update: Callable[[int, int], None] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that so many of all steps are done."""
+        if self._update is None:
+            self._update = (_widget if _in_notebook() else _line)(self.what, total)
+        self._update(done, total)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def _line(what: str, total: int) -> Callable[[int, int], None]:
+    bar = new_bar(total, quiet=False)
+    bar.set_description_str(what)
+
+    def update(done: int, total: int) -> None:
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return update
+
+
+class _Text:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _widget(what: str, total: int) -> Callable[[int, int], None]:
+    import ipywidgets
+    from IPython.display import display
+
+    bar = ipywidgets.IntProgress(max=total, layout={"width": "50%"})
+    said = ipywidgets.Label(what)
+    handle = display(ipywidgets.HBox([bar, said]), display_id=True)
+
+    def update(done: int, total: int) -> None:
+        bar.value, said.value = done, f"{what}: step {done} of {total}"
+        if done == total:  # a stored notebook keeps a line, and no widget of a kernel that is gone
+            handle.update(_Text(f"{what}: {total} steps"))
+
+    return update

@@ -63,10 +63,13 @@ def load_questions(study: Study, task: str, seed: int) -> Split:
     )
 
 
-def stored_questions(folder: Path, task: str, seed: int) -> tuple[Example, ...]:
-    """Read the test questions that a study's folder has of a task; () where it has none."""
+def stored_questions(folder: Path, task: str, seed: int) -> Split | None:
+    """Read a task's questions from a study's folder; None where none are stored.
+
+    Neither the study's settings nor the task's data are needed: for a look at what there is.
+    """
     path = folder / "questions" / _name(task, seed)
-    return _read(path)[0].test if path.exists() else ()
+    return _read(path)[0] if path.exists() else None
 
 
 def keep_questions(study: Study, store: Store) -> list[Path]:

@@ -365,3 +365,42 @@ def points_of(axes):
 
 def labels_of(axes):
     return [by_name(t.get_text()) for t in axes.texts]
+
+
+def stored_case(k):
+    """What `explore` finds of a case: k questions of each part, and its numbers."""
+    rng = np.random.default_rng(4)
+    own = {"model": "embedded", "eval_task": "tiny_city", "method": "random labels"}
+    parts = {"forgetting set": ("true", "distractor"), "new questions": ("",)}
+    asked = [
+        {"part": name, "seed": 0, "uid": f"tiny_city/{name}/{i}", "label": labels[i % len(labels)]}
+        for name, labels in parts.items()
+        for i in range(k)
+    ]
+    questions = pd.DataFrame([own | row for row in asked])
+    for phase in ("base", "tuned", "forgotten"):
+        questions[phase] = rng.uniform(size=len(questions))
+    rows = [
+        {**own, "part": name, "measure": measure, "n": k}
+        for name in parts
+        for measure in ("accuracy", "auroc", "confidence")
+    ]
+    table = pd.DataFrame(rows)
+    for column in ("base", "tuned", "forgotten", "change"):
+        with_interval(table, column, rng.uniform(size=len(table)), 0.1)
+    return questions, table
+
+
+def trained_table():
+    """What the tour makes of two tasks: three phases, in and outside of the forgetting set."""
+    rng = np.random.default_rng(5)
+    rows = [
+        {"eval_task": task, "part": part, "phase": phase, "n": 100}
+        for task in ("tiny_city", "tiny_review")
+        for part in ("forgetting set", "new questions")
+        for phase in ("pre-trained", "fine-tuned", "after random labels")
+    ]
+    table = pd.DataFrame(rows)
+    for column in ("accuracy", "auroc"):
+        with_interval(table, column, rng.uniform(0.4, 0.9, len(table)), 0.1)
+    return table

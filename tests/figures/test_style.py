@@ -39,7 +39,9 @@ from tables import (
     regression_table,
     sizes_table,
     skills_table,
+    stored_case,
     summary,
+    trained_table,
     with_interval,
 )
 
@@ -51,6 +53,8 @@ from forgetlib.figures import (
     claims_figure,
     crossanalysis,
     crosstask,
+    dumbbell,
+    explore_picture,
     fig1,
     fig2,
     fig2b,
@@ -104,6 +108,8 @@ OF_TASKS = {
     "control": lambda k: fig2.draw_control(control_table(k)),
     "claims": lambda k: claims_figure.draw(claims_table(k)),
     "skills": lambda k: fig2b.draw(skills_table(k)),
+    "stored case": lambda k: explore_picture.draw(*stored_case(k)),
+    "trained models": lambda k: dumbbell.draw(trained_table()),
     "skills, no control": lambda k: fig2b.draw(skills_table(k, ("random",))),
 }
 
@@ -175,6 +181,8 @@ USUAL = {
     "fig4.draw_regression": lambda: (regression_table(6),),
     "audit.draw": lambda: (shortcuts_table(K),),
     "fig7.draw": lambda: (sizes_table(K), described(K)),
+    "explore_picture.draw": lambda: stored_case(6),
+    "dumbbell.draw": lambda: (trained_table(),),
 }
 
 

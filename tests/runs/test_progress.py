@@ -8,13 +8,14 @@ import re
 import struct
 import sys
 import termios
+from types import SimpleNamespace
 
 import pytest
 from helpers import small
 
 from forgetlib import studies
 from forgetlib.runs import progress
-from forgetlib.runs.progress import WIDTH, Bar
+from forgetlib.runs.progress import WIDTH, Bar, Steps
 
 BAR = r" *\d+% \|.{12}\| (\d\d:\d\d|\?) left, "
 
@@ -115,3 +116,24 @@ def test_what_is_left_of_all_jobs_is_taken_as_it_is_said(capsys):
         bar.left(30)
         bar.left(0)
         assert bar._bar.n == 100
+
+
+def test_the_steps_of_a_training_are_a_bar_outside_of_a_notebook(capsys):
+    steps = Steps("random labels")
+    for done in range(1, 4):
+        steps(done, 3)
+    last = re.split(r"[\r\n]+", capsys.readouterr().err.strip())[-1]
+    assert last.startswith("100%") and "random labels" in last
+
+
+def test_in_a_notebook_they_are_a_widget_in_whose_place_a_line_remains(monkeypatch):
+    shown, left = [], []
+    handle = SimpleNamespace(update=left.append)
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda w, **_: shown.append(w) or handle)
+    steps = Steps("random labels")
+    for done in range(1, 4):
+        steps(done, 3)
+        bar, said = shown[0].children
+        assert (bar.value, bar.max, said.value) == (done, 3, f"random labels: step {done} of 3")
+    assert len(shown) == 1 and [repr(line) for line in left] == ["random labels: 3 steps"]
