@@ -322,3 +322,11 @@ def test_it_counts_the_other_ways_to_forget():
     shown = subprocess.run(listed, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     others = {m["method"] for m in json.loads(shown)} - {"labels", "noise", "quantise"}
     assert len(others) == 14 and "Fourteen other ways to forget" in README
+
+
+def test_what_is_said_of_the_small_world_is_what_its_notebooks_print():
+    """Which are tested to be what the stored results give."""
+    printed = "".join(p.read_text() for p in (ROOT / "notebooks" / "implicit").glob("*.ipynb"))
+    (said,) = re.findall(r"In a small world.*? of what it cost\.", text_of())
+    numbers = re.findall(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", said)
+    assert len(numbers) == 3 and all(number in printed for number in numbers)

@@ -72,7 +72,9 @@ def page(folders: Sequence[Path], place: Path, *, texts: bool = False) -> str:
 
 def _study(folder: Path, place: Path, texts: bool) -> dict[str, Any]:
     link = Path(os.path.relpath(folder, place)).as_posix()
-    return shown(folder, link) | {"questions": questions(folder, texts=texts)}
+    found = shown(folder, link)
+    # Of a study of methods the page has no dots.
+    return found | {"questions": questions(folder, texts=texts) if "tasks" in found else {}}
 
 
 def _filled(data: dict[str, Any]) -> str:

@@ -111,8 +111,8 @@ def _texts(folder: Path, task: str, seeds: Sequence[int]) -> dict[str, list[str]
     """Read prompt, true response and distractor of each question that is stored, by uid."""
     found = {}
     for seed in seeds:
-        found = stored_questions(folder, task, seed)
-        for asked in found.test if found is not None else ():
+        stored = stored_questions(folder, task, seed)
+        for asked in stored.test if stored is not None else ():
             true, false = asked.label, 1 - asked.label
             shown = asked.prompts[true], asked.choices[true], asked.choices[false]
             # Where the prompts differ, the choice is what follows both of them.
