@@ -36,6 +36,7 @@ from forgetlib.measuring.base import Scores
 from forgetlib.runs.answers import Answers, of, stored_answers
 from forgetlib.runs.questions import stored_questions
 from forgetlib.runs.records import Result
+from forgetlib.runs.rows import is_pack
 from forgetlib.runs.specs import PLAIN, Checkpoint
 from forgetlib.runs.store import Store
 
@@ -59,7 +60,10 @@ VARIATION = re.compile(r"-[0-9a-f]{8}$")  # the end of a variation's name: see `
 def there() -> list[str]:
     """List the studies of which results are stored: the named ones, then all others."""
     folders = [*root().glob("figures/*/results"), *root().glob(".work/*/results")]
-    found = {folder.parent.name for folder in folders if any(folder.glob("*.parquet"))}
+    # In-context regression keeps tables of another kind in folders of the same name.
+    found = {
+        folder.parent.name for folder in folders if any(map(is_pack, folder.glob("*.parquet")))
+    }
     named = [name for name in studies.STUDIES if name in found]
     return named + sorted(found - set(named))
 

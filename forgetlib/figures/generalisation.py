@@ -235,7 +235,7 @@ def _block(axes: Axes, table: pd.DataFrame, measure: str, methods: Sequence[str]
     )
     bar.outline.set_visible(False)
     bar.set_ticks([-most, 0, most], labels=[f"−{most:g}", "0", f"{most:g}"], fontsize=SMALL)
-    grey = "" if measure == "nll_rise" else "; grey: not shown to be known before"
+    grey = "" if measure == "nll_rise" else "\ngrey: not shown to be known before"
     bar.set_label(f"{TITLES[measure]}\n{EXPLAINED}{grey}", fontsize=SMALL)
 
 

@@ -190,6 +190,15 @@ def _require_types(name: str, stored: pa.DataType) -> None:
             raise ValueError(f"{name}.{field.name} of type {field.type}")
 
 
+def is_pack(path: Path) -> bool:
+    """Tell whether a Parquet file holds records, of whatever format; a damaged one may have."""
+    try:
+        about = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError):
+        return True  # whoever reads it says what is wrong
+    return b"forgetlib_format" in about
+
+
 def read_records(path: Path) -> list[Record]:
     """Read what `write_records` wrote. Raises StoreError for a damaged or foreign file.
 
