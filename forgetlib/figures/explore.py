@@ -61,9 +61,7 @@ def there() -> list[str]:
     """List the studies of which results are stored: the named ones, then all others."""
     folders = [*root().glob("figures/*/results"), *root().glob(".work/*/results")]
     # In-context regression keeps tables of another kind in folders of the same name.
-    found = {
-        folder.parent.name for folder in folders if any(map(is_pack, folder.glob("*.parquet")))
-    }
+    found = {f.parent.name for f in folders if any(map(is_pack, f.glob("*.parquet")))}
     named = [name for name in studies.STUDIES if name in found]
     return named + sorted(found - set(named))
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pandas as pd
 import pytest
 from helpers import MINE
 from tables import stored_case
@@ -32,6 +33,17 @@ def test_what_is_stored_is_offered(tiny):
     own = {OWN, "random labels, taught 4 tasks", "random labels, 30 questions", "true labels"}
     assert own < set(found) and found[0] == OWN
     assert "flipped labels of tiny_review, taught 4 tasks" in found
+
+
+def test_a_folder_of_tables_of_another_kind_is_no_study(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path))
+    results = tmp_path / "figures" / "world" / "results"
+    results.mkdir(parents=True)
+    pd.DataFrame({"loss": [1.0]}).to_parquet(results / "seed0.parquet")
+    assert explore.there() == []
+    # Of what cannot be read something is said, and not that it is not there.
+    (results / "seed1.parquet").write_bytes(b"torn")
+    assert explore.there() == ["world"]
 
 
 @pytest.mark.parametrize("task", ["tiny_city", "tiny_review"])
