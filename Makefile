@@ -160,7 +160,7 @@ lint: $(READY) ## check style (ruff) and types (mypy)
 notebooks: $(READY) ## execute the committed notebooks again, in place
 	@cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
-	  $(notdir $(NOTEBOOKS)) && ../$(BIN)/python found.py $(notdir $(NOTEBOOKS))
+	  $(notdir $(NOTEBOOKS)) implicit/*.ipynb && ../$(BIN)/python found.py $(notdir $(NOTEBOOKS)) implicit/*.ipynb
 
 lock: ## write requirements.txt anew: the newest versions that pyproject.toml admits
 	@rm -rf .work/lock && $(PYTHON) -m venv .work/lock

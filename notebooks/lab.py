@@ -23,19 +23,23 @@ def refresh(notebooks: Path, lab: Path) -> str:
     taken = lab / ".committed"  # as each was when it was copied
     taken.mkdir(parents=True, exist_ok=True)
     kept = []
-    for committed in sorted(notebooks.glob("*.ipynb")):
-        copy, as_copied = lab / committed.name, taken / committed.name
+    for committed in sorted(notebooks.rglob("*.ipynb")):
+        name = committed.relative_to(notebooks)
+        if ".ipynb_checkpoints" in name.parts:
+            continue
+        copy, as_copied = lab / name, taken / name
         if copy.exists() and as_copied.exists():
             if committed.read_bytes() == as_copied.read_bytes():
                 continue
             if cells(copy) != cells(as_copied):
-                kept.append(committed.name)
+                kept.append(str(name))
                 continue
         elif copy.exists():  # nobody knows what it was copied from
-            kept.append(committed.name)
+            kept.append(str(name))
             continue
-        shutil.copyfile(committed, copy)
-        shutil.copyfile(committed, as_copied)
+        for place in (copy, as_copied):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(committed, place)
     said = f"lab: copies of {notebooks}/ are in {lab}/, which git ignores"
     if kept:
         said += f"; kept, as you edited them, though newer ones are there: {', '.join(kept)}. "

@@ -36,6 +36,16 @@ def test_the_committed_one_is_copied(folders):
     assert copy.read_text() == committed.read_text()
 
 
+def test_folders_of_notebooks_are_copied_and_jupyter_s_own_are_not(folders):
+    committed, copy = folders
+    for name in ("world/b.ipynb", ".ipynb_checkpoints/a-checkpoint.ipynb"):
+        (committed.parent / name).parent.mkdir()
+        (committed.parent / name).write_text(notebook("2"))
+    again(folders)
+    assert (copy.parent / "world/b.ipynb").read_text() == notebook("2")
+    assert not (copy.parent / ".ipynb_checkpoints").exists()
+
+
 def test_a_copy_that_was_opened_and_run_follows_the_committed_one(folders):
     committed, copy = folders
     copy.write_text(notebook("1", output="run", kernel="Python 3 (ipykernel)"))
