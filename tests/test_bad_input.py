@@ -1309,18 +1309,18 @@ BAD = [
     ),
     bad(
         "tour-with-an-unknown-task",
-        lambda box: notebook("00", task="sst3"),
+        lambda box: notebook("00", tasks=["sst3"]),
         "task: expected one of .*found 'sst3'",
     ),
     bad(
         "tour-with-an-unknown-model",
-        lambda box: notebook("00", task="tiny_city", model="no/such-model"),
+        lambda box: notebook("00", tasks=["tiny_city"], model="no/such-model"),
         "model 'no/such-model': expected embedded",
         error=ModelError,
     ),
     bad(
         "tour-with-a-learning-rate-that-is-a-text",
-        lambda box: notebook("00", task="tiny_city", model="tiny", learning_rate="5e-5"),
+        lambda box: notebook("00", tasks=["tiny_city"], model="tiny", learning_rate="5e-5"),
         "Training.learning_rate",
     ),
 ]

@@ -66,7 +66,8 @@ def call(place, folder, *words, **environment):
 def test_the_command_of_a_wheel_is_there(installed):
     assert (installed / "bin/forgetlib").exists()
     assert not (installed / "tests").exists()
-    beside = [p for p in (ROOT / "forgetlib").rglob("*") if p.suffix not in (".py", ".pyc")]
+    left_out = (".py", ".pyc", ".md")
+    beside = [p for p in (ROOT / "forgetlib").rglob("*") if p.suffix not in left_out]
     beside = [p.relative_to(ROOT) for p in beside if p.is_file()]
     assert {"kernels.cpp", "page.html"} <= {path.name for path in beside}
     assert all((installed / path).exists() for path in beside)

@@ -85,11 +85,18 @@ def test_distance_is_nats_a_token_after_the_first_word(tiny):
     assert found.shape == (2,)
 
 
-class Emptied(View, name="emptied_for_a_test"):
-    """Leave nothing of an answer."""
+@pytest.fixture
+def emptied(monkeypatch):
+    """Define a view, which is forgotten after the test."""
+    monkeypatch.setattr(View, "_known", dict(View._known))
 
-    def shown(self, example):
-        return with_texts(example, lambda text: "", prompts=False)
+    class Emptied(View, name="emptied_for_a_test"):
+        """Leave nothing of an answer."""
+
+        def shown(self, example):
+            return with_texts(example, lambda text: "", prompts=False)
+
+    return Emptied
 
 
 BAD = {
@@ -125,7 +132,7 @@ def short(examples):
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_asked_is_refused(case, tiny):
+def test_what_cannot_be_asked_is_refused(case, tiny, emptied):
     do, says = BAD[case]
     with pytest.raises(InputError, match=says):
         do(tiny)
