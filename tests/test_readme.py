@@ -327,6 +327,6 @@ def test_it_counts_the_other_ways_to_forget():
 def test_what_is_said_of_the_small_world_is_what_its_notebooks_print():
     """Which are tested to be what the stored results give."""
     printed = "".join(p.read_text() for p in (ROOT / "notebooks" / "implicit").glob("*.ipynb"))
-    (said,) = re.findall(r"In a small world.*? of what it cost\.", text_of())
-    numbers = re.findall(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", said)
-    assert len(numbers) == 3 and all(number in printed for number in numbers)
+    (said,) = re.findall(r"In a small world.*? that never knew by .*?\]\.", text_of())
+    numbers = re.findall(r"−?\d\.\d\d \[−?\d\.\d\d, −?\d\.\d\d\]", said)
+    assert len(numbers) == 5 and all(number in printed for number in numbers)
