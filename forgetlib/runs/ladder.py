@@ -162,7 +162,9 @@ class LadderStudy(Study):
 
     def _methods_of(self, task: str, seed: int) -> Iterator[Job]:
         asked = self._asked(task, seed)
-        yield Job(Checkpoint(self.models[0], dtype=self.dtype), asked)
+        # Harm elsewhere is what is lost of what a known model can do: the base is not asked.
+        base = tuple(m for m in asked if m.task == task)
+        yield Job(Checkpoint(self.models[0], dtype=self.dtype), base)
         yield Job(self.taught(task, seed), (Measurement("loss"), *asked))
         for method in self.of(task, seed):
             yield Job(self.after(method, task, seed), (*_watched(method), *asked))
@@ -196,15 +198,6 @@ class LadderStudy(Study):
         about = task, "test", self.n_eval, seed
         forms = tuple(Measurement("scores", *about, view=view) for view in self.views)
         return (*self._scored(task, seed), *forms, *self._elsewhere(task, seed))
-
-    def blocks(self) -> dict[str, list[Job]]:
-        """List the jobs of each block: of a skill and seed."""
-        found: dict[str, list[Job]] = {}
-        for task, seed in self._of_seeds(self.seeds):
-            jobs = (self._methods_of, self._oracles_of, self._relearning_of)
-            own = [job for of in jobs for job in of(task, seed)]
-            found[f"{task.replace(':', '-')}-{seed}"] = own
-        return found
 
 
 def relearning_of(training: Training, n_steps: int, n: int) -> Training:
