@@ -1,8 +1,9 @@
 """Token sequences side by side: little padding, and no prompt computed twice.
 
 The two choices of a question share their prompt, so they form a tree: the prompt, then a branch for
-each choice. The layers of a transformer treat every token alone, all but attention. So trees can
-stand one after another in a row, as long as attention keeps them apart, in one of two ways:
+each choice. Questions after the same examples form one too, with branches of branches. The layers
+of a transformer treat every token alone, all but attention. So trees can stand one after another in
+a row, as long as attention keeps them apart, in one of two ways:
 
 "tree": attention is called once for each tree. Nothing is padded and nothing is computed between
     trees. This is the CPU's way, where a call costs little beside its work.
@@ -83,40 +84,67 @@ def pack(
 
 
 class _Tree:
-    """One family: its tokens in a line, each token's position and branch (0: the shared prompt).
+    """One family: each different beginning of its sequences once, and what follows it behind.
 
+    tokens, positions: in a line, and each one's place in its own sequence
+    until: before which column of the line a token is seen: those up to there, and after it, go on
+        from it
     columns: of each sequence, where its tokens are in the line
     owners: the number of each sequence in the batch; one sequence can have several
     """
 
     def __init__(self, family: Sequence[Sequence[int]], owners: list[int]) -> None:
-        n_shared = _n_shared(family)
-        shared = range(n_shared)
-        self.tokens = [*family[0][:n_shared]]
-        self.positions, self.branches = [*shared], [0] * n_shared
-        self.columns: list[tuple[int, ...]] = []
-        for branch, tokens in enumerate(family, start=1):
-            own = range(len(self.tokens), len(self.tokens) + len(tokens) - n_shared)
-            self.columns.append((*shared, *own))
-            self.tokens += tokens[n_shared:]
-            self.positions += range(n_shared, len(tokens))
-            self.branches += [branch] * len(own)
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.until: list[int] = []
+        columns: list[list[int]] = [[] for _ in family]
+        self._grow(family, columns, range(len(family)), 0)
         if len(family) < len(owners):  # the same sequence, wanted several times
-            self.columns *= len(owners)
+            columns *= len(owners)
+        self.columns = [tuple(of_sequence) for of_sequence in columns]
         self.owners = owners
+
+    def _grow(
+        self,
+        family: Sequence[Sequence[int]],
+        columns: list[list[int]],
+        members: Sequence[int],
+        place: int,
+    ) -> None:
+        """Add what sequences that are the same up to a place have from there on."""
+        start = len(self.tokens)
+        end = place + n_shared([family[m][place:] for m in members])
+        first = family[members[0]]
+        self.tokens += first[place:end]
+        self.positions += range(place, end)
+        self.until += [0] * (end - place)
+        for member in members:
+            columns[member] += range(start, len(self.tokens))
+        branches: dict[int, list[int]] = {}
+        for member in members:
+            if len(family[member]) > end:
+                branches.setdefault(family[member][end], []).append(member)
+        for branch in branches.values():
+            self._grow(family, columns, branch, end)
+        self.until[start : start + end - place] = [len(self.tokens)] * (end - place)
 
     @property
     def is_causal(self) -> bool:
         """Tell whether each token may see all tokens before it: there is no second branch."""
-        return max(self.branches) <= 1
+        return min(self.until) == len(self.tokens)
 
 
-def _n_shared(family: Sequence[Sequence[int]]) -> int:
-    """How many tokens all sequences begin with."""
+def n_shared(family: Sequence[Sequence[int]]) -> int:
+    """Count the tokens that all sequences begin with."""
     for place, tokens in enumerate(zip(*family, strict=False)):
         if len(set(tokens)) > 1:
             return place
     return min(map(len, family))
+
+
+def n_packed(family: Sequence[Sequence[int]]) -> int:
+    """Count the tokens of a family, each shared one once."""
+    return len(_Tree(family, [*range(len(family))]).tokens)
 
 
 def _fill_rows(trees: Sequence[_Tree], capacity: int) -> list[list[_Tree]]:
@@ -142,40 +170,38 @@ def _lay_out(
 ) -> Packed:
     """Rows of trees as tensors, with masks of a dtype for each tree or for whole rows."""
     length = max(sum(len(tree.tokens) for tree in row) for row in rows)
-    # Input, position, tree and branch of every token; padding is a tree of its own.
-    layout = np.zeros((4, len(rows), length), np.int64)
+    # Input, position, and until where it is seen, of every token; padding is seen by itself alone.
+    layout = np.zeros((3, len(rows), length), np.int64)
+    layout[2] = np.arange(1, length + 1)
     places: dict[int, tuple[int, tuple[int, ...]]] = {}
     for number, row in enumerate(rows):
         start = 0
-        for index, tree in enumerate(row, start=1):
+        for tree in row:
             end = start + len(tree.tokens)
-            layout[:3, number, start:end] = tree.tokens, tree.positions, [index] * (end - start)
-            layout[3, number, start:end] = tree.branches
+            layout[:2, number, start:end] = tree.tokens, tree.positions
+            layout[2, number, start:end] = np.add(tree.until, start)
             for owner, columns in zip(tree.owners, tree.columns, strict=True):
                 places[owner] = (number, tuple(start + c for c in columns))
             start = end
-    on_device = torch.from_numpy(layout).to(device)
-    input_ids, position_ids, trees, branches = on_device
+    input_ids, position_ids, until = torch.from_numpy(layout).to(device)
     row_mask, tree_masks = None, None
     if mask is not None and any(len(row) > 1 or not row[0].is_causal for row in rows):
-        row_mask = _mask(trees, branches, mask)
+        row_mask = _mask(until, mask)
     if by_tree is not None:
-        pieces = branches.split([len(tree.tokens) for tree in rows[0]], dim=1)
+        own = [torch.tensor([tree.until], device=device) for tree in rows[0]]
         tree_masks = tuple(
-            (len(tree.tokens), None if tree.is_causal else _mask(piece * 0, piece, by_tree))
-            for tree, piece in zip(rows[0], pieces, strict=True)
+            (len(tree.tokens), None if tree.is_causal else _mask(of_tree, by_tree))
+            for tree, of_tree in zip(rows[0], own, strict=True)
         )
     ordered = tuple(places[owner] for owner in range(len(places)))
     return Packed(input_ids, position_ids, row_mask, tree_masks, ordered)
 
 
-def _mask(trees: Tensor, branches: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, 1, T, T): a token sees those before it in its tree's prompt and in its own branch."""
-    same_tree = trees[:, :, None] == trees[:, None, :]
-    same_branch = branches[:, :, None] == branches[:, None, :]
-    in_prompt = branches[:, None, :] == 0
-    allowed = (same_tree & (same_branch | in_prompt)).tril()
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=trees.device)
+def _mask(until: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, 1, T, T) of (B, T): a token sees itself, and those before it that it goes on from."""
+    columns = torch.arange(until.shape[1], device=until.device)
+    allowed = (columns[:, None] < until[:, None, :]).tril()
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=until.device)
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 

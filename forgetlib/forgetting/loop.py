@@ -174,7 +174,7 @@ def _check_unit(
             found="none",
             do="Return a tuple of sequences from forward.encode.",
         )
-    if len(forward.units(lm, [lengths])) > 1:
+    if len(forward.units(lm, [[s.tokens[:-1] for s in unit]], 1)) > 1:
         raise InputError(
             f"example {example.uid!r}",
             expected=f"sequences of one length where one is above {lm.unscaled} tokens, as "

@@ -60,13 +60,15 @@ def hidden_states(
         raise InputError("hidden_states", expected="examples", found="none", do="Pass some.")
     families = scoring.encode_all(lm, examples)
     sequences = [s for family in families for s in family]
-    units = forward.units(lm, [[len(s.tokens) for s in family] for family in families])
-    lengths = [[len(sequences[i].tokens) for i in unit] for unit in units]
     budget = token_budget or scoring.TOKEN_BUDGET[lm.device.type]
+    units = forward.units(lm, [[s.tokens for s in family] for family in families], budget)
+    lengths = [[len(sequences[i].tokens) for i in unit.sequences] for unit in units]
+    sizes = [unit.size for unit in units]
     ends: list[Tensor] = [torch.empty(0)] * len(sequences)  # (P, 2, D): question's end, answer's
-    for group, _ in forward.passes(lm, lengths, budget, spread=False):
-        numbers = [i for unit in group for i in units[unit]]
-        packed = forward.pack(lm, [[sequences[i].tokens for i in units[unit]] for unit in group])
+    for group, _ in forward.passes(lm, lengths, budget, sizes=sizes, spread=False):
+        members = [units[unit].sequences for unit in group]
+        numbers = [i for of_unit in members for i in of_unit]
+        packed = forward.pack(lm, [[sequences[i].tokens for i in own] for own in members])
         asked = [
             (row, columns[place])
             for i, (row, columns) in zip(numbers, packed.places, strict=True)

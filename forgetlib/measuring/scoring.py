@@ -63,16 +63,19 @@ def of_choices(
     order = sorted(range(len(examples)), key=lambda i: examples[i].uid)
     families = encode_all(lm, [examples[i] for i in order])
     sequences = [s for family in families for s in family]
-    units = forward.units(lm, [[len(s.tokens) - 1 for s in family] for family in families])
-    lengths = [[len(sequences[i].tokens) - 1 for i in unit] for unit in units]
+    budget = token_budget or TOKEN_BUDGET[lm.device.type]
+    units = forward.units(lm, [[s.tokens[:-1] for s in family] for family in families], budget)
+    lengths = [[len(sequences[i].tokens) - 1 for i in unit.sequences] for unit in units]
+    sizes = [unit.size for unit in units]
     numbers: Tensor | None = None
-    for group, counts in forward.passes(lm, lengths, token_budget or TOKEN_BUDGET[lm.device.type]):
-        batch = forward.collate(lm, [[sequences[i] for i in units[unit]] for unit in group])
+    for group, counts in forward.passes(lm, lengths, budget, sizes=sizes):
+        members = [units[unit].sequences for unit in group]
+        batch = forward.collate(lm, [[sequences[i] for i in of_unit] for of_unit in members])
         values = compute(batch)
         if numbers is None:
             numbers = torch.zeros(len(values), len(sequences), device=lm.device)
         if counts:
-            numbers[:, [i for unit in group for i in units[unit]]] = values
+            numbers[:, [i for of_unit in members for i in of_unit]] = values
     assert numbers is not None  # every process has a pass
     shape = len(examples), len(families[0])
     found = np.empty((len(numbers), *shape), np.float32)

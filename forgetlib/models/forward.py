@@ -9,10 +9,12 @@ logits at every position would cost more than the rest of the model.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,10 @@ from forgetlib.engine import packing, parallel
 from forgetlib.engine.packing import Packed
 from forgetlib.errors import InputError, UnusableNumbers, require_whole
 from forgetlib.models.lm import LM, causal_lm, decoder, vocabulary_size
+
+# Families are computed together where they share at least so many tokens, and half of what the
+# first of them has; and up to so many tokens, as attention costs their square.
+SHARED_LEAST, SHARED_MOST = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -128,38 +134,83 @@ def collate(lm: LM, families: Sequence[Sequence[TokenSequence]]) -> Batch:
     return Batch(packed, rows, predicting, targets, owners, len(sequences))
 
 
-def units(lm: LM, families: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Group sequences into those that have to be in one pass, so that they share what they can.
+@dataclass(frozen=True)
+class Unit:
+    """Hold sequences that are computed in one pass, so that they share what they can.
 
-    Mostly a family each. Where positions are scaled by the longest sequence of a pass, those of a
-    family that are long and differ are apart.
-
-    families: the lengths of each family's sequences, as they are fed to the model
-    Returns the numbers of each unit's sequences, counted over all families.
+    sequences: their numbers, counted over all families
+    size: how many tokens they take, at most
     """
-    found: list[list[int]] = []
-    first = 0
-    for lengths in families:
-        own = list(range(first, first + len(lengths)))
-        together = max(lengths) <= lm.unscaled or len(set(lengths)) == 1
-        found += [own] if together else [[i] for i in own]
-        first += len(lengths)
+
+    sequences: tuple[int, ...]
+    size: int
+
+
+def units(lm: LM, families: Sequence[Sequence[Sequence[int]]], budget: int) -> list[Unit]:
+    """Group sequences into units: mostly a family each.
+
+    Families that begin with the same many tokens, such as questions after the same examples, are
+    one unit. Where positions are scaled by the longest sequence of a pass, those of a family that
+    are long and differ are apart.
+
+    families: the tokens of each family's sequences, as they are fed to the model
+    budget: how many tokens a unit of several families has at most
+    """
+    firsts = np.cumsum([0, *map(len, families)])
+    found = []
+    for group in _alike(lm, families, min(budget, SHARED_MOST)):
+        own = [i for f in group for i in range(firsts[f], firsts[f + 1])]
+        tokens = [sequence for f in group for sequence in families[f]]
+        lengths = [len(sequence) for sequence in tokens]
+        if max(lengths) > lm.unscaled and len(set(lengths)) > 1:
+            found += [Unit((i,), n) for i, n in zip(own, lengths, strict=True)]
+            continue
+        padded = max(lengths) * len(lengths)
+        found.append(Unit(tuple(own), padded if len(group) == 1 else packing.n_packed(tokens)))
     return found
 
 
+def _alike(lm: LM, families: Sequence[Sequence[Sequence[int]]], most: int) -> list[list[int]]:
+    """Group families that share a beginning, where this saves work: each is the first one's own."""
+    beginnings = [tuple(family[0][: packing.n_shared(family)]) for family in families]
+    longest = max(len(sequence) for family in families for sequence in family)
+    fits = longest <= min(lm.window, lm.unscaled) and lm.longest_row == sys.maxsize
+    if lm.packs is None or not fits:
+        return [[f] for f in range(len(families))]
+    groups: list[list[int]] = []
+    shared, size = 0, 0
+    for f in sorted(range(len(families)), key=lambda f: beginnings[f]):
+        last = beginnings[groups[-1][0]][:shared] if groups else ()
+        common = packing.n_shared([last, beginnings[f]])
+        own = packing.n_packed(families[f])
+        if common >= max(SHARED_LEAST, shared / 2) and size + own - common <= most:
+            groups[-1].append(f)
+            shared, size = common, size + own - common
+        else:
+            groups.append([f])
+            shared, size = len(beginnings[f]), own
+    return sorted(groups, key=min)
+
+
 def passes(
-    lm: LM, lengths: Sequence[Sequence[int]], budget: int, *, spread: bool = True
+    lm: LM,
+    lengths: Sequence[Sequence[int]],
+    budget: int,
+    *,
+    sizes: Sequence[int] | None = None,
+    spread: bool = True,
 ) -> list[tuple[list[int], bool]]:
     """Split units into forward passes, the longest first, that fit a budget of tokens.
 
     So a batch has little padding, and running out of memory happens at once.
 
     lengths: those of each unit's sequences, as they are fed to the model
+    sizes: the tokens that each unit takes; None: those of its sequences, padded to the longest
     spread: whether the passes are dealt out to the processes that share the model
     Returns this process's passes, each as the units in it and whether they count (see
     `parallel.dealt`).
     """
-    sizes = [max(unit) * len(unit) for unit in lengths]
+    sizes = [max(unit) * len(unit) for unit in lengths] if sizes is None else sizes
     scales = [max(unit) if max(unit) > lm.unscaled else 0 for unit in lengths]
     order = sorted(range(len(lengths)), key=lambda i: (-scales[i], -sizes[i]))
     padded = lm.packs is None or max(map(max, lengths)) > min(lm.window, lm.unscaled)

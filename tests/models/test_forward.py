@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from questions import mixed_examples
 from torch.nn import functional as F
 
-from forgetlib.data import splits
+from forgetlib.data import splits, views
 from forgetlib.data.base import Example
 from forgetlib.engine import packing
 from forgetlib.errors import InputError
@@ -77,12 +77,15 @@ def test_a_gradient_step_equals_the_naive_one_on_every_architecture(folder):
 
 @pytest.mark.parametrize("way", packing.WAYS)
 def test_packing_holds_every_token_once_and_pads_little(tiny, way):
-    """Trees of 1 to 3 branches: each token's column holds it, prompts are not repeated."""
+    """Of trees of some branches: each column holds its token, and none is there twice."""
     rng = np.random.default_rng(0)
     families = []
-    for _ in range(40):
+    for i in range(40):
         prompt = rng.integers(1, 9, rng.integers(1, 30)).tolist()
         branches = [[b, *rng.integers(1, 9, rng.integers(0, 6))] for b in range(rng.integers(1, 4))]
+        if i % 4 == 0:  # a branch that branches, one that ends where another goes on, and one twice
+            branches += [[*branches[0], 9, 9, 4], [*branches[0], 9, 9], [*branches[0], 9, 8], [9]]
+            branches += [branches[1]]
         families.append([[*prompt, *branch] for branch in branches])
     packed = forward.pack(replace(tiny, packs=way), families)
     mask = packed.mask if way == "mask" else whole_mask(packed)
@@ -95,6 +98,42 @@ def test_packing_holds_every_token_once_and_pads_little(tiny, way):
             assert seen == list(columns[: i + 1])
     unshared = sum(map(len, sequences))
     assert packed.input_ids.numel() < (0.7 if way == "mask" else 0.65) * unshared
+
+
+@pytest.mark.parametrize("way", packing.WAYS)
+def test_questions_after_the_same_examples_share_them(tiny, way, monkeypatch):
+    """Scores as of each alone, from less than half of the tokens; ordinary questions stay alone."""
+    lm, view = replace(tiny, packs=way), views.get("few_shot(5)").of("tiny_review", 0)
+    monkeypatch.setattr(forward, "SHARED_LEAST", 16)  # the model has room for 64
+    plain = splits.load("tiny_review", "test", 12, 0)
+    asked = [view.shown(e) for e in plain]
+    sizes: list[int] = []
+    collate = forward.collate
+
+    def counting(lm, families):
+        batch = collate(lm, families)
+        sizes.append(batch.packed.input_ids.numel())
+        return batch
+
+    monkeypatch.setattr(forward, "collate", counting)
+    found = scoring.score(lm, asked).log_likelihoods
+    shared, sizes = sum(sizes), []
+    alone = np.concatenate([scoring.score(lm, [e]).log_likelihoods for e in asked])
+    assert found == pytest.approx(alone, abs=1e-4)
+    assert 2 * shared < sum(sizes)
+
+    def units_of(examples, budget):
+        encoded = [[forward.encode(lm, e, c).tokens[:-1] for c in (0, 1)] for e in examples]
+        return forward.units(lm, encoded, budget)
+
+    assert [unit.sequences for unit in units_of(plain, 2048)] == [
+        (2 * i, 2 * i + 1) for i in range(12)
+    ]
+    for budget in (1, 300):  # a unit of several questions keeps to the budget
+        of = units_of(asked, budget)
+        assert all(len(unit.sequences) == 2 or unit.size <= budget for unit in of)
+        assert sorted(i for unit in of for i in unit.sequences) == list(range(24))
+    assert len(units_of(asked, 1)) == 12
 
 
 def whole_mask(packed):
