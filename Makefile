@@ -11,9 +11,12 @@ READ := $(VENV)/ready-to-read# what reading and drawing needs: neither torch nor
 READY := $(VENV)/ready# all of it
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 # A target's name is its notebook's up to the first "_": fig2 draws notebooks/fig2_*.ipynb.
-FIGURES := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebooks/claims.ipynb
+# Of a study of methods other notebooks than of the rest (forgetlib resolve --notebooks).
+OF_METHODS := $(sort $(wildcard notebooks/methods/*.ipynb))
+OF_PAPER := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebooks/claims.ipynb
+FIGURES := $(if $(FOLDER),$(if $(filter notebooks,$(FOLDER)),$(OF_PAPER),$(OF_METHODS)),$(OF_PAPER) $(OF_METHODS))
 FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
-notebook_of = $(notdir $(firstword $(wildcard notebooks/$(1)_*.ipynb notebooks/$(1).ipynb)))
+notebook_of = $(firstword $(wildcard $(foreach f,$(FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
 
 # A study's name, or a file that defines one. Recipes have it from the environment, as a word of its
 # own, and paths are made of its NAME alone: a-z, 0-9 and -, as Python says once (forgetlib resolve).
@@ -65,7 +68,8 @@ ifndef NAME
 # Resolved once: all else goes by the name.
 figures $(FIGURE_NAMES): named $(READ)
 	@name=$$($(BIN)/python -m forgetlib resolve "$$STUDY") \
-	  && $(AGAIN) NAME=$$name $@
+	  && folder=$$($(BIN)/python -m forgetlib resolve "$$STUDY" --notebooks) \
+	  && $(AGAIN) NAME=$$name FOLDER=$$folder $@
 else
 figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(AGAIN) --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
@@ -73,9 +77,9 @@ figures: results ## compute what is missing of STUDY, then draw its figures into
 
 $(FIGURE_NAMES): $(if $(COMPUTED),,results)
 	@mkdir -p .work/$(NAME)/notebooks
-	@echo "$@: notebooks/$(call notebook_of,$@) -> figures/$(NAME)/"
-	@$(BIN)/python notebooks/draw.py "$$STUDY" notebooks/$(call notebook_of,$@) \
-	  .work/$(NAME)/notebooks/$(call notebook_of,$@)
+	@echo "$@: $(call notebook_of,$@) -> figures/$(NAME)/"
+	@$(BIN)/python notebooks/draw.py "$$STUDY" $(call notebook_of,$@) \
+	  .work/$(NAME)/notebooks/$(notdir $(call notebook_of,$@))
 endif
 
 # Computed before the notebooks: all of the study, or what a figure needs. Only where something is
@@ -89,6 +93,7 @@ fig3: SECTIONS := cross cross_control
 fig7: SECTIONS := sizes
 fig8: SECTIONS := cross cross_control flipped
 fig9: SECTIONS := models
+dose generalisation: SECTIONS := methods
 
 check-figures: named $(READY) ## compute some of STUDY's stored checkpoints again, drawn by SEED, and compare
 	@$(BIN)/python -m forgetlib verify "$$STUDY" $(RUNS) --seed $(SEED)
@@ -160,7 +165,7 @@ lint: $(READY) ## check style (ruff) and types (mypy)
 notebooks: $(READY) ## execute the committed notebooks again, in place
 	@cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
-	  $(notdir $(NOTEBOOKS)) implicit/*.ipynb && ../$(BIN)/python found.py $(notdir $(NOTEBOOKS)) implicit/*.ipynb
+	  $(notdir $(NOTEBOOKS)) implicit/*.ipynb methods/*.ipynb && ../$(BIN)/python found.py $(notdir $(NOTEBOOKS)) implicit/*.ipynb methods/*.ipynb
 
 lock: ## write requirements.txt anew: the newest versions that pyproject.toml admits
 	@rm -rf .work/lock && $(PYTHON) -m venv .work/lock

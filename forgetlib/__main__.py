@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("section", nargs="*", help="sections of it; all where left out")
     command = add("resolve", _resolve, "print a study's name; for make")
     command.add_argument("study", help=about)
+    command.add_argument("--notebooks", action="store_true", help="their folder instead")
     return parser
 
 
@@ -326,10 +327,14 @@ def _stored(given: argparse.Namespace) -> int:
 
 
 def _resolve(given: argparse.Namespace) -> int:
-    """Print the name that a study's folders have."""
+    """Print the name that a study's folders have, or the folder of the notebooks that draw it."""
     from forgetlib import studies
+    from forgetlib.runs.ladder import LadderStudy
 
-    print(studies.study(given.study).name)
+    chosen = studies.study(given.study)
+    of_methods = isinstance(chosen, LadderStudy)
+    folder = "notebooks/methods" if of_methods else "notebooks"
+    print(folder if given.notebooks else chosen.name)
     return 0
 
 

@@ -36,6 +36,7 @@ from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.erasure import LEACE
 from forgetlib.forgetting.filtering import PromptFilter
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
+from forgetlib.forgetting.quantise import Quantise
 from forgetlib.forgetting.representation import RMU
 from forgetlib.forgetting.selective import SSD, SelectivePruning
 from forgetlib.forgetting.uniform import UniformChoice, UniformToken
@@ -45,7 +46,7 @@ from forgetlib.runs.answers import load_answers
 from forgetlib.runs.grid import Study
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.questions import load_questions
-from forgetlib.runs.results import load_results, run
+from forgetlib.runs.results import load_results, load_stored, run
 
 __all__ = [
     "STUDIES",
@@ -53,6 +54,7 @@ __all__ = [
     "load_answers",
     "load_questions",
     "load_results",
+    "load_stored",
     "resolve",
     "run",
     "study",
@@ -195,6 +197,7 @@ STUDIES: dict[str, Study] = {
                 "few_shot(8, 128, 'random')",
             ),
             moved_by="arc_easy",
+            quantised=(Quantise(8), Quantise(4)),
             elsewhere=(*_RETAINED, "sciq", "coding", "mrpc"),
             n_elsewhere=40,
             models=("smollm2-135m-instruct",),

@@ -194,7 +194,12 @@ def test_a_section_is_said_to_be_needed_by_the_notebooks_that_read_it(section):
 
 
 PYTHON_THAT_LACKS_RESULTS = """
-case "$3" in resolve) echo "$4" | sed s/.py$//;; stored) exit 1;; *) echo "$@";; esac"""
+case "$3$5" in
+  resolve) echo "$4" | sed s/.py$//;;
+  resolve--notebooks) echo notebooks$(echo /methods | grep "$4");;
+  stored*) exit 1;;
+  *) echo "$@";;
+esac"""
 PYTHON_THAT_HAS_ALL = PYTHON_THAT_LACKS_RESULTS.replace("exit 1", "exit 0")
 
 
@@ -228,3 +233,20 @@ def test_a_figure_s_target_computes_the_sections_that_it_reads_and_draws_it(fold
     assert said == f"{figure}: notebooks/{path.name} -> figures/tiny/"
     name = f"notebooks/{path.name}"
     assert drawn == f"notebooks/draw.py tiny {name} .work/tiny/{name}"
+
+
+@pytest.mark.parametrize(
+    ("figure", "sections"), [("dose", ["methods"]), ("generalisation", ["methods"]), ("ladder", [])]
+)
+def test_a_study_of_methods_has_notebooks_of_its_own(folder, figure, sections):
+    program(folder / ".venv/bin/python", PYTHON_THAT_LACKS_RESULTS)
+    computed, said, drawn = make(folder, figure, "STUDY=methods").stdout.splitlines()
+    assert computed.split() == ["-m", "forgetlib", "run", "methods", *sections]
+    name = f"notebooks/methods/{figure}.ipynb"
+    assert said == f"{figure}: {name} -> figures/methods/"
+    assert drawn == f"notebooks/draw.py methods {name} .work/methods/notebooks/{figure}.ipynb"
+    every = make(folder, "figures", "STUDY=methods").stdout
+    assert "methods/ladder.ipynb" in every and "fig2" not in every
+    assert "notebooks/methods" not in make(folder, "figures", "STUDY=tiny").stdout
+    done = make(folder, "fig2", "STUDY=methods")
+    assert done.returncode and "expected a target of those below, found 'fig2'" in done.stderr

@@ -38,6 +38,7 @@ from forgetlib.figures import (
     ladder_figure,
     ladders,
     mixedmodel,
+    price,
     regression,
     rows,
     rungs,
@@ -278,6 +279,8 @@ def _dose(study: Study) -> Drawn:
 def _generalisation(study: Study) -> Drawn:
     study, results, note = _there(study, "methods")
     table = generalisation.table(study, results, partial(load_answers, study))
+    costs = price.table(table)
+    yield "price", _with_note(price.draw(costs), note), costs
     for task, (of,) in _by_skill(table):
         yield f"generalisation_{task}", _with_note(generalisation.draw(of), note), of
         others = generalisation.draw(of, ("accuracy_lost", "nll_rise"))

@@ -10,6 +10,7 @@ from forgetlib.data import tasks
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Method, Training
+from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import Scores
 from forgetlib.runs.answers import Load
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
@@ -46,6 +47,11 @@ def relearned(n: int, labels: str = "true") -> Rung:
     return Rung(f"relearned from {n}, random labels", "control")
 
 
+def quantised(method: Quantise) -> Rung:
+    """Name the rung of a model whose weights are rounded."""
+    return Rung(f"{method.bits} bits", "quantised")
+
+
 def method_names(study: LadderStudy) -> dict[Method, str]:
     """Name every method of a study; of those that are called alike also what sets them apart.
 
@@ -70,7 +76,8 @@ def method_names(study: LadderStudy) -> dict[Method, str]:
 
 def rungs(study: LadderStudy) -> list[Rung]:
     """List a study's rungs, by how many labels they take."""
-    found = [DIRECT, *map(of_view, study.views), *map(relearned, study.n_relearned)]
+    found = [DIRECT, *map(quantised, study.quantised), *map(of_view, study.views)]
+    found += map(relearned, study.n_relearned)
     found += [relearned(max(study.n_relearned), "random")] if study.n_relearned else []
     order = ("direct", "quantised", "form", "context", "relearned", "control")
     return sorted(found, key=lambda r: (order.index(r.kind), r.labels))
@@ -145,11 +152,11 @@ class _Models:
         for view in self.study.views:
             if where in (seen := result.seen(view)):
                 found[of_view(view).name] = (seen[where],)
-        # A hook leaves the weights as they were: to relearn starts from these.
+        # A hook leaves the weights as they were: to round them or to relearn starts from these.
         start = checkpoint
         if method is not None and method.kind == "hook" and checkpoint.start is not None:
             start = checkpoint.start
-        for rung, of_draws in self._relearned(start):
+        for rung, of_draws in self._from(start):
             draws = [self.known.get((c.id, self.seed)) for c in of_draws]
             there = tuple(r.scores[where] for r in draws if r is not None)
             if there:
@@ -157,8 +164,11 @@ class _Models:
         places = [f"{t}/test" for t in self.elsewhere if t != self.task]
         return Model(found, tuple(result.scores[w] for w in places if w in result.scores))
 
-    def _relearned(self, start: Checkpoint) -> Iterator[tuple[Rung, list[Checkpoint]]]:
+    def _from(self, start: Checkpoint) -> Iterator[tuple[Rung, list[Checkpoint]]]:
+        """List what starts from a model: it with rounded weights, and taught again."""
         of = self.study
+        for method in of.quantised:
+            yield quantised(method), [of.rounded(start, method)]
         for n in of.n_relearned:
             draws = [of.relearned(start, self.task, n, draw) for draw in range(of.draws)]
             yield relearned(n), draws

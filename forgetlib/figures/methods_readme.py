@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from forgetlib.figures import dose, generalisation, ladder_figure
+from forgetlib.figures import dose, generalisation, ladder_figure, price
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
@@ -33,10 +33,12 @@ def findings(tables: Tables) -> str:
 
 
 def _sentences(tables: Tables) -> Iterator[str]:
+    if (costs := tables.get("price")) is not None:
+        yield f"**{price.finding(costs)}** ([price](price.png))."
     for skill in skills(tables):
         reach = tables.need(f"generalisation_{skill}")
         said = generalisation.finding(reach, exact=True)
-        yield f"**{said}** ([{title(skill)}](generalisation_{skill}.png))."
+        yield f"{said} ([{title(skill)}](generalisation_{skill}.png))."
         if (curves := tables.get(f"dose_{skill}")) is not None:
             yield f"{dose.finding(_a_method_each(curves))} ([dose](dose_{skill}.png))."
         if (rungs := tables.get(f"ladder_{skill}")) is not None:

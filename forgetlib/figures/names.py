@@ -113,7 +113,9 @@ PICTURES = {
     "fig9_models": "**Figure 9.** The matrix of every model of the study.",
     "tasks": "How far rules get that understand nothing, beside the model.",
     "claims": "Every claim of the paper, its statistic, and where it would hold.",
-    # Of studies of methods: one a skill, whose name is the end of the picture's.
+    # Of studies of methods: one of all skills, then one a skill, whose name ends the picture's.
+    "price": "**Which methods generalise, and at what price?** AUROC on new questions after each "
+    "method, and the harm to other tasks. Dotted: before, and what is called damage.",
     "ladder": "**The ladder: what does forgetting remove?** AUROC before and after each method, "
     "and of models that were never taught, by how many labels it takes to ask or to teach again; "
     "and a verdict.",

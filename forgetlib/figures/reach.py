@@ -149,6 +149,7 @@ def table(
     many), n_seeds, and with their 95 % intervals (_low, _high), the wider of those over questions
     and over seeds:
     auroc_known: AUROC of the known model; where it is not above 0.5 there was nothing to lose
+    auroc: of the forgotten one; where it is below 0.5, responses are told apart the wrong way round
     accuracy_lost, auroc_lost: the known model's less the forgotten one's
     nll_rise: nats a token of true responses, the forgotten model's less the known one's
     Positive is lost; NaN where nothing was measured.
@@ -230,11 +231,12 @@ def _part(pair: Pair, place: Place, answers: Answers | None) -> Part:
 
 def _measured(samples: Sequence[Sample], n_resamples: int) -> dict[str, float]:
     """Make the columns of a row's measures."""
-    found = dict.fromkeys(("auroc_known", *MEASURES), UNDEFINED)
+    found = dict.fromkeys(("auroc_known", "auroc", *MEASURES), UNDEFINED)
     if samples:
         of = resample(samples, n_resamples=n_resamples)
         found = {
             "auroc_known": of.interval(column(2)),
+            "auroc": of.interval(column(3)),
             "accuracy_lost": of.interval(lambda m: m[..., 0] - m[..., 1]),
             "auroc_lost": of.interval(lambda m: m[..., 2] - m[..., 3]),
             "nll_rise": of.interval(lambda m: m[..., 5] - m[..., 4]),

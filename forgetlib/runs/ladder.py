@@ -9,8 +9,8 @@ Models of a skill and seed, by their role:
                drawn at random from the start, so that there was no skill in them
     moved      known, and then the same method on another task: what any such change does
 
-Each is asked directly, in other forms, with examples in the prompt, quantised, and after a little
-training on labels that are no part of any other set (relearning).
+Each is asked directly, in other forms, with examples in the prompt, with rounded weights
+(quantised), and after a little training on labels that no other set has (relearning).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from forgetlib.data import tasks
 from forgetlib.errors import InputError, require, require_whole
 from forgetlib.forgetting.base import Method, Training
 from forgetlib.forgetting.labels import Labels
+from forgetlib.forgetting.quantise import Quantise
 from forgetlib.runs.grid import Study, in_order
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import Checkpoint, Measurement
@@ -50,6 +51,7 @@ class LadderStudy(Study):
     elsewhere: tasks of which `n_elsewhere` questions are asked of every model: those that methods
         retain, and others
     moved_by: the task on which methods are tried to see what any such change does; "": none
+    quantised: ways to round the weights of known, forgotten and never-taught models
     relearning: how what is forgotten is taught again; its epochs follow from `relearning_steps`,
         which are as many for each number of labels
     n_relearned: numbers of labelled questions
@@ -64,6 +66,7 @@ class LadderStudy(Study):
 
     more_methods: tuple[Method, ...] = ()
     moved_by: str = ""
+    quantised: tuple[Quantise, ...] = ()
     relearning: Training = RELEARNING
     relearning_steps: int = 16
     n_relearned: tuple[int, ...] = (8, 128)
@@ -79,6 +82,8 @@ class LadderStudy(Study):
             require_whole(f"n_relearned of {what}", n, 1)
         for method in self.more_methods:
             require(f"more_methods of {what}", method, Method, "a Method")
+        for method in self.quantised:
+            require(f"quantised of {what}", method, Quantise, "a Quantise")
         if self.moved_by:
             tasks.get(self.moved_by)
         every = (*self.every_method, *self.more_methods)
@@ -140,6 +145,10 @@ class LadderStudy(Study):
         assert found.data is not None
         return replace(found, data=replace(found.data, skip=skip))
 
+    def rounded(self, start: Checkpoint, method: Quantise) -> Checkpoint:
+        """Round the weights of a model, which takes no data and draws nothing."""
+        return Checkpoint(start.model, method, start, tuning=start.tuning, dtype=start.dtype)
+
     # --- jobs
 
     def jobs(self, section: str | None = None) -> tuple[Job, ...]:
@@ -147,7 +156,7 @@ class LadderStudy(Study):
 
         methods: base, known and forgotten models of each skill and seed
         oracles: these, the never-taught and the moved ones
-        relearning: these, and known, forgotten and never-taught ones taught again
+        relearning: these, and known, forgotten and never-taught ones quantised and taught again
         """
         if section is not None:
             self.require_section(section)
@@ -182,11 +191,14 @@ class LadderStudy(Study):
     def _relearning_of(self, task: str, seed: int) -> Iterator[Job]:
         starts = [self.taught(task, seed), self.taught(task, seed, oracle=True)]
         for method in self.of(task, seed):
-            if method.kind == "hook":  # leaves the weights as they were: they are known's
+            # It leaves the weights as they were: rounded or taught again, they are known's.
+            if method.kind == "hook":
                 continue
             starts += [self.after(method, task, seed, role) for role in (FORGOTTEN, ORACLE)]
         test = self._scored(task, seed)[0]
         for start in starts:
+            for method in self.quantised:
+                yield Job(self.rounded(start, method), (test,))
             for n in self.n_relearned:
                 for draw in range(self.draws):
                     yield Job(self.relearned(start, task, n, draw), (Measurement("loss"), test))

@@ -16,6 +16,7 @@ from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.filtering import PromptFilter
 from forgetlib.forgetting.labels import Labels
+from forgetlib.forgetting.quantise import Quantise
 from forgetlib.runs.bench import Bench, StudyError
 from forgetlib.runs.grid import figures_dir
 from forgetlib.runs.ladder import FORGOTTEN, MOVED, ORACLE, LadderStudy
@@ -39,6 +40,7 @@ STUDY = LadderStudy(
     elsewhere=("tiny_colour", "tiny_praise"),
     n_elsewhere=20,
     moved_by="tiny_city",
+    quantised=(Quantise(4),),
     relearning=Training(3e-3),
     relearning_steps=2,
     n_relearned=(8, 16),
@@ -120,14 +122,15 @@ def test_a_moved_model_forgets_another_task():
     assert moved.start == STUDY.taught("tiny_review", 0)
 
 
-def test_a_hook_is_not_relearned_from():
-    """It leaves the weights alone: what is relearned is known's."""
-    starts = {
-        j.checkpoint.start.kind
-        for j in STUDY.jobs()
-        if j.checkpoint.data and j.checkpoint.data.skip
-    }
-    assert starts == {"true", "random", "gradient_ascent", "gradient_difference(retain)"}
+def test_a_hook_is_not_relearned_from_nor_quantised():
+    """It leaves the weights alone: what is relearned or rounded is known's."""
+    jobs = [j.checkpoint for j in STUDY.jobs() if j.checkpoint.start]
+    expected = {"true", "random", "gradient_ascent", "gradient_difference(retain)"}
+    assert {c.start.kind for c in jobs if c.data and c.data.skip} == expected
+    rounded = [c for c in jobs if c.method == Quantise(4)]
+    assert {c.start.kind for c in rounded} == expected
+    # Known and never taught, of either seed; and both after each method that changes weights.
+    assert len(rounded) == 2 * 2 + (2 + 2 + 1) * 2
 
 
 @pytest.mark.parametrize(
@@ -140,6 +143,7 @@ def test_a_hook_is_not_relearned_from():
         ({"draws": 0}, "draws of study"),
         ({"relearning": 2e-5}, "relearning of study"),
         ({"more_methods": ("npo",)}, "more_methods of study"),
+        ({"quantised": (4,)}, "quantised of study"),
     ],
     ids=str,
 )
@@ -184,6 +188,7 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     assert (len(of.seeds), len(once.seeds)) == (2, 1)
     assert [r.name for r in of.rungs] == [
         "directly",
+        "4 bits",
         "template 1",
         "2 examples",
         "relearned from 8",
@@ -192,6 +197,10 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     ]
     # Never taught are the one that was taught random labels, and it after each method.
     assert [len(s.models[ORACLE]) for s in of.seeds] == [5, 4]
+    # Rounded weights answer otherwise, and are the known model's after a filter.
+    for seed in of.seeds:
+        rung = seed.models[FORGOTTEN][0].rungs
+        assert (rung["4 bits"][0].log_likelihoods != rung["directly"][0].log_likelihoods).any()
     # What is relearned after a filter is what is relearned by the known model.
     filtered = found["tiny_review", "prompt_filter(retain)"]
     for seed in filtered.seeds:
@@ -210,7 +219,8 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     written = {path.name for path in drawing.draw(STUDY)}
     names = ("ladder", "dose", "generalisation", "accuracy_and_nll")
     endings = ("pdf", "png", "csv")
-    assert written == {f"{name}_tiny_review.{end}" for name in names for end in endings}
+    pictures = ("price", *(f"{name}_tiny_review" for name in names))
+    assert written == {f"{name}.{end}" for name in pictures for end in endings}
     tables = {name: pd.read_csv(figures_dir(STUDY) / f"{name}_tiny_review.csv") for name in names}
     assert set(tables["generalisation"]["method"]) == set(summary["method"])
     again = tables["generalisation"].query("where == 'new questions'").set_index("method")
