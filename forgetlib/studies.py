@@ -196,6 +196,7 @@ STUDIES: dict[str, Study] = {
                 "few_shot(8, 128)",
                 "few_shot(8, 128, 'random')",
             ),
+            readouts=("probe",),
             moved_by="arc_easy",
             quantised=(Quantise(8), Quantise(4)),
             elsewhere=(*_RETAINED, "sciq", "coding", "mrpc"),

@@ -117,7 +117,7 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
         for axes in panels[-1]:
             axes.set_xticks(range(len(rungs)), rungs, rotation=90, fontsize=SMALL)
         for axes in panels[:, 0]:
-            axes.set_ylabel("AUROC (open: accuracy)", fontsize=SMALL)
+            axes.set_ylabel("AUROC (open: share right)", fontsize=SMALL)
             axes.tick_params(axis="y", labelsize=SMALL)
         named = (axes.get_legend_handles_labels() for axes in panels.ravel())
         handles = {label: h for of in named for h, label in zip(*of, strict=True)}
@@ -136,7 +136,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, rungs: Sequence[str])
     for role, (label, marker, colour) in LINES.items():
         values = rows[with_intervals([role])].to_numpy(float)
         there = np.isfinite(values[:, 0]) & (rows["measure"] == "auroc").to_numpy()
-        _accuracy(axes, x, rows, role)
+        _shares(axes, x, rows, role)
         if not there.any():
             continue
         axes.plot(
@@ -159,7 +159,8 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, rungs: Sequence[str])
                 linewidth=1,
             )
     axes.set_xlim(-0.5, len(rungs) - 0.5)
-    axes.axvline(0.5, color=LIGHT, linewidth=0.8)
+    apart = (rows["measure"] != "auroc").sum()  # rungs of another measure stand at the left
+    axes.axvline(apart - 0.5, color=LIGHT, linewidth=0.8)
     verdict = str(row["verdict"])
     axes.set_title(f"{readable(method_title(str(row['method'])))}\n", fontsize=7, loc="left")
     text = verdict
@@ -173,19 +174,19 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, rungs: Sequence[str])
     sns.despine(ax=axes)
 
 
-def _accuracy(axes: Axes, x: np.ndarray, rows: pd.DataFrame, role: str) -> None:
-    """Draw a role's accuracy, open, as it is no AUROC."""
-    of = (rows["measure"] == "accuracy").to_numpy()
-    values = rows.loc[of, with_intervals([role])].to_numpy(float)
-    if len(values) and np.isfinite(values[0, 0]):
-        _, marker, colour = LINES[role]
-        axes.errorbar(
-            x[of],
-            values[:, 0],
-            error_bar(values[0]),
-            marker=marker,
-            color=colour,
-            markerfacecolor="white",
-            markersize=3.5,
-            linewidth=1,
-        )
+def _shares(axes: Axes, x: np.ndarray, rows: pd.DataFrame, role: str) -> None:
+    """Draw a role's accuracy, and its probe's, open, as they are no AUROC."""
+    _, marker, colour = LINES[role]
+    for place, of in zip(x, rows.to_dict("records"), strict=True):
+        values = np.array([of[column] for column in with_intervals([role])], float)
+        if of["measure"] != "auroc" and np.isfinite(values[0]):
+            axes.errorbar(
+                place,
+                values[0],
+                error_bar(values),
+                marker=marker,
+                color=colour,
+                markerfacecolor="white",
+                markersize=3.5,
+                linewidth=1,
+            )

@@ -162,7 +162,12 @@ class _Models:
             if there:
                 found[rung.name] = there
         places = [f"{t}/test" for t in self.elsewhere if t != self.task]
-        return Model(found, tuple(result.scores[w] for w in places if w in result.scores))
+        elsewhere = tuple(result.scores[w] for w in places if w in result.scores)
+        probed = None
+        if (probe := result.probe) is not None:
+            at = list(probe.layers).index(probe.paper_layer)
+            probed = probe.correct[at].mean(-1)
+        return Model(found, elsewhere, probed)
 
     def _from(self, start: Checkpoint) -> Iterator[tuple[Rung, list[Checkpoint]]]:
         """List what starts from a model: it with rounded weights, and taught again."""

@@ -32,7 +32,15 @@ import pandas as pd
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Resampled, Sample, Statistic, adjusted, joined, resample
+from forgetlib.figures.bootstrap import (
+    Resampled,
+    Sample,
+    Statistic,
+    adjusted,
+    joined,
+    of_means,
+    resample,
+)
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, as_columns
 from forgetlib.figures.verdicts import SHARE, Remains, remains
 from forgetlib.measuring.base import Scores
@@ -60,6 +68,9 @@ class Rung:
 
 DIRECT = Rung("directly", "direct")
 ANSWERED = Rung("as answered", "answered")  # in tables: accuracy, which a bias of the answers moves
+# In tables: how many pairs of question and answer a linear probe judges rightly. It is fitted to
+# hidden states and true labels, so that it is another measure, and no verdict has it.
+PROBED = Rung("probe", "probe")
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,17 @@ class Model:
 
     rungs: by the rung's name, one a draw of its labels; DIRECT is always there
     elsewhere: of tasks that have nothing to do with the skill
+    probed: (N,) share of each question's answers that a linear probe judges rightly, for the
+        questions of DIRECT; None: none was fitted
     """
 
     rungs: Mapping[str, tuple[Scores, ...]]
     elsewhere: tuple[Scores, ...] = ()
+    probed: np.ndarray | None = None
+
+    def has(self, rung: Rung) -> bool:
+        """Tell whether it was measured on a rung."""
+        return self.probed is not None if rung == PROBED else rung.name in self.rungs
 
 
 @dataclass(frozen=True)
@@ -114,7 +132,7 @@ class Ladder:
     def has(self, role: str, rung: Rung) -> bool:
         """Tell whether every seed has a model of this role that was measured on the rung."""
         return role in self.roles and all(
-            any(rung.name in m.rungs for m in s.models[role]) for s in self.seeds
+            any(m.has(rung) for m in s.models[role]) for s in self.seeds
         )
 
     @property
@@ -125,7 +143,8 @@ class Ladder:
     def get(self, measure: str, role: str, rung: Rung = DIRECT) -> Resampled:
         """Measure a role's models on a rung: (G, 1) and its resamples.
 
-        measure: "auroc", "accuracy", or "nll", nats a token of other tasks' true responses
+        measure: "auroc", "accuracy", "nll", nats a token of other tasks' true responses, or
+            "pairs", the share of them that a probe judges rightly
         """
         key = measure, role, rung.name
         if key not in self._found:
@@ -314,6 +333,9 @@ def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
     models = seed.models[role]
     if measure == "nll":
         return _of_texts([s for m in models for s in m.elsewhere], len(models))
+    if measure == "pairs":
+        right = np.mean([m.probed for m in models if m.probed is not None], axis=0)
+        return of_means(models[0].rungs[DIRECT.name][0].uids, right[:, None])
     scores = [s for m in models for s in m.rungs.get(rung.name, ())]
     each: Sequence[Callable[[np.ndarray], metrics.Numbers]]
     if measure == "accuracy":
@@ -359,11 +381,13 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     Columns: eval_task, method, rung, kind, labels, measure, n_seeds, and with their intervals
     (_low, _high) known, forgotten, oracle (the mean of never-taught models) and moved, the measure
     of these models; recovered and excess. The measure is auroc, but for a first row, "as answered",
-    whose measure is accuracy.
+    whose measure is accuracy, and a second, "probe", where there are probes (`PROBED`).
     """
     rows = []
     for (task, method), found in ladders.items():
         first = [(ANSWERED, DIRECT, "accuracy")]
+        if all(found.has(role, PROBED) for role in (KNOWN, FORGOTTEN)):
+            first.append((PROBED, PROBED, "pairs"))
         for shown, rung, measure in first + [(r, r, "auroc") for r in found.rungs]:
             row: dict[str, object] = {
                 "eval_task": task,

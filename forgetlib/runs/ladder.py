@@ -47,7 +47,8 @@ class LadderStudy(Study):
     tasks: the skills; `tuned` teaches one, `forgetting` is of random labels, `methods` are further
         ways to forget
     more_methods: tried on the first skill and seed alone
-    views: other forms in which a test question is asked
+    views, readouts: other forms in which test questions are asked, and other ways to read them:
+        "probe" is a rung of the ladder
     elsewhere: tasks of which `n_elsewhere` questions are asked of every model: those that methods
         retain, and others
     moved_by: the task on which methods are tried to see what any such change does; "": none
@@ -206,10 +207,14 @@ class LadderStudy(Study):
             yield Job(last, (Measurement("loss"), test))
 
     def _asked(self, task: str, seed: int) -> tuple[Measurement, ...]:
-        """Ask a model about a skill, plainly and in other forms, and about other tasks."""
+        """Ask a model about a skill, in every form, read it inside, and ask about other tasks."""
         about = task, "test", self.n_eval, seed
-        forms = tuple(Measurement("scores", *about, view=view) for view in self.views)
-        return (*self._scored(task, seed), *forms, *self._elsewhere(task, seed))
+        forms = [Measurement("scores", *about, view=view) for view in self.views]
+        read = [
+            Measurement(name, *about, fit_on=self.n_train if name == "probe" else 0)
+            for name in self.readouts
+        ]
+        return (*self._scored(task, seed), *forms, *read, *self._elsewhere(task, seed))
 
 
 def relearning_of(training: Training, n_steps: int, n: int) -> Training:

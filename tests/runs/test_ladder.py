@@ -40,6 +40,7 @@ STUDY = LadderStudy(
     elsewhere=("tiny_colour", "tiny_praise"),
     n_elsewhere=20,
     moved_by="tiny_city",
+    readouts=("probe",),
     quantised=(Quantise(4),),
     relearning=Training(3e-3),
     relearning_steps=2,
@@ -211,6 +212,15 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     assert set(summary["verdict"]) <= set(OF_LADDERS)
     assert summary["damage"].notna().all()
     assert table.loc[table["rung"] == "directly", "moved"].notna().all()
+    probed = table[table["rung"] == "probe"].set_index("method")
+    assert set(probed["measure"]) == {"pairs"} and set(probed.index) == names
+    by_hand = [
+        r.probe.correct[list(r.probe.layers).index(r.probe.paper_layer)].mean()
+        for r in results
+        if r.checkpoint in [STUDY.taught("tiny_review", seed) for seed in STUDY.seeds]
+    ]
+    assert probed.loc["random", "known"] == pytest.approx(sum(by_hand) / 2)
+    assert probed[["forgotten", "oracle"]].notna().all(axis=None)
     curves = [r.dose for r in results if r.checkpoint.kind == "gradient_ascent" and r.dose]
     assert curves and all(c.steps[0] == 0 for c in curves)
     figure = ladder_figure.draw(table, summary)
