@@ -162,7 +162,7 @@ def _forgotten(
     found = []
     for task in study.tasks:
         for method, name in names.items():
-            for of, seed in study._of_seeds(study.seeds):
+            for of, seed in study.with_seeds(study.seeds):
                 if of == task and method in study.of(task, seed):
                     result = known.get((study.after(method, task, seed).id, seed))
                     if result is not None:

@@ -234,7 +234,7 @@ def _there(study: Study, section: str | None = None) -> tuple[LadderStudy, list[
     found = load_stored(study, section)
     forgotten = {
         study.after(method, task, seed).id
-        for task, seed in study._of_seeds(study.seeds)
+        for task, seed in study.with_seeds(study.seeds)
         for method in study.of(task, seed)
     }
     if forgotten.isdisjoint(r.checkpoint.id for r in found):

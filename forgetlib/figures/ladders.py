@@ -96,7 +96,7 @@ def of_study(
     retained = {t for m in (*study.methods, *study.more_methods) for t in m.retained()}
     elsewhere = [t for t in study.elsewhere if t not in retained]
     found: dict[tuple[str, str], list[Seed]] = {}
-    for task, seed in study._of_seeds(study.seeds):
+    for task, seed in study.with_seeds(study.seeds):
         fixed = tasks.get(task).answer_format == "verbaliser"
         of_seed = _Models(study, known, task, seed, elsewhere)
         never = list(of_seed.never_taught())

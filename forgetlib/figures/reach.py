@@ -203,7 +203,7 @@ def _pairs(
     """Find by method the seeds of which both models are there, with these."""
     names = method_names(study)
     found: dict[str, list[tuple[int, Pair]]] = {}
-    for of, seed in study._of_seeds(study.seeds):
+    for of, seed in study.with_seeds(study.seeds):
         before = known.get((study.taught(task, seed).id, seed))
         if of != task or before is None:
             continue

@@ -199,18 +199,18 @@ class Study:
         return self.seeds if self.cross_seeds is None else self.cross_seeds
 
     def _own(self) -> Iterator[Job]:
-        for task, seed in self._of_seeds(self.seeds):
+        for task, seed in self.with_seeds(self.seeds):
             yield from self.own_jobs(task, seed, self.models[0])
 
     def _control(self) -> Iterator[Job]:
-        for task, seed in self._of_seeds(self.control_seeds):
+        for task, seed in self.with_seeds(self.control_seeds):
             base, tuned, forgotten = self.own_jobs(task, seed, self.models[0])
             yield from (base, tuned, forgotten)
             again = self._again(task, seed, self.models[0], Labels("true", self.forgetting))
             # Where harm elsewhere is measured, so is all else: the control is compared in full.
             yield Job(again.checkpoint, forgotten.measurements) if self.elsewhere else again
 
-    def _of_seeds(self, seeds: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    def with_seeds(self, seeds: tuple[int, ...]) -> Iterator[tuple[str, int]]:
         """List each task with each of its seeds."""
         for seed in seeds:
             yield from ((task, seed) for task in self.tasks)

@@ -162,7 +162,7 @@ class LadderStudy(Study):
         if section is not None:
             self.require_section(section)
         wanted: dict[Job, None] = {}
-        for task, seed in self._of_seeds(self.seeds):
+        for task, seed in self.with_seeds(self.seeds):
             wanted |= dict.fromkeys(self._methods_of(task, seed))
             if section != "methods":
                 wanted |= dict.fromkeys(self._oracles_of(task, seed))

@@ -88,7 +88,7 @@ def _result(checkpoint, task, seed, of_set, of_new, elsewhere, nll, **more):
 def results(study=STUDY, truth=TRUTH):
     """Made-up results of the known and the forgotten models of a study."""
     found = []
-    for task, seed in study._of_seeds(study.seeds):
+    for task, seed in study.with_seeds(study.seeds):
         known = SET_SKILL, SKILL, SKILL, NLL
         found.append(_result(study.taught(task, seed), task, seed, *known))
         for method in study.of(task, seed):
