@@ -27,6 +27,17 @@ def skills(tables: Tables) -> list[str]:
     return found or [tables.need("generalisation_<skill>")["eval_task"].iloc[0]]
 
 
+def answer(tables: Tables) -> str:
+    """Answer in two sentences which methods generalise, and what became of the first skill."""
+    costs = tables.need("price")
+    skill = str(costs["eval_task"].iloc[0])
+    said = f"{price.finding(costs)} (intervals: [price](price.png))."
+    if (rungs := tables.get(f"ladder_{skill}")) is not None:
+        said += f" {ladder_figure.finding(_a_method_each(rungs))}"
+        said += f" ([ladder](ladder_{skill}.png))."
+    return said
+
+
 def findings(tables: Tables) -> str:
     """Say of each skill how far methods take their forgetting set, and what else is lost."""
     return "\n".join(f"- {sentence}" for sentence in _sentences(tables))

@@ -223,7 +223,7 @@ def write(study: Study) -> list[Path]:
     readme = root() / "README.md"
     parts = {"answer": answer, "findings": findings}
     if isinstance(study, LadderStudy):
-        parts = {"findings": methods_readme.findings}
+        parts = {"answer": methods_readme.answer, "findings": methods_readme.findings}
     said = before = readme.read_text() if readme.exists() else ""
     for name, make in parts.items():
         begin, end = BEGIN.format(name, study.name), END.format(name)

@@ -3,7 +3,7 @@
 import pytest
 
 from forgetlib.errors import InputError
-from forgetlib.figures import dose, generalisation, methods_readme
+from forgetlib.figures import dose, generalisation, methods_readme, price
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.reach import NEW
@@ -18,6 +18,7 @@ def drawn(tmp_path_factory):
     reach = generalisation.table(made_up.STUDY, results, made_up.answers, n_resamples=100)
     of = reach[reach["eval_task"] == "sst2_nonce"]
     of.to_csv(folder / "generalisation_sst2_nonce.csv", index=False)
+    price.table(reach).to_csv(folder / "price.csv", index=False)
     summary = dose.summary(made_up.STUDY, results, made_up.answers, n_resamples=100)
     curves = dose.curves(made_up.STUDY, results).merge(summary, how="outer", sort=False)
     curves[curves["eval_task"] == "sst2_nonce"].to_csv(folder / "dose_sst2_nonce.csv", index=False)
@@ -44,7 +45,10 @@ def test_every_method_has_a_row_with_its_numbers(drawn):
 
 def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
     said = methods_readme.findings(drawn).splitlines()
-    assert len(said) == 2 and all(line.startswith("- ") for line in said)
+    assert len(said) == 3 and all(line.startswith("- ") for line in said)
+    costs = price.finding(drawn.need("price"))
+    assert said.pop(0) == f"- **{costs}** ([price](price.png))."
+    assert methods_readme.answer(drawn) == f"{costs} (intervals: [price](price.png))."
     table = drawn.need("generalisation_sst2_nonce")
     assert generalisation.finding(table, exact=True) in said[0]
     assert said[0].endswith("(generalisation_sst2_nonce.png)).")
