@@ -89,8 +89,8 @@ def of_study(
     """Make the ladder of each skill and method of which a known and a forgotten model are there.
 
     The never-taught models of a seed are pooled over methods: those of one method are few, and lie
-    farther apart than their questions tell. Of models elsewhere count the tasks that no method
-    retains.
+    farther apart than their questions tell. Harm elsewhere is that to tasks that no method retains,
+    of other families than the skill's where there are any: those have nothing to do with it.
     """
     known, names = by_checkpoint(results), method_names(study)
     retained = {t for m in (*study.methods, *study.more_methods) for t in m.retained()}
@@ -98,7 +98,9 @@ def of_study(
     found: dict[tuple[str, str], list[Seed]] = {}
     for task, seed in study.with_seeds(study.seeds):
         fixed = tasks.get(task).answer_format == "verbaliser"
-        of_seed = _Models(study, known, task, seed, elsewhere)
+        family = tasks.get(task).family
+        unrelated = [t for t in elsewhere if tasks.get(t).family != family] or elsewhere
+        of_seed = _Models(study, known, task, seed, unrelated)
         never = list(of_seed.never_taught())
         for method in study.of(task, seed):
             models: dict[str, tuple[Model, ...]] = {}

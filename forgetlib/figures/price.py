@@ -135,6 +135,8 @@ def finding(table: pd.DataFrame) -> str:
     ):
         if of[group]:
             said.append(f"{words} {_named(of[group])}")
+    if not (known["n_seeds"] > 1).any():
+        said.append("one seed")
     text = "; ".join(said)
     return text[:1].upper() + text[1:]
 

@@ -236,6 +236,10 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     again = tables["generalisation"].query("where == 'new questions'").set_index("method")
     expected = summary.set_index("method")["auroc_lost"]
     assert again["auroc_lost"].to_numpy() == pytest.approx(expected[again.index], abs=1e-5)
+    # The same harm, whichever picture tells it.
+    costs = pd.read_csv(figures_dir(STUDY) / "price.csv").set_index("method")
+    harm = summary.set_index("method")["damage"]
+    assert costs["nll_rise"].to_numpy() == pytest.approx(harm[costs.index], abs=1e-4)
     assert set(tables["dose"]["method"]) == set(summary["method"])
     assert tables["ladder"].set_index("method")["verdict"].notna().all()
 
