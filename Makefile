@@ -14,12 +14,12 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 # Of a study of methods other notebooks than of the rest (forgetlib resolve --notebooks).
 OF_METHODS := $(sort $(wildcard notebooks/methods/*.ipynb))
 OF_PAPER := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebooks/claims.ipynb
-FIGURES := $(if $(FOLDER),$(if $(filter notebooks,$(FOLDER)),$(OF_PAPER),$(OF_METHODS)),$(OF_PAPER) $(OF_METHODS))
+FIGURES := $(if $(STUDY_FOLDER),$(if $(filter notebooks,$(STUDY_FOLDER)),$(OF_PAPER),$(OF_METHODS)),$(OF_PAPER) $(OF_METHODS))
 FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
-notebook_of = $(firstword $(wildcard $(foreach f,$(FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
+notebook_of = $(firstword $(wildcard $(foreach f,$(STUDY_FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
 
 # A study's name, or a file that defines one. Recipes have it from the environment, as a word of its
-# own, and paths are made of its NAME alone: a-z, 0-9 and -, as Python says once (forgetlib resolve).
+# own, and paths are made of its STUDY_NAME alone: a-z, 0-9 and -, as Python says once (forgetlib resolve).
 export STUDY
 
 SHELL := bash
@@ -28,7 +28,7 @@ AGAIN := $(MAKE) --no-print-directory --silent --file $(firstword $(MAKEFILE_LIS
 .PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench agreement intervals settings pilots lint notebooks lock audit clean
 
 help: ## print the targets
-	@echo "make TARGET [STUDY=tiny|quick|embedded|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
+	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
 	  | while read -r name text; do printf '  %-14s%s\n' "$$name" "$$text"; done
 	@printf '  %s\n                %s\n' "$(FIGURE_NAMES)" "draw one figure of STUDY"
@@ -64,22 +64,22 @@ named:
 	  "0-9 and -, or a file that defines one, found '$$STUDY'. Write STUDY=quick, or leave it out;" \
 	  "\`make\` alone lists them" >&2; exit 2;; esac
 
-ifndef NAME
+ifndef STUDY_NAME
 # Resolved once: all else goes by the name.
 figures $(FIGURE_NAMES): named $(READ)
 	@name=$$($(BIN)/python -m forgetlib resolve "$$STUDY") \
 	  && folder=$$($(BIN)/python -m forgetlib resolve "$$STUDY" --notebooks) \
-	  && $(AGAIN) NAME=$$name FOLDER=$$folder $@
+	  && $(AGAIN) STUDY_NAME=$$name STUDY_FOLDER=$$folder $@
 else
 figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(AGAIN) --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
 	@$(BIN)/python -m forgetlib readme "$$STUDY"
 
 $(FIGURE_NAMES): $(if $(COMPUTED),,results)
-	@mkdir -p .work/$(NAME)/notebooks
-	@echo "$@: $(call notebook_of,$@) -> figures/$(NAME)/"
+	@mkdir -p .work/$(STUDY_NAME)/notebooks
+	@echo "$@: $(call notebook_of,$@) -> figures/$(STUDY_NAME)/"
 	@$(BIN)/python notebooks/draw.py "$$STUDY" $(call notebook_of,$@) \
-	  .work/$(NAME)/notebooks/$(notdir $(call notebook_of,$@))
+	  .work/$(STUDY_NAME)/notebooks/$(notdir $(call notebook_of,$@))
 endif
 
 # Computed before the notebooks: all of the study, or what a figure needs. Only where something is

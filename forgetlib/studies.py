@@ -160,7 +160,7 @@ STUDIES: dict[str, Study] = {
         # without inverting, the one that harms other tasks least. Where none does, the nearest.
         LadderStudy(
             "methods",
-            "SmolLM2-135M: what each of 16 ways to forget removes, at matched dose",
+            "SmolLM2-135M: what each of 16 ways to forget removes, at one dose where it is reached",
             ("sst2_nonce", "sst2", "common_knowledge"),
             seeds=(0, 1, 2),
             more_seeds=(3, 4),

@@ -130,7 +130,8 @@ def assert_drawn(root, path):
 def test_make_draws_figures_of_the_tiny_study(tiny_root):
     """Two at a time, in another folder, which is the project's there; the others: test_make."""
     (tiny_root / "notebooks").symlink_to(ROOT / "notebooks")
-    made = {"BIN": Path(sys.executable).parent, "COMPUTED": "yes", "STUDY": "tiny", "NAME": "tiny"}
+    made = {"BIN": Path(sys.executable).parent, "COMPUTED": "yes", "STUDY": "tiny"}
+    made |= {"STUDY_NAME": "tiny", "STUDY_FOLDER": "notebooks"}
     done = subprocess.run(
         ["make", "--file", ROOT / "Makefile", "--jobs=2", "fig3", "fig5"]
         + [f"{name}={value}" for name, value in made.items()],

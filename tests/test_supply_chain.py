@@ -25,7 +25,7 @@ from forgetlib.models import catalogue, loading
 ROOT = Path(forgetlib.__file__).parent.parent
 PACKAGE = sorted((ROOT / "forgetlib").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 
 
 # --- downloads -----------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.matrix import DROP_COLOURS, readable_on, two_digits
 from forgetlib.figures.names import listed, method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
-from forgetlib.figures.reach import FAMILY, MEASURES, NEW, OTHER, RETAINED, WHERES
+from forgetlib.figures.reach import FAMILY, MEASURES, NEW, OTHER, RETAINED, WHERES, away
 from forgetlib.figures.reach import table as table
 from forgetlib.figures.rows import set_finding, skill_of
 from forgetlib.figures.style import (
@@ -135,8 +135,7 @@ def _elsewhere(table: pd.DataFrame, measure: str, every: str, exact: bool) -> It
 def _harm(table: pd.DataFrame) -> pd.DataFrame:
     """Take the rows of unrelated tasks: of those that no method retains, where there are any."""
     rows = table[table["nll_rise"].notna()].set_index("method")
-    there = [where for where in (OTHER, FAMILY, RETAINED) if (rows["where"] == where).any()]
-    return rows[rows["where"] == there[0]] if there else rows[:0]
+    return rows[rows["where"] == away(table)]
 
 
 def _lost(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.names import listed, method_title, title
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rows import set_finding
+from forgetlib.figures.rungs import KINDS
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -102,7 +103,8 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
     methods = list(summary["method"])
     n_columns = min(PER_ROW, len(methods))
     n_rows = -(-len(methods) // n_columns)
-    rungs = list(dict.fromkeys(shown["rung"]))
+    order = {row.rung: (KINDS.index(row.kind), row.labels) for row in shown.itertuples()}
+    rungs = sorted(order, key=lambda rung: order[rung])
     with style(methods, rungs, [said]):
         size = (TEXT_WIDTH, 1.5 + 1.6 * n_rows)
         figure = Figure(figsize=size, layout="constrained")
@@ -159,7 +161,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, rungs: Sequence[str])
                 linewidth=1,
             )
     axes.set_xlim(-0.5, len(rungs) - 0.5)
-    apart = (rows["measure"] != "auroc").sum()  # rungs of another measure stand at the left
+    apart = (x[(rows["measure"] != "auroc").to_numpy()]).max(initial=0) + 1  # other measures
     axes.axvline(apart - 0.5, color=LIGHT, linewidth=0.8)
     verdict = str(row["verdict"])
     axes.set_title(f"{readable(method_title(str(row['method'])))}\n", fontsize=7, loc="left")

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from forgetlib.data import tasks
 from forgetlib.figures.join import by_checkpoint
-from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
+from forgetlib.figures.rungs import DIRECT, KINDS, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Method, Training
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import Scores
@@ -79,8 +79,7 @@ def rungs(study: LadderStudy) -> list[Rung]:
     found = [DIRECT, *map(quantised, study.quantised), *map(of_view, study.views)]
     found += map(relearned, study.n_relearned)
     found += [relearned(max(study.n_relearned), "random")] if study.n_relearned else []
-    order = ("direct", "quantised", "form", "context", "relearned", "control")
-    return sorted(found, key=lambda r: (order.index(r.kind), r.labels))
+    return sorted(found, key=lambda r: (KINDS.index(r.kind), r.labels))
 
 
 def of_study(
@@ -94,7 +93,7 @@ def of_study(
     """
     known, names = by_checkpoint(results), method_names(study)
     retained = {t for m in (*study.methods, *study.more_methods) for t in m.retained()}
-    elsewhere = [t for t in study.elsewhere if t not in retained]
+    elsewhere = [t for t in study.elsewhere if t not in retained] or list(study.elsewhere)
     found: dict[tuple[str, str], list[Seed]] = {}
     for task, seed in study.with_seeds(study.seeds):
         fixed = tasks.get(task).answer_format == "verbaliser"

@@ -30,7 +30,7 @@ def skills(tables: Tables) -> list[str]:
 def answer(tables: Tables) -> str:
     """Answer in two sentences which methods generalise, and what became of the first skill."""
     costs = tables.need("price")
-    skill = str(costs["eval_task"].iloc[0])
+    skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
     said = f"{price.finding(costs)} (intervals: [price](price.png))."
     if (rungs := tables.get(f"ladder_{skill}")) is not None:
         said += f" {ladder_figure.finding(_a_method_each(rungs))}"

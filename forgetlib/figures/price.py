@@ -3,7 +3,8 @@
 One picture of all skills of a study, a row a method. A method that generalises takes AUROC on
 questions that it was not given towards 0.5; one that inverts takes it below; one that damages makes
 unrelated text less likely, so that what is lost on new questions may be the model's and not the
-skill's.
+skill's. Whether its forgetting set is forgotten stands beside it: a method that takes nothing there
+says nothing about generalising.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.names import listed, method_title, title, titles
 from forgetlib.figures.numbers import number
-from forgetlib.figures.reach import FAMILY, NEW, OTHER, RETAINED
+from forgetlib.figures.reach import NEW, SET, away
 from forgetlib.figures.rows import mark, set_finding
 from forgetlib.figures.style import (
     BLUE,
@@ -35,6 +36,7 @@ from forgetlib.figures.style import (
     style,
 )
 from forgetlib.figures.verdicts import DAMAGE
+from forgetlib.forgetting.dose import Dose
 from forgetlib.metrics import CHANCE
 
 MARKS = (
@@ -46,54 +48,61 @@ MARKS = (
     ("P", DARK_GREY),
 )
 MOST_NAMED = 6  # methods that a sentence names; of more it says how many
+MOST = Dose().most  # AUROC up to which the forgetting set is at the dose
 MEASURES = {
-    "auroc": "AUROC on new questions,\nafter forgetting",
+    "auroc": "AUROC after forgetting, on new questions\n(open: on the forgetting set)",
     "nll_rise": "rise of nats a token\nof other tasks",
 }
 
 
 def table(reach: pd.DataFrame) -> pd.DataFrame:
-    """Take what a method costs on new questions of its skill, and on unrelated tasks.
+    """Take what a method does to its forgetting set, to new questions, and to unrelated tasks.
 
     reach: from `reach.table`, of any number of skills
-    Returns a row a skill and method: eval_task, method, n_seeds, and with their intervals
-    auroc_known and auroc (before and after, on new questions), auroc_lost, and nll_rise of tasks
-    that no method retains, or of others where there are none.
+    Returns a row a skill and method: eval_task, method, n_seeds, and with their intervals set_auroc
+    (after, on the forgetting set), auroc_known and auroc (before and after, on new questions),
+    auroc_lost, and nll_rise of the tasks that `away` names.
     """
     do = "Pass the table of figures.reach."
     wanted = ["auroc_known", "auroc", "auroc_lost", "nll_rise"]
     columns = ["eval_task", "method", "where", "n_seeds", *with_intervals(wanted)]
     intervals.require_columns("what methods cost", reach, columns, do)
     keys = ["eval_task", "method", "n_seeds"]
-    new = reach[reach["where"] == NEW]
-    measured = reach[reach["nll_rise"].notna()]
-    away = next((w for w in (OTHER, FAMILY, RETAINED) if (measured["where"] == w).any()), OTHER)
-    harm = measured.loc[measured["where"] == away, [*keys, *with_intervals(["nll_rise"])]]
-    return new[[*keys, *with_intervals(wanted[:3])]].merge(harm, on=keys, how="left")
+    own, new = (reach[reach["where"] == where] for where in (SET, NEW))
+    names = dict(zip(with_intervals(["auroc"]), with_intervals(["set_auroc"]), strict=True))
+    found = own[[*keys, *names]].rename(columns=names)
+    found = found.merge(new[[*keys, *with_intervals(wanted[:3])]], on=keys)
+    harm = [of[of["where"] == away(of)] for _, of in reach.groupby("eval_task", sort=False)]
+    rises = pd.concat(harm)[[*keys, *with_intervals(["nll_rise"])]] if harm else new[keys]
+    return found.merge(rises, on=keys, how="left")
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Sort methods by what they did to every skill that was known before.
+    """Sort methods by what they did to the skills that were known before, by 95 % intervals.
 
+    The first that holds counts:
     "damages": other tasks' nats a token rise by more than `verdicts.DAMAGE` in one of the skills
+    "weak": AUROC of the forgetting set is above `MOST` in one: the dose is not reached
     "inverts": AUROC on new questions is below 0.5 in one
-    "generalises": AUROC is lost in all, and other tasks' nats stay below `DAMAGE`
-    "spares": less than a tenth of what there is above chance is lost in all
-    "open": the rest; by 95 % intervals
+    "generalises": in all, more than a tenth of what there was above chance is lost on new
+        questions, and other tasks' nats rise by less than `DAMAGE`
+    "spares": less than a tenth is lost in all
+    "open": the rest
     """
-    found: dict[str, list[str]] = {
-        g: [] for g in ("generalises", "spares", "inverts", "damages", "open")
-    }
+    names = ("generalises", "spares", "inverts", "weak", "damages", "open")
+    found: dict[str, list[str]] = {name: [] for name in names}
     known = table[table["auroc_known_low"] > CHANCE]
     for method, of in known.groupby("method", sort=False):
-        little = (of["auroc_known"] - CHANCE) / 10
+        tenth = (of["auroc_known"] - CHANCE) / 10
         if (of["nll_rise_low"] > DAMAGE).any():
             group = "damages"
+        elif (of["set_auroc_low"] > MOST).any():
+            group = "weak"
         elif (of["auroc_high"] < CHANCE).any():
             group = "inverts"
-        elif (of["auroc_lost_low"] > 0).all() and (of["nll_rise_high"] < DAMAGE).all():
+        elif (of["auroc_lost_low"] > tenth).all() and (of["nll_rise_high"] < DAMAGE).all():
             group = "generalises"
-        elif (of["auroc_lost_high"] < little).all():
+        elif (of["auroc_lost_high"] < tenth).all():
             group = "spares"
         else:
             group = "open"
@@ -104,57 +113,73 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
 def finding(table: pd.DataFrame) -> str:
     """Say in a sentence which methods generalise, and which of them do harm elsewhere.
 
-    table: from `price.table`
+    table: from `price.table`. Of methods that were tried on fewer skills or seeds it says so.
     """
     of = groups(table)
-    n_methods = sum(map(len, of.values()))
-    if not n_methods:
-        return "No skill was shown to be known before forgetting"
     known = table[table["auroc_known_low"] > CHANCE].set_index("method")
+    if known.empty:
+        return "No skill was shown to be known before forgetting"
     skills = list(dict.fromkeys(known["eval_task"]))
     where = title(skills[0]) if len(skills) == 1 else "both skills"
     where = where if len(skills) < 3 else f"all {len(skills)} skills"
     said = []
     if of["generalises"]:
-        lost = known.loc[of["generalises"], "auroc_lost"]
+        lost = _between(known.loc[of["generalises"], "auroc_lost"])
         said.append(
-            f"new questions of {where} lose AUROC ({number(lost.min())} to {number(lost.max())}) "
-            f"and other tasks are not damaged after {_named(of['generalises'])}"
+            f"new questions of {where} lose AUROC ({lost}), and other tasks are not damaged, after "
+            f"{_named(of['generalises'], known)}"
         )
     else:
-        said.append(f"after none of {n_methods} methods is a loss on new questions of {where} ")
-        said[0] += "shown without damage to other tasks"
+        said.append(f"no method is shown to take what it knew of new questions of {where} without ")
+        said[0] += "damage, and without turning it round"
     if of["damages"]:
-        worst = known.loc[of["damages"], "nll_rise"].max()
-        said.append(f"damaged, by up to {number(worst, 1)} nats a token, after ")
-        said[-1] += _named(of["damages"])
+        worst = number(known.loc[of["damages"], "nll_rise"].max(), 1)
+        said.append(f"other tasks are damaged, by up to {worst} nats a token, after ")
+        said[-1] += _named(of["damages"], known)
     for group, words in (
-        ("inverts", "turned round after"),
-        ("spares", "next to nothing is lost after"),
+        ("inverts", "new questions are answered the wrong way round after"),
+        ("spares", "next to nothing is lost on new questions after"),
+        ("weak", "not even its own questions are forgotten after"),
         ("open", "not decided after"),
     ):
         if of[group]:
-            said.append(f"{words} {_named(of[group])}")
+            said.append(f"{words} {_named(of[group], known)}")
     if not (known["n_seeds"] > 1).any():
         said.append("one seed")
     text = "; ".join(said)
     return text[:1].upper() + text[1:]
 
 
-def _named(methods: Sequence[str]) -> str:
+def _between(values: pd.Series) -> str:
+    """Write one number, or the least and the greatest."""
+    ends = dict.fromkeys((number(values.min()), number(values.max())))
+    return " to ".join(ends)
+
+
+def _named(methods: Sequence[str], known: pd.DataFrame) -> str:
+    """Name methods; those that fewer skills or seeds tell of are marked."""
     if len(methods) > MOST_NAMED:
         return f"{len(methods)} methods"
-    return listed(method_title(method) for method in methods)
+    of_skills = known.groupby(level=0)["eval_task"].nunique()
+    of_seeds = known.groupby(level=0)["n_seeds"].max()
+    named = []
+    for method in methods:
+        marks = ["one skill"] if of_skills[method] == 1 < of_skills.max() else []
+        marks += ["one seed"] if of_seeds[method] == 1 < of_seeds.max() else []
+        named.append(method_title(method) + (f" ({', '.join(marks)})" if marks else ""))
+    return listed(named)
 
 
 def draw(table: pd.DataFrame) -> Figure:
     """Draw a row a method, a mark a skill: AUROC on new questions, and the harm elsewhere.
 
-    table: from `price.table`. Dashed: chance, and no harm; dotted: each skill's AUROC before, and
-    the rise that is called damage. Rows are sorted by AUROC, the least on top.
+    table: from `price.table`. Open: the forgetting set. Dashed: chance, and no harm; dotted: each
+    skill's AUROC before, and the rise that is called damage. Rows are sorted by AUROC on new
+    questions, the least on top.
     """
     do = "Pass the table of figures.price."
-    wanted = ["eval_task", "method", "n_seeds", *with_intervals(["auroc_known", *MEASURES])]
+    measures = ["set_auroc", "auroc_known", *MEASURES]
+    wanted = ["eval_task", "method", "n_seeds", *with_intervals(measures)]
     intervals.require_columns("what methods cost", table, wanted, do)
     said = finding(table)
     order = table.groupby("method", sort=False)["auroc"].mean().sort_values(ascending=False)
@@ -179,6 +204,14 @@ def draw(table: pd.DataFrame) -> Figure:
                 there = of[measure].notna().to_numpy()
                 look = readable(label), marker, colour, True
                 draw_intervals(axes, of[there], measure, heights[there], *look)
+            panels[0].plot(
+                *(of["set_auroc"], heights, marker),
+                color=colour,
+                markerfacecolor="white",
+                markersize=3,
+                linestyle="none",
+                zorder=1.5,
+            )
             before = of["auroc_known"].iloc[0]
             panels[0].axvline(before, color=colour, linewidth=0.9, linestyle=":", zorder=1)
         for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):

@@ -131,6 +131,15 @@ def places(study: LadderStudy, task: str) -> dict[str, dict[Place, str]]:
     return found
 
 
+def away(table: pd.DataFrame) -> str:
+    """Name where harm to the rest of a model is read: the least related of the places measured.
+
+    table: rows of one skill, of this file's `table`
+    """
+    measured = set(table.loc[table["nll_rise"].notna(), "where"])
+    return next((where for where in (OTHER, FAMILY, RETAINED) if where in measured), OTHER)
+
+
 def table(
     study: LadderStudy,
     results: Iterable[Result],

@@ -6,7 +6,8 @@ and the number of seeds are real:
     kept         the known model
     shifted      the known model with so large a bias that it gives one answer to everything
     inverted     the known model with the two answers exchanged
-    gated        a never-taught model, asked directly; in other forms and with examples, the known
+    gated        a never-taught model, asked directly; in other forms, with examples and with
+                 rounded weights, the known one
     suppressed   a never-taught model, but for a few labels: taught again from these, the known
     removed      a never-taught model
     damaged      a never-taught model, with nats a token of other tasks raised by twice `DAMAGE`
@@ -34,6 +35,7 @@ from forgetlib.figures.verdicts import (
     INVERTED,
     KEPT,
     NOT_DECIDED,
+    NOTHING,
     REMOVED,
     SHIFTED,
     SUPPRESSED,
@@ -50,13 +52,16 @@ def table(
 ) -> pd.DataFrame:
     """Judge models of known truth: a row each, with eval_task, truth, case and verdict.
 
-    ladders: by skill and method, with two never-taught models or more; of a skill the first counts,
-        as known and never-taught models are the same for all methods
+    ladders: by skill and method; of a skill the first counts, as known and never-taught models are
+        the same for all methods. Skills that were not shown to be known, or have fewer than two
+        never-taught models in some seed, are left out
     most: never-taught models of a skill that stand in for the forgotten one, one by one
     """
     rows = []
     for task in dict.fromkeys(task for task, _ in ladders):
         ladder = next(found for (of, _), found in ladders.items() if of == task)
+        if _n_pool(ladder) < 2 or ladder.verdict() == NOTHING:
+            continue
         for truth, case, seeds in cases(ladder, most):
             verdict = Ladder(seeds, ladder.rungs, n_resamples).verdict()
             rows.append({"eval_task": task, "truth": truth, "case": case, "verdict": verdict})
@@ -68,6 +73,8 @@ def finding(found: pd.DataFrame) -> str:
 
     found: from `rule.table`
     """
+    if found.empty:
+        return "No skill was shown to be known, and has never-taught models enough to try the rule"
     right = found["verdict"] == found["truth"]
     open_ = found["verdict"] == NOT_DECIDED
     wrong = found[~right & ~open_]
@@ -94,7 +101,7 @@ def matrix(found: pd.DataFrame) -> pd.DataFrame:
 def cases(ladder: Ladder, most: int = MOST) -> Iterator[tuple[str, int, list[Seed]]]:
     """List models of known truth that a ladder's own make up: truth, number and their seeds."""
     pools = [seed.models.get(ORACLE, ()) for seed in ladder.seeds]
-    n_pool = min(map(len, pools))
+    n_pool = _n_pool(ladder)
     if n_pool < 2:
         raise InputError(
             "models of known truth",
@@ -123,7 +130,7 @@ def cases(ladder: Ladder, most: int = MOST) -> Iterator[tuple[str, int, list[See
         return found
 
     yield KEPT, 0, of_known(lambda model, _: model)
-    if all(seed.answers is not None for seed in ladder.seeds):  # else there is no bias
+    if all(len(_answers(seed)) == 2 for seed in ladder.seeds):  # else a bias is no single shift
         for side in (0, 1):
             yield SHIFTED, side, of_known(partial(_biased, side=side))
     yield INVERTED, 0, of_known(lambda model, _: _changed(model, _exchanged))
@@ -134,6 +141,15 @@ def cases(ladder: Ladder, most: int = MOST) -> Iterator[tuple[str, int, list[See
         yield REMOVED, i, of_never(i, set())
         if all(seed.models[KNOWN][0].elsewhere for seed in ladder.seeds):
             yield DAMAGED, i, of_never(i, set(), 2 * DAMAGE)
+
+
+def _n_pool(ladder: Ladder) -> int:
+    return min(len(seed.models.get(ORACLE, ())) for seed in ladder.seeds)
+
+
+def _answers(seed: Seed) -> list[str]:
+    """List the different true answers, where answers are fixed."""
+    return sorted({true for true, _ in (seed.answers or {}).values()})
 
 
 def _with(seed: Seed, forgotten: Model, pool: Sequence[Model] | None = None) -> Seed:
@@ -158,8 +174,7 @@ def _exchanged(scores: Scores) -> Scores:
 
 def _biased(model: Model, seed: Seed, side: int) -> Model:
     """Raise one answer, the first or the second in the alphabet, above all that the model knows."""
-    answers = seed.answers or {}
-    favoured = sorted({true for true, _ in answers.values()})[side]
+    answers, favoured = seed.answers or {}, _answers(seed)[side]
 
     def change(scores: Scores) -> Scores:
         values = scores.log_likelihoods.copy()

@@ -49,7 +49,8 @@ from forgetlib.runs.answers import Answers
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE
 
 # "control": with random labels, what a rung's form brings without its labels; no verdict has it.
-KINDS = ("direct", "quantised", "form", "context", "relearned", "control")
+# "answered" and "probe" are other measures than AUROC: no verdict has them either.
+KINDS = ("answered", "probe", "direct", "quantised", "form", "context", "relearned", "control")
 # Kinds that give a model something to learn from: what they bring is nothing without an oracle.
 TEACHING = ("context", "relearned", "control")
 

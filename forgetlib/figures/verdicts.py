@@ -7,7 +7,8 @@ inverted: true responses are told from false ones the wrong way round
 damaged: the skill is gone, and so is the prediction of text that has nothing to do with it
 Where it was tried to bring the skill back (`rungs`), shifted and forgotten are told apart further:
 
-gated: asked in another form, or with examples in the prompt, the model shows it again
+gated: asked in another form, with examples in the prompt, or with rounded weights, the model shows
+    it again
 suppressed: a few labels bring back more than they teach a model that never knew it
 removed: nothing brings it back beyond what a model gains that never knew it
 
@@ -97,7 +98,7 @@ class Remains:
         from it, on either side
     damage: rise of nats a token of unrelated true responses; NaN where not measured
     moved_left: `left` of the model that was changed by another task; NaN where not measured
-    by_form: whether another form, or examples, bring back more than the null
+    by_form: whether another form, examples, or rounded weights bring back more than the null
     by_labels: whether the fewest labels do; None where there is no never-taught model
     teaches: whether relearning was shown to teach a never-taught model anything, so that it is a
         test

@@ -149,7 +149,7 @@ class Unit:
 def units(lm: LM, families: Sequence[Sequence[Sequence[int]]], budget: int) -> list[Unit]:
     """Group sequences into units: mostly a family each.
 
-    Families that begin with the same many tokens, such as questions after the same examples, are
+    Families that have a long beginning in common, such as questions after the same examples, are
     one unit. Where positions are scaled by the longest sequence of a pass, those of a family that
     are long and differ are apart.
 
@@ -171,7 +171,7 @@ def units(lm: LM, families: Sequence[Sequence[Sequence[int]]], budget: int) -> l
 
 
 def _alike(lm: LM, families: Sequence[Sequence[Sequence[int]]], most: int) -> list[list[int]]:
-    """Group families that share a beginning, where this saves work: each is the first one's own."""
+    """Group the numbers of families that share a beginning, where this saves work."""
     beginnings = [tuple(family[0][: packing.n_shared(family)]) for family in families]
     longest = max(len(sequence) for family in families for sequence in family)
     fits = longest <= min(lm.window, lm.unscaled) and lm.longest_row == sys.maxsize
@@ -183,7 +183,8 @@ def _alike(lm: LM, families: Sequence[Sequence[Sequence[int]]], most: int) -> li
         last = beginnings[groups[-1][0]][:shared] if groups else ()
         common = packing.n_shared([last, beginnings[f]])
         own = packing.n_packed(families[f])
-        if common >= max(SHARED_LEAST, shared / 2) and size + own - common <= most:
+        first = len(beginnings[groups[-1][0]]) if groups else 0
+        if common >= max(SHARED_LEAST, first / 2) and size + own - common <= most:
             groups[-1].append(f)
             shared, size = common, size + own - common
         else:

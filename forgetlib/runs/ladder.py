@@ -214,7 +214,8 @@ class LadderStudy(Study):
             Measurement(name, *about, fit_on=self.n_train if name == "probe" else 0)
             for name in self.readouts
         ]
-        return (*self._scored(task, seed), *forms, *read, *self._elsewhere(task, seed))
+        asked = (*self._scored(task, seed), *forms, *read, *self._elsewhere(task, seed))
+        return tuple(dict.fromkeys(asked))  # each once, as a readout may be asked for anyway
 
 
 def relearning_of(training: Training, n_steps: int, n: int) -> Training:

@@ -7,7 +7,7 @@ from made_up_methods import STUDY, answers, results
 from forgetlib.errors import InputError
 from forgetlib.figures import price, reach
 from forgetlib.figures.intervals import Interval, as_columns, with_intervals
-from forgetlib.figures.reach import NEW, OTHER
+from forgetlib.figures.reach import NEW, OTHER, SET
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def test_its_numbers_are_those_of_new_questions_and_of_other_tasks(whole, table)
     assert len(table) == 5 + 4  # methods of the first skill, of which one is tried there alone
     for row in table.to_dict("records"):
         of = (whole["eval_task"] == row["eval_task"]) & (whole["method"] == row["method"])
-        new, other = (whole[of & (whole["where"] == w)].iloc[0] for w in (NEW, OTHER))
+        own, new, other = (whole[of & (whole["where"] == w)].iloc[0] for w in (SET, NEW, OTHER))
+        assert row["set_auroc_low"] == own["auroc_low"]
         for name in with_intervals(["auroc_known", "auroc", "auroc_lost"]):
             assert row[name] == new[name]
         for name in with_intervals(["nll_rise"]):
@@ -33,18 +34,22 @@ def test_its_numbers_are_those_of_new_questions_and_of_other_tasks(whole, table)
 
 
 def test_methods_are_sorted_by_what_they_do(table):
-    """By the truth that they are made up of: ascent harms, the filter spares new questions."""
+    """By the truth that they are made up of: NPO leaves its own questions, the filter new ones."""
     assert price.groups(table) == {
-        "generalises": ["random", "npo", "gradient_difference(retain)"],
+        "generalises": ["random", "gradient_difference(retain)"],
         "spares": ["prompt_filter(retain)"],
         "inverts": [],
+        "weak": ["npo"],
         "damages": ["gradient_ascent"],
         "open": [],
     }
     said = price.finding(table)
     assert said.startswith("New questions of both skills lose AUROC (0.")
-    assert "after random labels, NPO and gradient difference; damaged, by up to 4.0 nats" in said
-    assert said.endswith("next to nothing is lost after prompt filter")
+    # It was tried on the first skill and seed alone.
+    assert "after random labels and gradient difference (one skill, one seed); other tasks" in said
+    assert "are damaged, by up to 4.0 nats a token, after gradient ascent" in said
+    assert "next to nothing is lost on new questions after prompt filter" in said
+    assert said.endswith("not even its own questions are forgotten after NPO")
 
 
 def changed(table, method, **intervals):
@@ -57,31 +62,71 @@ def changed(table, method, **intervals):
     return found
 
 
-def test_one_skill_decides_whether_a_method_inverts_or_harms(table):
-    def group(table, method):
-        return next(g for g, of in price.groups(table).items() if method in of)
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        ({}, "generalises"),
+        ({"auroc": (0.3, 0.4)}, "inverts"),
+        ({"set_auroc": (0.62, 0.7)}, "weak"),
+        ({"set_auroc": (0.55, 0.7)}, "generalises"),
+        ({"nll_rise": (1.2, 1.4)}, "damages"),
+        ({"nll_rise": (1.2, 1.4), "auroc": (0.3, 0.4)}, "damages"),
+        ({"nll_rise": (0.5, 1.4)}, "open"),
+        ({"auroc_lost": (-0.1, 0.3)}, "open"),
+        ({"auroc_lost": (0.01, 0.03)}, "open"),  # shown, and less than a tenth: of one skill only
+    ],
+    ids=str,
+)
+def test_one_skill_decides_whether_a_method_inverts_or_harms(table, intervals, expected):
+    of = price.groups(changed(table, "random", **intervals))
+    assert next(g for g, methods in of.items() if "random" in methods) == expected
 
-    assert group(changed(table, "npo", auroc=(0.3, 0.4)), "npo") == "inverts"
-    assert group(changed(table, "npo", nll_rise=(1.2, 1.4)), "npo") == "damages"
-    assert group(changed(table, "npo", nll_rise=(0.5, 1.4)), "npo") == "open"
-    assert group(changed(table, "npo", auroc_lost=(-0.1, 0.3)), "npo") == "open"
-    assert group(changed(table, "prompt_filter(retain)", auroc_lost=(-0.1, 0.1)), "npo") != "open"
-    # A skill that was not known before has no say.
-    unknown = changed(table, "npo", auroc_lost=(-0.1, 0.3))
+
+def test_a_loss_that_is_shown_and_small_is_next_to_nothing(table):
+    assert "prompt_filter(retain)" in price.groups(table)["spares"]
+    one = table[table["eval_task"] == "arc_easy"]
+    small = changed(one, "random", auroc_lost=(0.01, 0.03))
+    assert "random" in price.groups(small)["spares"]
+    open_ = changed(one, "prompt_filter(retain)", auroc_lost=(-0.1, 0.1))
+    assert "prompt_filter(retain)" in price.groups(open_)["open"]
+
+
+def test_a_skill_that_was_not_known_has_no_say(table):
+    unknown = changed(table, "random", auroc_lost=(-0.1, 0.3))
     unknown.loc[unknown["eval_task"] == "arc_easy", "auroc_known_low"] = 0.4
-    assert group(unknown, "npo") == "generalises"
+    assert "random" in price.groups(unknown)["generalises"]
     said = price.finding(unknown)
     assert said.startswith("New questions of SST-2 in made-up words lose AUROC")
+    assert "gradient difference (one seed)" in said
     unknown["auroc_known_low"] = 0.4
     assert price.finding(unknown) == "No skill was shown to be known before forgetting"
+
+
+def test_where_none_generalises_the_sentence_says_no_more_than_that(table):
+    """A method that turns the skill round takes it, too, and does no damage."""
+    one = table[(table["eval_task"] == "arc_easy") & (table["method"] == "random")]
+    said = price.finding(changed(one, "random", auroc=(0.25, 0.35)).assign(n_seeds=1))
+    assert said == (
+        "No method is shown to take what it knew of new questions of ARC Easy without damage, and "
+        "without turning it round; new questions are answered the wrong way round after random "
+        "labels; one seed"
+    )
+    assert "lose AUROC (0.45), and" in price.finding(one)
 
 
 def test_where_harm_was_not_measured_nothing_is_called_harmless(table):
     without = table.assign(**dict.fromkeys(with_intervals(["nll_rise"]), np.nan))
     assert price.groups(without)["generalises"] == []
     said = price.finding(without)
-    assert said.startswith("After none of 5 methods") and "not decided after random labels" in said
+    assert said.startswith("No method is shown") and "not decided after random labels" in said
     assert [t.get_text() for t in price.draw(without).axes[1].texts] == ["not measured", "damage"]
+
+
+def test_harm_is_read_where_it_was_measured_skill_by_skill(whole):
+    lacking = whole.copy()
+    of = (lacking["eval_task"] == "arc_easy") & (lacking["where"] == OTHER)
+    lacking.loc[of, with_intervals(["nll_rise"])] = np.nan
+    assert price.table(lacking)["nll_rise"].notna().all()  # of the same family
 
 
 def test_the_picture_has_a_row_a_method_and_a_mark_a_skill(table):

@@ -74,7 +74,28 @@ def test_models_are_what_their_truth_says():
         assert after - before == pytest.approx(2 * verdicts.DAMAGE, rel=1e-5)
 
 
+def test_skills_of_which_nothing_can_be_said_are_left_out():
+    unknown = Ladder(seeds(NEVER, known=NEVER), RUNGS, 200)
+    alone = Ladder(seeds(NEVER, oracle=seeds(NEVER, n_seeds=1)[0].models["oracle"][:1]), RUNGS, 200)
+    found = rule.table({("sst2", "random"): unknown, ("cola", "random"): alone}, n_resamples=200)
+    assert found.empty and rule.finding(found).startswith("No skill was shown to be known")
+    assert list(rule.matrix(found)) == ["truth"]
+
+
+def test_a_bias_is_one_of_two_answers():
+    (ladder,) = FOUND.values()
+    three = [
+        type(s)(
+            s.models,
+            {u: (("maybe", "no") if i < 9 else a) for i, (u, a) in enumerate(ANSWERS.items())},
+        )
+        for s in ladder.seeds
+    ]
+    truths = {truth for truth, *_ in rule.cases(Ladder(three, RUNGS, 200), 1)}
+    assert "shifted" not in truths and "inverted" in truths
+
+
 def test_without_never_taught_models_nothing_can_be_tried():
     alone = [type(s)({r: m for r, m in s.models.items() if r != "oracle"}) for s in seeds(NEVER)]
     with pytest.raises(InputError, match="two never-taught models or more in every seed"):
-        rule.table({("sst2", "random"): Ladder(alone, RUNGS)})
+        list(rule.cases(Ladder(alone, RUNGS)))

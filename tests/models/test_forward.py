@@ -14,7 +14,7 @@ from forgetlib.data import splits, views
 from forgetlib.data.base import Example
 from forgetlib.engine import packing
 from forgetlib.errors import InputError
-from forgetlib.measuring import scoring
+from forgetlib.measuring import probing, scoring
 from forgetlib.models import checks, forward, loading
 
 
@@ -121,6 +121,11 @@ def test_questions_after_the_same_examples_share_them(tiny, way, monkeypatch):
     alone = np.concatenate([scoring.score(lm, [e]).log_likelihoods for e in asked])
     assert found == pytest.approx(alone, abs=1e-4)
     assert 2 * shared < sum(sizes)
+    states = probing.hidden_states(lm, asked)
+    for i, example in enumerate(asked):
+        own = probing.hidden_states(lm, [example])
+        for together, by_itself in ((states.question, own.question), (states.answer, own.answer)):
+            assert torch.allclose(together[i], by_itself[0], atol=1e-4)
 
     def units_of(examples, budget):
         encoded = [[forward.encode(lm, e, c).tokens[:-1] for c in (0, 1)] for e in examples]
@@ -132,6 +137,7 @@ def test_questions_after_the_same_examples_share_them(tiny, way, monkeypatch):
     for budget in (1, 300):  # a unit of several questions keeps to the budget
         of = units_of(asked, budget)
         assert all(len(unit.sequences) == 2 or unit.size <= budget for unit in of)
+        assert any(len(unit.sequences) > 2 for unit in of) == (budget > 1)
         assert sorted(i for unit in of for i in unit.sequences) == list(range(24))
     assert len(units_of(asked, 1)) == 12
 

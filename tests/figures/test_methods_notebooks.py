@@ -1,0 +1,47 @@
+"""The notebooks of studies of methods keep the rules of all, and print what they printed."""
+
+import ast
+import shutil
+
+import nbformat
+import pytest
+import test_notebooks
+from test_executed import execute, said
+from test_executed import kernel as kernel
+
+ROOT = test_notebooks.ROOT
+PATHS = sorted((ROOT / "notebooks" / "methods").glob("*.ipynb"))
+RULES = [name for name in vars(test_notebooks.TestEveryNotebook) if name.startswith("test_")]
+
+
+def values(path):
+    """The parameters of a notebook by name."""
+    body = ast.parse(test_notebooks.parameters(path).source).body
+    return {ast.unparse(s.targets[0]): ast.literal_eval(s.value) for s in body}
+
+
+def test_there_is_one_for_each_figure_and_it_takes_a_study_and_a_skill():
+    assert [p.stem for p in PATHS] == ["dose", "generalisation", "ladder"]
+    assert {tuple(values(path)) for path in PATHS} == {("study", "skill", "seeds")}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_the_rules_of_all_notebooks_hold(path, rule):
+    getattr(test_notebooks.TestEveryNotebook(), rule)(path)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_it_prints_what_it_printed_and_computes_nothing(path, kernel, tmp_path):
+    of = values(path)
+    for kind in ("results", "questions"):
+        place = f"figures/{of['study']}/{kind}"
+        shutil.copytree(ROOT / place, tmp_path / place)
+    executed = execute(kernel, nbformat.read(path, 4), tmp_path)
+    assert not (tmp_path / ".work").exists(), "something was computed"
+    code = [cell for cell in executed if cell.cell_type == "code"]
+    assert [said(cell) for cell in code] == [said(cell) for cell in test_notebooks.cells(path)]
+    drawn = sorted((tmp_path / "figures" / of["study"]).glob("*.csv"))
+    assert drawn
+    for table in drawn:
+        assert table.read_text() == (ROOT / "figures" / of["study"] / table.name).read_text()
