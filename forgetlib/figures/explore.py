@@ -172,7 +172,8 @@ class Stored:
         known = _known(task)
         if known is None or known.answer_format != "verbaliser":
             return {}
-        return of(texts.values()) if texts else stored_answers(self._named, task, seed) or {}
+        folder = root() / "figures" / self._named
+        return of(texts.values()) if texts else stored_answers(folder, task, seed) or {}
 
 
 def _known(task: str) -> tasks.Task | None:

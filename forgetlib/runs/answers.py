@@ -52,12 +52,12 @@ def load_answers(study: Study, task: str, seed: int) -> Answers:
     return of(found.train + found.test)
 
 
-def stored_answers(name: str, task: str, seed: int) -> Answers | None:
-    """Return a task's answers that are stored with a study of this name; None where none are."""
-    path = _file(name, task, seed)
+def stored_answers(folder: Path, task: str, seed: int) -> Answers | None:
+    """Return a task's answers that are stored in a study's folder; None where none are."""
+    path = _file(folder, task, seed)
     if path.exists():
         return _read(path)
-    found = questions.stored_questions(root() / "figures" / name, task, seed)
+    found = questions.stored_questions(folder, task, seed)
     return None if found is None else of(found.train + found.test)
 
 
@@ -103,11 +103,11 @@ def _asked(study: Study, store: Store, names: Iterable[str]) -> dict[tuple[str, 
 
 def _path(study: Study, task: str, seed: int) -> Path:
     """Name the file of a task's answers: a variation has those of the study that it varies."""
-    return _file(study.named or study.name, task, seed)
+    return _file(root() / "figures" / (study.named or study.name), task, seed)
 
 
-def _file(name: str, task: str, seed: int) -> Path:
-    return root() / "figures" / name / "answers" / f"{task.replace(':', '-')}-{seed}.parquet"
+def _file(folder: Path, task: str, seed: int) -> Path:
+    return folder / "answers" / f"{task.replace(':', '-')}-{seed}.parquet"
 
 
 def _write(path: Path, answers: Answers) -> None:
