@@ -28,11 +28,15 @@ def skills(tables: Tables) -> list[str]:
 
 
 def answer(tables: Tables) -> str:
-    """Answer in two sentences which methods generalise, and what became of the first skill."""
+    """Answer in a sentence which methods generalise; and what became of the first skill.
+
+    The second once there are never-taught models, without which little can be told of that.
+    """
     costs = tables.need("price")
     skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
     said = f"{price.finding(costs)} (intervals: [price](price.png))."
-    if (rungs := tables.get(f"ladder_{skill}")) is not None:
+    rungs = tables.get(f"ladder_{skill}")
+    if rungs is not None and rungs["has_oracle"].all():
         said += f" {ladder_figure.finding(_a_method_each(rungs))}"
         said += f" ([ladder](ladder_{skill}.png))."
     return said

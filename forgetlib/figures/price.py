@@ -20,7 +20,7 @@ from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.names import listed, method_title, title, titles
 from forgetlib.figures.numbers import number
 from forgetlib.figures.reach import NEW, SET, away
-from forgetlib.figures.rows import mark, set_finding
+from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.style import (
     BLUE,
     DARK_GREY,
@@ -35,7 +35,7 @@ from forgetlib.figures.style import (
     say_where_nothing,
     style,
 )
-from forgetlib.figures.verdicts import DAMAGE
+from forgetlib.figures.verdicts import DAMAGE, SHARE
 from forgetlib.forgetting.dose import Dose
 from forgetlib.metrics import CHANCE
 
@@ -47,6 +47,16 @@ MARKS = (
     ("D", ORANGE),
     ("P", DARK_GREY),
 )
+# What methods do to a skill (`groups`); in sentences those of the first two are named, and of the
+# others it is said how many do what.
+GROUPS = {
+    "generalises": "",
+    "spares": "",
+    "damages": "damage",
+    "inverts": "turned round",
+    "weak": "own questions not forgotten",
+    "open": "not decided",
+}
 MOST_NAMED = 6  # methods that a sentence names; of more it says how many
 MOST = Dose().most  # AUROC up to which the forgetting set is at the dose
 MEASURES = {
@@ -78,76 +88,81 @@ def table(reach: pd.DataFrame) -> pd.DataFrame:
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Sort methods by what they did to the skills that were known before, by 95 % intervals.
+    """Sort methods by what they did to one skill, by 95 % intervals; the first that holds counts.
 
-    The first that holds counts:
-    "damages": other tasks' nats a token rise by more than `verdicts.DAMAGE` in one of the skills
-    "weak": AUROC of the forgetting set is above `MOST` in one: the dose is not reached
-    "inverts": AUROC on new questions is below 0.5 in one
-    "generalises": in all, more than a tenth of what there was above chance is lost on new
+    "damages": other tasks' nats a token rise by more than `verdicts.DAMAGE`
+    "weak": AUROC of the forgetting set is above `MOST`: the dose is not reached
+    "inverts": AUROC on new questions is below 0.5
+    "generalises": more than `verdicts.SHARE` of what there was above chance is lost on new
         questions, and other tasks' nats rise by less than `DAMAGE`
-    "spares": less than a tenth is lost in all
+    "spares": less than that share is lost
     "open": the rest
     """
-    names = ("generalises", "spares", "inverts", "weak", "damages", "open")
-    found: dict[str, list[str]] = {name: [] for name in names}
-    known = table[table["auroc_known_low"] > CHANCE]
-    for method, of in known.groupby("method", sort=False):
-        tenth = (of["auroc_known"] - CHANCE) / 10
-        if (of["nll_rise_low"] > DAMAGE).any():
+    skill_of(table)
+    found: dict[str, list[str]] = {name: [] for name in GROUPS}
+    for of in table.to_dict("records"):
+        share = SHARE * (of["auroc_known"] - CHANCE)
+        if of["nll_rise_low"] > DAMAGE:
             group = "damages"
-        elif (of["set_auroc_low"] > MOST).any():
+        elif of["set_auroc_low"] > MOST:
             group = "weak"
-        elif (of["auroc_high"] < CHANCE).any():
+        elif of["auroc_high"] < CHANCE:
             group = "inverts"
-        elif (of["auroc_lost_low"] > tenth).all() and (of["nll_rise_high"] < DAMAGE).all():
+        elif of["auroc_lost_low"] > share and of["nll_rise_high"] < DAMAGE:
             group = "generalises"
-        elif (of["auroc_lost_high"] < tenth).all():
+        elif of["auroc_lost_high"] < share:
             group = "spares"
         else:
             group = "open"
-        found[group].append(str(method))
+        found[group].append(str(of["method"]))
     return found
 
 
 def finding(table: pd.DataFrame) -> str:
-    """Say in a sentence which methods generalise, and which of them do harm elsewhere.
+    """Say in a sentence, skill by skill, which methods generalise, and what the others do.
 
-    table: from `price.table`. Of methods that were tried on fewer skills or seeds it says so.
+    table: from `price.table`
     """
-    of = groups(table)
-    known = table[table["auroc_known_low"] > CHANCE].set_index("method")
-    if known.empty:
-        return "No skill was shown to be known before forgetting"
-    skills = list(dict.fromkeys(known["eval_task"]))
-    where = title(skills[0]) if len(skills) == 1 else "both skills"
-    where = where if len(skills) < 3 else f"all {len(skills)} skills"
-    said = []
-    if of["generalises"]:
-        lost = _between(known.loc[of["generalises"], "auroc_lost"])
-        said.append(
-            f"new questions of {where} lose AUROC ({lost}), and other tasks are not damaged, after "
-            f"{_named(of['generalises'], known)}"
-        )
-    else:
-        said.append(f"no method is shown to take what it knew of new questions of {where} without ")
-        said[0] += "damage, and without turning it round"
-    if of["damages"]:
-        worst = number(known.loc[of["damages"], "nll_rise"].max(), 1)
-        said.append(f"other tasks are damaged, by up to {worst} nats a token, after ")
-        said[-1] += _named(of["damages"], known)
-    for group, words in (
-        ("inverts", "new questions are answered the wrong way round after"),
-        ("spares", "next to nothing is lost on new questions after"),
-        ("weak", "not even its own questions are forgotten after"),
-        ("open", "not decided after"),
-    ):
-        if of[group]:
-            said.append(f"{words} {_named(of[group], known)}")
-    if not (known["n_seeds"] > 1).any():
+    said = [_of_skill(of) for _, of in table.groupby("eval_task", sort=False)]
+    if not (table["n_seeds"] > 1).any():
         said.append("one seed")
-    text = "; ".join(said)
-    return text[:1].upper() + text[1:]
+    return "; ".join(said)
+
+
+def headline(table: pd.DataFrame) -> str:
+    """Say in fewer words after which methods each skill is forgotten without damage."""
+    said = []
+    for task, of in table.groupby("eval_task", sort=False):
+        if not (of["auroc_known_low"] > CHANCE).all():
+            continue
+        methods = groups(of)["generalises"]
+        named = _named(methods, of.set_index("method")) or f"none of {len(of)} methods"
+        said.append(f"{title(str(task))} after {named}")
+    if not said:
+        return "No skill was shown to be known before"
+    one = "" if (table["n_seeds"] > 1).any() else "; one seed"
+    return f"Forgotten on new questions without damage to other tasks: {'; '.join(said)}{one}"
+
+
+def _of_skill(table: pd.DataFrame) -> str:
+    """Say what methods did to one skill: those that generalise, or spare new questions, by name."""
+    name = title(skill_of(table))
+    if not (table["auroc_known_low"] > CHANCE).all():
+        return f"{name} was not shown to be known before"
+    of, rows = groups(table), table.set_index("method")
+    if of["generalises"]:
+        lost = _between(rows.loc[of["generalises"], "auroc_lost"])
+        said = f"{name} is forgotten on new questions too, without damage to other tasks, after "
+        said += f"{_named(of['generalises'], rows)} (AUROC lost: {lost})"
+    else:
+        said = f"{name} is shown to be forgotten on new questions, without damage to other tasks, "
+        said += f"after none of {len(table)} methods"
+    if of["spares"]:
+        said += f", and kept on new questions but not on its own after {_named(of['spares'], rows)}"
+    others = [
+        f"{words}: {len(of[group])}" for group, words in GROUPS.items() if of[group] and words
+    ]
+    return said + (f" (others: {', '.join(others)})" if others else "")
 
 
 def _between(values: pd.Series) -> str:
@@ -156,18 +171,13 @@ def _between(values: pd.Series) -> str:
     return " to ".join(ends)
 
 
-def _named(methods: Sequence[str], known: pd.DataFrame) -> str:
-    """Name methods; those that fewer skills or seeds tell of are marked."""
+def _named(methods: Sequence[str], rows: pd.DataFrame) -> str:
+    """Name methods; those of a single seed are marked where others have more."""
     if len(methods) > MOST_NAMED:
         return f"{len(methods)} methods"
-    of_skills = known.groupby(level=0)["eval_task"].nunique()
-    of_seeds = known.groupby(level=0)["n_seeds"].max()
-    named = []
-    for method in methods:
-        marks = ["one skill"] if of_skills[method] == 1 < of_skills.max() else []
-        marks += ["one seed"] if of_seeds[method] == 1 < of_seeds.max() else []
-        named.append(method_title(method) + (f" ({', '.join(marks)})" if marks else ""))
-    return listed(named)
+    several = (rows["n_seeds"] > 1).any()
+    marks = [" (one seed)" if several and rows.loc[m, "n_seeds"] == 1 else "" for m in methods]
+    return listed(method_title(m) + mark for m, mark in zip(methods, marks, strict=True))
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -181,7 +191,7 @@ def draw(table: pd.DataFrame) -> Figure:
     measures = ["set_auroc", "auroc_known", *MEASURES]
     wanted = ["eval_task", "method", "n_seeds", *with_intervals(measures)]
     intervals.require_columns("what methods cost", table, wanted, do)
-    said = finding(table)
+    said = headline(table)
     order = table.groupby("method", sort=False)["auroc"].mean().sort_values(ascending=False)
     methods = [str(method) for method in order.index]
     one = table.groupby("method")["n_seeds"].max() == 1

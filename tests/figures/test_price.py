@@ -33,32 +33,40 @@ def test_its_numbers_are_those_of_new_questions_and_of_other_tasks(whole, table)
         assert row["auroc"] == pytest.approx(row["auroc_known"] - row["auroc_lost"])
 
 
+def of_skill(table, task="arc_easy"):
+    return table[table["eval_task"] == task]
+
+
 def test_methods_are_sorted_by_what_they_do(table):
     """By the truth that they are made up of: NPO leaves its own questions, the filter new ones."""
-    assert price.groups(table) == {
+    assert price.groups(of_skill(table, "sst2_nonce")) == {
         "generalises": ["random", "gradient_difference(retain)"],
         "spares": ["prompt_filter(retain)"],
+        "damages": ["gradient_ascent"],
         "inverts": [],
         "weak": ["npo"],
-        "damages": ["gradient_ascent"],
         "open": [],
     }
-    said = price.finding(table)
-    assert said.startswith("New questions of both skills lose AUROC (0.")
-    # It was tried on the first skill and seed alone.
-    assert "after random labels and gradient difference (one skill, one seed); other tasks" in said
-    assert "are damaged, by up to 4.0 nats a token, after gradient ascent" in said
-    assert "next to nothing is lost on new questions after prompt filter" in said
-    assert said.endswith("not even its own questions are forgotten after NPO")
+    first, second = price.finding(table).split("; ")
+    assert first.startswith(
+        "SST-2 in made-up words is forgotten on new questions too, without damage to other tasks, "
+        "after random labels and gradient difference (one seed) (AUROC lost: 0."
+    )
+    assert first.endswith(
+        ", and kept on new questions but not on its own after prompt filter (others: damage: 1, "
+        "own questions not forgotten: 1)"
+    )
+    assert second.startswith("ARC Easy is forgotten on new questions too, without")
+    with pytest.raises(InputError, match="one skill"):
+        price.groups(table)
 
 
 def changed(table, method, **intervals):
-    """The table with other intervals of a method in one skill."""
+    """The table with other intervals of a method."""
     found = table.copy()
-    place = found.index[(found["method"] == method) & (found["eval_task"] == "arc_easy")]
     for name, (low, high) in intervals.items():
         for column, value in as_columns(name, Interval((low + high) / 2, low, high)).items():
-            found.loc[place, column] = value
+            found.loc[found["method"] == method, column] = value
     return found
 
 
@@ -72,53 +80,37 @@ def changed(table, method, **intervals):
         ({"nll_rise": (1.2, 1.4)}, "damages"),
         ({"nll_rise": (1.2, 1.4), "auroc": (0.3, 0.4)}, "damages"),
         ({"nll_rise": (0.5, 1.4)}, "open"),
-        ({"auroc_lost": (-0.1, 0.3)}, "open"),
-        ({"auroc_lost": (0.01, 0.03)}, "open"),  # shown, and less than a tenth: of one skill only
+        ({"nll_rise": (np.nan, np.nan)}, "open"),
+        ({"auroc_lost": (0.1, 0.3)}, "open"),
+        ({"auroc_lost": (0.01, 0.03)}, "spares"),  # shown, and less than half
     ],
     ids=str,
 )
-def test_one_skill_decides_whether_a_method_inverts_or_harms(table, intervals, expected):
-    of = price.groups(changed(table, "random", **intervals))
+def test_the_first_rule_that_holds_decides(table, intervals, expected):
+    of = price.groups(changed(of_skill(table), "random", **intervals))
     assert next(g for g, methods in of.items() if "random" in methods) == expected
 
 
-def test_a_loss_that_is_shown_and_small_is_next_to_nothing(table):
-    assert "prompt_filter(retain)" in price.groups(table)["spares"]
-    one = table[table["eval_task"] == "arc_easy"]
-    small = changed(one, "random", auroc_lost=(0.01, 0.03))
-    assert "random" in price.groups(small)["spares"]
-    open_ = changed(one, "prompt_filter(retain)", auroc_lost=(-0.1, 0.1))
-    assert "prompt_filter(retain)" in price.groups(open_)["open"]
-
-
-def test_a_skill_that_was_not_known_has_no_say(table):
-    unknown = changed(table, "random", auroc_lost=(-0.1, 0.3))
+def test_a_skill_that_was_not_known_is_told(table):
+    unknown = table.copy()
     unknown.loc[unknown["eval_task"] == "arc_easy", "auroc_known_low"] = 0.4
-    assert "random" in price.groups(unknown)["generalises"]
-    said = price.finding(unknown)
-    assert said.startswith("New questions of SST-2 in made-up words lose AUROC")
-    assert "gradient difference (one seed)" in said
-    unknown["auroc_known_low"] = 0.4
-    assert price.finding(unknown) == "No skill was shown to be known before forgetting"
+    assert price.finding(unknown).endswith("; ARC Easy was not shown to be known before")
 
 
 def test_where_none_generalises_the_sentence_says_no_more_than_that(table):
-    """A method that turns the skill round takes it, too, and does no damage."""
-    one = table[(table["eval_task"] == "arc_easy") & (table["method"] == "random")]
-    said = price.finding(changed(one, "random", auroc=(0.25, 0.35)).assign(n_seeds=1))
+    one = of_skill(table)[of_skill(table)["method"] == "random"].assign(n_seeds=1)
+    said = price.finding(changed(one, "random", auroc=(0.25, 0.35)))
     assert said == (
-        "No method is shown to take what it knew of new questions of ARC Easy without damage, and "
-        "without turning it round; new questions are answered the wrong way round after random "
-        "labels; one seed"
+        "ARC Easy is shown to be forgotten on new questions, without damage to other tasks, after "
+        "none of 1 methods (others: turned round: 1); one seed"
     )
-    assert "lose AUROC (0.45), and" in price.finding(one)
+    assert price.finding(one).endswith("after random labels (AUROC lost: 0.45); one seed")
 
 
 def test_where_harm_was_not_measured_nothing_is_called_harmless(table):
     without = table.assign(**dict.fromkeys(with_intervals(["nll_rise"]), np.nan))
-    assert price.groups(without)["generalises"] == []
-    said = price.finding(without)
-    assert said.startswith("No method is shown") and "not decided after random labels" in said
+    assert price.groups(of_skill(without))["generalises"] == []
+    assert "after none of 4 methods" in price.finding(without)
     assert [t.get_text() for t in price.draw(without).axes[1].texts] == ["not measured", "damage"]
 
 
@@ -150,7 +142,17 @@ def test_the_picture_has_a_row_a_method_and_a_mark_a_skill(table):
             assert line.get_xdata() == pytest.approx(of[measure].to_numpy())
             rows = [names[round(y)] for y in line.get_ydata()]
             assert [r.split(",")[0] for r in rows] == [price.method_title(m) for m in of["method"]]
-    assert " ".join(figure.get_suptitle().split()) == price.finding(table)
+    assert (
+        " ".join(figure.get_suptitle().split())
+        == price.headline(table)
+        == (
+            "Forgotten on new questions without damage to other tasks: SST-2 in made-up words "
+            "after random labels and gradient difference (one seed); ARC Easy after random labels"
+        )
+    )
+    none = price.headline(table.assign(set_auroc_low=0.7, n_seeds=1))
+    assert none.endswith("after none of 5 methods; ARC Easy after none of 4 methods; one seed")
+    assert price.headline(table.assign(auroc_known_low=0.4)).startswith("No skill was shown")
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
         "SST-2 in made-up words",
         "ARC Easy",
