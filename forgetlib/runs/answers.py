@@ -69,13 +69,15 @@ def of(examples: Iterable[Example]) -> Answers:
 def keep_answers(study: Study, store: Store) -> list[Path]:
     """Store the fixed answers of a study's results that are not stored; return the new files.
 
-    Of tasks that are asked elsewhere, too: AUROC there is blind to a bias only with them.
+    Of tasks that are asked elsewhere, too: AUROC there is blind to a bias only with them. Not of
+    those whose questions are stored, which have them.
     """
     new = []
     fixed = [
         task
         for task in dict.fromkeys((*study.tasks, *study.elsewhere))
-        if tasks.get(task).answer_format == "verbaliser" and not questions.is_embedded(task)
+        if tasks.get(task).answer_format == "verbaliser"
+        and not (task in study.tasks and questions.is_embedded(task))
     ]
     for (task, seed), wanted in sorted(_asked(study, store, fixed).items()):
         path = _path(study, task, seed)

@@ -34,7 +34,7 @@ def test_the_rules_of_all_notebooks_hold(path, rule):
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_it_prints_what_it_printed_and_computes_nothing(path, kernel, tmp_path):
     of = values(path)
-    for kind in ("results", "questions"):
+    for kind in ("results", "questions", "answers"):
         place = f"figures/{of['study']}/{kind}"
         shutil.copytree(ROOT / place, tmp_path / place)
     executed = execute(kernel, nbformat.read(path, 4), tmp_path)
