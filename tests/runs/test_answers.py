@@ -6,7 +6,7 @@ from forgetlib import studies
 from forgetlib.data import splits, tasks
 from forgetlib.data.sources import DataMissing
 from forgetlib.files import StoreError
-from forgetlib.runs import answers
+from forgetlib.runs import answers, questions
 from forgetlib.runs.answers import keep_answers, load_answers
 from forgetlib.runs.grid import figures_dir, open_store
 
@@ -49,8 +49,13 @@ def test_other_tasks_answers_are_those_of_their_questions(stored):
     assert found[example.uid] == expected
 
 
-def test_answers_of_tasks_that_are_asked_elsewhere_are_stored_too(project, monkeypatch):
-    """Also where more of their questions are asked than of a task that is trained on."""
+@pytest.mark.parametrize("embedded", [False, True])
+def test_answers_of_tasks_that_are_asked_elsewhere_are_stored_too(project, monkeypatch, embedded):
+    """Also where more of their questions are asked than of a task that is trained on.
+
+    The questions of an embedded task are stored where it is trained on, and not of one elsewhere.
+    """
+    monkeypatch.setattr(questions, "is_embedded", lambda task: embedded)
     changes = {"tasks": ["tiny_city"], "elsewhere": ["tiny_review"], "n_train": 8, "n_eval": 8}
     chosen = studies.study("tiny", **changes, n_elsewhere=12)
     object.__setattr__(chosen, "named", "")
