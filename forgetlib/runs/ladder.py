@@ -172,7 +172,8 @@ class LadderStudy(Study):
 
     def _methods_of(self, task: str, seed: int) -> Iterator[Job]:
         asked = self._asked(task, seed)
-        # Harm elsewhere is what is lost of what a known model can do: the base is not asked.
+        # Harm elsewhere is counted from the known model, so that the base is not asked: what the
+        # teaching did before is no part of it.
         base = tuple(m for m in asked if m.task == task)
         yield Job(Checkpoint(self.models[0], dtype=self.dtype), base)
         yield Job(self.taught(task, seed), (Measurement("loss"), *asked))
