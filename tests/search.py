@@ -9,6 +9,9 @@ nats a token of other tasks' true responses have risen least. The dose is reache
 forgetting set, max(AUROC, 1 - AUROC) is at most 0.60 in the last two checks, or the labels trained
 on are fitted to 0.9.
 
+What is chosen is tried on the other models of the study `scale` too, on a task of each format: does
+it reach the dose there?
+
 Writes figures/settings/: results, and settings.csv. Goes on where it was interrupted; two processes
 may share the work.
 """
@@ -48,9 +51,23 @@ FORGETTING = {
     "body": (Training(1e-4), Training(2e-5)),
     "lora": (Training(5e-4), Training(1e-3), Training(5e-4, epochs=4)),
 }
+MODEL = "gemma-3-270m"
+CHOSEN = {"lora": (Training(5e-4, epochs=4),)}  # which other models are tried with
+OTHER_MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
+# What is tried: model, task, tuning and the settings of the second phase.
+Trial = tuple[str, str, str, tuple[Training, ...]]
+TRIALS: tuple[Trial, ...] = (
+    *((MODEL, task, tuning, FORGETTING[tuning]) for task in TASKS for tuning in TUNED),
+    *(
+        (m, task, tuning, CHOSEN[tuning])
+        for m in OTHER_MODELS
+        for task in TASKS[:2]
+        for tuning in CHOSEN
+    ),
+)
 
 
-def jobs_of(task: str, tuning: str) -> list[Job]:
+def jobs_of(model: str, task: str, tuning: str, settings: tuple[Training, ...]) -> list[Job]:
     """List the base, fine-tuned and forgotten models of a task, with what is asked of each."""
     study = replace(
         studies.study("embedded"),
@@ -66,13 +83,13 @@ def jobs_of(task: str, tuning: str) -> list[Job]:
         Measurement("scores", task, "train", N_TRAIN, SEED),
         *(Measurement("scores", other, "test", N_OTHER, SEED) for other in OTHERS),
     )
-    base, tuned, _ = study.own_jobs(task, SEED, study.models[0])
+    base, tuned, _ = study.own_jobs(task, SEED, model)
     found = [Job(base.checkpoint, asked), Job(tuned.checkpoint, asked)]
     about = (task, "train", N_TRAIN // 2, SEED)
     watched = Measurement("dynamics", *about, settings=(("records", CHECKS),))
-    for forgetting in FORGETTING[tuning]:
+    for forgetting in settings:
         of_setting = replace(study, forgetting=forgetting)
-        checkpoint = of_setting.own_jobs(task, SEED, study.models[0])[2].checkpoint
+        checkpoint = of_setting.own_jobs(task, SEED, model)[2].checkpoint
         found.append(Job(checkpoint, (watched, *asked)))
     return found
 
@@ -98,51 +115,53 @@ def reached(result: Result, fit: float) -> bool:
 
 def rows(store: Store) -> Iterator[dict[str, object]]:
     """Measure every setting of which all is stored."""
-    for task in TASKS:
-        for tuning in TUNED:
-            base, tuned, *jobs = jobs_of(task, tuning)
-            for job in jobs:
-                if not all(map(store.has, (base, tuned, job))):
-                    continue
-                results = [store.result(j) for j in (base, tuned, job)]
-                table = measures.table(results, answers_of).set_index("phase")
-                before, after = table.loc["tuned"], table.loc["random"]
-                training = job.checkpoint.method.settings()
-                yield {
-                    "task": task,
-                    "answer_format": after["answer_format"],
-                    "tuning": tuning,
-                    "learning_rate": training.learning_rate,
-                    "epochs": training.epochs,
-                    "n_train": N_TRAIN,
-                    "n_test": after["n"],
-                    "set_auroc": after["set_auroc"],
-                    "fit": after["fit"],
-                    "dose_reached": reached(results[2], after["fit"]),
-                    "auroc_tuned": before["auroc"],
-                    "auroc": after["auroc"],
-                    "accuracy_tuned": before["accuracy"],
-                    "accuracy": after["accuracy"],
-                    "nll_elsewhere_tuned": before["nll_elsewhere"],
-                    "damage": after["damage"],
-                    "verdict": after["verdict"],
-                    "device": results[2].provenances[0]["device"],
-                    "commit": results[2].provenances[0]["commit"],
-                }
+    for trial in TRIALS:
+        model, task, tuning, _ = trial
+        base, tuned, *jobs = jobs_of(*trial)
+        for job in jobs:
+            if not all(map(store.has, (base, tuned, job))):
+                continue
+            results = [store.result(j) for j in (base, tuned, job)]
+            table = measures.table(results, answers_of).set_index("phase")
+            before, after = table.loc["tuned"], table.loc["random"]
+            training = job.checkpoint.method.settings()
+            yield {
+                "model": model,
+                "task": task,
+                "answer_format": after["answer_format"],
+                "tuning": tuning,
+                "learning_rate": training.learning_rate,
+                "epochs": training.epochs,
+                "n_train": N_TRAIN,
+                "n_test": after["n"],
+                "set_auroc": after["set_auroc"],
+                "fit": after["fit"],
+                "dose_reached": reached(results[2], after["fit"]),
+                "auroc_tuned": before["auroc"],
+                "auroc": after["auroc"],
+                "accuracy_tuned": before["accuracy"],
+                "accuracy": after["accuracy"],
+                "nll_elsewhere_tuned": before["nll_elsewhere"],
+                "damage": after["damage"],
+                "verdict": after["verdict"],
+                "device": results[2].provenances[0]["device"],
+                "commit": results[2].provenances[0]["commit"],
+            }
 
 
 def main() -> None:
     folder = files.root() / "figures/settings"
     store = Store(folder / "results", files.root() / ".work/search")
-    jobs = [job for tuning in TUNED for task in TASKS for job in jobs_of(task, tuning)]
+    of_trials = {trial: jobs_of(*trial) for trial in TRIALS}
     try:
-        local.compute(jobs, store)
+        local.compute([job for jobs in of_trials.values() for job in jobs], store)
     finally:
-        keys = {task: [] for task in TASKS}
-        for job in jobs:
-            task = next(m.task for m in job.measurements if m.task)
-            keys[task] += [key for key in job.keys if key in store]
-        store.pack({task: list(dict.fromkeys(found)) for task, found in keys.items()})
+        blocks = {}
+        for (model, task, *_), jobs in of_trials.items():
+            block = task if model == MODEL else f"{model}-{task}"
+            keys = [key for job in jobs for key in job.keys if key in store]
+            blocks.setdefault(block, {}).update(dict.fromkeys(keys))
+        store.pack({block: list(keys) for block, keys in blocks.items()})
         write(pd.DataFrame(rows(store)), folder)
 
 
@@ -152,6 +171,8 @@ def write(table: pd.DataFrame, folder: Path) -> None:
         return
     table.to_csv(folder / "settings.csv", index=False, float_format="%.4g")
     by = ["tuning", "learning_rate", "epochs"]
+    others = table[table["model"] != MODEL]
+    table = table[table["model"] == MODEL]
     summary = table.groupby(by, sort=False).agg(
         tasks=("task", "size"), reached=("dose_reached", "sum"), damage=("damage", "mean")
     )
@@ -177,10 +198,19 @@ def write(table: pd.DataFrame, folder: Path) -> None:
             f"| {tuning} | {rate:g} | {epochs} | {of['tasks']:.0f} | {of['reached']:.0f} "
             f"| {of['damage']:.2f} |"
         )
-    lines += [
-        "",
-        "| task | tuning | rate x epochs | set AUROC, fit | dose | AUROC, tuned and after "
-        "| damage |",
+    lines += ["", *each(table)]
+    for model, of in others.groupby("model", sort=False):
+        dose = f"the dose is reached in {of['dose_reached'].sum()} of {len(of)} tasks"
+        lines += ["", f"What is chosen, with {model}: {dose}.", "", *each(of)]
+    text = "\n\n".join(lines[:4]) + "\n" + "\n".join(lines[4:]) + "\n"
+    (folder / "README.md").write_text(text)
+    print(text)
+
+
+def each(table: pd.DataFrame) -> list[str]:
+    """Write a table with a row a task and setting."""
+    lines = [
+        "| task | tuning | rate x epochs | set AUROC, fit | dose | AUROC, tuned and after | damage |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in table.to_dict("records"):
@@ -190,9 +220,7 @@ def write(table: pd.DataFrame, folder: Path) -> None:
             f"| {'reached' if row['dose_reached'] else '-'} "
             f"| {row['auroc_tuned']:.2f}, {row['auroc']:.2f} | {row['damage']:.2f} |"
         )
-    text = "\n\n".join(lines[:4]) + "\n" + "\n".join(lines[4:]) + "\n"
-    (folder / "README.md").write_text(text)
-    print(text)
+    return lines
 
 
 if __name__ == "__main__":
