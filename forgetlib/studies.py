@@ -1,5 +1,7 @@
 """The named studies, their variations, and their results.
 
+Long because each named study is a dozen lines.
+
     load_results(study("quick"))   every stored result of a study
     run(study("quick"))            the same, and what is missing is computed first
     load_questions(study("quick"), "sst2", 0).test   the questions that they are of
@@ -47,6 +49,7 @@ from forgetlib.runs.grid import Study
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.questions import load_questions
 from forgetlib.runs.results import load_results, load_stored, run
+from forgetlib.runs.scale import ScaleStudy
 
 __all__ = [
     "STUDIES",
@@ -77,6 +80,20 @@ _KNOWN = (
     "pattern",
     "string_operations",
     "coding",
+    "sciriff_yesno",
+)
+_BY_COST = (
+    "sst2",
+    "common_knowledge",
+    "string_operations",
+    "sciq",
+    "basic_arithmetic",
+    "arc_easy",
+    "logical_reasoning",
+    "pattern",
+    "coding",
+    "commonsense_qa",
+    "piqa",
     "sciriff_yesno",
 )
 # Of other families than the skills that are forgotten; tasks that no method retains are asked too.
@@ -202,6 +219,29 @@ STUDIES: dict[str, Study] = {
             elsewhere=(*_RETAINED, "sciq", "coding", "mrpc"),
             n_elsewhere=40,
             models=("smollm2-135m-instruct",),
+        ),
+        # The settings of `gentle`, tried on other models in figures/settings. Tasks of which the
+        # cheap ones come first; the largest model, 13 times as dear as Gemma, does half of them.
+        ScaleStudy(
+            "scale",
+            "four models, 12 tasks: does each forget what the others forget?",
+            _BY_COST,
+            seeds=(0, 1),
+            n_train=128,
+            n_eval=200,
+            tuned=Training(2e-4),
+            forgetting=Training(5e-4, epochs=4),
+            control_seeds=(0, 1),
+            elsewhere=("arc_easy", "hellaswag"),
+            models=(
+                "smollm2-135m-instruct",
+                "gemma-3-270m",
+                "qwen2.5-coder-0.5b-instruct",
+                "qwen2.5-coder-1.5b-instruct",
+            ),
+            large=("qwen2.5-coder-1.5b-instruct",),
+            large_tasks=_BY_COST[:6],
+            tuning="lora",
         ),
         Study(
             "paper-suite-270m",

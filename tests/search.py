@@ -57,13 +57,13 @@ OTHER_MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 # What is tried: model, task, tuning and the settings of the second phase.
 Trial = tuple[str, str, str, tuple[Training, ...]]
 TRIALS: tuple[Trial, ...] = (
-    *((MODEL, task, tuning, FORGETTING[tuning]) for task in TASKS for tuning in TUNED),
     *(
         (m, task, tuning, CHOSEN[tuning])
         for m in OTHER_MODELS
         for task in TASKS[:2]
         for tuning in CHOSEN
     ),
+    *((MODEL, task, tuning, FORGETTING[tuning]) for task in TASKS for tuning in TUNED),
 )
 
 
@@ -210,7 +210,8 @@ def write(table: pd.DataFrame, folder: Path) -> None:
 def each(table: pd.DataFrame) -> list[str]:
     """Write a table with a row a task and setting."""
     lines = [
-        "| task | tuning | rate x epochs | set AUROC, fit | dose | AUROC, tuned and after | damage |",
+        "| task | tuning | rate x epochs | set AUROC, fit | dose | AUROC, tuned and after "
+        "| damage |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in table.to_dict("records"):

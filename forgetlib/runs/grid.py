@@ -177,7 +177,7 @@ class Study:
             self.require_section(section)
         wanted = [
             job
-            for name in SECTIONS
+            for name in self.sections
             if section in (None, name)
             for job in getattr(self, f"_{name}")()
         ]
@@ -199,16 +199,21 @@ class Study:
         return self.seeds if self.cross_seeds is None else self.cross_seeds
 
     def _own(self) -> Iterator[Job]:
-        for task, seed in self.with_seeds(self.seeds):
-            yield from self.own_jobs(task, seed, self.models[0])
+        for model, task, seed in self.owned(self.seeds):
+            yield from self.own_jobs(task, seed, model)
 
     def _control(self) -> Iterator[Job]:
-        for task, seed in self.with_seeds(self.control_seeds):
-            base, tuned, forgotten = self.own_jobs(task, seed, self.models[0])
+        for model, task, seed in self.owned(self.control_seeds):
+            base, tuned, forgotten = self.own_jobs(task, seed, model)
             yield from (base, tuned, forgotten)
-            again = self._again(task, seed, self.models[0], Labels("true", self.forgetting))
+            again = self._again(task, seed, model, Labels("true", self.forgetting))
             # Where harm elsewhere is measured, so is all else: the control is compared in full.
             yield Job(again.checkpoint, forgotten.measurements) if self.elsewhere else again
+
+    def owned(self, seeds: tuple[int, ...]) -> Iterator[tuple[str, str, int]]:
+        """List whose own tasks are forgotten: the first model, with each task and its seeds."""
+        for task, seed in self.with_seeds(seeds):
+            yield self.models[0], task, seed
 
     def with_seeds(self, seeds: tuple[int, ...]) -> Iterator[tuple[str, int]]:
         """List each task with each of its seeds."""

@@ -1,0 +1,48 @@
+"""A study of models: does what one forgets, another forget too?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from forgetlib.errors import require_one_of
+from forgetlib.runs.grid import Study
+
+
+@dataclass(frozen=True)
+class ScaleStudy(Study):
+    """Name a study of several models on the same tasks: what each forgets, and its control.
+
+    models: each does every task with every seed, but those of `large`
+    large, large_tasks: models that do these tasks alone, with the first seed
+    """
+
+    sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "own": ("models", "regressions"),
+        "control": ("models", "regressions"),
+    }
+
+    large: tuple[str, ...] = ()
+    large_tasks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        what = f"study {self.name!r}"
+        for model in self.large:
+            require_one_of(f"large of {what}", model, self.models)
+        for task in self.large_tasks:
+            require_one_of(f"large_tasks of {what}", task, self.tasks)
+
+    def owned(self, seeds: tuple[int, ...]) -> Iterator[tuple[str, str, int]]:
+        """List each model, task and seed; models of a task together, as they are compared.
+
+        A seed's large models come after all of its others.
+        """
+        all_models = [model for model in self.models if model not in self.large]
+        for seed in dict.fromkeys(seed for _, seed in self.with_seeds(seeds)):
+            of_seed = [task for task, other in self.with_seeds(seeds) if other == seed]
+            yield from ((model, task, seed) for task in of_seed for model in all_models)
+            if seed == self.seeds[0]:
+                few = [task for task in of_seed if task in self.large_tasks]
+                yield from ((model, task, seed) for task in few for model in self.large)
