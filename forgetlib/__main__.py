@@ -329,12 +329,9 @@ def _stored(given: argparse.Namespace) -> int:
 def _resolve(given: argparse.Namespace) -> int:
     """Print the name that a study's folders have, or the folder of the notebooks that draw it."""
     from forgetlib import studies
-    from forgetlib.runs.ladder import LadderStudy
 
     chosen = studies.study(given.study)
-    of_methods = isinstance(chosen, LadderStudy)
-    folder = "notebooks/methods" if of_methods else "notebooks"
-    print(folder if given.notebooks else chosen.name)
+    print(chosen.notebooks if given.notebooks else chosen.name)
     return 0
 
 

@@ -42,6 +42,8 @@ from forgetlib.figures import (
     regression,
     rows,
     rungs,
+    scale,
+    scale_regressions,
     style,
 )
 from forgetlib.figures.crosstask import CrossTask
@@ -53,6 +55,7 @@ from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.questions import load_questions
 from forgetlib.runs.records import Result
 from forgetlib.runs.results import has_all, load_results, load_stored
+from forgetlib.runs.scale import ScaleStudy
 
 Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
 
@@ -77,7 +80,9 @@ def _all(study: Study) -> list[str]:
     """List the figures that a study has something for."""
     if isinstance(study, LadderStudy):
         return list(OF_METHODS)
-    left_out = set(OF_METHODS) | (set() if study.sizes else {"fig7"})
+    if isinstance(study, ScaleStudy):
+        return list(OF_SCALE)
+    left_out = {*OF_METHODS, *OF_SCALE} | (set() if study.sizes else {"fig7"})
     left_out |= {"claims"} if len(study.tasks) < 2 else set()
     return [name for name in FIGURES if name not in left_out]
 
@@ -223,24 +228,33 @@ def _claims(study: Study) -> Drawn:
 def _there(study: Study, section: str | None = None) -> tuple[LadderStudy, list[Result], str]:
     """Read what there is of a study of methods, and what to say where that is not all."""
     if not isinstance(study, LadderStudy):
-        raise InputError(
-            f"figure of study {study.name!r}",
-            expected="a study of methods, a LadderStudy",
-            found=type(study).__name__,
-            do=f"Draw another: {', '.join(f for f in FIGURES if f not in OF_METHODS)}.",
-        )
-    if has_all(study, section):
-        return study, load_results(study, section), ""
-    found = load_stored(study, section)
+        raise _another(study, "a study of methods, a LadderStudy", OF_METHODS)
     forgotten = {
         study.after(method, task, seed).id
         for task, seed in study.with_seeds(study.seeds)
         for method in study.of(task, seed)
     }
-    if forgotten.isdisjoint(r.checkpoint.id for r in found):
-        return study, load_results(study, section), ""  # which raises, and says what is missing
-    n = len(study.jobs(section))
-    return study, found, f"under way: {len(found)} of {n} jobs"
+    return study, *_so_far(study, forgotten, section)
+
+
+def _another(study: Study, expected: str, names: Sequence[str]) -> InputError:
+    """Make the error of a figure that is not of this kind of study."""
+    do = f"Draw another: {', '.join(f for f in FIGURES if f not in names)}."
+    found = type(study).__name__
+    return InputError(f"figure of study {study.name!r}", expected=expected, found=found, do=do)
+
+
+def _so_far(study: Study, needed: set[str], section: str | None = None) -> tuple[list[Result], str]:
+    """Read what is stored, and what to say where that is not all; StudyError where too little is.
+
+    needed: ids of checkpoints; without any of them there is nothing to draw
+    """
+    if has_all(study, section):
+        return load_results(study, section), ""
+    found = load_stored(study, section)
+    if needed.isdisjoint(r.checkpoint.id for r in found):
+        return load_results(study, section), ""  # which raises, and says what is missing
+    return found, f"under way: {len(found)} of {len(study.jobs(section))} jobs"
 
 
 def _with_note(figure: Figure, note: str) -> Figure:
@@ -287,6 +301,32 @@ def _generalisation(study: Study) -> Drawn:
         yield f"accuracy_and_nll_{task}", _with_note(others, note), of
 
 
+# --- studies of models
+
+
+def _of_scale(study: Study) -> tuple[list[Result], str]:
+    """Read what there is of a study of models, and what to say where that is not all."""
+    if not isinstance(study, ScaleStudy):
+        raise _another(study, "a study of models, a ScaleStudy", OF_SCALE)
+    last = {j.checkpoint.id for j in study.jobs("control") if j.checkpoint.start is not None}
+    return _so_far(study, last)
+
+
+def _models(study: Study) -> Drawn:
+    results, note = _of_scale(study)
+    answers = partial(load_answers, study)
+    table, agreed = scale.table(results, answers), scale.agreements(results, answers)
+    yield "models", _with_note(scale.draw(table), note), table
+    yield "models_agreement", _with_note(scale.draw_agreement(table, agreed), note), agreed
+
+
+def _regressions(study: Study) -> Drawn:
+    results, note = _of_scale(study)
+    table = scale_regressions.table(results, partial(load_answers, study))
+    found = scale_regressions.coefficients(table)
+    yield "regressions", _with_note(scale_regressions.draw(table, found), note), found
+
+
 FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "fig1": _fig1,
     "fig2": _fig2,
@@ -303,5 +343,8 @@ FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "ladder": _ladder,
     "dose": _dose,
     "generalisation": _generalisation,
+    "models": _models,
+    "regressions": _regressions,
 }
 OF_METHODS = ("ladder", "dose", "generalisation")  # figures of a LadderStudy, and of no other
+OF_SCALE = ("models", "regressions")  # of a ScaleStudy

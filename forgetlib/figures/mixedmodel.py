@@ -40,8 +40,8 @@ POOLED = "pooled"
 AFTER = ("forgotten", "again")  # random labels, and true ones once more: the control
 
 
-def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
-    """Fit the forget ratio on all terms, with a random intercept a task.
+def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS, outcome: str = OUTCOME) -> Fit:
+    """Fit what is forgotten on all terms, with a random intercept a task.
 
     table: `fig4.table`, with `by_seed=True` for a row a seed. Of several models, seeds are
     averaged first: a row is then a (model, task).
@@ -53,7 +53,7 @@ def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
     `notes`. No coefficients, and the reason in `dropped`, where no task has more than one row or
     the fit fails.
     """
-    design = design_of(table, terms)
+    design = design_of(table, terms, outcome)
     rows, points = design.rows, design.points
     fit = empty_fit(design, n=len(rows))
     if not design.kept:
@@ -71,11 +71,11 @@ def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> Fit:
         return without(fit, "aliased with model: the models did not do the same tasks")
     if (degrees_of_freedom := len(points) - columns.shape[1]) < 1:
         return without(fit, f"too few tasks: {len(points)} for {columns.shape[1]} coefficients")
-    outcome, tasks = rows[OUTCOME].to_numpy(float), rows["eval_task"].to_numpy()
+    values, tasks = rows[outcome].to_numpy(float), rows["eval_task"].to_numpy()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fitted = MixedLM(outcome, columns.to_numpy(float), groups=tasks).fit(reml=True)
+            fitted = MixedLM(values, columns.to_numpy(float), groups=tasks).fit(reml=True)
         except (np.linalg.LinAlgError, ValueError) as error:
             return without(fit, f"the mixed model failed: {error}")
     warned = dict.fromkeys(" ".join(str(w.message).split()) for w in caught)

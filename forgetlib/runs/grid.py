@@ -70,6 +70,7 @@ class Study:
     """
 
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = SECTIONS
+    notebooks: ClassVar[str] = "notebooks"  # the folder of those that draw it
 
     name: str
     description: str

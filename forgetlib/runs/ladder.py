@@ -64,6 +64,7 @@ class LadderStudy(Study):
         "oracles": ("ladder",),
         "relearning": ("ladder",),
     }
+    notebooks: ClassVar[str] = "notebooks/methods"
 
     more_methods: tuple[Method, ...] = ()
     moved_by: str = ""

@@ -22,6 +22,7 @@ class ScaleStudy(Study):
         "own": ("models", "regressions"),
         "control": ("models", "regressions"),
     }
+    notebooks: ClassVar[str] = "notebooks/scale"
 
     large: tuple[str, ...] = ()
     large_tasks: tuple[str, ...] = ()

@@ -1,0 +1,213 @@
+"""What predicts forgetting, over all models and tasks: Figure 4 as one model cannot draw it.
+
+One model has as many points as tasks. Several have a point a model and task: a mixed model takes
+tasks as random, since they repeat, and models as a term of their own. Tables in, tables out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from forgetlib.figures import fig4, intervals, scale
+from forgetlib.figures.crosstask import short_name
+from forgetlib.figures.design import COEFFICIENT_COLUMNS, is_defined
+from forgetlib.figures.intervals import with_intervals
+from forgetlib.figures.mixedmodel import mixed_model
+from forgetlib.figures.names import listed
+from forgetlib.figures.rows import mark, set_finding
+from forgetlib.figures.style import (
+    BLACK,
+    BLUE,
+    ORANGE,
+    SMALL,
+    TEXT_WIDTH,
+    count_text,
+    draw_intervals,
+    readable,
+    say_where_nothing,
+    style,
+)
+from forgetlib.runs.answers import Load
+from forgetlib.runs.records import Result
+
+TERMS = ("confidence", "log_variance", "fit", "tuned", "answer_format")
+OUTCOMES = {scale.LOST: "AUROC lost beyond true labels", "forget_ratio": "forget ratio"}
+SHOWN = ("confidence", "log_variance")  # the paper's predictors (Fig. 4)
+ALONE, JOINTLY = FITS = ("alone", "jointly")
+PLAIN = {
+    "confidence": "confidence",
+    "log_variance": "hidden-state variance (log)",
+    "fit": "random labels learned",
+    "tuned": "fine-tuned accuracy",
+    "answer_format": "fixed against free answers",
+    "answer_format: verbaliser": "fixed against free answers",
+    "answer_format: text": "free against fixed answers",
+}
+
+
+def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFrame:
+    """Tabulate what is forgotten of each model and task that was known, and what may predict it.
+
+    results: own jobs and their controls, of several models; answers: as in `scale.table`
+
+    One row a model and task. Columns: model, eval_task, those of `TERMS` and of `OUTCOMES`.
+    """
+    results = list(results)
+    lost = scale.table(results, answers)
+    if lost.empty:
+        return pd.DataFrame(columns=["model", "eval_task", *TERMS, *OUTCOMES])
+    keys = ["model", "eval_task"]
+    lost = lost.loc[lost["known"].astype(bool), [*keys, scale.LOST, "fit", "answer_format"]]
+    found = fig4.table(results, answers=answers)
+    return lost.merge(
+        found[[*keys, "confidence", "log_variance", "tuned", "forget_ratio"]], on=keys
+    )
+
+
+def coefficients(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> pd.DataFrame:
+    """Fit what is forgotten on each term alone, and on all jointly, and without each model.
+
+    `mixedmodel.mixed_model`: tasks random, models a term of their own (not listed), t intervals
+    with tasks less coefficients as degrees of freedom.
+
+    table: from `scale_regressions.table`
+    Columns: outcome (of `OUTCOMES`), fitted (of `FITS`), those of `Fit.coefficients`, least and
+    most (the coefficient without each model in turn; NaN with two models, where nothing is left to
+    compare), n (model-tasks), n_tasks, and note: why there is no coefficient, which is then NaN,
+    or what the optimiser warned of.
+    """
+    rows = []
+    for outcome in OUTCOMES:
+        for fitted, chosen in (*((ALONE, (term,)) for term in terms), (JOINTLY, tuple(terms))):
+            rows += _fitted(table, outcome, fitted, chosen)
+    ends = ["least", "most", "n", "n_tasks", "note"]
+    return pd.DataFrame(rows, columns=["outcome", "fitted", *COEFFICIENT_COLUMNS, *ends])
+
+
+def _fitted(
+    table: pd.DataFrame, outcome: str, fitted: str, terms: Sequence[str]
+) -> list[dict[str, object]]:
+    """Make the rows of one fit, one a coefficient; of a term without any, one that says why."""
+    fit = mixed_model(table, terms, outcome)
+    others: dict[str, list[float]] = {}
+    models = sorted(set(table["model"]))
+    for model in models if len(models) > 2 else ():
+        of = mixed_model(table[table["model"] != model], terms, outcome).coefficients
+        for term, value in zip(of["term"], of["coefficient"], strict=True):
+            others.setdefault(term, []).append(float(value))
+    found = {str(row["term"]): row for row in fit.coefficients.to_dict("records")}
+    of_all = {"outcome": outcome, "fitted": fitted, "n": fit.n, "n_tasks": fit.n_tasks}
+    rows: list[dict[str, object]] = []
+    for term in terms:
+        names = [name for name in found if name == term or name.startswith(f"{term}: ")]
+        if not names:
+            nothing = dict.fromkeys(COEFFICIENT_COLUMNS, np.nan) | {"term": term, "against": ""}
+            rows.append(of_all | nothing | {"note": fit.dropped.get(term, "; ".join(fit.notes))})
+        for name in names:
+            ends = {"least": min(others[name]), "most": max(others[name])} if name in others else {}
+            rows.append(of_all | found[name] | ends | {"note": "; ".join(fit.notes)})
+    return rows
+
+
+def partial(table: pd.DataFrame, term: str, outcome: str = scale.LOST) -> pd.DataFrame:
+    """Take from a term and from the outcome what models differ in on average (least squares).
+
+    A line through these points has the slope of the term beside models: a partial regression.
+    Columns: model, eval_task, x (in the term's units), y (in the outcome's). Rows where either is
+    undefined are left out.
+    """
+    of = table[is_defined(table[term]) & is_defined(table[outcome])]
+    if not len(of):
+        return pd.DataFrame(columns=["model", "eval_task", "x", "y"])
+    x, y = (of[c] - of.groupby("model")[c].transform("mean") for c in (term, outcome))
+    return of[["model", "eval_task"]].assign(x=x, y=y)
+
+
+def finding(found: pd.DataFrame) -> str:
+    """Say which predictors go with what is forgotten over models and tasks.
+
+    found: from `scale_regressions.coefficients`
+    """
+    n, n_tasks = (int(found[c].max()) for c in ("n", "n_tasks"))
+    where = f"{n} models' tasks ({n_tasks} tasks)"
+    if found["coefficient"].isna().all():
+        return f"What predicts forgetting cannot be estimated from {where}"
+    parts = []
+    for outcome, words in OUTCOMES.items():
+        of = found[(found["outcome"] == outcome) & (found["fitted"] == ALONE)]
+        shown = of[(of["coefficient_low"] > 0) | (of["coefficient_high"] < 0)]
+        named = [
+            f"{PLAIN.get(t, t)} ({'more' if c > 0 else 'less'})"
+            for t, c in zip(shown["term"], shown["coefficient"], strict=True)
+        ]
+        parts.append(f"{listed(named) or 'no predictor'} with {words}")
+    return f"Alone, these are shown to go together over {where}: {'; '.join(parts)}"
+
+
+def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
+    """Draw each predictor's coefficient, alone and jointly, and partial regressions of the paper's.
+
+    table: from `scale_regressions.table`; found: from `coefficients` of it. Band: leaving out each
+    model in turn.
+    """
+    do = "Pass scale_regressions.coefficients(...), whole."
+    wanted = ["outcome", "fitted", "term", "least", "most", "n", *with_intervals(["coefficient"])]
+    intervals.require_columns("the regressions of models", found, wanted, do)
+    do = "Pass scale_regressions.table(...)."
+    columns = ["model", "eval_task", *SHOWN, *OUTCOMES]
+    intervals.require_columns("what predicts forgetting", table, columns, do)
+    said = finding(found)
+    found = found.assign(term=[readable(PLAIN.get(str(t), str(t))) for t in found["term"]])
+    terms = list(dict.fromkeys(found["term"]))[::-1]
+    heights = {term: float(i) for i, term in enumerate(terms)}
+    models = list(dict.fromkeys(table["model"]))
+    with style([*terms, said], [short_name(m) for m in models]):
+        size = (TEXT_WIDTH, 3.6 + 0.28 * len(terms))
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.add_gridspec(2, 2, height_ratios=[0.6 + 0.28 * len(terms), 2.4])
+        top = [figure.add_subplot(grid[0, 0])]
+        top.append(figure.add_subplot(grid[0, 1], sharey=top[0]))
+        for axes, (outcome, label) in zip(top, OUTCOMES.items(), strict=True):
+            of = found[found["outcome"] == outcome]
+            for fitted, offset, marker, colour in (
+                (ALONE, 0.17, "o", BLUE),
+                (JOINTLY, -0.17, "s", ORANGE),
+            ):
+                rows = of[(of["fitted"] == fitted) & of["coefficient"].notna()]
+                y = rows["term"].map(heights).to_numpy(float) + offset
+                axes.hlines(y, rows["least"], rows["most"], color=colour, linewidth=6, alpha=0.3)
+                draw_intervals(axes, rows, "coefficient", y, fitted, marker, colour, True)
+            mark(axes, 0.0)
+            say_where_nothing(axes, of["coefficient"], "too few tasks")
+            axes.set_title(f"{label}, n = {count_text(of['n'])}", loc="left")
+            axes.set_xlabel("change for one standard deviation")
+        top[0].set_yticks(list(heights.values()), terms)
+        top[0].set_ylim(-0.6, len(terms) - 0.4)
+        top[1].tick_params(labelleft=False)
+        handles = top[0].get_legend_handles_labels()
+        top[0].legend(*handles, loc="best", frameon=False, fontsize=SMALL)
+        below = [figure.add_subplot(grid[1, i]) for i in range(len(SHOWN))]
+        for axes, term in zip(below, SHOWN, strict=True):
+            points = partial(table, term)
+            for i, model in enumerate(models):
+                marker, colour = scale.MARKS[i % len(scale.MARKS)]
+                of = points[points["model"] == model]
+                label = readable(short_name(model))
+                axes.plot(of["x"], of["y"], marker, color=colour, markersize=4, label=label)
+            x, y = points["x"].to_numpy(float), points["y"].to_numpy(float)
+            if (x**2).sum() > 0:
+                slope = (x * y).sum() / (x**2).sum()  # both have mean 0
+                axes.axline((0, 0), slope=slope, color=BLACK, linewidth=0.8)
+            say_where_nothing(axes, points["y"], "not measured")
+            axes.set_xlabel(f"{PLAIN[term]}, less the model's mean")
+            sns.despine(ax=axes)
+        below[0].set_ylabel("AUROC lost beyond true\nlabels, less the model's mean")
+        handles = below[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False)
+        set_finding(figure, said)
+    return figure
