@@ -317,6 +317,7 @@ def _models(study: Study) -> Drawn:
     answers = partial(load_answers, study)
     table, agreed = scale.table(results, answers), scale.agreements(results, answers)
     yield "models", _with_note(scale.draw(table), note), table
+    yield "models_more", _with_note(scale.draw(table, scale.MORE), note), table
     yield "models_agreement", _with_note(scale.draw_agreement(table, agreed), note), agreed
 
 

@@ -8,14 +8,14 @@ over sizes is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from forgetlib.figures import intervals
+from forgetlib.figures import fig4_examples, fig6, intervals, mixedmodel
 from forgetlib.figures.agreement import agreement, parts
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.intervals import (
@@ -48,7 +48,7 @@ from forgetlib.figures.style import (
     style,
 )
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, KEPT, NOTHING
-from forgetlib.metrics import CHANCE
+from forgetlib.metrics import CHANCE, forget_ratio
 from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
@@ -61,7 +61,12 @@ MEASURES = {
     "fit": "random labels\nlearned",
     "damage": "rise of nats a token\nof other tasks",
 }
-REFERENCE = {LOST: 0.0, "set_auroc": CHANCE, "fit": CHANCE, "damage": 0.0}
+MORE = {
+    "forget_ratio": "forget ratio",
+    "probe_lost": "accuracy lost by\na linear probe",
+    "lost_confidence": "confidence of the questions\nthat are lost (rank-biserial)",
+}
+AT_CHANCE = ("set_auroc", "fit")  # where doing nothing, or knowing nothing, is at 0.5
 
 
 def table(
@@ -81,10 +86,14 @@ def table(
     set_auroc, fit: after random labels, on the set that was trained on: by the true labels, and the
         share whose prediction is the random label
     damage, damage_again: rise of nats a token of other tasks' true responses
+    probe_lost: accuracy that a linear probe loses by random labels (`fig6.recovery_table`)
+    lost_confidence: whether the surer (1) or the less sure (-1) of the right questions are lost
+        (`mixedmodel.example_level`)
     """
+    results = list(results)
     rows = []
     for (model, task, _), found in measured(
-        list(results), answers, KINDS, paired=True, n_resamples=n_resamples
+        results, answers, KINDS, paired=True, n_resamples=n_resamples
     ):
         for runs in found.seeds:
             check_same_training(runs["true"].checkpoint, runs["random"].checkpoint)
@@ -108,14 +117,41 @@ def table(
         for name, interval in measures.items():
             row |= as_columns(name, interval)
         rows.append(row)
-    return pd.DataFrame(rows)
+    if not rows:
+        return pd.DataFrame()
+    found_so_far = pd.DataFrame(rows)
+    for more in (_probes(results, n_resamples), _examples(results, n_resamples)):
+        found_so_far = found_so_far.merge(more, on=["model", "eval_task"], how="left")
+    return found_so_far
+
+
+def _probes(results: Sequence[Result], n_resamples: int) -> pd.DataFrame:
+    """Take what a linear probe loses: a gain is a negative loss, its ends change places."""
+    found = fig6.recovery_table(results, n_resamples=n_resamples)
+    if found.empty:
+        return pd.DataFrame(columns=["model", "eval_task", *with_intervals(["probe_lost"])])
+    ends = {"probe_lost": "", "probe_lost_low": "_high", "probe_lost_high": "_low"}
+    lost = {name: 0.0 - found[f"difference{end}"] for name, end in ends.items()}
+    return found[["model", "eval_task"]].assign(**lost)
+
+
+def _examples(results: Sequence[Result], n_resamples: int) -> pd.DataFrame:
+    """Take whether the surer of the right questions are lost, a row a model and task."""
+    of_examples = fig4_examples.table(results)
+    columns = with_intervals(["rank_biserial"])
+    names = dict(zip(columns, with_intervals(["lost_confidence"]), strict=True))
+    if of_examples.empty:
+        return pd.DataFrame(columns=["model", "eval_task", *names.values()])
+    found = mixedmodel.example_level(of_examples, n_resamples=n_resamples)
+    found = found[(found["predictor"] == "confidence") & (found["eval_task"] != mixedmodel.POOLED)]
+    return found[["model", "eval_task", *columns]].rename(columns=names)
 
 
 def _ratio(found: Measured, name: str) -> Interval:
-    def of(m: np.ndarray) -> np.ndarray:
-        return (m[..., 0] - m[..., 1]) / (m[..., 0] - CHANCE)
-
-    return found.interval(of, (name, "tuned"), (name, "random"))
+    """Give the share of what was above chance that random labels took."""
+    return found.interval(
+        lambda m: forget_ratio(m[..., 0], m[..., 1]), (name, "tuned"), (name, "random")
+    )
 
 
 def agreements(
@@ -191,14 +227,16 @@ def finding(table: pd.DataFrame) -> str:
     return f"Of {len(verdicts)} tasks that {numbers} models knew, {'; '.join(said)}"
 
 
-def draw(table: pd.DataFrame) -> Figure:
+def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
     """Draw a row a task, a mark a model: what is lost, what was learned, and the harm elsewhere.
 
     table: from `scale.table`. Open marks: tasks that the model was not shown to know. Tasks are
     sorted by their mean loss, within each format of answers.
+    measures: columns and their labels, a panel each: `MEASURES`, or `MORE`
     """
     do = "Pass the table of figures.scale."
-    wanted = ["model", "eval_task", "answer_format", "known", "verdict", *with_intervals(MEASURES)]
+    wanted = ["model", "eval_task", "answer_format", "known", "verdict"]
+    wanted += with_intervals([LOST, *measures])
     intervals.require_columns("models", table, wanted, do)
     said = finding(table)
     shown = readable(table.assign(eval_task=[title(t) for t in table["eval_task"]]))
@@ -209,22 +247,23 @@ def draw(table: pd.DataFrame) -> Figure:
     with style(rows.heights, [said], names.values()):
         size = (TEXT_WIDTH, 1.5 + (0.1 + 0.1 * len(models)) * len(rows.heights))
         figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(1, len(MEASURES), sharey=True)
+        panels = figure.subplots(1, len(measures), sharey=True)
         offsets = np.linspace(0.3, -0.3, len(models)) if len(models) > 1 else [0.0]
         for i, (model, offset) in enumerate(zip(models, offsets, strict=True)):
             marker, colour = MARKS[i % len(MARKS)]
             of = shown[shown["model"] == model]
-            for axes, measure in zip(panels, MEASURES, strict=True):
+            for axes, measure in zip(panels, measures, strict=True):
                 for known, filled in ((True, True), (False, False)):
                     part = of[(of["known"].astype(bool) == known) & of[measure].notna()]
                     y = rows.of(part["eval_task"]) + offset
                     label = names[model] if known else "_"
                     draw_intervals(axes, part, measure, y, label, marker, colour, filled)
-        for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):
-            mark(axes, REFERENCE[measure])
+        for axes, (measure, label) in zip(panels, measures.items(), strict=True):
+            mark(axes, CHANCE if measure in AT_CHANCE else 0.0)
             say_where_nothing(axes, shown[measure], "not measured")
             axes.set_xlabel(label)
-        panels[-1].axvline(DAMAGE, color=DARK_GREY, linewidth=0.9, linestyle=":", zorder=1)
+            if measure == "damage":
+                axes.axvline(DAMAGE, color=DARK_GREY, linewidth=0.9, linestyle=":", zorder=1)
         set_rows(panels[0], rows)
         handles = panels[0].get_legend_handles_labels()
         ncols = min(len(models), 2)
@@ -269,10 +308,15 @@ def draw_agreement(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
     wanted = ["model", "eval_task", "known", *with_intervals([LOST])]
     intervals.require_columns("models", table, wanted, "Pass the table of figures.scale.")
     said = agreement_finding(agreed)
+    if agreed.empty:
+        with style([said]):
+            figure = Figure(figsize=(TEXT_WIDTH, 0.5))
+            set_finding(figure, said)
+        return figure
     known = table[table["known"].astype(bool)].set_index(["model", "eval_task"])
     names = {task: readable(title(task)) for task in dict.fromkeys(table["eval_task"])}
-    across = min(3, max(1, len(agreed)))
-    down = max(1, -(-len(agreed) // across))
+    across = min(3, len(agreed))
+    down = -(-len(agreed) // across)
     with style(names.values(), [said], [short_name(m) for m in set(table["model"])]):
         size = (TEXT_WIDTH, 0.75 + 2.35 * down)
         figure = Figure(figsize=size, layout="constrained")
@@ -301,13 +345,11 @@ def draw_agreement(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
             drawn.append((axes, x, y, [names[t] for t in both]))
         for axes in panels[len(agreed) :]:
             axes.set_axis_off()
-            if agreed.empty:
-                axes.text(0.5, 0.5, "nothing to compare", ha="center", fontsize=SMALL)
         figure.supxlabel("AUROC lost beyond true labels", fontsize=SMALL)
         set_finding(figure, said)
         figure.draw_without_rendering()  # names go between points, which must have their places
         for axes, x, y, labels in drawn:
-            name_points(axes, x[:, 0], y[:, 0], labels)
+            name_points(axes, x, y, labels)
     return figure
 
 

@@ -134,7 +134,7 @@ def finding(found: pd.DataFrame) -> str:
     found: from `scale_regressions.coefficients`
     """
     n, n_tasks = (int(found[c].max()) for c in ("n", "n_tasks"))
-    where = f"{n} models' tasks ({n_tasks} tasks)"
+    where = f"{n} pairs of a model and a task ({n_tasks} tasks)"
     if found["coefficient"].isna().all():
         return f"What predicts forgetting cannot be estimated from {where}"
     parts = []
@@ -204,7 +204,7 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
                 slope = (x * y).sum() / (x**2).sum()  # both have mean 0
                 axes.axline((0, 0), slope=slope, color=BLACK, linewidth=0.8)
             say_where_nothing(axes, points["y"], "not measured")
-            axes.set_xlabel(f"{PLAIN[term]}, less the model's mean")
+            axes.set_xlabel(f"{PLAIN[term]},\nless the model's mean")
             sns.despine(ax=axes)
         below[0].set_ylabel("AUROC lost beyond true\nlabels, less the model's mean")
         handles = below[0].get_legend_handles_labels()
