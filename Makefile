@@ -11,10 +11,12 @@ READ := $(VENV)/ready-to-read# what reading and drawing needs: neither torch nor
 READY := $(VENV)/ready# all of it
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 # A target's name is its notebook's up to the first "_": fig2 draws notebooks/fig2_*.ipynb.
-# Of a study of methods other notebooks than of the rest (forgetlib resolve --notebooks).
+# Of studies of methods and of models other notebooks than of the rest (forgetlib resolve --notebooks).
 OF_METHODS := $(sort $(wildcard notebooks/methods/*.ipynb))
+OF_SCALE := $(sort $(wildcard notebooks/scale/*.ipynb))
 OF_PAPER := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebooks/claims.ipynb
-FIGURES := $(if $(STUDY_FOLDER),$(if $(filter notebooks,$(STUDY_FOLDER)),$(OF_PAPER),$(OF_METHODS)),$(OF_PAPER) $(OF_METHODS))
+EVERY := $(OF_PAPER) $(OF_METHODS) $(OF_SCALE)
+FIGURES := $(if $(STUDY_FOLDER),$(foreach n,$(EVERY),$(if $(filter $(STUDY_FOLDER)/,$(dir $(n))),$(n))),$(EVERY))
 FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
 notebook_of = $(firstword $(wildcard $(foreach f,$(STUDY_FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
 
@@ -28,7 +30,7 @@ AGAIN := $(MAKE) --no-print-directory --silent --file $(firstword $(MAKEFILE_LIS
 .PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench agreement intervals settings pilots lint notebooks lock audit clean
 
 help: ## print the targets
-	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
+	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|scale|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
 	  | while read -r name text; do printf '  %-14s%s\n' "$$name" "$$text"; done
 	@printf '  %s\n                %s\n' "$(FIGURE_NAMES)" "draw one figure of STUDY"
@@ -94,6 +96,7 @@ fig7: SECTIONS := sizes
 fig8: SECTIONS := cross cross_control flipped
 fig9: SECTIONS := models
 dose generalisation: SECTIONS := methods
+models regressions: SECTIONS := control own
 
 check-figures: named $(READY) ## compute some of STUDY's stored checkpoints again, drawn by SEED, and compare
 	@$(BIN)/python -m forgetlib verify "$$STUDY" $(RUNS) --seed $(SEED)
@@ -165,7 +168,8 @@ lint: $(READY) ## check style (ruff) and types (mypy)
 notebooks: $(READY) ## execute the committed notebooks again, in place
 	@cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
-	  $(notdir $(NOTEBOOKS)) implicit/*.ipynb methods/*.ipynb && ../$(BIN)/python found.py $(notdir $(NOTEBOOKS)) implicit/*.ipynb methods/*.ipynb
+	  $(notdir $(NOTEBOOKS)) {implicit,methods,scale}/*.ipynb && \
+	  ../$(BIN)/python found.py $(notdir $(NOTEBOOKS)) {implicit,methods,scale}/*.ipynb
 
 lock: ## write requirements.txt anew: the newest versions that pyproject.toml admits
 	@rm -rf .work/lock && $(PYTHON) -m venv .work/lock

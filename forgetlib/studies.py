@@ -341,6 +341,10 @@ def study(name: str | Study, **changes: Any) -> Study:
         kept = tuple(t for t in chosen.more_seeds_tasks if t in given["tasks"])
         given.setdefault("more_seeds_tasks", kept)
     given["models"] = _models(chosen, given.get("models", chosen.models))
+    if isinstance(chosen, ScaleStudy):  # its large models, and their tasks, of those that are left
+        left = given.get("tasks", chosen.tasks)
+        given["large"] = tuple(m for m in chosen.large if m in given["models"])
+        given["large_tasks"] = tuple(t for t in chosen.large_tasks if t in left)
     changed = replace(chosen, **given)
     if changed == chosen:
         return chosen

@@ -316,16 +316,16 @@ def _models(study: Study) -> Drawn:
     results, note = _of_scale(study)
     answers = partial(load_answers, study)
     table, agreed = scale.table(results, answers), scale.agreements(results, answers)
-    yield "models", _with_note(scale.draw(table), note), table
-    yield "models_more", _with_note(scale.draw(table, scale.MORE), note), table
-    yield "models_agreement", _with_note(scale.draw_agreement(table, agreed), note), agreed
+    yield "scale_models", _with_note(scale.draw(table), note), table
+    yield "scale_more", _with_note(scale.draw(table, scale.MORE), note), table
+    yield "scale_agreement", _with_note(scale.draw_agreement(table, agreed), note), agreed
 
 
 def _regressions(study: Study) -> Drawn:
     results, note = _of_scale(study)
     table = scale_regressions.table(results, partial(load_answers, study))
     found = scale_regressions.coefficients(table)
-    yield "regressions", _with_note(scale_regressions.draw(table, found), note), found
+    yield "scale_regressions", _with_note(scale_regressions.draw(table, found), note), found
 
 
 FIGURES: dict[str, Callable[[Study], Drawn]] = {

@@ -113,6 +113,15 @@ PICTURES = {
     "fig9_models": "**Figure 9.** The matrix of every model of the study.",
     "tasks": "How far rules get that understand nothing, beside the model.",
     "claims": "Every claim of the paper, its statistic, and where it would hold.",
+    # Of studies of models.
+    "scale_models": "**Do other models forget the same tasks?** AUROC lost beyond true labels, the "
+    "forgetting set, the labels learned, and the harm to other tasks. Open: not shown to be known.",
+    "scale_agreement": "**Figure 9.** AUROC lost beyond true labels in each two models, a point a "
+    "task that both knew.",
+    "scale_more": "The paper's forget ratio, what a linear probe loses, and whether the surer of "
+    "the single questions are lost.",
+    "scale_regressions": "**Figure 4 over models.** What predicts forgetting: a mixed model of all "
+    "models and tasks, and partial regressions.",
     # Of studies of methods: one of all skills, then one a skill, whose name ends the picture's.
     "price": "**Which methods generalise, and at what price?** AUROC on new questions after each "
     "method, and the harm to other tasks. Dotted: before, and what is called damage.",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forgetlib.figures import findings, generalisation
+from forgetlib.figures import findings, generalisation, scale_readme
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import PICTURES, listed, method_title, title, titles
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
@@ -87,7 +87,8 @@ EXAMPLES = {"Sec. 5": "fig4_examples"}  # a claim that is of no figure of the pa
 
 def is_study(folder: Path) -> bool:
     """Tell whether a folder has tables that the page shows."""
-    return (folder / "fig2b_skill.csv").exists() or bool(_of_methods(folder))
+    names = ("fig2b_skill", "scale_models")
+    return any((folder / f"{n}.csv").exists() for n in names) or bool(_of_methods(folder))
 
 
 def shown(folder: Path, link: str) -> Json:
@@ -108,6 +109,10 @@ def shown(folder: Path, link: str) -> Json:
         ],
         "methods": list(_methods(folder)),
     }
+    if tables.get("scale_models") is not None:
+        first, *more = scale_readme.findings(tables).split("\n")
+        found["headline"] = first.split("**")[1]
+        return found | {"findings": [_tokens(said.removeprefix("- "), folder) for said in more]}
     if (skills := tables.get("fig2b_skill")) is None:
         skills = [of["skill"] for of in found["methods"]]
         n = len({method for of in found["methods"] for method, _ in of["rows"]})

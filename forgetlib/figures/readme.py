@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forgetlib.figures import methods_readme
+from forgetlib.figures import methods_readme, scale_readme
 from forgetlib.figures.audit import SHORTCUTS
 from forgetlib.figures.findings import Tables, answer, findings
 from forgetlib.figures.names import PICTURES, listed, title
@@ -23,6 +23,7 @@ from forgetlib.runs.grid import Study, figures_dir, open_store
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.results import data_note
 from forgetlib.runs.rows import MOST
+from forgetlib.runs.scale import ScaleStudy
 
 # Around what the project's README has of a study: its answer, and its findings.
 BEGIN, END = "<!-- {} of {}: written by forgetlib readme -->", "<!-- end of {} -->"
@@ -39,6 +40,10 @@ def text(study: Study) -> str:
     ]
     if isinstance(study, LadderStudy):
         parts += [methods_readme.findings(tables), "## Every method", methods_readme.table(tables)]
+        parts += ["## Pictures", _gallery(tables)]
+    elif isinstance(study, ScaleStudy):
+        every = "## Every task and model"
+        parts += [scale_readme.findings(tables), every, scale_readme.table(tables)]
         parts += ["## Pictures", _gallery(tables)]
     else:
         parts += [findings(tables), "## Every task", _task_table(tables.need("fig2b_skill"))]
@@ -224,6 +229,8 @@ def write(study: Study) -> list[Path]:
     parts = {"answer": answer, "findings": findings}
     if isinstance(study, LadderStudy):
         parts = {"answer": methods_readme.answer, "findings": methods_readme.findings}
+    elif isinstance(study, ScaleStudy):
+        parts = {"answer": scale_readme.answer, "findings": scale_readme.findings}
     said = before = readme.read_text() if readme.exists() else ""
     for name, make in parts.items():
         begin, end = BEGIN.format(name, study.name), END.format(name)

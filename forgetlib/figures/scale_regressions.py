@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from forgetlib.figures import fig4, intervals, scale
 from forgetlib.figures.crosstask import short_name
-from forgetlib.figures.design import COEFFICIENT_COLUMNS, is_defined
+from forgetlib.figures.design import COEFFICIENT_COLUMNS, design_of, is_defined
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.mixedmodel import mixed_model
 from forgetlib.figures.names import listed
@@ -97,9 +97,12 @@ def _fitted(
     others: dict[str, list[float]] = {}
     models = sorted(set(table["model"]))
     for model in models if len(models) > 2 else ():
-        of = mixed_model(table[table["model"] != model], terms, outcome).coefficients
+        rest = table[table["model"] != model]
+        of = mixed_model(rest, terms, outcome).coefficients
         for term, value in zip(of["term"], of["coefficient"], strict=True):
-            others.setdefault(term, []).append(float(value))
+            # In the standard deviations of all models, to be compared with their coefficient.
+            ratio = _deviation(table, term, outcome) / _deviation(rest, term, outcome)
+            others.setdefault(term, []).append(float(value) * ratio)
     found = {str(row["term"]): row for row in fit.coefficients.to_dict("records")}
     of_all = {"outcome": outcome, "fitted": fitted, "n": fit.n, "n_tasks": fit.n_tasks}
     rows: list[dict[str, object]] = []
@@ -112,6 +115,13 @@ def _fitted(
             ends = {"least": min(others[name]), "most": max(others[name])} if name in others else {}
             rows.append(of_all | found[name] | ends | {"note": "; ".join(fit.notes)})
     return rows
+
+
+def _deviation(table: pd.DataFrame, term: str, outcome: str) -> float:
+    """Give the standard deviation over tasks that a number's coefficient is for; 1 of a category."""
+    if term not in table:
+        return 1.0
+    return float(design_of(table, (term,), outcome).points[term].std())
 
 
 def partial(table: pd.DataFrame, term: str, outcome: str = scale.LOST) -> pd.DataFrame:
@@ -184,8 +194,8 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
                 draw_intervals(axes, rows, "coefficient", y, fitted, marker, colour, True)
             mark(axes, 0.0)
             say_where_nothing(axes, of["coefficient"], "too few tasks")
-            axes.set_title(f"{label}, n = {count_text(of['n'])}", loc="left")
-            axes.set_xlabel("change for one standard deviation")
+            axes.set_title(f"{label}\nn = {count_text(of['n'])}", loc="left", fontsize=SMALL)
+            axes.set_xlabel("change for one\nstandard deviation")
         top[0].set_yticks(list(heights.values()), terms)
         top[0].set_ylim(-0.6, len(terms) - 0.4)
         top[1].tick_params(labelleft=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,7 +58,9 @@ def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
     )
     try:
         # The initial update is zero; only its direction is drawn.
-        with _seeded(), own_config(model):
+        with _seeded(), own_config(model), warnings.catch_warnings():
+            # Of peft, which asks transformers by an older name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             # In the model's dtype: the optimiser keeps fp32 masters of whatever is trained.
             return get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:

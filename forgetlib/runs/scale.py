@@ -36,14 +36,11 @@ class ScaleStudy(Study):
             require_one_of(f"large_tasks of {what}", task, self.tasks)
 
     def owned(self, seeds: tuple[int, ...]) -> Iterator[tuple[str, str, int]]:
-        """List each model, task and seed; models of a task together, as they are compared.
-
-        A seed's large models come after all of its others.
-        """
-        all_models = [model for model in self.models if model not in self.large]
+        """List each model, task and seed, model by model: the first ones are compared soon."""
         for seed in dict.fromkeys(seed for _, seed in self.with_seeds(seeds)):
             of_seed = [task for task, other in self.with_seeds(seeds) if other == seed]
-            yield from ((model, task, seed) for task in of_seed for model in all_models)
-            if seed == self.seeds[0]:
-                few = [task for task in of_seed if task in self.large_tasks]
-                yield from ((model, task, seed) for task in few for model in self.large)
+            for model in self.models:
+                few = model in self.large
+                if few and seed != self.seeds[0]:
+                    continue
+                yield from ((model, t, seed) for t in of_seed if not few or t in self.large_tasks)

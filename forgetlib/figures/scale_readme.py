@@ -1,0 +1,65 @@
+"""Say what a study of models found, as Markdown, from its figures' tables."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from forgetlib.figures import scale, scale_regressions
+from forgetlib.figures.crosstask import short_name
+from forgetlib.figures.findings import Tables
+from forgetlib.figures.names import title
+from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
+
+WORDS = (
+    "AUROC on new questions after fine-tuning on true labels, then after random labels, and after "
+    "true labels again from the same model; what random labels cost beyond these; the share of "
+    "random labels that the model learned; the rise of nats a token of other tasks' true "
+    "responses; and the verdict on the skill."
+)
+
+
+def answer(tables: Tables) -> str:
+    """Answer in two sentences whether other models forget the same."""
+    table, agreed = tables.need("scale_models"), tables.need("scale_agreement")
+    said = f"{scale.finding(table)} ([every model](scale_models.png))."
+    return f"{said} {scale.agreement_finding(agreed)} ([agreement](scale_agreement.png))."
+
+
+def findings(tables: Tables) -> str:
+    """Say which tasks go from which models, whether they agree, and what predicts it."""
+    table, agreed = tables.need("scale_models"), tables.need("scale_agreement")
+    said = [f"**{scale.finding(table)}** ([every model](scale_models.png))."]
+    said.append(f"{scale.agreement_finding(agreed)} ([agreement](scale_agreement.png)).")
+    said += [f"{short_name(m)}: {_of_model(of)}." for m, of in table.groupby("model", sort=False)]
+    if (found := tables.get("scale_regressions")) is not None:
+        said.append(f"{scale_regressions.finding(found)} ([regressions](scale_regressions.png)).")
+    return "\n".join(f"- {sentence}" for sentence in said)
+
+
+def _of_model(table: pd.DataFrame) -> str:
+    """Count a model's verdicts; and say how far it learned the random labels."""
+    counts = table["verdict"].value_counts(sort=False)
+    said = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    low, high = (number(of) for of in (table["fit"].min(), table["fit"].max()))
+    return f"{said}; it learned {low} to {high} of the random labels"
+
+
+def table(tables: Tables) -> str:
+    """Make a table with a row a task and model."""
+    found = tables.need("scale_models").sort_values("eval_task", kind="stable")
+    header = ["task", "model", "fine-tuned", "random labels", "true labels again"]
+    header += ["lost beyond true labels", "labels learned", "nats, other tasks", "verdict"]
+    rows = [
+        [
+            title(str(of["eval_task"])),
+            short_name(str(of["model"])),
+            *(estimate_of(of, name) for name in ("auroc_tuned", "auroc", "auroc_again")),
+            estimate_of(of, scale.LOST),
+            number(of["fit"]),
+            UNDEFINED_TEXT if pd.isna(of["damage"]) else estimate_of(of, "damage"),
+            str(of["verdict"]),
+        ]
+        for of in found.to_dict("records")
+    ]
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{WORDS}"
