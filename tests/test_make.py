@@ -196,7 +196,7 @@ def test_a_section_is_said_to_be_needed_by_the_notebooks_that_read_it(section):
 PYTHON_THAT_LACKS_RESULTS = """
 case "$3$5" in
   resolve) echo "$4" | sed s/.py$//;;
-  resolve--notebooks) echo notebooks$(echo /methods | grep "$4");;
+  resolve--notebooks) echo notebooks$(printf '/methods\\n/scale\\n' | grep "$4");;
   stored*) exit 1;;
   *) echo "$@";;
 esac"""
@@ -236,17 +236,30 @@ def test_a_figure_s_target_computes_the_sections_that_it_reads_and_draws_it(fold
 
 
 @pytest.mark.parametrize(
-    ("figure", "sections"), [("dose", ["methods"]), ("generalisation", ["methods"]), ("ladder", [])]
+    ("study", "figure", "sections"),
+    [
+        ("methods", "dose", ["methods"]),
+        ("methods", "generalisation", ["methods"]),
+        ("methods", "ladder", []),
+        ("scale", "models", ["control", "own"]),
+        ("scale", "regressions", ["control", "own"]),
+    ],
 )
-def test_a_study_of_methods_has_notebooks_of_its_own(folder, figure, sections):
+def test_a_study_of_methods_or_models_has_notebooks_of_its_own(folder, study, figure, sections):
     program(folder / ".venv/bin/python", PYTHON_THAT_LACKS_RESULTS)
-    computed, said, drawn = make(folder, figure, "STUDY=methods").stdout.splitlines()
-    assert computed.split() == ["-m", "forgetlib", "run", "methods", *sections]
-    name = f"notebooks/methods/{figure}.ipynb"
-    assert said == f"{figure}: {name} -> figures/methods/"
-    assert drawn == f"notebooks/draw.py methods {name} .work/methods/notebooks/{figure}.ipynb"
+    computed, said, drawn = make(folder, figure, f"STUDY={study}").stdout.splitlines()
+    assert computed.split() == ["-m", "forgetlib", "run", study, *sections]
+    name = f"notebooks/{study}/{figure}.ipynb"
+    assert said == f"{figure}: {name} -> figures/{study}/"
+    assert drawn == f"notebooks/draw.py {study} {name} .work/{study}/notebooks/{figure}.ipynb"
+
+
+def test_figures_are_those_of_the_kind_of_study(folder):
+    program(folder / ".venv/bin/python", PYTHON_THAT_LACKS_RESULTS)
     every = make(folder, "figures", "STUDY=methods").stdout
     assert "methods/ladder.ipynb" in every and "fig2" not in every
     assert "notebooks/methods" not in make(folder, "figures", "STUDY=tiny").stdout
     done = make(folder, "fig2", "STUDY=methods")
     assert done.returncode and "expected a target of those below, found 'fig2'" in done.stderr
+    of_models = make(folder, "figures", "STUDY=scale").stdout
+    assert "scale/models.ipynb" in of_models and "methods" not in of_models

@@ -118,7 +118,7 @@ def _fitted(
 
 
 def _deviation(table: pd.DataFrame, term: str, outcome: str) -> float:
-    """Give the standard deviation over tasks that a number's coefficient is for; 1 of a category."""
+    """Give the standard deviation over tasks of a number; 1 of a category, which has no units."""
     if term not in table:
         return 1.0
     return float(design_of(table, (term,), outcome).points[term].std())

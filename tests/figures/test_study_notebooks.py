@@ -1,4 +1,4 @@
-"""The notebooks of studies of methods keep the rules of all, and print what they printed."""
+"""The notebooks of studies of methods and of models keep all rules, and print what they printed."""
 
 import ast
 import shutil
@@ -9,8 +9,14 @@ import test_notebooks
 from test_executed import execute, said
 from test_executed import kernel as kernel
 
+from forgetlib.figures.drawing import OF_METHODS, OF_SCALE
+
 ROOT = test_notebooks.ROOT
-PATHS = sorted((ROOT / "notebooks" / "methods").glob("*.ipynb"))
+PARAMETERS = {  # of each folder's notebooks
+    "methods": ("study", "skill", "seeds"),
+    "scale": ("study", "models", "seeds"),
+}
+PATHS = [p for of in PARAMETERS for p in sorted((ROOT / "notebooks" / of).glob("*.ipynb"))]
 RULES = [name for name in vars(test_notebooks.TestEveryNotebook) if name.startswith("test_")]
 
 
@@ -20,9 +26,10 @@ def values(path):
     return {ast.unparse(s.targets[0]): ast.literal_eval(s.value) for s in body}
 
 
-def test_there_is_one_for_each_figure_and_it_takes_a_study_and_a_skill():
-    assert [p.stem for p in PATHS] == ["dose", "generalisation", "ladder"]
-    assert {tuple(values(path)) for path in PATHS} == {("study", "skill", "seeds")}
+def test_there_is_one_for_each_figure_and_it_takes_a_study_and_what_to_draw_of_it():
+    assert [p.stem for p in PATHS] == [*sorted(OF_METHODS), *OF_SCALE]
+    for path in PATHS:
+        assert tuple(values(path)) == PARAMETERS[path.parent.name]
 
 
 @pytest.mark.parametrize("rule", RULES)
