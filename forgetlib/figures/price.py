@@ -71,10 +71,10 @@ def table(reach: pd.DataFrame) -> pd.DataFrame:
     reach: from `reach.table`, of any number of skills
     Returns a row a skill and method: eval_task, method, n_seeds, and with their intervals set_auroc
     (after, on the forgetting set), auroc_known and auroc (before and after, on new questions),
-    auroc_lost, and nll_rise of the tasks that `away` names.
+    auroc_lost, and of the tasks that `away` names nll_rise, nll_from_base and nll_taught.
     """
     do = "Pass the table of figures.reach."
-    wanted = ["auroc_known", "auroc", "auroc_lost", "nll_rise"]
+    wanted = ["auroc_known", "auroc", "auroc_lost", "nll_rise", "nll_from_base", "nll_taught"]
     columns = ["eval_task", "method", "where", "n_seeds", *with_intervals(wanted)]
     intervals.require_columns("what methods cost", reach, columns, do)
     keys = ["eval_task", "method", "n_seeds"]
@@ -83,8 +83,9 @@ def table(reach: pd.DataFrame) -> pd.DataFrame:
     found = own[[*keys, *names]].rename(columns=names)
     found = found.merge(new[[*keys, *with_intervals(wanted[:3])]], on=keys)
     harm = [of[of["where"] == away(of)] for _, of in reach.groupby("eval_task", sort=False)]
-    rises = pd.concat(harm)[[*keys, *with_intervals(["nll_rise"])]] if harm else new[keys]
-    return found.merge(rises, on=keys, how="left")
+    rises = ["nll_rise", "nll_from_base", "nll_taught"]
+    risen = pd.concat(harm)[[*keys, *with_intervals(rises)]] if harm else new[keys]
+    return found.merge(risen, on=keys, how="left")
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -160,9 +161,20 @@ def _of_skill(table: pd.DataFrame) -> str:
     if of["spares"]:
         said += f", and kept on new questions but not on its own after {_named(of['spares'], rows)}"
     others = [
-        f"{words}: {len(of[group])}" for group, words in GROUPS.items() if of[group] and words
+        f"{words}: {len(of[group])}{_from_base(rows.loc[of[group]]) if group == 'damages' else ''}"
+        for group, words in GROUPS.items()
+        if of[group] and words
     ]
     return said + (f" (others: {', '.join(others)})" if others else "")
+
+
+def _from_base(damaged: pd.DataFrame) -> str:
+    """Say of how many methods it is damage from the pre-trained model too, where it was asked."""
+    if damaged["nll_from_base"].isna().any():
+        return ""
+    return (
+        f", {(damaged['nll_from_base_low'] > DAMAGE).sum()} of them from the pre-trained model too"
+    )
 
 
 def _between(values: pd.Series) -> str:
@@ -184,11 +196,12 @@ def draw(table: pd.DataFrame) -> Figure:
     """Draw a row a method, a mark a skill: AUROC on new questions, and the harm elsewhere.
 
     table: from `price.table`. Open: the forgetting set. Dashed: chance, and no harm; dotted: each
-    skill's AUROC before, and the rise that is called damage. Rows are sorted by AUROC on new
+    skill's AUROC before, and the rise that is called damage; dash-dotted: where the pre-trained
+    model is. Rows are sorted by AUROC on new
     questions, the least on top.
     """
     do = "Pass the table of figures.price."
-    measures = ["set_auroc", "auroc_known", *MEASURES]
+    measures = ["set_auroc", "auroc_known", "nll_taught", *MEASURES]
     wanted = ["eval_task", "method", "n_seeds", *with_intervals(measures)]
     intervals.require_columns("what methods cost", table, wanted, do)
     said = headline(table)
@@ -222,6 +235,8 @@ def draw(table: pd.DataFrame) -> Figure:
                 linestyle="none",
                 zorder=1.5,
             )
+            if (taught := of["nll_taught"].iloc[0]) == taught:  # not NaN
+                panels[1].axvline(-taught, color=colour, linewidth=0.9, linestyle="-.", zorder=1)
             before = of["auroc_known"].iloc[0]
             panels[0].axvline(before, color=colour, linewidth=0.9, linestyle=":", zorder=1)
         for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):

@@ -53,29 +53,33 @@ Place = tuple[str, str]  # "<task>/<split>", and the view
 
 @dataclass(frozen=True)
 class Part:
-    """Hold what two models of a seed say of the same questions: of one task, through one view.
+    """Hold what the models of a seed say of the same questions: of one task, through one view.
 
     answers: true response and distractor of each question by uid, where answers are fixed
+    base: of the pre-trained model, where it was asked
     """
 
     known: Scores
     forgotten: Scores
     answers: Answers | None = None
+    base: Scores | None = None
 
     def __post_init__(self) -> None:
-        if self.known.uids != self.forgotten.uids:
-            raise InputError(
-                "known and forgotten model",
-                expected="the same questions, in the same order",
-                found=f"{len(self.known)} and {len(self.forgotten)}, which differ",
-                do="Ask both with the same n and the same split.",
-            )
+        for other in (self.forgotten, *([self.base] if self.base else [])):
+            if self.known.uids != other.uids:
+                raise InputError(
+                    "known and forgotten model",
+                    expected="the same questions, in the same order",
+                    found=f"{len(self.known)} and {len(other)}, which differ",
+                    do="Ask all with the same n and the same split.",
+                )
 
     def measure(self, counts: np.ndarray) -> np.ndarray:
-        """Measure a resample of the questions, (R, N) counts: (R, 6).
+        """Measure a resample of the questions, (R, N) counts: (R, 7).
 
         Accuracy, AUROC and nats a token of true responses, each of the known, then of the forgotten
-        model. NaN where a resample has no question, and for AUROC no pair.
+        model; last the pre-trained model's nats. NaN where a resample has no question, for AUROC no
+        pair, and where the pre-trained model was not asked.
         """
         both = self.known, self.forgotten
         total = counts.sum(-1)
@@ -90,18 +94,20 @@ class Part:
         found = [mean(metrics.correct, s) for s in both]
         found += [auroc_sample(s, answers).measure(counts)[:, 0] for s in both]
         found += [mean(metrics.nll_a_token, s) for s in both]
+        found.append(mean(metrics.nll_a_token, self.base) if self.base else total * np.nan)
         return np.stack(found, axis=1)
 
 
 def sample(parts: Sequence[Part]) -> Sample:
-    """Make the sample of one seed's parts: each measure is the mean over the parts, (R, 6).
+    """Make the sample of one seed's parts: each measure is the mean over the parts, (R, 7).
 
     A question that several parts ask, as in several forms, is drawn for all of them together.
     """
     uids = tuple(dict.fromkeys(uid for part in parts for uid in part.known.uids))
     place = {uid: i for i, uid in enumerate(uids)}
     places = [[place[uid] for uid in part.known.uids] for part in parts]
-    nll = [metrics.nll_a_token(s) for part in parts for s in (part.known, part.forgotten)]
+    every = [s for part in parts for s in (part.known, part.forgotten, part.base) if s is not None]
+    nll = [metrics.nll_a_token(s) for s in every]
     most = max(map(np.max, nll))
     least = min(map(np.min, nll))
 
@@ -109,7 +115,7 @@ def sample(parts: Sequence[Part]) -> Sample:
         each = [part.measure(counts[:, own]) for part, own in zip(parts, places, strict=True)]
         return np.mean(each, axis=0)
 
-    return Sample(uids, measure, np.array([[0.0] * 4 + [least] * 2, [1.0] * 4 + [most] * 2]))
+    return Sample(uids, measure, np.array([[0.0] * 4 + [least] * 3, [1.0] * 4 + [most] * 3]))
 
 
 def places(study: LadderStudy, task: str) -> dict[str, dict[Place, str]]:
@@ -161,6 +167,8 @@ def table(
     auroc: of the forgotten one; where it is below 0.5, responses are told apart the wrong way round
     accuracy_lost, auroc_lost: the known model's less the forgotten one's
     nll_rise: nats a token of true responses, the forgotten model's less the known one's
+    nll_from_base, nll_taught: the same of the forgotten and of the known model, less the
+        pre-trained one's: what the teaching did before is in the first
     Positive is lost; NaN where nothing was measured.
     """
     known = by_checkpoint(results)
@@ -184,8 +192,26 @@ def table(
                     for place in asked
                     if all(_scores(r, place) for _, pair in of_seeds for r in pair)
                 ]
+                bases = {
+                    seed: known.get((pair[0].checkpoint.base.id, seed)) for seed, pair in of_seeds
+                }
+                asked_base = all(
+                    base is not None and _scores(base, place)
+                    for base in bases.values()
+                    for place in there
+                )
                 samples = [
-                    sample([_part(pair, p, answers_of(_task(p), seed)) for p in there])
+                    sample(
+                        [
+                            _part(
+                                pair,
+                                p,
+                                answers_of(_task(p), seed),
+                                bases[seed] if asked_base else None,
+                            )
+                            for p in there
+                        ]
+                    )
                     for seed, pair in of_seeds
                     if there
                 ]
@@ -197,7 +223,7 @@ def table(
                     "n_tasks": len(there),
                     "n_seeds": len(of_seeds),
                 }
-                rows.append(row | _measured(samples, n_resamples))
+                rows.append(row | _measured(samples, n_resamples, with_base=asked_base))
     order = {method: i for i, method in enumerate(method_names(study).values())}
     rows.sort(key=lambda r: (study.tasks.index(str(r["eval_task"])), order[str(r["method"])]))
     return pd.DataFrame(rows)
@@ -232,24 +258,28 @@ def _scores(result: Result, place: Place) -> Scores | None:
     return result.seen(view).get(where)
 
 
-def _part(pair: Pair, place: Place, answers: Answers | None) -> Part:
+def _part(pair: Pair, place: Place, answers: Answers | None, base: Result | None) -> Part:
     known, forgotten = (_scores(result, place) for result in pair)
     assert known is not None and forgotten is not None
-    return Part(known, forgotten, answers)
+    return Part(known, forgotten, answers, None if base is None else _scores(base, place))
 
 
-def _measured(samples: Sequence[Sample], n_resamples: int) -> dict[str, float]:
+def _measured(samples: Sequence[Sample], n_resamples: int, *, with_base: bool) -> dict[str, float]:
     """Make the columns of a row's measures."""
-    found = dict.fromkeys(("auroc_known", "auroc", *MEASURES), UNDEFINED)
+    from_base = ("nll_from_base", "nll_taught")
+    found = dict.fromkeys(("auroc_known", "auroc", *MEASURES, *from_base), UNDEFINED)
     if samples:
         of = resample(samples, n_resamples=n_resamples)
-        found = {
+        found |= {
             "auroc_known": of.interval(column(2)),
             "auroc": of.interval(column(3)),
             "accuracy_lost": of.interval(lambda m: m[..., 0] - m[..., 1]),
             "auroc_lost": of.interval(lambda m: m[..., 2] - m[..., 3]),
             "nll_rise": of.interval(lambda m: m[..., 5] - m[..., 4]),
         }
+        if with_base:
+            found["nll_from_base"] = of.interval(lambda m: m[..., 5] - m[..., 6])
+            found["nll_taught"] = of.interval(lambda m: m[..., 4] - m[..., 6])
     columns: dict[str, float] = {}
     for name, interval in found.items():
         columns |= as_columns(name, interval)

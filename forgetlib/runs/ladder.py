@@ -163,6 +163,11 @@ class LadderStudy(Study):
         if section is not None:
             self.require_section(section)
         wanted: dict[Job, None] = {}
+        if self.elsewhere:
+            # What the teaching itself did there: of one seed the same for every skill.
+            base = Checkpoint(self.models[0], dtype=self.dtype)
+            seeds = dict.fromkeys(seed for _, seed in self.with_seeds(self.seeds))
+            wanted |= {Job(base, self._elsewhere("", seed)): None for seed in seeds}
         for task, seed in self.with_seeds(self.seeds):
             wanted |= dict.fromkeys(self._methods_of(task, seed))
             if section != "methods":
@@ -173,8 +178,6 @@ class LadderStudy(Study):
 
     def _methods_of(self, task: str, seed: int) -> Iterator[Job]:
         asked = self._asked(task, seed)
-        # Harm elsewhere is counted from the known model, so that the base is not asked: what the
-        # teaching did before is no part of it.
         base = tuple(m for m in asked if m.task == task)
         yield Job(Checkpoint(self.models[0], dtype=self.dtype), base)
         yield Job(self.taught(task, seed), (Measurement("loss"), *asked))

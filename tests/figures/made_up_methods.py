@@ -100,3 +100,17 @@ def results(study=STUDY, truth=TRUTH):
                 more["loss"] = Loss(np.zeros(n, np.float32))
             found.append(_result(study.after(method, task, seed), task, seed, *values, **more))
     return found
+
+
+def of_base(study=STUDY, nll=NLL - 1, seeds=None):
+    """What the pre-trained model was asked about tasks elsewhere: a job a seed."""
+    base = study.taught(study.tasks[0], study.seeds[0]).base
+    found = []
+    for seed in study.seeds if seeds is None else seeds:
+        records = [
+            Record(base, m, scores(other, "test", seed, SKILL, nll, "base"))
+            for other in study.elsewhere
+            for m in [Measurement("scores", other, "test", N, seed)]
+        ]
+        found.append(Result(base, seed, tuple(records)))
+    return found

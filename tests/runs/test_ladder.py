@@ -72,6 +72,12 @@ def test_every_start_is_a_job_and_comes_first():
     assert {key for job in blocks for key in job.keys} == {key for j in jobs for key in j.keys}
 
 
+def test_the_pre_trained_model_is_asked_elsewhere_once_a_seed():
+    jobs = [j for j in STUDY.jobs("methods") if j.checkpoint.method is None]
+    asked = [(m.task, m.seed) for job in jobs for m in job.measurements if m.task != "tiny_review"]
+    assert asked == [(task, seed) for seed in STUDY.seeds for task in STUDY.elsewhere]
+
+
 @pytest.mark.parametrize("section", [*STUDY.sections, None])
 def test_a_section_has_what_it_is_for(section):
     kinds = {job.checkpoint.kind for job in STUDY.jobs(section)}
