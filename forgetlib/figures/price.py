@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.names import listed, method_title, title, titles
-from forgetlib.figures.numbers import number
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.reach import NEW, SET, away
 from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.style import (
@@ -71,10 +71,10 @@ def table(reach: pd.DataFrame) -> pd.DataFrame:
     reach: from `reach.table`, of any number of skills
     Returns a row a skill and method: eval_task, method, n_seeds, and with their intervals set_auroc
     (after, on the forgetting set), auroc_known and auroc (before and after, on new questions),
-    auroc_lost, and of the tasks that `away` names nll_rise, nll_from_base and nll_taught.
+    auroc_lost, and of the tasks that `away` names nll_rise and nll_taught.
     """
     do = "Pass the table of figures.reach."
-    wanted = ["auroc_known", "auroc", "auroc_lost", "nll_rise", "nll_from_base", "nll_taught"]
+    wanted = ["auroc_known", "auroc", "auroc_lost", "nll_rise", "nll_taught"]
     columns = ["eval_task", "method", "where", "n_seeds", *with_intervals(wanted)]
     intervals.require_columns("what methods cost", reach, columns, do)
     keys = ["eval_task", "method", "n_seeds"]
@@ -83,7 +83,7 @@ def table(reach: pd.DataFrame) -> pd.DataFrame:
     found = own[[*keys, *names]].rename(columns=names)
     found = found.merge(new[[*keys, *with_intervals(wanted[:3])]], on=keys)
     harm = [of[of["where"] == away(of)] for _, of in reach.groupby("eval_task", sort=False)]
-    rises = ["nll_rise", "nll_from_base", "nll_taught"]
+    rises = ["nll_rise", "nll_taught"]
     risen = pd.concat(harm)[[*keys, *with_intervals(rises)]] if harm else new[keys]
     return found.merge(risen, on=keys, how="left")
 
@@ -148,6 +148,7 @@ def headline(table: pd.DataFrame) -> str:
 def _of_skill(table: pd.DataFrame) -> str:
     """Say what methods did to one skill: those that generalise, or spare new questions, by name."""
     name = title(skill_of(table))
+    name += _taught(table.iloc[0])
     if not (table["auroc_known_low"] > CHANCE).all():
         return f"{name} was not shown to be known before"
     of, rows = groups(table), table.set_index("method")
@@ -161,20 +162,21 @@ def _of_skill(table: pd.DataFrame) -> str:
     if of["spares"]:
         said += f", and kept on new questions but not on its own after {_named(of['spares'], rows)}"
     others = [
-        f"{words}: {len(of[group])}{_from_base(rows.loc[of[group]]) if group == 'damages' else ''}"
-        for group, words in GROUPS.items()
-        if of[group] and words
+        f"{words}: {len(of[group])}" for group, words in GROUPS.items() if of[group] and words
     ]
     return said + (f" (others: {', '.join(others)})" if others else "")
 
 
-def _from_base(damaged: pd.DataFrame) -> str:
-    """Say of how many methods it is damage from the pre-trained model too, where it was asked."""
-    if damaged["nll_from_base"].isna().any():
-        return ""
-    return (
-        f", {(damaged['nll_from_base_low'] > DAMAGE).sum()} of them from the pre-trained model too"
-    )
+def _taught(row: pd.Series) -> str:
+    """Say in brackets what the teaching had done to other tasks before, where it did something."""
+    if row["nll_taught_low"] > 0 or row["nll_taught_high"] < 0:
+        moved = "raised" if row["nll_taught"] > 0 else "lowered"
+        size = row.copy()
+        if row["nll_taught"] < 0:
+            ends = -row[["nll_taught", "nll_taught_high", "nll_taught_low"]].to_numpy(float)
+            size[with_intervals(["nll_taught"])] = ends
+        return f" (teaching it had {moved} other tasks' nats by {estimate_of(size, 'nll_taught')})"
+    return ""
 
 
 def _between(values: pd.Series) -> str:

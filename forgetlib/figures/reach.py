@@ -167,8 +167,7 @@ def table(
     auroc: of the forgotten one; where it is below 0.5, responses are told apart the wrong way round
     accuracy_lost, auroc_lost: the known model's less the forgotten one's
     nll_rise: nats a token of true responses, the forgotten model's less the known one's
-    nll_from_base, nll_taught: the same of the forgotten and of the known model, less the
-        pre-trained one's: what the teaching did before is in the first
+    nll_taught: the known model's less the pre-trained one's: what the teaching did before
     Positive is lost; NaN where nothing was measured.
     """
     known = by_checkpoint(results)
@@ -266,8 +265,7 @@ def _part(pair: Pair, place: Place, answers: Answers | None, base: Result | None
 
 def _measured(samples: Sequence[Sample], n_resamples: int, *, with_base: bool) -> dict[str, float]:
     """Make the columns of a row's measures."""
-    from_base = ("nll_from_base", "nll_taught")
-    found = dict.fromkeys(("auroc_known", "auroc", *MEASURES, *from_base), UNDEFINED)
+    found = dict.fromkeys(("auroc_known", "auroc", *MEASURES, "nll_taught"), UNDEFINED)
     if samples:
         of = resample(samples, n_resamples=n_resamples)
         found |= {
@@ -278,7 +276,6 @@ def _measured(samples: Sequence[Sample], n_resamples: int, *, with_base: bool) -
             "nll_rise": of.interval(lambda m: m[..., 5] - m[..., 4]),
         }
         if with_base:
-            found["nll_from_base"] = of.interval(lambda m: m[..., 5] - m[..., 6])
             found["nll_taught"] = of.interval(lambda m: m[..., 4] - m[..., 6])
     columns: dict[str, float] = {}
     for name, interval in found.items():

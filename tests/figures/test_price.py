@@ -1,12 +1,15 @@
 """What forgetting costs, on made-up results whose truth is known."""
 
+import re
+
 import numpy as np
 import pytest
-from made_up_methods import STUDY, answers, of_base, results
+from made_up_methods import NLL, STUDY, answers, of_base, results
 
 from forgetlib.errors import InputError
 from forgetlib.figures import price, reach
 from forgetlib.figures.intervals import Interval, as_columns, with_intervals
+from forgetlib.figures.numbers import number
 from forgetlib.figures.reach import NEW, OTHER, SET
 
 
@@ -167,27 +170,26 @@ def test_a_table_of_something_else_is_refused(whole):
 
 
 def test_what_the_teaching_did_is_told_apart_from_what_forgetting_did(table):
-    assert table[["nll_taught", "nll_from_base"]].isna().all(axis=None)
+    assert table["nll_taught"].isna().all()
     asked = reach.table(STUDY, [*results(), *of_base()], answers, n_resamples=200)
     found = price.table(asked)
     for name in with_intervals(["auroc", "nll_rise"]):  # what was there stays as it was
         assert found[name].to_numpy() == pytest.approx(table[name].to_numpy())
     assert found["nll_taught"].to_numpy() == pytest.approx(1.0, abs=0.1)
-    rise = found["nll_from_base"] - found["nll_rise"]
-    assert rise.to_numpy() == pytest.approx(found["nll_taught"].to_numpy())
     lines = [line for line in price.draw(found).axes[1].lines if line.get_linestyle() == "-."]
     taught = found.groupby("eval_task", sort=False)["nll_taught"].first()
     assert [line.get_xdata()[0] for line in lines] == pytest.approx(list(-taught))
 
 
-def test_damage_is_said_to_be_there_from_the_pre_trained_model_too_or_not():
-    """The teaching helped by 3 nats: what ascent costs, 4, is 1 from where the model was."""
-    worse, better = (
-        price.table(reach.table(STUDY, [*results(), *of_base(nll=nll)], answers, n_resamples=100))
-        for nll in (1.0, 5.5)
-    )
-    assert "damage: 1, 1 of them from the pre-trained model too" in price.finding(worse)
-    assert "damage: 1, 0 of them from the pre-trained model too" in price.finding(better)
+@pytest.mark.parametrize(("nats", "said"), [(NLL - 1, "raised"), (NLL + 3, "lowered")])
+def test_it_is_said_what_the_teaching_had_done(nats, said):
+    asked = [*results(), *of_base(nll=nats)]
+    found = price.table(reach.table(STUDY, asked, answers, n_resamples=100))
+    size = abs(found["nll_taught"].iloc[0])
+    first = price.finding(found).split("; ")[0]
+    assert f" (teaching it had {said} other tasks' nats by {number(size)} [" in first
+    low, high = (float(x) for x in re.search(r"nats by \S+ \[(\S+), (\S+)\]\)", first).groups())
+    assert low <= round(size, 2) <= high
 
 
 def test_a_pre_trained_model_that_lacks_a_seed_says_nothing():
