@@ -124,7 +124,8 @@ PICTURES = {
     "models and tasks, and partial regressions.",
     # Of studies of methods: one of all skills, then one a skill, whose name ends the picture's.
     "price": "**Which methods generalise, and at what price?** AUROC on new questions after each "
-    "method, and the harm to other tasks. Dotted: before, and what is called damage.",
+    "method, and the harm to other tasks. Dotted: before, and what is called damage; dash-dotted: "
+    "the pre-trained model.",
     "ladder": "**The ladder: what does forgetting remove?** AUROC before and after each method, "
     "and of models that were never taught, by how many labels it takes to ask or to teach again; "
     "and a verdict.",
