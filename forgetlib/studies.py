@@ -86,7 +86,6 @@ _BY_COST = (
     "sst2",
     "common_knowledge",
     "string_operations",
-    "sciq",
     "basic_arithmetic",
     "arc_easy",
     "logical_reasoning",
@@ -94,6 +93,7 @@ _BY_COST = (
     "coding",
     "commonsense_qa",
     "piqa",
+    "sciq",
     "sciriff_yesno",
 )
 # Of other families than the skills that are forgotten; tasks that no method retains are asked too.
