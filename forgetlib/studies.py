@@ -302,7 +302,8 @@ LISTS: tuple[str, ...] = (
     "more_seeds_tasks",
     "elsewhere",
 )
-LISTS += ("methods", "views", "readouts")
+LISTS += ("methods", "views", "readouts", "large", "large_tasks")
+LISTS += ("more_methods", "quantised", "n_relearned")
 
 
 def study(name: str | Study, **changes: Any) -> Study:
@@ -323,7 +324,7 @@ def study(name: str | Study, **changes: Any) -> Study:
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in changes.items() if v is not None
     }
-    known = sorted({f.name for f in fields(Study)} - {"name", "named", "description"})
+    known = sorted({f.name for f in fields(chosen)} - {"name", "named", "description"})
     for key in given:
         do = "Correct the name of the setting."
         require_one_of(f"change of study {chosen.name!r}", key, known, do)
@@ -343,14 +344,15 @@ def study(name: str | Study, **changes: Any) -> Study:
     given["models"] = _models(chosen, given.get("models", chosen.models))
     if isinstance(chosen, ScaleStudy):  # its large models, and their tasks, of those that are left
         left = given.get("tasks", chosen.tasks)
-        given["large"] = tuple(m for m in chosen.large if m in given["models"])
-        given["large_tasks"] = tuple(t for t in chosen.large_tasks if t in left)
+        given.setdefault("large", tuple(m for m in chosen.large if m in given["models"]))
+        given.setdefault("large_tasks", tuple(t for t in chosen.large_tasks if t in left))
+        given["control_seeds"] = given.get("seeds", chosen.seeds)
     changed = replace(chosen, **given)
     if changed == chosen:
         return chosen
     named = chosen.named or chosen.name
     about = f"{', '.join(changed.models)}: {len(changed.tasks)} tasks, {changed.n_train} examples"
-    words = repr([(f.name, getattr(changed, f.name)) for f in fields(Study) if f.name in known])
+    words = repr([(f.name, getattr(changed, f.name)) for f in fields(chosen) if f.name in known])
     digest = hashlib.sha256(words.encode()).hexdigest()[:8]
     return replace(
         changed,

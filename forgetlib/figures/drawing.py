@@ -35,6 +35,7 @@ from forgetlib.figures import (
     fig8,
     fig9,
     generalisation,
+    intervals,
     ladder_figure,
     ladders,
     mixedmodel,
@@ -43,6 +44,7 @@ from forgetlib.figures import (
     rows,
     rungs,
     scale,
+    scale_agreement,
     scale_regressions,
     style,
 )
@@ -69,6 +71,13 @@ def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
     """
     for name in names:
         require_one_of("figure", name, FIGURES)
+        if _kind(name) != type(study).__name__:
+            raise InputError(
+                f"figure {name!r} of study {study.name!r}",
+                expected=f"one of a {type(study).__name__}",
+                found=f"one of a {_kind(name)}",
+                do=f"Draw another: {', '.join(_all(study))}.",
+            )
     written = []
     for name in names or _all(study):
         for file, figure, data in FIGURES[name](study):
@@ -227,21 +236,13 @@ def _claims(study: Study) -> Drawn:
 
 def _there(study: Study, section: str | None = None) -> tuple[LadderStudy, list[Result], str]:
     """Read what there is of a study of methods, and what to say where that is not all."""
-    if not isinstance(study, LadderStudy):
-        raise _another(study, "a study of methods, a LadderStudy", OF_METHODS)
+    assert isinstance(study, LadderStudy)  # draw has seen to it
     forgotten = {
         study.after(method, task, seed).id
         for task, seed in study.with_seeds(study.seeds)
         for method in study.of(task, seed)
     }
     return study, *_so_far(study, forgotten, section)
-
-
-def _another(study: Study, expected: str, names: Sequence[str]) -> InputError:
-    """Make the error of a figure that is not of this kind of study."""
-    do = f"Draw another: {', '.join(f for f in FIGURES if f not in names)}."
-    found = type(study).__name__
-    return InputError(f"figure of study {study.name!r}", expected=expected, found=found, do=do)
 
 
 def _so_far(study: Study, needed: set[str], section: str | None = None) -> tuple[list[Result], str]:
@@ -306,26 +307,32 @@ def _generalisation(study: Study) -> Drawn:
 
 def _of_scale(study: Study) -> tuple[list[Result], str]:
     """Read what there is of a study of models, and what to say where that is not all."""
-    if not isinstance(study, ScaleStudy):
-        raise _another(study, "a study of models, a ScaleStudy", OF_SCALE)
-    last = {j.checkpoint.id for j in study.jobs("control") if j.checkpoint.start is not None}
-    return _so_far(study, last)
+    # Each starts at a fine-tuned model on the same labels: only with it there is anything to draw.
+    again = {
+        j.checkpoint.id
+        for j in study.jobs("control")
+        if len(j.checkpoint.lineage) > 1 and j.checkpoint.kind == "true"
+    }
+    return _so_far(study, again)
 
 
 def _models(study: Study) -> Drawn:
     results, note = _of_scale(study)
     answers = partial(load_answers, study)
-    table, agreed = scale.table(results, answers), scale.agreements(results, answers)
+    table, agreed = scale.table(results, answers), scale_agreement.table(results, answers)
+    more = table[[*scale.COLUMNS, *intervals.with_intervals([scale.LOST, *scale.MORE])]]
     yield "scale_models", _with_note(scale.draw(table), note), table
-    yield "scale_more", _with_note(scale.draw(table, scale.MORE), note), table
-    yield "scale_agreement", _with_note(scale.draw_agreement(table, agreed), note), agreed
+    yield "scale_more", _with_note(scale.draw(more, scale.MORE), note), more
+    yield "scale_agreement", _with_note(scale_agreement.draw(table, agreed), note), agreed
 
 
 def _regressions(study: Study) -> Drawn:
     results, note = _of_scale(study)
-    table = scale_regressions.table(results, partial(load_answers, study))
-    found = scale_regressions.coefficients(table)
-    yield "scale_regressions", _with_note(scale_regressions.draw(table, found), note), found
+    points = scale_regressions.table(results, partial(load_answers, study))
+    found = scale_regressions.coefficients(points)
+    figure = _with_note(scale_regressions.draw(points, found), note)
+    # In one table, so that it has all that is drawn: a point is a row without a coefficient.
+    yield "scale_regressions", figure, pd.concat([found, points.assign(fitted="point")])
 
 
 FIGURES: dict[str, Callable[[Study], Drawn]] = {
@@ -349,3 +356,9 @@ FIGURES: dict[str, Callable[[Study], Drawn]] = {
 }
 OF_METHODS = ("ladder", "dose", "generalisation")  # figures of a LadderStudy, and of no other
 OF_SCALE = ("models", "regressions")  # of a ScaleStudy
+
+
+def _kind(figure: str) -> str:
+    """Name the kind of study that a figure is of."""
+    kinds = {LadderStudy: OF_METHODS, ScaleStudy: OF_SCALE}
+    return next((kind.__name__ for kind, of in kinds.items() if figure in of), Study.__name__)

@@ -78,7 +78,7 @@ def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.Da
         first = probed[0][1]["base"]
         layers, paper_layer = first.layers, first.paper_layer
         n = sum(found["base"].correct[0].size for _, found in probed)
-        columns = ([_pair_means(found[p].correct) for p in PHASES] for _, found in probed)
+        columns = ([pair_means(found[p].correct) for p in PHASES] for _, found in probed)
         samples = [
             of_means(scores["tuned"].uids, np.concatenate(of_phases, axis=1))  # (N, phase x layer)
             for (scores, _), of_phases in zip(probed, columns, strict=True)
@@ -130,7 +130,7 @@ def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES)
         samples = []
         for scores, found in probed:
             both = (found["tuned"], found["forgotten"])
-            right = [_pair_means(probe.correct[probe.layers == layer]) for probe in both]
+            right = [pair_means(probe.correct[probe.layers == layer]) for probe in both]
             right += [correct(scores[p])[:, None].astype(float) for p in ("tuned", "forgotten")]
             samples.append(of_means(scores["tuned"].uids, np.concatenate(right, axis=1)))
         row = {
@@ -162,7 +162,7 @@ def _probed(seeds: Sequence[Family], task: str) -> list[tuple[dict[str, Scores],
     return [(scores, probes) for scores, probes in found if len(probes) == len(PHASES)]
 
 
-def _pair_means(right: np.ndarray) -> np.ndarray:
+def pair_means(right: np.ndarray) -> np.ndarray:
     """(P, N, C) whether pairs are right -> (N, P) share of an example's pairs."""
     return right.mean(-1).T
 

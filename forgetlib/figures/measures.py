@@ -61,7 +61,8 @@ def table(
         set, as `metrics` defines them; the last three NaN without fixed answers
     set_accuracy, set_auroc: by the true labels, on the set that was trained on
     fit: share of that set whose prediction is the label trained on; NaN where none was
-    nll_elsewhere: nats a token of true responses of other tasks; NaN where not measured
+    nll_elsewhere: nats a token of true responses of other tasks, of other families where these were
+        asked; NaN where not measured
     Of `kinds`, against the fine-tuned model of the same seed, paired by question:
     accuracy_lost, auroc_lost: what the fine-tuned model had more
     forget_ratio, auroc_ratio: what share of it above chance was lost; NaN where it was not shown
@@ -265,7 +266,10 @@ class Measured:
         return np.array([known[uid] for uid in uids])
 
     def _elsewhere(self, i: int) -> dict[str, list[Scores]]:
-        """List by phase, but for base, the scores of other tasks that all of them have."""
+        """List by phase, but for base, the scores of other tasks that all of them have.
+
+        Of other families, where there are any: harm there is no part of what was to be forgotten.
+        """
         every = {
             phase: self._known[run.checkpoint.id, run.seed].scores
             for phase, run in self.seeds[i].items()
@@ -274,6 +278,9 @@ class Measured:
         shared = set.intersection(*(set(scores) for scores in every.values()))
         own = {f"{self.task}/test"}
         places = sorted(w for w in shared - own if w.endswith("/test"))
+        family = tasks.get(self.task).family
+        unrelated = [w for w in places if tasks.get(w.rpartition("/")[0]).family != family]
+        places = unrelated or places
         return {phase: [scores[w] for w in places] for phase, scores in every.items()}
 
     @cached_property

@@ -50,8 +50,8 @@ def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS, outcome: str 
     difference is a term of its own, "model". Terms and standard deviations are those of the task
     means, as in `least_squares`; t intervals with tasks minus coefficients degrees of freedom, as
     the terms differ between tasks and more seeds do not add any. The optimiser's warnings are in
-    `notes`. No coefficients, and the reason in `dropped`, where no task has more than one row or
-    the fit fails.
+    `notes`. No coefficients, and the reason in `dropped`, where no task has more than one row, and
+    where the fit fails or does not converge.
     """
     design = design_of(table, terms, outcome)
     rows, points = design.rows, design.points
@@ -79,6 +79,8 @@ def mixed_model(table: pd.DataFrame, terms: Sequence[str] = TERMS, outcome: str 
         except (np.linalg.LinAlgError, ValueError) as error:
             return without(fit, f"the mixed model failed: {error}")
     warned = dict.fromkeys(" ".join(str(w.message).split()) for w in caught)
+    if not fitted.converged:
+        return without(fit, f"the mixed model did not converge: {'; '.join(warned)}")
     own = slice(1, columns.shape[1])  # the last parameter is the random intercept's variance
     coefficients = coefficient_table(
         columns.columns[own],

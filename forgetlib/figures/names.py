@@ -115,11 +115,12 @@ PICTURES = {
     "claims": "Every claim of the paper, its statistic, and where it would hold.",
     # Of studies of models.
     "scale_models": "**Do other models forget the same tasks?** AUROC lost beyond true labels, the "
-    "forgetting set, the labels learned, and the harm to other tasks. Open: not shown to be known.",
-    "scale_agreement": "**Figure 9.** AUROC lost beyond true labels in each two models, a point a "
-    "task that both knew.",
+    "forgetting set, and the harm to other tasks. Open: the model was not shown to know the task, "
+    "or did not forget the forgetting set.",
+    "scale_agreement": "**Figure 9 over models.** AUROC lost beyond true labels in two models: "
+    "a point is a task that both knew.",
     "scale_more": "The paper's forget ratio, what a linear probe loses, and whether the surer of "
-    "the single questions are lost.",
+    "the single questions are lost, these two beyond true labels.",
     "scale_regressions": "**Figure 4 over models.** What predicts forgetting: a mixed model of all "
     "models and tasks, and partial regressions.",
     # Of studies of methods: one of all skills, then one a skill, whose name ends the picture's.

@@ -45,6 +45,7 @@ def text(study: Study) -> str:
         every = "## Every task and model"
         parts += [scale_readme.findings(tables), every, scale_readme.table(tables)]
         parts += ["## Pictures", _gallery(tables)]
+        parts += ["## What to distrust", scale_readme.DISTRUST]
     else:
         parts += [findings(tables), "## Every task", _task_table(tables.need("fig2b_skill"))]
         if (claims := tables.get("claims")) is not None:

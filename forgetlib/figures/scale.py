@@ -1,23 +1,23 @@
-"""Several models on the same tasks: does what one forgets go from another too? (Paper, Fig. 9.)
+"""Several models on the same tasks: does what one forgets go from another too?
 
 A study of models has for each task the same trainings of every model: fine-tuned, then random
-labels, or true ones again. `table` has a row a model and task, `agreement` a row for two models.
-Sizes, families of models and how they were tuned before go together in any few models: no slope
-over sizes is drawn.
+labels, or true ones again. `table` has a row a model and task; whether two models agree is in
+`scale_agreement`, what predicts forgetting in `scale_regressions`. Sizes, families of models and
+how they were tuned before differ together in any few models: no slope over sizes is drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from forgetlib.figures import fig4_examples, fig6, intervals, mixedmodel
-from forgetlib.figures.agreement import agreement, parts
+from forgetlib.figures import fig4_examples, intervals, mixedmodel
+from forgetlib.figures.bootstrap import of_means, resample
 from forgetlib.figures.crosstask import short_name
+from forgetlib.figures.fig6 import pair_means
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
@@ -25,10 +25,9 @@ from forgetlib.figures.intervals import (
     as_columns,
     with_intervals,
 )
-from forgetlib.figures.join import check_same_training
+from forgetlib.figures.join import check_same_training, families
 from forgetlib.figures.measures import Measured, measured
-from forgetlib.figures.names import title
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.names import listed, title
 from forgetlib.figures.rows import by_format, mark, names_or_count, set_finding, set_rows
 from forgetlib.figures.style import (
     BLACK,
@@ -37,17 +36,15 @@ from forgetlib.figures.style import (
     GREEN,
     ORANGE,
     PURPLE,
-    SMALL,
     TEXT_WIDTH,
     VERMILION,
     draw_intervals,
-    error_bar,
-    name_points,
     readable,
     say_where_nothing,
     style,
 )
-from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, KEPT, NOTHING
+from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, INVERTED, NOT_DECIDED, VERDICTS
+from forgetlib.forgetting.dose import Dose
 from forgetlib.metrics import CHANCE, forget_ratio
 from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
@@ -58,15 +55,52 @@ LOST = "auroc_beyond_true_labels"
 MEASURES = {
     LOST: "AUROC lost\nbeyond true labels",
     "set_auroc": "AUROC of the\nforgetting set",
-    "fit": "random labels\nlearned",
+    "fit": "answers as the\nrandom labels say",
     "damage": "rise of nats a token\nof other tasks",
 }
 MORE = {
     "forget_ratio": "forget ratio",
-    "probe_lost": "accuracy lost by\na linear probe",
-    "lost_confidence": "confidence of the questions\nthat are lost (rank-biserial)",
+    "probe_lost": "probe's accuracy lost\nbeyond true labels",
+    "lost_confidence": "confidence of lost questions\nbeyond true labels",
 }
 AT_CHANCE = ("set_auroc", "fit")  # where doing nothing, or knowing nothing, is at 0.5
+# The forgetting set was forgotten, as in figures/settings: by its AUROC, or by the labels learned.
+MOST_AUROC, LEAST_FIT = Dose().most, 0.9
+COLUMNS = ("model", "eval_task", "answer_format", "n", "n_seeds", "known", "reached", "verdict")
+
+
+def measured_in_order(
+    results: Iterable[Result], answers: Load | None, n_resamples: int = N_RESAMPLES
+) -> list[tuple[tuple[str, str, int], Measured]]:
+    """Measure what has a control, in the order in which the results name the models.
+
+    Raises InputError where the two trainings differ in more than their labels.
+    """
+    results = list(results)
+    order = {m: i for i, m in enumerate(dict.fromkeys(r.checkpoint.model for r in results))}
+    found = list(measured(results, answers, KINDS, paired=True, n_resamples=n_resamples))
+    for _, of in found:
+        for runs in of.seeds:
+            check_same_training(runs["true"].checkpoint, runs["random"].checkpoint)
+    return sorted(found, key=lambda pair: order[pair[0][0]])
+
+
+def with_controls(results: Iterable[Result]) -> list[Result]:
+    """Leave out the trainings of those seeds of a model and task that have no control, or no other.
+
+    What is measured of several results is then of the same seeds.
+    """
+    results = list(results)
+    seeds: list[set[tuple[str, str, int]]] = []
+    for kind in KINDS:
+        found = families(results, kind)
+        seeds.append({(m, t, runs["tuned"].seed) for (m, t, _), of in found.items() for runs in of})
+    both = seeds[0] & seeds[1]
+    return [
+        r
+        for r in results
+        if not r.checkpoint.tasks or (r.checkpoint.model, r.checkpoint.task, r.seed) in both
+    ]
 
 
 def table(
@@ -77,166 +111,146 @@ def table(
     results: own jobs and their controls, of any number of models
     answers: (task, seed) -> its answers by uid, as partial(studies.load_answers, study)
 
-    One row a model and task, of the seeds that have both. Columns: model, eval_task, answer_format,
-    n (test questions, all seeds), n_seeds, known (whether the fine-tuned model was shown to know
-    the task by AUROC), verdict (of `verdicts`), and with their intervals
+    One row a model and task, of the seeds that have both; none without a control. Columns: model,
+    eval_task, answer_format, n (test questions, all seeds), n_seeds, known (whether the fine-tuned
+    model was shown to know the task by AUROC), reached (whether the forgetting set was forgotten:
+    its AUROC is within 0.40 and 0.60, or the random labels are learned to 0.9), verdict (of
+    `verdicts`, against the fine-tuned model), and with their intervals
     auroc_tuned, auroc, auroc_again: after fine-tuning, and after random and after true labels
     auroc_beyond_true_labels: auroc_again less auroc
-    forget_ratio, auroc_ratio: the share above chance that is lost; NaN where it was not known
+    forget_ratio: the share of accuracy above chance that is lost; NaN where it was not known
     set_auroc, fit: after random labels, on the set that was trained on: by the true labels, and the
         share whose prediction is the random label
-    damage, damage_again: rise of nats a token of other tasks' true responses
-    probe_lost: accuracy that a linear probe loses by random labels (`fig6.recovery_table`)
-    lost_confidence: whether the surer (1) or the less sure (-1) of the right questions are lost
-        (`mixedmodel.example_level`)
+    damage, damage_again: rise of nats a token of true responses of tasks of other families
+    probe_lost: accuracy of a linear probe, after true labels less after random ones (the paper's
+        layer); NaN where the probe did not beat chance before
+    lost_confidence: whether the surer (above 0) or the less sure of the right questions are lost,
+        beyond those after true labels (`mixedmodel.example_level`)
     """
-    results = list(results)
+    results = with_controls(results)
     rows = []
-    for (model, task, _), found in measured(
-        results, answers, KINDS, paired=True, n_resamples=n_resamples
-    ):
-        for runs in found.seeds:
-            check_same_training(runs["true"].checkpoint, runs["random"].checkpoint)
-        known = found.knows("auroc")
+    for (model, task, _), found in measured_in_order(results, answers, n_resamples):
+        set_auroc, fit = (found.of(name, "random", "train") for name in ("auroc", "fit"))
+        known = found.knows("accuracy")
         measures = {
             "auroc_tuned": found.of("auroc", "tuned"),
             "auroc": found.of("auroc", "random"),
             "auroc_again": found.of("auroc", "true"),
             LOST: found.difference("auroc", "true", "random"),
-            "forget_ratio": _ratio(found, "accuracy") if found.knows("accuracy") else UNDEFINED,
-            "auroc_ratio": _ratio(found, "auroc") if known else UNDEFINED,
-            "set_auroc": found.of("auroc", "random", "train"),
-            "fit": found.of("fit", "random", "train"),
+            "forget_ratio": _ratio(found) if known else UNDEFINED,
+            "set_auroc": set_auroc,
+            "fit": fit,
             "damage": found.damage("random"),
             "damage_again": found.damage("true"),
+            "probe_lost": _probe_lost(found),
         }
+        away = max(set_auroc.value, 1 - set_auroc.value)
         row: dict[str, object] = {"model": model, "eval_task": task}
         row["answer_format"] = "verbaliser" if found.fixed else "text"
-        row |= {"n": found.n, "n_seeds": found.n_seeds, "known": known}
+        row |= {"n": found.n, "n_seeds": found.n_seeds, "known": found.knows("auroc")}
+        row |= {"reached": bool(away <= MOST_AUROC or fit.value >= LEAST_FIT)}
         row["verdict"] = found.verdict("random")
         for name, interval in measures.items():
             row |= as_columns(name, interval)
         rows.append(row)
     if not rows:
-        return pd.DataFrame()
-    found_so_far = pd.DataFrame(rows)
-    for more in (_probes(results, n_resamples), _examples(results, n_resamples)):
-        found_so_far = found_so_far.merge(more, on=["model", "eval_task"], how="left")
-    return found_so_far
+        columns = with_intervals(dict.fromkeys([LOST, *MEASURES, *MORE]))
+        return pd.DataFrame(columns=[*COLUMNS, *columns])
+    examples = _examples(results, n_resamples)
+    return pd.DataFrame(rows).merge(examples, on=["model", "eval_task"], how="left")
 
 
-def _probes(results: Sequence[Result], n_resamples: int) -> pd.DataFrame:
-    """Take what a linear probe loses: a gain is a negative loss, its ends change places."""
-    found = fig6.recovery_table(results, n_resamples=n_resamples)
-    if found.empty:
-        return pd.DataFrame(columns=["model", "eval_task", *with_intervals(["probe_lost"])])
-    ends = {"probe_lost": "", "probe_lost_low": "_high", "probe_lost_high": "_low"}
-    lost = {name: 0.0 - found[f"difference{end}"] for name, end in ends.items()}
-    return found[["model", "eval_task"]].assign(**lost)
+def _ratio(found: Measured) -> Interval:
+    """Give the share of accuracy above chance that random labels took."""
+    return found.interval(
+        lambda m: forget_ratio(m[..., 0], m[..., 1]), ("accuracy", "tuned"), ("accuracy", "random")
+    )
+
+
+def _probe_lost(found: Measured) -> Interval:
+    """Compare the linear probe after true labels with the one after random ones."""
+    samples = []
+    for runs in found.seeds:
+        probes = [runs[phase].probe for phase in ("tuned", *reversed(KINDS))]
+        if any(probe is None for probe in probes):
+            return UNDEFINED
+        uids = runs["tuned"].scores[f"{found.task}/test"].uids
+        right = [pair_means(p.correct[p.layers == p.paper_layer]) for p in probes if p is not None]
+        samples.append(of_means(uids, np.concatenate(right, axis=1)))
+    resampled = resample(samples, n_resamples=found.n_resamples)
+    if not resampled.interval(lambda m: m[..., 0]).low > CHANCE:
+        return UNDEFINED
+    return resampled.interval(lambda m: m[..., 1] - m[..., 2])
 
 
 def _examples(results: Sequence[Result], n_resamples: int) -> pd.DataFrame:
     """Take whether the surer of the right questions are lost, a row a model and task."""
-    of_examples = fig4_examples.table(results)
-    columns = with_intervals(["rank_biserial"])
-    names = dict(zip(columns, with_intervals(["lost_confidence"]), strict=True))
-    if of_examples.empty:
-        return pd.DataFrame(columns=["model", "eval_task", *names.values()])
-    found = mixedmodel.example_level(of_examples, n_resamples=n_resamples)
+    found = mixedmodel.example_level(fig4_examples.table(results), n_resamples=n_resamples)
     found = found[(found["predictor"] == "confidence") & (found["eval_task"] != mixedmodel.POOLED)]
+    columns = with_intervals(["beyond_true_labels"])
+    names = dict(zip(columns, with_intervals(["lost_confidence"]), strict=True))
     return found[["model", "eval_task", *columns]].rename(columns=names)
 
 
-def _ratio(found: Measured, name: str) -> Interval:
-    """Give the share of what was above chance that random labels took."""
-    return found.interval(
-        lambda m: forget_ratio(m[..., 0], m[..., 1]), (name, "tuned"), (name, "random")
-    )
+def outcomes(table: pd.DataFrame) -> dict[str, list[str]]:
+    """List by task what became of it in the models that knew it and forgot their own questions.
 
-
-def agreements(
-    results: Iterable[Result], answers: Load | None = None, *, n_resamples: int = N_RESAMPLES
-) -> pd.DataFrame:
-    """Ask whether two models lose the same tasks: rank agreement of AUROC beyond true labels.
-
-    Over the tasks that both were shown to know. Models of one seed are asked the same questions and
-    trained on the same labels, and agree by that alone: so each is taken from the other half of the
-    questions than the other (or from other seeds, where there are several), and so is the ceiling,
-    what each agrees with itself (`agreement`). Draws of labels are apart with several seeds alone.
-
-    results, answers: as in `table`
-    One row for each two models with at least two such tasks. Columns: a, b, rank_correlation with
-    its interval, ceiling, n (tasks).
+    A loss is one only where random labels cost more than true ones: else it is not decided.
     """
-    found: dict[str, dict[str, Measured]] = {}
-    every = measured(list(results), answers, KINDS, paired=True, n_resamples=n_resamples)
-    for (model, task, _), of in every:
-        if of.knows("auroc"):
-            found.setdefault(model, {})[task] = of
-    rows = []
-    for a, b in combinations(found, 2):
-        both = [task for task in found[a] if task in found[b]]
-        if len(both) < 2:
-            continue
-        values = [np.array([_parts(found[m][task]) for task in both]).T for m in (a, b)]
-        rows.append({"a": a, "b": b, **agreement(*values)})
-    columns = ["a", "b", *with_intervals(["rank_correlation"]), "ceiling", "n"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _parts(found: Measured) -> np.ndarray:
-    """Measure AUROC beyond true labels on two parts that share no data: (2,).
-
-    Of several seeds, the first two, so that every task has as many.
-    """
-    of = parts(found, ("auroc", "true"), ("auroc", "random"))[:2]
-    return np.asarray(of[:, 0] - of[:, 1])
+    found: dict[str, list[str]] = {}
+    for row in table.to_dict("records"):
+        if row["known"] and row["reached"]:
+            verdict = str(row["verdict"])
+            if verdict in (FORGOTTEN, INVERTED) and not row[f"{LOST}_low"] > 0:
+                verdict = NOT_DECIDED
+            found.setdefault(str(row["eval_task"]), []).append(verdict)
+    return found
 
 
 def finding(table: pd.DataFrame) -> str:
-    """Say in a sentence which tasks all models forget or keep, and in which they differ.
+    """Say in a sentence what becomes of each task in all models that can tell.
 
-    table: from `scale.table`, of at least two models
+    table: from `scale.table`
     """
-    models = table["model"].nunique()
-    of = table[table["verdict"] != NOTHING]
-    shared = of[of.groupby("eval_task")["model"].transform("nunique") > 1]
-    if shared.empty:
-        return f"No task was shown to be known by two of {models} models"
-    verdicts = {task: list(rows["verdict"]) for task, rows in shared.groupby("eval_task")}
-    n = shared.groupby("eval_task")["model"].nunique()
-    named: dict[str, list[str]] = {FORGOTTEN: [], KEPT: []}
-    differ, rest = [], 0
-    for task, found in verdicts.items():
-        if set(found) in ({FORGOTTEN}, {KEPT}):
-            named[found[0]].append(task)
-        elif {FORGOTTEN, KEPT} <= set(found):
+    n_models = table["model"].nunique()
+    if n_models < 2:
+        return "One model has nothing to be compared with"
+    several = {task: of for task, of in outcomes(table).items() if len(of) > 1}
+    if not several:
+        return f"No task was known, and its forgetting set forgotten, by two of {n_models} models"
+    same, differ, rest = [], [], []
+    for verdict in VERDICTS:
+        tasks = [task for task, of in several.items() if set(of) == {verdict}]
+        if tasks and verdict != NOT_DECIDED:
+            same.append(f"{names_or_count(tasks)} {'is' if len(tasks) == 1 else 'are'} {verdict}")
+    for task, of in several.items():
+        if len(set(of) - {NOT_DECIDED}) > 1:
             differ.append(task)
-        else:
-            rest += 1
-    said = [
-        f"{names_or_count(tasks)} {'is' if len(tasks) == 1 else 'are'} {verdict} by all"
-        for verdict, tasks in named.items()
-        if tasks
-    ]
+        elif NOT_DECIDED in of:
+            rest.append(task)
+    parts = [f"{listed(same)} in each"] if same else []
     if differ:
-        said.append(f"models differ in {names_or_count(differ)}")
+        parts.append(f"models differ in {names_or_count(differ)}")
     if rest:
-        said.append(f"{rest} {'is' if rest == 1 else 'are'} not decided for all")
-    numbers = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
-    return f"Of {len(verdicts)} tasks that {numbers} models knew, {'; '.join(said)}"
+        is_or_are = "is" if len(rest) == 1 else "are"
+        parts.append(f"{names_or_count(rest)} {is_or_are} not decided in at least one")
+    counts = sorted({len(of) for of in several.values()})
+    models = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    what = "1 task" if len(several) == 1 else f"{len(several)} tasks"
+    whose = f"that {models} models knew, and whose forgetting set they forgot"
+    return f"Of {what} {whose}, {'; '.join(parts)}"
 
 
 def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
     """Draw a row a task, a mark a model: what is lost, what was learned, and the harm elsewhere.
 
-    table: from `scale.table`. Open marks: tasks that the model was not shown to know. Tasks are
-    sorted by their mean loss, within each format of answers.
+    table: from `scale.table`. Open marks: the model was not shown to know the task, or did not
+    forget its own questions, so that it says nothing of others. Tasks are sorted by their mean
+    loss, within each format of answers.
     measures: columns and their labels, a panel each: `MEASURES`, or `MORE`
     """
     do = "Pass the table of figures.scale."
-    wanted = ["model", "eval_task", "answer_format", "known", "verdict"]
-    wanted += with_intervals([LOST, *measures])
+    wanted = [*COLUMNS, *with_intervals(dict.fromkeys([LOST, *measures]))]
     intervals.require_columns("models", table, wanted, do)
     said = finding(table)
     shown = readable(table.assign(eval_task=[title(t) for t in table["eval_task"]]))
@@ -252,11 +266,12 @@ def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
         for i, (model, offset) in enumerate(zip(models, offsets, strict=True)):
             marker, colour = MARKS[i % len(MARKS)]
             of = shown[shown["model"] == model]
+            tells = of["known"].astype(bool) & of["reached"].astype(bool)
             for axes, measure in zip(panels, measures, strict=True):
-                for known, filled in ((True, True), (False, False)):
-                    part = of[(of["known"].astype(bool) == known) & of[measure].notna()]
+                for filled in (True, False):
+                    part = of[(tells == filled) & of[measure].notna()]
                     y = rows.of(part["eval_task"]) + offset
-                    label = names[model] if known else "_"
+                    label = names[model] if filled else "_"
                     draw_intervals(axes, part, measure, y, label, marker, colour, filled)
         for axes, (measure, label) in zip(panels, measures.items(), strict=True):
             mark(axes, CHANCE if measure in AT_CHANCE else 0.0)
@@ -270,89 +285,3 @@ def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
         figure.legend(*handles, loc="outside lower center", ncols=ncols, frameon=False)
         set_finding(figure, said)
     return figure
-
-
-def agreement_finding(agreed: pd.DataFrame) -> str:
-    """Say in a sentence how far models agree on which tasks are lost, and how far they could.
-
-    agreed: from `scale.agreements`
-    """
-    if agreed.empty:
-        return "No two models were shown to know two tasks: whether they agree cannot be told"
-    shown = agreed[agreed["rank_correlation_low"] > 0]
-    pairs = f"{len(shown)} of {len(agreed)} pairs of models"
-    said = f"Models are shown to lose the same tasks in {pairs}"
-    several = [
-        f"{short_name(of['a'])} and {short_name(of['b'])}: {estimate_of(of, 'rank_correlation')}, "
-        f"ceiling {number(of['ceiling'])}"
-        for of in agreed.to_dict("records")
-    ]
-    if len(several) > 3:
-        low, high = (number(f(agreed["rank_correlation"])) for f in (min, max))
-        several = [
-            f"rank correlations {low} to {high}, ceilings from {number(agreed['ceiling'].min())}"
-        ]
-    n = agreed["n"]
-    tasks = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
-    return f"{said} (of {tasks} tasks; {'; '.join(several)})"
-
-
-def draw_agreement(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
-    """Draw Figure 9: what each two models lose of the tasks that both knew, a point a task.
-
-    table: from `scale.table`; agreed: from `scale.agreements` of the same results. Dashed: equal.
-    """
-    do = "Pass scale.agreements(...) of the same results."
-    columns = ["a", "b", "ceiling", "n", *with_intervals(["rank_correlation"])]
-    intervals.require_columns("the agreement of models", agreed, columns, do)
-    wanted = ["model", "eval_task", "known", *with_intervals([LOST])]
-    intervals.require_columns("models", table, wanted, "Pass the table of figures.scale.")
-    said = agreement_finding(agreed)
-    if agreed.empty:
-        with style([said]):
-            figure = Figure(figsize=(TEXT_WIDTH, 0.5))
-            set_finding(figure, said)
-        return figure
-    known = table[table["known"].astype(bool)].set_index(["model", "eval_task"])
-    names = {task: readable(title(task)) for task in dict.fromkeys(table["eval_task"])}
-    across = min(3, len(agreed))
-    down = -(-len(agreed) // across)
-    with style(names.values(), [said], [short_name(m) for m in set(table["model"])]):
-        size = (TEXT_WIDTH, 0.75 + 2.35 * down)
-        figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
-        drawn = []
-        for axes, pair in zip(panels, agreed.to_dict("records"), strict=False):
-            both = [t for t in names if all((pair[m], t) in known.index for m in "ab")]
-            x, y = (
-                known.loc[[(pair[m], t) for t in both], with_intervals([LOST])].to_numpy(float)
-                for m in "ab"
-            )
-            for i in range(len(both)):
-                axes.errorbar(
-                    *(x[i, 0], y[i, 0], error_bar(y[i]), error_bar(x[i])),
-                    fmt="o",
-                    color=BLUE,
-                    markersize=3.5,
-                    elinewidth=0.6,
-                    ecolor=DARK_GREY,
-                )
-            axes.axline((0, 0), slope=1, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
-            axes.set_xlabel(readable(short_name(pair["a"])))
-            axes.set_ylabel(readable(short_name(pair["b"])))
-            words = f"{estimate_of(pair, 'rank_correlation')}\nceiling {number(pair['ceiling'])}"
-            axes.set_title(f"{words}, {pair['n']} tasks", loc="left", fontsize=SMALL)
-            drawn.append((axes, x, y, [names[t] for t in both]))
-        for axes in panels[len(agreed) :]:
-            axes.set_axis_off()
-        figure.supxlabel("AUROC lost beyond true labels", fontsize=SMALL)
-        set_finding(figure, said)
-        figure.draw_without_rendering()  # names go between points, which must have their places
-        for axes, x, y, labels in drawn:
-            name_points(axes, x, y, labels)
-    return figure
-
-
-def in_words(table: pd.DataFrame, agreed: pd.DataFrame) -> str:
-    """Answer in two sentences whether other models forget the same: for texts."""
-    return f"{finding(table)}. {agreement_finding(agreed)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from forgetlib.figures import scale, scale_regressions
+from forgetlib.figures import scale, scale_agreement, scale_regressions
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import title
@@ -12,24 +12,33 @@ from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
 
 WORDS = (
     "AUROC on new questions after fine-tuning on true labels, then after random labels, and after "
-    "true labels again from the same model; what random labels cost beyond these; the share of "
-    "random labels that the model learned; the rise of nats a token of other tasks' true "
-    "responses; and the verdict on the skill."
+    "true labels again from the same model; what random labels cost beyond these; in how many "
+    "questions of the forgetting set the model answers as the random labels say (0.5 by chance), "
+    "and whether that, or its AUROC there, says that the set is forgotten; the rise of nats a "
+    "token of other tasks' true responses; and the verdict on the skill against the fine-tuned "
+    "model."
 )
+DISTRUST = """\
+- All models have the same questions and the same random labels of one seed: what they share of
+  these is no property of the tasks. Agreement is taken from halves of the questions that are apart;
+  the draw of labels cannot be. A ceiling is what one training agrees with itself.
+- Models that differ in a task may differ by one draw of the training: one seed cannot tell.
+- Size, family and instruction tuning differ together.
+- A model whose forgetting set is not forgotten says nothing about other questions."""
 
 
 def answer(tables: Tables) -> str:
     """Answer in two sentences whether other models forget the same."""
     table, agreed = tables.need("scale_models"), tables.need("scale_agreement")
     said = f"{scale.finding(table)} ([every model](scale_models.png))."
-    return f"{said} {scale.agreement_finding(agreed)} ([agreement](scale_agreement.png))."
+    return f"{said} {scale_agreement.finding(agreed)} ([agreement](scale_agreement.png))."
 
 
 def findings(tables: Tables) -> str:
     """Say which tasks go from which models, whether they agree, and what predicts it."""
     table, agreed = tables.need("scale_models"), tables.need("scale_agreement")
     said = [f"**{scale.finding(table)}** ([every model](scale_models.png))."]
-    said.append(f"{scale.agreement_finding(agreed)} ([agreement](scale_agreement.png)).")
+    said.append(f"{scale_agreement.finding(agreed)} ([agreement](scale_agreement.png)).")
     said += [f"{short_name(m)}: {_of_model(of)}." for m, of in table.groupby("model", sort=False)]
     if (found := tables.get("scale_regressions")) is not None:
         said.append(f"{scale_regressions.finding(found)} ([regressions](scale_regressions.png)).")
@@ -37,18 +46,21 @@ def findings(tables: Tables) -> str:
 
 
 def _of_model(table: pd.DataFrame) -> str:
-    """Count a model's verdicts; and say how far it learned the random labels."""
-    counts = table["verdict"].value_counts(sort=False)
-    said = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    low, high = (number(of) for of in (table["fit"].min(), table["fit"].max()))
-    return f"{said}; it learned {low} to {high} of the random labels"
+    """Count a model's tasks by their verdicts, of those whose forgetting set was forgotten."""
+    known = table[table["known"].astype(bool)]
+    reached = known[known["reached"].astype(bool)]
+    counts = reached["verdict"].value_counts(sort=False)
+    said = f"it knew {len(known)} of {len(table)} tasks"
+    said += f", and forgot the forgetting set of {len(reached)}"
+    return f"{said}: {', '.join(f'{n} {verdict}' for verdict, n in counts.items()) or 'none'}"
 
 
 def table(tables: Tables) -> str:
     """Make a table with a row a task and model."""
     found = tables.need("scale_models").sort_values("eval_task", kind="stable")
     header = ["task", "model", "fine-tuned", "random labels", "true labels again"]
-    header += ["lost beyond true labels", "labels learned", "nats, other tasks", "verdict"]
+    header += ["lost beyond true labels", "as the random labels say", "set forgotten"]
+    header += ["nats, other tasks", "verdict"]
     rows = [
         [
             title(str(of["eval_task"])),
@@ -56,6 +68,7 @@ def table(tables: Tables) -> str:
             *(estimate_of(of, name) for name in ("auroc_tuned", "auroc", "auroc_again")),
             estimate_of(of, scale.LOST),
             number(of["fit"]),
+            "yes" if of["reached"] else "no",
             UNDEFINED_TEXT if pd.isna(of["damage"]) else estimate_of(of, "damage"),
             str(of["verdict"]),
         ]

@@ -7,15 +7,18 @@ tasks as random, since they repeat, and models as a term of their own. Tables in
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
 
 from forgetlib.figures import fig4, intervals, scale
+from forgetlib.figures.bootstrap import adjusted
 from forgetlib.figures.crosstask import short_name
-from forgetlib.figures.design import COEFFICIENT_COLUMNS, design_of, is_defined
+from forgetlib.figures.design import COEFFICIENT_COLUMNS, Fit, is_defined, without
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.mixedmodel import mixed_model
 from forgetlib.figures.names import listed
@@ -41,13 +44,15 @@ SHOWN = ("confidence", "log_variance")  # the paper's predictors (Fig. 4)
 ALONE, JOINTLY = FITS = ("alone", "jointly")
 PLAIN = {
     "confidence": "confidence",
-    "log_variance": "hidden-state variance (log)",
-    "fit": "random labels learned",
+    "log_variance": "log hidden-state variance",
+    "fit": "answers as the random labels say",
     "tuned": "fine-tuned accuracy",
     "answer_format": "fixed against free answers",
     "answer_format: verbaliser": "fixed against free answers",
     "answer_format: text": "free against fixed answers",
 }
+LEAST_FREEDOM = 4  # degrees of freedom: with fewer, intervals of null models leave out 0 too often
+LEVEL = 0.05
 
 
 def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFrame:
@@ -55,54 +60,58 @@ def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFram
 
     results: own jobs and their controls, of several models; answers: as in `scale.table`
 
-    One row a model and task. Columns: model, eval_task, those of `TERMS` and of `OUTCOMES`.
+    One row a model and task, of the seeds that have a control. Columns: model, eval_task, those of
+    `TERMS` and of `OUTCOMES`. Confidence, accuracy (tuned) and the logarithm of the hidden states'
+    variance are the fine-tuned model's, and fit is the share of the random labels that the
+    forgotten one answers.
     """
-    results = list(results)
+    results = scale.with_controls(results)
     lost = scale.table(results, answers)
-    if lost.empty:
-        return pd.DataFrame(columns=["model", "eval_task", *TERMS, *OUTCOMES])
     keys = ["model", "eval_task"]
-    lost = lost.loc[lost["known"].astype(bool), [*keys, scale.LOST, "fit", "answer_format"]]
+    columns = [*keys, *TERMS, *OUTCOMES]
+    if lost.empty:
+        return pd.DataFrame(columns=columns)
+    lost = lost.loc[lost["known"].astype(bool), [*keys, *OUTCOMES, "fit", "answer_format"]]
     found = fig4.table(results, answers=answers)
-    return lost.merge(
-        found[[*keys, "confidence", "log_variance", "tuned", "forget_ratio"]], on=keys
-    )
+    return lost.merge(found[[*keys, "confidence", "log_variance", "tuned"]], on=keys)[columns]
 
 
 def coefficients(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> pd.DataFrame:
     """Fit what is forgotten on each term alone, and on all jointly, and without each model.
 
     `mixedmodel.mixed_model`: tasks random, models a term of their own (not listed), t intervals
-    with tasks less coefficients as degrees of freedom.
+    with tasks less coefficients as degrees of freedom. A coefficient is for one standard deviation
+    over tasks, once what models differ by is taken out. Fine-tuned accuracy is in the forget
+    ratio's denominator, and bounds what of AUROC can be lost: some of its coefficient is that.
 
     table: from `scale_regressions.table`
-    Columns: outcome (of `OUTCOMES`), fitted (of `FITS`), those of `Fit.coefficients`, least and
-    most (the coefficient without each model in turn; NaN with two models, where nothing is left to
-    compare), n (model-tasks), n_tasks, and note: why there is no coefficient, which is then NaN,
-    or what the optimiser warned of.
+    Columns: outcome (of `OUTCOMES`), fitted (of `FITS`), those of `Fit.coefficients`, holm (of
+    those alone: the p-value, adjusted for all of them), least and most (the coefficient without
+    each model in turn; NaN where one of these fits has none), n (models' tasks), n_tasks, and note:
+    why there is no coefficient, which is then NaN, or what the optimiser warned of. There is none
+    with fewer than `LEAST_FREEDOM` degrees of freedom, or where the optimiser failed.
     """
     rows = []
     for outcome in OUTCOMES:
         for fitted, chosen in (*((ALONE, (term,)) for term in terms), (JOINTLY, tuple(terms))):
             rows += _fitted(table, outcome, fitted, chosen)
-    ends = ["least", "most", "n", "n_tasks", "note"]
-    return pd.DataFrame(rows, columns=["outcome", "fitted", *COEFFICIENT_COLUMNS, *ends])
+    ends = ["holm", "least", "most", "n", "n_tasks", "note"]
+    found = pd.DataFrame(rows, columns=["outcome", "fitted", *COEFFICIENT_COLUMNS, *ends])
+    alone = (found["fitted"] == ALONE) & found["p_value"].notna()
+    found.loc[alone, "holm"] = adjusted(found.loc[alone, "p_value"].tolist())
+    return found
 
 
 def _fitted(
     table: pd.DataFrame, outcome: str, fitted: str, terms: Sequence[str]
 ) -> list[dict[str, object]]:
     """Make the rows of one fit, one a coefficient; of a term without any, one that says why."""
-    fit = mixed_model(table, terms, outcome)
-    others: dict[str, list[float]] = {}
+    fit = _fit(table, outcome, terms)
     models = sorted(set(table["model"]))
-    for model in models if len(models) > 2 else ():
-        rest = table[table["model"] != model]
-        of = mixed_model(rest, terms, outcome).coefficients
-        for term, value in zip(of["term"], of["coefficient"], strict=True):
-            # In the standard deviations of all models, to be compared with their coefficient.
-            ratio = _deviation(table, term, outcome) / _deviation(rest, term, outcome)
-            others.setdefault(term, []).append(float(value) * ratio)
+    others = [
+        _fit(table[table["model"] != model], outcome, terms).coefficients.set_index("term")
+        for model in (models if len(models) > 2 else ())
+    ]
     found = {str(row["term"]): row for row in fit.coefficients.to_dict("records")}
     of_all = {"outcome": outcome, "fitted": fitted, "n": fit.n, "n_tasks": fit.n_tasks}
     rows: list[dict[str, object]] = []
@@ -112,16 +121,33 @@ def _fitted(
             nothing = dict.fromkeys(COEFFICIENT_COLUMNS, np.nan) | {"term": term, "against": ""}
             rows.append(of_all | nothing | {"note": fit.dropped.get(term, "; ".join(fit.notes))})
         for name in names:
-            ends = {"least": min(others[name]), "most": max(others[name])} if name in others else {}
+            of = [float(o["coefficient"].get(name, np.nan)) for o in others]
+            ends = {"least": np.min(of), "most": np.max(of)} if of else {}
             rows.append(of_all | found[name] | ends | {"note": "; ".join(fit.notes)})
     return rows
 
 
-def _deviation(table: pd.DataFrame, term: str, outcome: str) -> float:
-    """Give the standard deviation over tasks of a number; 1 of a category, which has no units."""
-    if term not in table:
-        return 1.0
-    return float(design_of(table, (term,), outcome).points[term].std())
+def _fit(table: pd.DataFrame, outcome: str, terms: Sequence[str]) -> Fit:
+    """Fit a mixed model, of numbers less each model's mean; empty where it is not to be trusted.
+
+    The term for models takes such differences out anyway. Taken out before, they are in no standard
+    deviation either, where models did not do the same tasks.
+    """
+    used = table[is_defined(table[outcome])]
+    for term in terms:
+        used = used[is_defined(used[term])]
+    numbers = [term for term in terms if is_numeric_dtype(used[term])]
+    centred = used.assign(
+        **{t: used[t] - used.groupby("model")[t].transform("mean") for t in numbers}
+    )
+    fit = mixed_model(centred, terms, outcome)
+    freedom = fit.n_tasks - len(fit.coefficients) - 1
+    if len(fit.coefficients) and freedom < LEAST_FREEDOM:
+        why = f"too few tasks: {fit.n_tasks} for {len(fit.coefficients) + 1} coefficients"
+        return without(replace(fit, coefficients=fit.coefficients.iloc[:0]), why)
+    if not np.isfinite(fit.coefficients["p_value"].to_numpy(float)).all():
+        return without(replace(fit, coefficients=fit.coefficients.iloc[:0]), "no standard error")
+    return fit
 
 
 def partial(table: pd.DataFrame, term: str, outcome: str = scale.LOST) -> pd.DataFrame:
@@ -139,31 +165,33 @@ def partial(table: pd.DataFrame, term: str, outcome: str = scale.LOST) -> pd.Dat
 
 
 def finding(found: pd.DataFrame) -> str:
-    """Say which predictors go with what is forgotten over models and tasks.
+    """Say which predictors go with what is forgotten, over models and tasks, by Holm's correction.
 
     found: from `scale_regressions.coefficients`
     """
-    n, n_tasks = (int(found[c].max()) for c in ("n", "n_tasks"))
-    where = f"{n} pairs of a model and a task ({n_tasks} tasks)"
-    if found["coefficient"].isna().all():
-        return f"What predicts forgetting cannot be estimated from {where}"
     parts = []
     for outcome, words in OUTCOMES.items():
         of = found[(found["outcome"] == outcome) & (found["fitted"] == ALONE)]
-        shown = of[(of["coefficient_low"] > 0) | (of["coefficient_high"] < 0)]
+        n, n_tasks = int(of["n"].max()), int(of["n_tasks"].max())
+        if of["coefficient"].isna().all():
+            parts.append(f"{words} cannot be explained by {n_tasks} tasks of so few models")
+            continue
+        shown = of[of["holm"] < LEVEL]
         named = [
-            f"{PLAIN.get(t, t)} ({'more' if c > 0 else 'less'})"
+            f"{PLAIN.get(t, t)} ({'more' if c > 0 else 'less'} is forgotten with it)"
             for t, c in zip(shown["term"], shown["coefficient"], strict=True)
         ]
-        parts.append(f"{listed(named) or 'no predictor'} with {words}")
-    return f"Alone, these are shown to go together over {where}: {'; '.join(parts)}"
+        where = f"{n} models' tasks ({n_tasks} different ones)"
+        parts.append(f"{listed(named) or 'no predictor'} is shown to go with {words} over {where}")
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]} (each predictor alone, Holm's correction)"
 
 
 def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
     """Draw each predictor's coefficient, alone and jointly, and partial regressions of the paper's.
 
     table: from `scale_regressions.table`; found: from `coefficients` of it. Band: leaving out each
-    model in turn.
+    model in turn. Line: least squares of the points.
     """
     do = "Pass scale_regressions.coefficients(...), whole."
     wanted = ["outcome", "fitted", "term", "least", "most", "n", *with_intervals(["coefficient"])]
@@ -172,6 +200,7 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
     columns = ["model", "eval_task", *SHOWN, *OUTCOMES]
     intervals.require_columns("what predicts forgetting", table, columns, do)
     said = finding(found)
+    found = found[found["fitted"].isin(FITS)]
     found = found.assign(term=[readable(PLAIN.get(str(t), str(t))) for t in found["term"]])
     terms = list(dict.fromkeys(found["term"]))[::-1]
     heights = {term: float(i) for i, term in enumerate(terms)}

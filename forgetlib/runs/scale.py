@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from forgetlib.errors import require_one_of
+from forgetlib.errors import InputError, require_one_of
 from forgetlib.runs.grid import Study
 
 
@@ -30,6 +30,13 @@ class ScaleStudy(Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         what = f"study {self.name!r}"
+        if set(self.control_seeds) != {*self.seeds}:
+            raise InputError(
+                f"control_seeds of {what}",
+                expected=f"its seeds, {self.seeds}, as losses are counted beyond true labels",
+                found=repr(self.control_seeds),
+                do="Name the same seeds in both.",
+            )
         for model in self.large:
             require_one_of(f"large of {what}", model, self.models)
         for task in self.large_tasks:

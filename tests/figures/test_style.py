@@ -203,7 +203,7 @@ def test_no_drawing_function_is_left_out():
     # Of studies of methods: test_rungs, test_dose_figure, test_generalisation, test_price.
     of_methods = {"ladder_figure.draw", "dose.draw", "generalisation.draw", "price.draw"}
     # Of studies of models: test_scale_figures.
-    of_methods |= {"scale.draw", "scale.draw_agreement", "scale_regressions.draw"}
+    of_methods |= {"scale.draw", "scale_agreement.draw", "scale_regressions.draw"}
     # Of in-context regression: test_implicit_figures draws these.
     regressors = {n for n in named if n.startswith("implicit_") and n.endswith(".draw")}
     assert set(USUAL) == named - parts - of_methods - regressors - {"drawing.draw"}

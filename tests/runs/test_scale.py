@@ -75,6 +75,30 @@ def test_a_large_model_or_task_that_the_study_has_not_is_refused(change):
         replace(STUDY, **change)
 
 
+def test_seeds_without_a_control_are_refused_and_a_variation_has_the_same_in_both():
+    with pytest.raises(InputError, match="control_seeds of study 'two-models'"):
+        replace(STUDY, control_seeds=(0,))
+    assert studies.study(STUDY, seeds=[1]).control_seeds == (1,)
+    one, two = (studies.study(STUDY, large=large) for large in ([], ["tiny", "tiny-wide"]))
+    assert one.large == () and two.large == ("tiny", "tiny-wide")
+    assert len({STUDY.name, one.name, two.name}) == 3
+
+
+@pytest.mark.parametrize(
+    ("study", "figure", "others"),
+    [
+        ("tiny", "models", "fig1"),
+        ("scale", "fig3", "models, regressions"),
+        ("methods", "fig2", "ladder"),
+    ],
+)
+def test_a_figure_of_another_kind_of_study_is_refused_with_those_that_there_are(
+    study, figure, others
+):
+    with pytest.raises(InputError, match=f"figure '{figure}' of study '{study}'.*{others}"):
+        drawing.draw(studies.study(study), [figure])
+
+
 def test_a_variation_keeps_of_its_large_models_those_that_are_left():
     some = studies.study(STUDY, models=["tiny"])
     assert (some.large, some.large_tasks) == ((), ("tiny_city",))
@@ -93,8 +117,10 @@ def test_the_named_study_asks_every_model_but_the_largest_about_every_task():
 def test_it_runs_and_is_drawn_while_it_is_under_way(project, brief_probes):
     with pytest.raises(StudyError):
         drawing.draw(STUDY, ["models"])
-    with pytest.raises(InputError, match="a study of models, a ScaleStudy"):
-        drawing.draw(studies.study("tiny"), ["models"])
+    own = replace(STUDY, seeds=(0,), control_seeds=(0,), tasks=("tiny_city",), large=())
+    run(own, "own")  # without a control there is nothing to draw
+    with pytest.raises(StudyError):
+        drawing.draw(STUDY, ["models"])
     part = replace(STUDY, seeds=(0,), control_seeds=(0,), tasks=("tiny_city",))
     run(part)
     assert len(load_results(part)) == 8
