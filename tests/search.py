@@ -189,7 +189,8 @@ def write(table: pd.DataFrame, folder: Path) -> None:
         "The dose is reached where, on the forgetting set, max(AUROC, 1 - AUROC) is at most "
         f"{MOST_AUROC} in the last two checks, or the random labels are fitted to {LEAST_FIT}. "
         "Damage is the rise of nats a token of the true responses of "
-        f"{' and '.join(OTHERS)}, {N_OTHER} questions each. {said}",
+        f"{' and '.join(OTHERS)}, {N_OTHER} questions each, where these are of another family than "
+        f"the task. {said}",
         "| tuning | learning rate | epochs | tasks | dose reached in | damage, mean |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
