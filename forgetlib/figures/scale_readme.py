@@ -9,6 +9,7 @@ from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
+from forgetlib.figures.rows import names_or_count
 
 WORDS = (
     "AUROC on new questions after fine-tuning on true labels, then after random labels, and after "
@@ -28,31 +29,45 @@ DISTRUST = """\
 
 
 def answer(tables: Tables) -> str:
-    """Answer in two sentences whether other models forget the same."""
-    table, agreed = tables.need("scale_models"), tables.need("scale_agreement")
-    said = f"{scale.finding(table)} ([every model](scale_models.png))."
-    return f"{said} {scale_agreement.finding(agreed)} ([agreement](scale_agreement.png))."
+    """Answer whether other models forget the same, and say what each of them did."""
+    return " ".join(_sentences(tables))
 
 
 def findings(tables: Tables) -> str:
     """Say which tasks go from which models, whether they agree, and what predicts it."""
-    table, agreed = tables.need("scale_models"), tables.need("scale_agreement")
-    said = [f"**{scale.finding(table)}** ([every model](scale_models.png))."]
-    said.append(f"{scale_agreement.finding(agreed)} ([agreement](scale_agreement.png)).")
-    said += [f"{short_name(m)}: {_of_model(of)}." for m, of in table.groupby("model", sort=False)]
+    first, *said = _sentences(tables)
+    sentence, _, picture = first.rpartition(" (")
+    said.insert(0, f"**{sentence}** ({picture}")
     if (found := tables.get("scale_regressions")) is not None:
         said.append(f"{scale_regressions.finding(found)} ([regressions](scale_regressions.png)).")
     return "\n".join(f"- {sentence}" for sentence in said)
 
 
+def _sentences(tables: Tables) -> list[str]:
+    table, agreed = tables.need("scale_models"), tables.need("scale_agreement")
+    return [
+        f"{scale.finding(table)} ([every model](scale_models.png)).",
+        *(f"{short_name(str(m))} {_of_model(of)}." for m, of in table.groupby("model", sort=False)),
+        f"{scale_agreement.finding(agreed)} ([agreement](scale_agreement.png)).",
+    ]
+
+
 def _of_model(table: pd.DataFrame) -> str:
-    """Count a model's tasks by their verdicts, of those whose forgetting set was forgotten."""
+    """Say how many tasks a model knew and was made to forget, and what became of these."""
     known = table[table["known"].astype(bool)]
     reached = known[known["reached"].astype(bool)]
-    counts = reached["verdict"].value_counts(sort=False)
-    said = f"it knew {len(known)} of {len(table)} tasks"
-    said += f", and forgot the forgetting set of {len(reached)}"
-    return f"{said}: {', '.join(f'{n} {verdict}' for verdict, n in counts.items()) or 'none'}"
+    said = (
+        f"knew {len(known)} of {len(table)} tasks, and forgot the forgetting set of {len(reached)}"
+    )
+    named = [
+        f"{names_or_count(of['eval_task'])} {verdict}"
+        for verdict, of in reached.groupby("verdict", sort=False)
+    ]
+    if not named:
+        return said
+    lost = reached[scale.LOST]
+    ends = dict.fromkeys(number(x) for x in (lost.min(), lost.max()))
+    return f"{said}: {', '.join(named)} (AUROC lost beyond true labels: {' to '.join(ends)})"
 
 
 def table(tables: Tables) -> str:
