@@ -61,7 +61,7 @@ MEASURES = {
 MORE = {
     "forget_ratio": "forget ratio",
     "probe_lost": "probe's accuracy lost\nbeyond true labels",
-    "lost_confidence": "confidence of lost questions\nbeyond true labels",
+    "lost_confidence": "confidence of the lost\nbeyond true labels",
 }
 AT_CHANCE = ("set_auroc", "fit")  # where doing nothing, or knowing nothing, is at 0.5
 # The forgetting set was forgotten, as in figures/settings: by its AUROC, or by the labels learned.

@@ -115,10 +115,10 @@ def _halves(found: Measured, seeds: Sequence[int], measure: str) -> np.ndarray:
     return np.asarray(true - random if measure == LOSS else (true - random) / (true - CHANCE))
 
 
-def finding(agreed: pd.DataFrame) -> str:
+def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
     """Say in a sentence how far models rank tasks alike, and what would make them anyway.
 
-    agreed: from `scale_agreement.table`
+    agreed: from `scale_agreement.table`; exact: with every two models' numbers
     """
     if agreed.empty:
         return f"No two models knew the same {MIN_TASKS} tasks: whether they agree cannot be told"
@@ -131,6 +131,8 @@ def finding(agreed: pd.DataFrame) -> str:
             counts.append(f"{shown} of {len(of)} by {words}")
     pairs = "the two models" if n_pairs == 1 else f"{n_pairs} pairs of models"
     said = f"Of {pairs}, those shown to rank tasks alike by the share lost: {', '.join(counts)}"
+    if not exact:
+        return said
     parts = []
     for (a, b), of in agreed.groupby(["a", "b"], sort=False):
         rows = of.set_index("measure")
@@ -158,7 +160,7 @@ def draw(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
     intervals.require_columns("the agreement of models", agreed, columns, do)
     wanted = ["model", "eval_task", "known", *with_intervals([LOST])]
     intervals.require_columns("models", table, wanted, "Pass the table of figures.scale.")
-    said = finding(agreed)
+    said = finding(agreed, exact=False)
     pairs = agreed[agreed["measure"] == SHARE].to_dict("records")
     if not pairs:
         with style([said]):

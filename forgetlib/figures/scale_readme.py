@@ -30,12 +30,12 @@ DISTRUST = """\
 
 def answer(tables: Tables) -> str:
     """Answer whether other models forget the same, and say what each of them did."""
-    return " ".join(_sentences(tables))
+    return " ".join(_sentences(tables, exact=False))
 
 
 def findings(tables: Tables) -> str:
     """Say which tasks go from which models, whether they agree, and what predicts it."""
-    first, *said = _sentences(tables)
+    first, *said = _sentences(tables, exact=True)
     sentence, _, picture = first.rpartition(" (")
     said.insert(0, f"**{sentence}** ({picture}")
     if (found := tables.get("scale_regressions")) is not None:
@@ -43,12 +43,12 @@ def findings(tables: Tables) -> str:
     return "\n".join(f"- {sentence}" for sentence in said)
 
 
-def _sentences(tables: Tables) -> list[str]:
+def _sentences(tables: Tables, *, exact: bool) -> list[str]:
     table, agreed = tables.need("scale_models"), tables.need("scale_agreement")
     return [
         f"{scale.finding(table)} ([every model](scale_models.png)).",
         *(f"{short_name(str(m))} {_of_model(of)}." for m, of in table.groupby("model", sort=False)),
-        f"{scale_agreement.finding(agreed)} ([agreement](scale_agreement.png)).",
+        f"{scale_agreement.finding(agreed, exact=exact)} ([agreement](scale_agreement.png)).",
     ]
 
 

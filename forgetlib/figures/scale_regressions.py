@@ -228,8 +228,6 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
         top[0].set_yticks(list(heights.values()), terms)
         top[0].set_ylim(-0.6, len(terms) - 0.4)
         top[1].tick_params(labelleft=False)
-        handles = top[0].get_legend_handles_labels()
-        top[0].legend(*handles, loc="best", frameon=False, fontsize=SMALL)
         below = [figure.add_subplot(grid[1, i]) for i in range(len(SHOWN))]
         for axes, term in zip(below, SHOWN, strict=True):
             points = partial(table, term)
@@ -246,7 +244,14 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
             axes.set_xlabel(f"{PLAIN[term]},\nless the model's mean")
             sns.despine(ax=axes)
         below[0].set_ylabel("AUROC lost beyond true\nlabels, less the model's mean")
-        handles = below[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False)
+        handles, labels = (
+            [*above, *under]
+            for above, under in zip(
+                top[0].get_legend_handles_labels(),
+                below[0].get_legend_handles_labels(),
+                strict=True,
+            )
+        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         set_finding(figure, said)
     return figure
