@@ -19,6 +19,7 @@ import pandas as pd
 
 from forgetlib import metrics
 from forgetlib.data import tasks
+from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import (
     Resampled,
     Sample,
@@ -278,8 +279,8 @@ class Measured:
         shared = set.intersection(*(set(scores) for scores in every.values()))
         own = {f"{self.task}/test"}
         places = sorted(w for w in shared - own if w.endswith("/test"))
-        family = tasks.get(self.task).family
-        unrelated = [w for w in places if tasks.get(w.rpartition("/")[0]).family != family]
+        family = _family(self.task)
+        unrelated = [w for w in places if _family(w.rpartition("/")[0]) != family]
         places = unrelated or places
         return {phase: [scores[w] for w in places] for phase, scores in every.items()}
 
@@ -348,6 +349,14 @@ class Measured:
                 known=self.something_to_forget,
             )
         )
+
+
+def _family(task: str) -> str:
+    """Name a task's family; of a task of somebody's file that was not run, none."""
+    try:
+        return tasks.get(task).family
+    except InputError:
+        return ""
 
 
 def _row(found: Measured, phase: str) -> dict[str, object]:

@@ -25,8 +25,7 @@ from forgetlib.figures.names import listed
 from forgetlib.figures.rows import mark, set_finding
 from forgetlib.figures.style import (
     BLACK,
-    BLUE,
-    ORANGE,
+    DARK_GREY,
     SMALL,
     TEXT_WIDTH,
     count_text,
@@ -214,13 +213,17 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
         for axes, (outcome, label) in zip(top, OUTCOMES.items(), strict=True):
             of = found[found["outcome"] == outcome]
             for fitted, offset, marker, colour in (
-                (ALONE, 0.17, "o", BLUE),
-                (JOINTLY, -0.17, "s", ORANGE),
+                (ALONE, 0.17, "o", BLACK),
+                (JOINTLY, -0.17, "s", DARK_GREY),
             ):
                 rows = of[(of["fitted"] == fitted) & of["coefficient"].notna()]
                 y = rows["term"].map(heights).to_numpy(float) + offset
                 axes.hlines(y, rows["least"], rows["most"], color=colour, linewidth=6, alpha=0.3)
                 draw_intervals(axes, rows, "coefficient", y, fitted, marker, colour, True)
+            lacking = of[(of["fitted"] == ALONE) & of["coefficient"].isna()]
+            for term in lacking["term"] if of["coefficient"].notna().any() else ():
+                why = axes.text(0, heights[term], " undefined", fontsize=SMALL, va="center")
+                why.set(color=DARK_GREY, in_layout=False)
             mark(axes, 0.0)
             say_where_nothing(axes, of["coefficient"], "too few tasks")
             axes.set_title(f"{label}\nn = {count_text(of['n'])}", loc="left", fontsize=SMALL)

@@ -109,8 +109,11 @@ def test_three_seeds_of_two_models_do_not_find_what_is_not_there():
     found, naive = [], []
     for seed in range(60):
         table = with_deviations(seed)
-        row = mixedmodel.mixed_model(table, ("confidence",)).coefficients.iloc[0]
-        found.append(row["coefficient_low"] <= 0 <= row["coefficient_high"])
+        fit = mixedmodel.mixed_model(table, ("confidence",))
+        for row in fit.coefficients.iloc[:1].to_dict("records"):
+            found.append(row["coefficient_low"] <= 0 <= row["coefficient_high"])
+        if fit.coefficients.empty:
+            assert "did not converge" in fit.dropped["confidence"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             naively = smf.mixedlm("forget_ratio ~ confidence + model", table, groups="eval_task")
@@ -118,6 +121,7 @@ def test_three_seeds_of_two_models_do_not_find_what_is_not_there():
         naive.append(abs(fit.tvalues["confidence"]) < scipy.stats.t.ppf(0.975, 7))
     assert np.mean(naive) < 0.85  # positive control
     assert np.mean(found) > 0.9
+    assert 45 < len(found) < 60  # it is rare that a fit fails, and it does
 
 
 def test_one_row_a_task_has_no_mixed_model_and_says_so():

@@ -43,7 +43,8 @@ def test_it_prints_what_it_printed_and_computes_nothing(path, kernel, tmp_path):
     of = values(path)
     for kind in ("results", "questions", "answers"):
         place = f"figures/{of['study']}/{kind}"
-        shutil.copytree(ROOT / place, tmp_path / place)
+        if (ROOT / place).exists():  # of free answers alone there are no answers to store
+            shutil.copytree(ROOT / place, tmp_path / place)
     executed = execute(kernel, nbformat.read(path, 4), tmp_path)
     assert not (tmp_path / ".work").exists(), "something was computed"
     code = [cell for cell in executed if cell.cell_type == "code"]
