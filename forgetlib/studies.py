@@ -225,7 +225,7 @@ STUDIES: dict[str, Study] = {
         # first; the largest model, 13 times as dear as Gemma, does half of them.
         ScaleStudy(
             "scale",
-            "four models, 12 tasks: does each forget what the others forget?",
+            "four models, 12 tasks, one seed: does each forget what the others forget?",
             _BY_COST,
             seeds=(0,),
             n_train=128,

@@ -14,7 +14,7 @@ from made_up_methods import STUDY, results
 
 import forgetlib
 from forgetlib.__main__ import main
-from forgetlib.figures import generalisation, page, page_questions, page_study
+from forgetlib.figures import generalisation, page, page_questions, page_study, scale
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import confidence, correct
 from forgetlib.runs.questions import stored_questions
@@ -278,3 +278,14 @@ def test_what_cannot_be_written_is_refused_before_anything_is(drawn, capsys):
     said = capsys.readouterr().err
     assert f"expected a file in a folder that exists, found no folder {drawn / 'no'}" in said
     assert not list(drawn.rglob("page.html"))
+
+
+def test_a_study_of_models_is_shown_with_what_it_found():
+    study = page_study.shown(ROOT / "figures/scale", "scale")
+    assert page_study.is_study(ROOT / "figures/scale")
+    table = pd.read_csv(ROOT / "figures/scale/scale_models.csv")
+    assert study["headline"] == scale.finding(table)
+    said = ["".join(token[0] for token in of) for of in study["findings"]]
+    assert [s.split()[0] for s in said[: table["model"].nunique()]] == [*table["model"].unique()]
+    names = [picture["name"] for picture in study["pictures"]]
+    assert names == ["scale_models", "scale_agreement", "scale_more", "scale_regressions"]

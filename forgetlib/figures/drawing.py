@@ -66,16 +66,16 @@ def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
     """Draw figures of a study, by their names or all, into its folder; return the files.
 
     Computes nothing: raises StudyError where results are missing. Of all figures, those are left
-    out that the study has no section for. A study of methods is drawn while it is under way, too,
-    and its figures say so.
+    out that the study has no section for. Studies of methods and of models are drawn while they are
+    under way, too, and their figures say so.
     """
     for name in names:
         require_one_of("figure", name, FIGURES)
-        if _kind(name) != type(study).__name__:
+        if name not in _of_kind(study):
             raise InputError(
                 f"figure {name!r} of study {study.name!r}",
-                expected=f"one of a {type(study).__name__}",
-                found=f"one of a {_kind(name)}",
+                expected="a figure of this kind of study",
+                found="one of another kind",
                 do=f"Draw another: {', '.join(_all(study))}.",
             )
     written = []
@@ -85,15 +85,20 @@ def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
     return written
 
 
+def _of_kind(study: Study) -> list[str]:
+    """List the figures of a study's kind: of methods, of models, or of tasks."""
+    kinds = {LadderStudy: OF_METHODS, ScaleStudy: OF_SCALE}
+    for kind, names in kinds.items():
+        if isinstance(study, kind):
+            return list(names)
+    return [name for name in FIGURES if name not in (*OF_METHODS, *OF_SCALE)]
+
+
 def _all(study: Study) -> list[str]:
     """List the figures that a study has something for."""
-    if isinstance(study, LadderStudy):
-        return list(OF_METHODS)
-    if isinstance(study, ScaleStudy):
-        return list(OF_SCALE)
-    left_out = {*OF_METHODS, *OF_SCALE} | (set() if study.sizes else {"fig7"})
+    left_out = set() if study.sizes else {"fig7"}
     left_out |= {"claims"} if len(study.tasks) < 2 else set()
-    return [name for name in FIGURES if name not in left_out]
+    return [name for name in _of_kind(study) if name not in left_out]
 
 
 def _fig1(study: Study) -> Drawn:
@@ -356,9 +361,3 @@ FIGURES: dict[str, Callable[[Study], Drawn]] = {
 }
 OF_METHODS = ("ladder", "dose", "generalisation")  # figures of a LadderStudy, and of no other
 OF_SCALE = ("models", "regressions")  # of a ScaleStudy
-
-
-def _kind(figure: str) -> str:
-    """Name the kind of study that a figure is of."""
-    kinds = {LadderStudy: OF_METHODS, ScaleStudy: OF_SCALE}
-    return next((kind.__name__ for kind, of in kinds.items() if figure in of), Study.__name__)

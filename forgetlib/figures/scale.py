@@ -64,7 +64,7 @@ MORE = {
     "lost_confidence": "confidence of the lost\nbeyond true labels",
 }
 AT_CHANCE = ("set_auroc", "fit")  # where doing nothing, or knowing nothing, is at 0.5
-# The forgetting set was forgotten, as in figures/settings: by its AUROC, or by the labels learned.
+# The forgetting set was forgotten: by its AUROC at the end, or by the random labels learned.
 MOST_AUROC, LEAST_FIT = Dose().most, 0.9
 COLUMNS = ("model", "eval_task", "answer_format", "n", "n_seeds", "known", "reached", "verdict")
 

@@ -20,6 +20,7 @@ WORDS = (
     "model."
 )
 DISTRUST = """\
+- While the study is under way, its pictures say how much of it is there.
 - All models have the same questions and the same random labels of one seed: what they share of
   these is no property of the tasks. Agreement is taken from halves of the questions that are apart;
   the draw of labels cannot be. A ceiling is what one training agrees with itself.

@@ -258,6 +258,6 @@ def test_where_nothing_is_there_nothing_is_drawn():
 
 
 def test_its_figures_are_of_studies_of_methods_alone():
-    with pytest.raises(InputError, match="expected one of a Study, found one of a LadderStudy"):
+    with pytest.raises(InputError, match="expected a figure of this kind of study"):
         drawing.draw(studies.study("quick"), ["ladder"])
     assert not set(drawing.OF_METHODS) & set(drawing._all(studies.study("quick")))

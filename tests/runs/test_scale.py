@@ -1,6 +1,6 @@
 """A study of models: who does which tasks, what belongs together, and that it runs."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -97,6 +97,14 @@ def test_a_figure_of_another_kind_of_study_is_refused_with_those_that_there_are(
 ):
     with pytest.raises(InputError, match=f"figure '{figure}' of study '{study}'.*{others}"):
         drawing.draw(studies.study(study), [figure])
+
+
+def test_a_study_of_a_class_of_one_s_own_has_the_figures_of_its_kind():
+    class Own(ScaleStudy):
+        pass
+
+    own = Own(**{f.name: getattr(STUDY, f.name) for f in fields(STUDY)})
+    assert drawing._all(own) == ["models", "regressions"]
 
 
 def test_a_variation_keeps_of_its_large_models_those_that_are_left():
