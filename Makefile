@@ -18,6 +18,7 @@ OF_PAPER := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb noteb
 EVERY := $(OF_PAPER) $(OF_METHODS) $(OF_SCALE)
 FIGURES := $(if $(STUDY_FOLDER),$(foreach n,$(EVERY),$(if $(filter $(STUDY_FOLDER)/,$(dir $(n))),$(n))),$(EVERY))
 FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
+DRAW = $(BIN)/python notebooks/draw.py "$$STUDY" .work/$(STUDY_NAME)/notebooks
 notebook_of = $(firstword $(wildcard $(foreach f,$(STUDY_FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
 
 # A study's name, or a file that defines one. Recipes have it from the environment, as a word of its
@@ -74,14 +75,13 @@ figures $(FIGURE_NAMES): named $(READ)
 	  && $(AGAIN) STUDY_NAME=$$name STUDY_FOLDER=$$folder $@
 else
 figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(AGAIN) --jobs=$(JOBS) COMPUTED=yes $(FIGURE_NAMES)
+	@echo "drawing into figures/$(STUDY_NAME)/"
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(DRAW) --jobs $(JOBS) $(FIGURES)
 	@$(BIN)/python -m forgetlib readme "$$STUDY"
 
-$(FIGURE_NAMES): $(if $(COMPUTED),,results)
-	@mkdir -p .work/$(STUDY_NAME)/notebooks
-	@echo "$@: $(call notebook_of,$@) -> figures/$(STUDY_NAME)/"
-	@$(BIN)/python notebooks/draw.py "$$STUDY" $(call notebook_of,$@) \
-	  .work/$(STUDY_NAME)/notebooks/$(notdir $(call notebook_of,$@))
+$(FIGURE_NAMES): results
+	@echo "drawing into figures/$(STUDY_NAME)/"
+	@$(DRAW) $(call notebook_of,$@)
 endif
 
 # Computed before the notebooks: all of the study, or what a figure needs. Only where something is

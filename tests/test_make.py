@@ -215,9 +215,9 @@ def test_a_study_s_file_is_resolved_to_its_name(folder):
     program(folder / ".venv/bin/python", PYTHON_THAT_HAS_ALL)
     done = make(folder, "fig2", "STUDY=mine.py")
     said, drawn = done.stdout.splitlines()
-    assert said.endswith("-> figures/mine/")
+    assert said == "drawing into figures/mine/"
     name = "notebooks/fig2_forget_gap.ipynb"
-    assert drawn == f"notebooks/draw.py mine.py {name} .work/mine/{name}"
+    assert drawn == f"notebooks/draw.py mine.py .work/mine/notebooks {name}"
     assert make(folder, "clean", "STUDY=mine.py").returncode == 0
     assert not (folder / ".work/mine").exists()
 
@@ -230,9 +230,8 @@ def test_a_figure_s_target_computes_the_sections_that_it_reads_and_draws_it(fold
     assert computed.startswith("-m forgetlib run tiny")
     assert set(computed.split()[4:]) == WANTED[figure]
     (path,) = (p for p in FIGURES if p.stem.split("_")[0] == figure)
-    assert said == f"{figure}: notebooks/{path.name} -> figures/tiny/"
-    name = f"notebooks/{path.name}"
-    assert drawn == f"notebooks/draw.py tiny {name} .work/tiny/{name}"
+    assert said == "drawing into figures/tiny/"
+    assert drawn == f"notebooks/draw.py tiny .work/tiny/notebooks notebooks/{path.name}"
 
 
 @pytest.mark.parametrize(
@@ -249,9 +248,9 @@ def test_a_study_of_methods_or_models_has_notebooks_of_its_own(folder, study, fi
     program(folder / ".venv/bin/python", PYTHON_THAT_LACKS_RESULTS)
     computed, said, drawn = make(folder, figure, f"STUDY={study}").stdout.splitlines()
     assert computed.split() == ["-m", "forgetlib", "run", study, *sections]
+    assert said == f"drawing into figures/{study}/"
     name = f"notebooks/{study}/{figure}.ipynb"
-    assert said == f"{figure}: {name} -> figures/{study}/"
-    assert drawn == f"notebooks/draw.py {study} {name} .work/{study}/notebooks/{figure}.ipynb"
+    assert drawn == f"notebooks/draw.py {study} .work/{study}/notebooks {name}"
 
 
 def test_figures_are_those_of_the_kind_of_study(folder):

@@ -139,16 +139,16 @@ def drawn(folder, code, **environment):
     metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "3"}}
     given = new.new_code_cell('study = "embedded"', metadata={"tags": ["parameters"]})
     notebook = new.new_notebook(cells=[given, new.new_code_cell(code)], metadata=metadata)
-    nbformat.write(notebook, folder / "in.ipynb")
+    nbformat.write(notebook, folder / "one.ipynb")
     script = ROOT / "notebooks" / "draw.py"
     done = subprocess.run(
-        [sys.executable, script, "tiny", "in.ipynb", "out.ipynb"],
+        [sys.executable, script, "tiny", "executed", "one.ipynb"],
         cwd=folder,
         env=os.environ | environment,
         capture_output=True,
         text=True,
     )
-    outputs = [o for c in nbformat.read(folder / "out.ipynb", 4).cells for o in c.outputs]
+    outputs = [o for c in nbformat.read(folder / "executed/one.ipynb", 4).cells for o in c.outputs]
     return done, outputs
 
 
@@ -196,6 +196,27 @@ def test_a_notebook_that_fails_says_why_and_is_written_as_far_as_it_came(tmp_pat
     assert done.returncode == 1
     assert "No module named 'no_such_module'" in done.stderr
     assert [o.output_type for o in outputs] == ["stream", "error"]
+
+
+def test_of_several_notebooks_those_are_drawn_that_can_be(tmp_path):
+    """One after the other or side by side: what fails stops no other, and is told at the end."""
+    new = nbformat.v4
+    for name, code in {"fails": "1 / 0", "works": "print(study)"}.items():
+        given = new.new_code_cell('study = ""', metadata={"tags": ["parameters"]})
+        metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "3"}}
+        cells = [given, new.new_code_cell(code)]
+        nbformat.write(new.new_notebook(cells=cells, metadata=metadata), tmp_path / f"{name}.ipynb")
+    script = ROOT / "notebooks" / "draw.py"
+    done = subprocess.run(
+        [sys.executable, script, "tiny", "out", "fails.ipynb", "works.ipynb", "--jobs", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "fails.ipynb" in done.stderr and "ZeroDivision" in done.stderr
+    assert "works.ipynb" not in done.stderr
+    (output,) = (o for c in nbformat.read(tmp_path / "out/works.ipynb", 4).cells for o in c.outputs)
+    assert output["text"] == "tiny\n"
 
 
 def test_an_unknown_study_in_a_notebook_says_what_there_is(tmp_path):
