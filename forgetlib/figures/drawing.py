@@ -45,6 +45,7 @@ from forgetlib.figures import (
     rungs,
     scale,
     scale_agreement,
+    scale_claims,
     scale_regressions,
     style,
 )
@@ -333,11 +334,15 @@ def _models(study: Study) -> Drawn:
 
 def _regressions(study: Study) -> Drawn:
     results, note = _of_scale(study)
-    points = scale_regressions.table(results, partial(load_answers, study))
+    answers = partial(load_answers, study)
+    points = scale_regressions.table(results, answers)
     found = scale_regressions.coefficients(points)
     figure = _with_note(scale_regressions.draw(points, found), note)
     # In one table, so that it has all that is drawn: a point is a row without a coefficient.
     yield "scale_regressions", figure, pd.concat([found, points.assign(fitted="point")])
+    lost, agreed = scale.table(results, answers), scale_agreement.table(results, answers)
+    judged = scale_claims.table(lost, agreed, points)
+    yield "scale_claims", _with_note(claims_figure.draw(judged), note), judged
 
 
 FIGURES: dict[str, Callable[[Study], Drawn]] = {

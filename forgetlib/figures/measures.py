@@ -279,8 +279,8 @@ class Measured:
         shared = set.intersection(*(set(scores) for scores in every.values()))
         own = {f"{self.task}/test"}
         places = sorted(w for w in shared - own if w.endswith("/test"))
-        family = _family(self.task)
-        unrelated = [w for w in places if _family(w.rpartition("/")[0]) != family]
+        family = family_of(self.task)
+        unrelated = [w for w in places if family_of(w.rpartition("/")[0]) != family]
         places = unrelated or places
         return {phase: [scores[w] for w in places] for phase, scores in every.items()}
 
@@ -351,7 +351,7 @@ class Measured:
         )
 
 
-def _family(task: str) -> str:
+def family_of(task: str) -> str:
     """Name a task's family; of a task of somebody's file that was not run, none."""
     try:
         return tasks.get(task).family

@@ -123,6 +123,7 @@ PICTURES = {
     "the single questions are lost, these two beyond true labels.",
     "scale_regressions": "**Figure 4 over models.** What predicts forgetting: a mixed model of all "
     "models and tasks, and partial regressions.",
+    "scale_claims": "The paper's claims that need several models, and where each would hold.",
     # Of studies of methods: one of all skills, then one a skill, whose name ends the picture's.
     "price": "**Which methods generalise, and at what price?** AUROC on new questions after each "
     "method, and the harm to other tasks. Dotted: before, and what is called damage; dash-dotted: "

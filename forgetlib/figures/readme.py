@@ -44,6 +44,8 @@ def text(study: Study) -> str:
     elif isinstance(study, ScaleStudy):
         every = "## Every task and model"
         parts += [scale_readme.findings(tables), every, scale_readme.table(tables)]
+        if (claims := tables.get("scale_claims")) is not None:
+            parts += ["## The paper's claims", _claims_table(claims)]
         parts += ["## Pictures", _gallery(tables)]
         parts += ["## What to distrust", scale_readme.DISTRUST]
     else:

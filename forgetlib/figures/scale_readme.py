@@ -6,7 +6,7 @@ import pandas as pd
 
 from forgetlib.figures import scale, scale_agreement, scale_regressions
 from forgetlib.figures.crosstask import short_name
-from forgetlib.figures.findings import Tables
+from forgetlib.figures.findings import Tables, claims_finding
 from forgetlib.figures.names import title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
 from forgetlib.figures.rows import names_or_count
@@ -41,6 +41,8 @@ def findings(tables: Tables) -> str:
     said.insert(0, f"**{sentence}** ({picture}")
     if (found := tables.get("scale_regressions")) is not None:
         said.append(f"{scale_regressions.finding(found)} ([regressions](scale_regressions.png)).")
+    if (claims := tables.get("scale_claims")) is not None:
+        said.append(f"{claims_finding(claims)} ([table](#the-papers-claims)).")
     return "\n".join(f"- {sentence}" for sentence in said)
 
 

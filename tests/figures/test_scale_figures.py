@@ -6,16 +6,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
+from scipy import stats
 from synthetic import checkpoint_of, probe_with, result_of, with_training
 from tables import drawn_texts, overlapping, points_of, ticks
 from test_measures import answers_of, model
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import scale, scale_agreement, scale_readme, scale_regressions, verdicts
+from forgetlib.figures import (
+    claims_figure,
+    scale,
+    scale_agreement,
+    scale_claims,
+    scale_readme,
+    scale_regressions,
+    verdicts,
+)
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.statements import CANNOT_DECIDE, HOLDS
 
 N = 300
 TASKS = ("sst2", "sciq", "piqa", "coding", "pattern", "arc_easy", "boolq", "rte")
@@ -358,10 +368,10 @@ def test_levels_that_models_differ_by_are_in_no_standard_deviation():
 
 
 def test_of_what_does_nothing_little_is_said():
-    """Ten tests of nothing, each at 5 %, after Holm's correction."""
+    """Ten tests of nothing, each at 5 %, after Holm's correction. Two models: none is left out."""
     said = []
     for seed in range(12):
-        found = scale_regressions.coefficients(numbers(slope=0.0, seed=seed))
+        found = scale_regressions.coefficients(numbers(2, slope=0.0, seed=seed))
         said.append((found["holm"] < 0.05).any())
     assert np.mean(said) <= 0.25
 
@@ -400,12 +410,68 @@ PICTURES = {
     "two models": lambda t, a: scale.draw(t[t["model"] != "other"]),
     "no agreement": lambda t, a: scale_agreement.draw(t, a.iloc[:0]),
     "regressions": lambda t, a: scale_regressions.draw(n := numbers(), regress(n)),
+    "claims": lambda t, a: claims_figure.draw(scale_claims.table(t, a, numbers())),
     "few tasks": lambda t, a: scale_regressions.draw(n := numbers(2, 2), regress(n)),
 }
 
 
 def regress(table):
     return scale_regressions.coefficients(table)
+
+
+def verdicts_of(lost, agreed, points):
+    """The verdict on each statistic of a claim, as lists by claim."""
+    found = scale_claims.table(lost, agreed, points)
+    return found, found.groupby("claim")["verdict"].agg(list).to_dict()
+
+
+def test_claims_that_models_decide_are_judged_by_the_one_rule(table, agreed):
+    """Confidence goes with more forgetting here: the claim is that it goes with less."""
+    points = numbers(3, 40)
+    found, by_claim = verdicts_of(table, agreed, points)
+    assert found["post_hoc"].all()
+    assert len(by_claim["robust-to-method-and-model"]) == 3
+    confidence, variance = by_claim["confidence-and-variance"]
+    assert confidence == "does not hold" and variance in (
+        CANNOT_DECIDE,
+        "not decided by these data",
+    )
+    less = points.assign(**{scale.LOST: -points[scale.LOST]})
+    assert verdicts_of(table, agreed, less)[1]["confidence-and-variance"][0] == HOLDS
+
+
+def test_a_partial_correlation_is_that_of_the_mixed_models_test():
+    """Of one model a task there is nothing random: least squares has the same t."""
+    found = scale_claims._partial(0.2, 0.03, 17)
+    t = abs(stats.t.ppf(0.015, 17))
+    assert found.value == pytest.approx(t / np.sqrt(t**2 + 17))
+    assert scale_claims._partial(-0.2, 0.03, 17).value == pytest.approx(-found.value)
+    assert found.low < found.value < found.high < 1
+    # As wide as a correlation's of as many points: Fisher's 1 / sqrt(n - 3), n = df + 2.
+    width = np.arctanh(found.high) - np.arctanh(found.low)
+    assert width == pytest.approx(2 * stats.norm.ppf(0.975) / 4)
+    assert np.isnan(scale_claims._partial(np.nan, np.nan, 17).value)
+
+
+def test_a_family_of_few_tasks_is_no_family(table, agreed):
+    found, by_claim = verdicts_of(table, agreed, numbers())
+    assert by_claim["task-family-split"] == [CANNOT_DECIDE]
+    assert "5 language tasks learned (2 here)" in found["why"].iloc[0]
+    names = ("sst2", "rte", "mrpc", "cola_hub", "qnli_hub", "sciq", "piqa", "arc_easy")
+    many = pd.DataFrame({"model": "one", "eval_task": names, "known": True, "reached": True})
+    many[scale.LOST] = [0.30, 0.32, 0.28, 0.31, 0.29, 0.01, 0.02, 0.03]
+    found, by_claim = verdicts_of(many, agreed.iloc[:0], numbers())
+    assert by_claim["task-family-split"] == [HOLDS]
+    assert found["value"].iloc[0] == pytest.approx(0.28)
+    unreached = many.assign(reached=many["eval_task"] != "rte")
+    assert verdicts_of(unreached, agreed, numbers())[1]["task-family-split"] == [CANNOT_DECIDE]
+
+
+def test_claims_of_nothing_say_what_they_lack(table, agreed):
+    few = numbers(1, 12)
+    found, _ = verdicts_of(table.iloc[:0], agreed.iloc[:0], few)
+    assert (found["verdict"] == CANNOT_DECIDE).all() and found["why"].str.startswith("needs").all()
+    claims_figure.draw(found)
 
 
 @pytest.mark.parametrize("name", PICTURES)
