@@ -15,6 +15,7 @@ from made_up_methods import STUDY, results
 import forgetlib
 from forgetlib.__main__ import main
 from forgetlib.figures import generalisation, page, page_questions, page_study, scale
+from forgetlib.figures.numbers import estimate_of
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import confidence, correct
 from forgetlib.runs.questions import stored_questions
@@ -288,4 +289,17 @@ def test_a_study_of_models_is_shown_with_what_it_found():
     said = ["".join(token[0] for token in of) for of in study["findings"]]
     assert [s.split()[0] for s in said[: table["model"].nunique()]] == [*table["model"].unique()]
     names = [picture["name"] for picture in study["pictures"]]
-    assert names == ["scale_models", "scale_agreement", "scale_more", "scale_regressions"]
+    assert names == [
+        *("scale_models", "scale_agreement", "scale_more", "scale_regressions", "scale_claims")
+    ]
+    matrix = study["scaled"]
+    lost = next(m for m in matrix["measures"] if m["name"] == scale.LOST)
+    tasks, models = [t for t, _ in matrix["rows"]], [m for m, _ in matrix["columns"]]
+    for _, row in table.iterrows():
+        told = lost["cells"][tasks.index(row["eval_task"])][models.index(row["model"])]
+        assert told == estimate_of(row, scale.LOST)
+        assert ["verdict", row["verdict"]] in matrix["beside"][row["eval_task"]][row["model"]]
+    n_there = sum(bool(cell) for row in lost["cells"] for cell in row)
+    assert n_there == len(table)
+    judged = pd.read_csv(ROOT / "figures/scale/scale_claims.csv")
+    assert sum(len(claim["statistics"]) for claim in study["claims"]) == len(judged)

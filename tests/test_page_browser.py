@@ -9,6 +9,7 @@ import pytest
 from test_page import FIGURES, HOSTILE, STUDIES, with_methods
 
 from forgetlib.__main__ import main
+from forgetlib.figures.numbers import estimate_of
 
 pytestmark = pytest.mark.skipif(browser.PATH is None, reason=browser.MISSING)
 PAGE = FIGURES / "page.html"
@@ -309,6 +310,22 @@ def test_studies_of_one_s_own_are_shown_whatever_they_are_called(chromium, proje
     assert chromium.run("document.querySelector('#methods select').value") == "nll_rise"
     assert "undefined" not in chromium.run("document.body.innerText")
     assert chromium.complaints == []
+
+
+def test_models_are_beside_each_other(shown):
+    shown.run("location.hash = 'study=scale'")
+    shown.until("document.querySelector('#models .matrix') !== null")
+    table = pd.read_csv(ROOT / "figures/scale/scale_models.csv")
+    assert len(texts(shown, "#models .matrix tbody tr")) == table["eval_task"].nunique()
+    cells = texts(shown, "#models .matrix button")
+    assert sum(text != "-" for text in cells) == len(table)
+    shown.run("document.querySelector('#models .matrix button').focus()")
+    told = " ".join(texts(shown, "#models .read")[0].split())
+    row = table[table["eval_task"] == table["eval_task"].iloc[0]].iloc[0]
+    assert f"verdict {row['verdict']}" in told and estimate_of(row, "auroc_tuned") in told
+    choose(shown, "#models select", "damage")
+    assert shown.run("document.querySelector('#models select').value") == "damage"
+    assert texts(shown, "#models .matrix button") != cells
 
 
 def test_what_goes_wrong_in_a_page_is_heard(chromium, tmp_path):

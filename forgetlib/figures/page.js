@@ -388,7 +388,7 @@ function matrix(of, name, {own, says, under, sub = () => ""}) {
       onpointerenter: () => tell(y, x), onfocus: event => { tell(y, x); roving(event.target); }}, text.split(" ")[0] || "-");
   }));
   function tell(y, x) {
-    read.replaceChildren(h("b", {}, says(of.rows[y][1], of.columns[x][1])), h("dl", {}, [...(under ? [under(of.rows[y][0])] : []),
+    read.replaceChildren(h("b", {}, says(of.rows[y][1], of.columns[x][1])), h("dl", {}, [...(under ? under(of.rows[y][0], of.columns[x][0]) : []),
       ...of.measures.map(m => [m.says, m.cells[y][x] || "-"])].map(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])));
   }
   function roving(target) {
@@ -429,7 +429,7 @@ function pairs() {
       choice("measure", of.measures.map(m => [m.name, m.says]), state.measure, measure => again({measure})),
       labels.length > 1 && radios("labels", labels, of.labels, kind => again(pick(of.model, kind)))),
     matrix(of, state.measure, {own: true, says: (row, column) => `${row}, after ${of.labels} labels of ${column}`,
-      under: row => ["accuracy before", of.known[row]]}));
+      under: row => [["accuracy before", of.known[row]]]}));
 }
 function methods() {
   return section("methods", "Ways to forget", h("p", {class: "note"}, "What each method costs, from the questions that it was given to tasks "
@@ -464,6 +464,18 @@ function models() {
   return section("models", "Models beside each other", h("p", {class: "note"}, "Means over tasks after their own labels, and over pairs after others'."),
     plain("Models", ["model", ...["own", "others'"].flatMap(whose => ["accuracy lost", "AUROC lost", "nats a token risen"].map(m => `${m}, ${whose} labels`))],
       study().compared.map(of => [of.model, ...["own", "others"].flatMap(whose => means.map(m => of[`${whose}_${m}`]))])));
+}
+function scaled() {
+  const of = study().scaled, place = h("div");
+  const draw = name => place.replaceChildren(
+    h("div", {class: "tools"}, choice("measure", of.measures.map(m => [m.name, m.says]), name, next => {
+      draw(next);
+      place.querySelector("select").focus();
+    })),
+    matrix(of, name, {says: (task, model) => `${task}, ${model}`, under: (task, model) => of.beside[task][model] || []}));
+  draw(of.measures[0].name);
+  return section("models", "Models beside each other", h("p", {class: "note"}, "What random labels cost each model on new questions of the "
+    + "task. Red: lost; blue: won; italics: the interval includes 0."), place);
 }
 function beside() {
   const there = data.studies.filter(of => of.tasks), by = new Map();
@@ -504,7 +516,7 @@ function show() {
   const of = study();
   studies();
   const parts = [found(), of.tasks && tasks(), of.tasks && Object.keys(of.questions).length && questions(),
-    of.pairs && of.pairs.length && pairs(), of.methods.length && methods(), of.compared && of.compared.length && models(),
+    of.pairs && of.pairs.length && pairs(), of.methods.length && methods(), of.compared && of.compared.length && models(), of.scaled && scaled(),
     of.claims && of.claims.length && claims(), of.tasks && beside(), of.pictures.length && pictures()].filter(Boolean);
   const places = h("nav", {class: "places", "aria-label": "On this page"}, parts.map(part =>
     h("a", {href: `#${part.id}`}, PLACES[part.id])));

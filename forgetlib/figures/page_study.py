@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forgetlib.figures import findings, generalisation, scale_readme
+from forgetlib.figures import findings, generalisation, scale, scale_readme
+from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import PICTURES, listed, method_title, title, titles
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
@@ -79,6 +80,16 @@ PAIRS: dict[str, tuple[str, float | None]] = {
     "accuracy_beyond_true_labels": ("accuracy lost beyond true labels", 0.5),
     "nll_beyond_true_labels": ("nats a token risen beyond true labels", None),
 }
+# Of models beside each other: what the cells have, and what stands beside them.
+LOST = {scale.LOST: PAIRS[scale.LOST], "forget_ratio": PAIRS["forget_ratio"]}
+LOST |= {"damage": (MEASURES["damage"], None)}
+BESIDE = {
+    "auroc_tuned": "AUROC on new questions, fine-tuned",
+    "auroc": "after random labels",
+    "auroc_again": "after true labels again",
+    "set_auroc": "AUROC on the forgetting set",
+    "fit": "answers there as the random labels say",
+}
 REACH = {"auroc_lost": PAIRS["auroc_lost"], "accuracy_lost": PAIRS["accuracy_lost"]}
 REACH |= {"nll_rise": PAIRS["nll_risen"]}
 MARKDOWN = re.compile(r"\*\*(.+?)\*\*|\*(.+?)\*|\[([^\]]+)\]\(([^)]+)\)")
@@ -109,10 +120,14 @@ def shown(folder: Path, link: str) -> Json:
         ],
         "methods": list(_methods(folder)),
     }
-    if tables.get("scale_models") is not None:
+    if (scaled := tables.get("scale_models")) is not None:
         first, *more = scale_readme.findings(tables).split("\n")
-        found["headline"] = first.split("**")[1]
-        return found | {"findings": [_tokens(said.removeprefix("- "), folder) for said in more]}
+        return found | {
+            "headline": first.split("**")[1],
+            "findings": [_tokens(said.removeprefix("- "), folder) for said in more],
+            "scaled": _scaled(scaled),
+            "claims": _claims(tables.get("scale_claims"), folder),
+        }
     if (skills := tables.get("fig2b_skill")) is None:
         skills = [of["skill"] for of in found["methods"]]
         n = len({method for of in found["methods"] for method, _ in of["rows"]})
@@ -315,6 +330,21 @@ def _compared(table: pd.DataFrame | None) -> list[Json]:
                 of[f"{name}_{measure}"] = number(rows[measure].mean())
         found.append(of)
     return found
+
+
+def _scaled(table: pd.DataFrame) -> Json:
+    """Lay out several models beside each other, a row a task, and what is told of each cell."""
+    names, models = titles(table["eval_task"]), dict.fromkeys(map(str, table["model"]))
+    keys = zip(table["eval_task"], table["model"], strict=True)
+    cells = dict(zip(keys, (row for _, row in table.iterrows()), strict=True))
+    beside: dict[str, dict[str, list[list[str]]]] = {task: {} for task in names}
+    for (task, model), row in cells.items():
+        told = [["verdict", str(row["verdict"])]]
+        told += [[says, estimate_of(row, name)] for name, says in BESIDE.items()]
+        told.append(["forgetting set forgotten", "yes" if row["reached"] else "no"])
+        beside[task][model] = told
+    rows, columns = names.items(), [(m, short_name(m)) for m in models]
+    return {"beside": beside, **_matrix(rows, columns, cells, LOST)}
 
 
 def _of_methods(folder: Path) -> list[Path]:
