@@ -315,7 +315,7 @@ def test_studies_of_one_s_own_are_shown_whatever_they_are_called(chromium, proje
 def test_models_are_beside_each_other(shown):
     shown.run("location.hash = 'study=scale'")
     shown.until("document.querySelector('#models .matrix') !== null")
-    table = pd.read_csv(ROOT / "figures/scale/scale_models.csv")
+    table = pd.read_csv(FIGURES / "scale/scale_models.csv")
     assert len(texts(shown, "#models .matrix tbody tr")) == table["eval_task"].nunique()
     cells = texts(shown, "#models .matrix button")
     assert sum(text != "-" for text in cells) == len(table)
