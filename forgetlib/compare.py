@@ -26,10 +26,11 @@ from forgetlib import files
 from forgetlib.data import splits, tasks, views
 from forgetlib.errors import InputError, require, require_name, require_one_of, require_whole
 from forgetlib.figures import report, rungs
-from forgetlib.figures.ladders import of_view, relearned
-from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
+from forgetlib.figures.ladders import of_view, quantised, relearned
+from forgetlib.figures.rungs import DIRECT, KINDS, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
+from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import Scores
 from forgetlib.models.catalogue import DTYPES, TUNINGS
 from forgetlib.runs import answers, content, cost, local
@@ -38,12 +39,15 @@ from forgetlib.runs.records import Job, Result
 from forgetlib.runs.specs import PLAIN, Checkpoint, Data, Measurement
 from forgetlib.runs.store import Store
 
-FORMS = ("upper", "leet", "template(1)", "chat", "few_shot(2)", "few_shot(8)")
+FORMS = ("upper", "leet", "pig_latin", "template(1)", "chat", "verbaliser('blick', 'dax')")
+FORMS += ("few_shot(2)", "few_shot(8)", "few_shot(8, 0, 'random')")  # the last is the control
+QUANTISED = (8, 4)
 ELSEWHERE = ("arc_easy", "piqa", "sciq")
 # For a first look.
 QUICK = {
     "n": 80,
     "forms": ("upper", "few_shot(4)"),
+    "quantised": (),
     "n_relearned": (8,),
     "draws": 1,
     "n_elsewhere": 20,
@@ -61,6 +65,7 @@ class Comparison:
     tasks: the skills
     n: test questions of each, as an upper bound; seed: of their split
     forms: views in which they are asked too; those that a task's questions do not have are left out
+    quantised: bits to which weights are rounded, 8 or 4, before the models are asked once more
     relearning, n_relearned, draws: how the skill is taught again, from so many labels, with so many
         different sets of questions; the number of steps is the same for all (`relearning_steps`)
     elsewhere: tasks of which `n_elsewhere` questions are asked: what was damaged
@@ -73,6 +78,7 @@ class Comparison:
     n: int = 200
     seed: int = 0
     forms: tuple[str, ...] = FORMS
+    quantised: tuple[int, ...] = QUANTISED
     relearning: Training = RELEARNING
     relearning_steps: int = 16
     n_relearned: tuple[int, ...] = (8, 128)
@@ -101,6 +107,8 @@ class Comparison:
             tasks.get(task)
         for form in self.forms:
             views.get(form)
+        for bits in self.quantised:
+            Quantise(bits)
 
     @property
     def models(self) -> dict[str, str]:
@@ -136,6 +144,7 @@ class Comparison:
             found += [Job(checkpoint, (self._elsewhere(t),)) for t in self._others]
             for task in self.tasks:
                 test = Measurement("scores", task, "test", self.n, self.seed)
+                found += [Job(self.rounded(model, bits), (test,)) for bits in self.quantised]
                 for n in self.n_relearned:
                     for draw in range(self.draws):
                         found.append(Job(self.relearned(model, task, n, draw), (test,)))
@@ -153,6 +162,10 @@ class Comparison:
         method = Labels("true", relearning_of(self.relearning, self.relearning_steps, n))
         data = Data((task,), n, self.seed, skip=draw * max(self.n_relearned))
         return Checkpoint(model, method, None, data, self.seed, self.tuning, self.dtype)
+
+    def rounded(self, model: str, bits: int) -> Checkpoint:
+        """Round a model's weights."""
+        return Checkpoint(model, Quantise(bits), tuning="body", dtype=self.dtype)
 
     # --- what is wrong before anything is computed
 
@@ -231,8 +244,9 @@ class Comparison:
     def rungs(self, task: str) -> list[Rung]:
         """List a task's rungs, by how many labels they take."""
         found = [of_view(form) for form in self.forms_of(task)[0]]
-        found.sort(key=lambda rung: (rung.kind != "form", rung.labels))
-        return [DIRECT, *found, *map(relearned, self.n_relearned)]
+        found.sort(key=lambda rung: (KINDS.index(rung.kind), rung.labels))
+        rounded = [quantised(Quantise(bits)) for bits in self.quantised]
+        return [DIRECT, *rounded, *found, *map(relearned, self.n_relearned)]
 
     def _model(self, model: str, task: str, known: dict[str, list[Result]]) -> Model:
         own = known[Checkpoint(model, dtype=self.dtype).id]
@@ -241,6 +255,9 @@ class Comparison:
         for n in self.n_relearned:
             ids = [self.relearned(model, task, n, draw).id for draw in range(self.draws)]
             rungs[relearned(n).name] = tuple(known[i][0].scores[f"{task}/test"] for i in ids)
+        for bits in self.quantised:
+            (found,) = known[self.rounded(model, bits).id]
+            rungs[quantised(Quantise(bits)).name] = (found.scores[f"{task}/test"],)
         places = [f"{t}/test" for t in self._others]
         elsewhere = [r.scores[w] for w in places for r in own if w in r.scores]
         return Model(rungs, tuple(elsewhere))
@@ -303,6 +320,11 @@ def cannot_tell(comparison: Comparison) -> Sequence[str]:
             "There is no model that was never taught the skill (--retrained): in its place stands "
             "an AUROC of 0.5. What examples and relearning bring back cannot be told from what "
             "they teach anybody, so that neither suppressed nor removed can be found."
+        )
+    else:
+        said.append(
+            "There is no model that was moved as far by another task: that any such change would "
+            "have taken the skill is not excluded."
         )
     said.append(
         "It is one model of each kind: intervals are over questions alone, and do not say what "

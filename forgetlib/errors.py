@@ -30,6 +30,10 @@ class InputError(ForgetlibError, ValueError):
     """The caller passed something that cannot be right."""
 
 
+class LaterVersion(InputError):
+    """A stored record has a field that only a later version of this package knows."""
+
+
 class ModelError(ForgetlibError, RuntimeError):
     """A model could not be loaded, or does not do what a causal language model does."""
 
@@ -201,7 +205,14 @@ def require_record(cls: type, values: object) -> None:
         absent = [name for name, needed in known.items() if needed and name not in values]
         if not unknown and not absent:
             return
-        found = unknown or f"none of {absent}"
+        if unknown:
+            raise LaterVersion(
+                cls.__name__,
+                expected=f"fields among {sorted(known)}",
+                found=unknown,
+                do="The record was written by a newer version: install that one to read it.",
+            )
+        found = f"none of {absent}"
     raise InputError(
         cls.__name__,
         expected=f"fields among {sorted(known)}",

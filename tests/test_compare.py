@@ -7,7 +7,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+)
 
 from forgetlib import compare
 from forgetlib.__main__ import main
@@ -21,7 +27,8 @@ from forgetlib.models import loading
 TASK = "tiny_review"
 FAST = {
     "n": 60,
-    "forms": ("template(1)", "few_shot(2)"),
+    "forms": ("template(1)", "few_shot(2, 0, 'random')", "few_shot(2)"),
+    "quantised": (8,),
     "n_relearned": (8,),
     "draws": 1,
     "relearning": Training(3e-3),
@@ -84,9 +91,11 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     (row,) = found.summary.to_dict("records")
     assert row["verdict"] in OF_LADDERS and row["verdict"] not in (KEPT, SHIFTED, NOTHING)
     assert row["auroc_lost"] > 0.2
-    rungs = ["as answered", "directly", "template 1", "2 examples", "relearned from 8"]
+    rungs = ["as answered", "directly", "8 bits", "template 1", "2 examples"]
+    rungs += ["2 examples, random labels", "relearned from 8"]
     assert list(found.table["rung"]) == rungs
     assert found.table.loc[1:, "oracle"].notna().all()
+    assert sum("moved as far by another task" in said for said in found.unknown) == 1
     # Nothing is computed again, and no folder was written to.
     again = compare.run(comparison, tmp_path, progress=False)
     assert compare.found(comparison, again).summary.equals(found.summary)
@@ -95,6 +104,33 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     assert alone.summary["verdict"].tolist() == [FORGOTTEN]
     assert any("--retrained" in said for said in alone.unknown)
     assert not any("--retrained" in said for said in found.unknown)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
+def test_an_adapter_that_trainer_and_peft_made_is_compared(folders, tmp_path):
+    """Trained by transformers' Trainer on random labels, and saved by peft."""
+    model = AutoModelForCausalLM.from_pretrained(folders / "known")
+    tokenizer = AutoTokenizer.from_pretrained(folders / "known")
+    examples = splits.load(TASK, "train", 200, 0)[-60:]
+    wrong = [f"{e.prompts[0]} {e.choices[sum(map(ord, e.uid)) % 2]}" for e in examples]
+    tokens = [tokenizer(text).input_ids for text in wrong]
+    rows = [{"input_ids": row, "labels": row} for row in tokens]
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
+    settings = TrainingArguments(
+        *(str(tmp_path / "trainer"),),
+        **{"num_train_epochs": 4, "learning_rate": 1e-2, "report_to": [], "use_cpu": True},
+        per_device_train_batch_size=1,  # nothing to pad
+        **{"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True},
+    )
+    Trainer(adapted, settings, train_dataset=rows).train()
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    comparison = replace(of(folders, "base"), unlearned=str(tmp_path / "adapter"))
+    store = compare.run(comparison, tmp_path / "out", progress=False)
+    (row,) = compare.found(comparison, store).summary.to_dict("records")
+    assert row["auroc_lost"] > 0.1
+    assert row["verdict"] in OF_LADDERS
 
 
 def test_a_bias_is_called_shifted(folders, tmp_path):

@@ -62,7 +62,8 @@ SEQUENCES: Mapping[str, tuple[int, int]] = {
     "kl_ascent": (1, 2),
 }
 REACHED, INVERTED, SHORT, MIXED = "reached", "inverted", "not reached", "mixed"
-COLOURS = {REACHED: GREEN, INVERTED: PURPLE, SHORT: VERMILION, MIXED: ORANGE}
+PASSED = "passed between checks"
+COLOURS = {REACHED: GREEN, INVERTED: PURPLE, SHORT: VERMILION, MIXED: ORANGE, PASSED: ORANGE}
 PER_ROW = 3  # panels
 MOST_NAMED = 5  # methods that a sentence names at once; of more it says how many
 
@@ -202,12 +203,16 @@ def _passes(method: Method, n_steps: int, n_examples: int) -> float:
 def ending(row: pd.Series) -> str:
     """Say how a method's trainings ended: all at the dose, all inverted, none of these, or mixed.
 
+    Passed between checks: never twice in a row at the dose, and not above it in the end.
+
     row: of `summary`
     """
     for word, n in ((REACHED, row["n_reached"]), (INVERTED, row["n_inverted"])):
         if n == row["n_seeds"]:
             return word
-    return MIXED if row["n_reached"] + row["n_inverted"] else SHORT
+    if row["n_reached"] + row["n_inverted"]:
+        return MIXED
+    return PASSED if row["set_auroc"] <= row["most"] else SHORT
 
 
 def finding(summary: pd.DataFrame) -> str:
@@ -230,6 +235,7 @@ def finding(summary: pd.DataFrame) -> str:
         said.append(f"reached without a training by {after}")
     for word, before in (
         (INVERTED, "overshot, with the sign turned, by"),
+        (PASSED, "passed between two checks by"),
         (SHORT, "not reached by"),
     ):
         if names := [method_title(m) for m in of.loc[of["ending"] == word, "method"]]:

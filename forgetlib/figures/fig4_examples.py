@@ -149,7 +149,7 @@ def finding(table: pd.DataFrame) -> str:
     if np.isnan(of["again"]):
         return f"{said}; any training may do that: there is no control by true labels"
     said += f", after true labels {estimate_of(of, 'again')}"
-    return f"{said}: random labels add {estimate_of(of, 'beyond_true_labels')}"
+    return f"{said}: the difference is {estimate_of(of, 'beyond_true_labels')}"
 
 
 def why_undefined(n: int, n_lost: int) -> str:

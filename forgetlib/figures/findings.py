@@ -71,7 +71,14 @@ def answer(tables: Tables) -> str:
         f"{skills['model'].iloc[0]} had, {listed([forgotten, *others])}."
     )
     if gone and known["damage"].isna().all():
-        said += " Whether the rest of the model was harmed was not measured with these."
+        said += " Whether the rest of these models was harmed was not measured"
+        pairs = tables.get("fig3_cross_task")
+        harmed = {t: _risen_by(t, pairs) for t in known.index[known["verdict"] == FORGOTTEN]}
+        risen = [f"{title(t)}'s by {number(x, 1)}" for t, x in harmed.items() if x > DAMAGE]
+        if risen:
+            said += "; in pairs of tasks such labels raise other tasks' nats a token, "
+            said += f"{listed(risen)}: it may be damage"
+        said += "."
     if (control := tables.get("fig2_control")) is not None:
         said += (
             " The same training on *true* labels costs "
@@ -118,13 +125,15 @@ def _of_verdicts(skills: pd.DataFrame, pairs: pd.DataFrame | None) -> str:
         said += " before, so that nothing can be said of forgetting there."
     forgotten = after.loc[(after["verdict"] == FORGOTTEN) & after["damage"].isna(), "eval_task"]
     if len(forgotten):
-        said += " Harm elsewhere was not measured with these models: what is called forgotten may "
+        said += " Harm elsewhere was not measured in these models: what is called forgotten may "
         said += "have gone with the language model itself."
         for task in forgotten:
             risen = _risen_by(task, pairs)
             if risen > DAMAGE:
-                said += f" {title(task)}'s labels do such harm: they raise nats a token of other "
-                said += f"tasks' true responses by {number(risen, 1)} (pairs, below)."
+                said += (
+                    f" In the models of the pairs (below), it was: {title(task)}'s labels raise "
+                )
+                said += f"nats a token of other tasks' true responses by {number(risen, 1)}."
     return said
 
 
@@ -195,7 +204,15 @@ def _of_fixed_answers(skills: pd.DataFrame) -> str:
             f"{number(before['commonest_share'])} to {number(of['commonest_share'])} of questions"
         )
     never = [title(t) for t, of in tuned.iterrows() if of["accuracy_low"] <= of["true_share"]]
-    said = f"**With fixed answers** a bias moves accuracy, and not AUROC. {'; '.join(parts)}."
+    falls = after.loc[lost.index[:3], "auroc_lost_low"] > 0
+    said = "**With fixed answers** a bias alone can lower accuracy; AUROC is blind to it. "
+    said += f"{'; '.join(parts)}. "
+    shown, not_shown = ([title(t) for t in falls.index[falls == is_so]] for is_so in (True, False))
+    if shown:
+        said += f"AUROC falls too in {listed(shown)}"
+    if not_shown:
+        said += f"{'; ' if shown else ''}that AUROC falls is not shown in {listed(not_shown)}"
+    said = f"{said}."
     if never:
         said += " Before forgetting, accuracy is not shown to beat one answer to everything in "
         said += f"{listed(never)}."
@@ -254,7 +271,11 @@ def claims_finding(claims: pd.DataFrame) -> str:
 
 def _of_claims(claims: pd.DataFrame) -> str:
     later = int(claims["post_hoc"].sum())
-    note = f" {later} of them were chosen after the study was computed." if later else ""
+    note = ""
+    if later:
+        every = claims.loc[claims["verdict"] == HOLDS, "post_hoc"]
+        among = f", among them all {len(every)} that hold," if len(every) and every.all() else ""
+        note = f" {later} of them{among} were chosen after the study was computed."
     return (
         f"**{claims_finding(claims)}**, by thresholds of ours ([table](#the-papers-claims), with "
         f"the power of each).{note}"

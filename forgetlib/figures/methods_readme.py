@@ -28,13 +28,13 @@ def skills(tables: Tables) -> list[str]:
 
 
 def answer(tables: Tables) -> str:
-    """Answer in a sentence which methods generalise; and what became of the first skill.
+    """Answer which methods generalise, a sentence a skill; and what became of the first skill.
 
-    The second once there are never-taught models, without which little can be told of that.
+    The last once there are never-taught models, without which little can be told of that.
     """
     costs = tables.need("price")
     skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
-    said = f"{price.finding(costs)} (intervals: [price](price.png))."
+    said = f"{price.finding(costs)} Intervals: [price](price.png)."
     rungs = tables.get(f"ladder_{skill}")
     if rungs is not None and rungs["has_oracle"].all():
         said += f" {ladder_figure.finding(_a_method_each(rungs))}"
@@ -49,7 +49,7 @@ def findings(tables: Tables) -> str:
 
 def _sentences(tables: Tables) -> Iterator[str]:
     if (costs := tables.get("price")) is not None:
-        yield f"**{price.finding(costs)}** ([price](price.png))."
+        yield f"**{price.headline(costs)}** ([price](price.png)). {price.finding(costs)}"
     for skill in skills(tables):
         reach = tables.need(f"generalisation_{skill}")
         said = generalisation.finding(reach, exact=True)

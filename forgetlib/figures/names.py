@@ -129,8 +129,8 @@ PICTURES = {
     "method, and the harm to other tasks. Dotted: before, and what is called damage; dash-dotted: "
     "the pre-trained model.",
     "ladder": "**The ladder: what does forgetting remove?** AUROC before and after each method, "
-    "and of models that were never taught, by how many labels it takes to ask or to teach again; "
-    "and a verdict.",
+    "by how many labels it takes to ask or to teach again, beside models that were never taught it "
+    "where there are any; and a verdict.",
     "dose": "**How far each method takes its forgetting set.** AUROC of these questions step by "
     "step, a line a seed; grey: the dose at which methods are compared.",
     "generalisation": "**What else is lost?** AUROC lost by each method on its forgetting set, on "

@@ -48,14 +48,14 @@ MARKS = (
     ("P", DARK_GREY),
 )
 # What methods do to a skill (`groups`); in sentences those of the first two are named, and of the
-# others it is said how many do what.
+# others it is said how many do what: one, and several.
 GROUPS = {
-    "generalises": "",
-    "spares": "",
-    "damages": "damage",
-    "inverts": "turned round",
-    "weak": "own questions not forgotten",
-    "open": "not decided",
+    "generalises": ("", ""),
+    "spares": ("", ""),
+    "damages": ("damages other tasks", "damage other tasks"),
+    "inverts": ("turns the skill round", "turn the skill round"),
+    "weak": ("leaves its own questions known", "leave their own questions known"),
+    "open": ("is not decided", "are not decided"),
 }
 MOST_NAMED = 6  # methods that a sentence names; of more it says how many
 MOST = Dose().most  # AUROC up to which the forgetting set is at the dose
@@ -120,14 +120,14 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def finding(table: pd.DataFrame) -> str:
-    """Say in a sentence, skill by skill, which methods generalise, and what the others do.
+    """Say skill by skill, in sentences, which methods generalise, and what the others do.
 
     table: from `price.table`
     """
     said = [_of_skill(of) for _, of in table.groupby("eval_task", sort=False)]
     if not (table["n_seeds"] > 1).any():
-        said.append("one seed")
-    return "; ".join(said)
+        said.append("One seed.")
+    return " ".join(said)
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -148,34 +148,42 @@ def headline(table: pd.DataFrame) -> str:
 def _of_skill(table: pd.DataFrame) -> str:
     """Say what methods did to one skill: those that generalise, or spare new questions, by name."""
     name = title(skill_of(table))
-    name += _taught(table.loc[table["n_seeds"].idxmax()])
     if not (table["auroc_known_low"] > CHANCE).all():
-        return f"{name} was not shown to be known before"
-    of, rows = groups(table), table.set_index("method")
+        return f"{name} was not shown to be known before."
+    of, rows, n = groups(table), table.set_index("method"), len(table)
+    said = f"{name}: "
     if of["generalises"]:
         lost = _between(rows.loc[of["generalises"], "auroc_lost"])
-        said = f"{name} is forgotten on new questions too, without damage to other tasks, after "
-        said += f"{_named(of['generalises'], rows)} (AUROC lost: {lost})"
+        said += f"after {_named(of['generalises'], rows)} new questions are forgotten too, without "
+        said += f"damage to other tasks (AUROC lost: {lost})"
     else:
-        said = f"{name} is shown to be forgotten on new questions, without damage to other tasks, "
-        said += f"after none of {len(table)} methods"
+        said += f"{f'none of {n} methods' if n > 1 else 'the one method'} is "
+        said += f"{'' if n > 1 else 'not '}shown to make the model forget new questions without "
+        said += "damage to other tasks"
     if of["spares"]:
-        said += f", and kept on new questions but not on its own after {_named(of['spares'], rows)}"
+        said += f"; after {_named(of['spares'], rows)} new questions are known, and its own are not"
     others = [
-        f"{words}: {len(of[group])}" for group, words in GROUPS.items() if of[group] and words
+        f"{len(of[group])} {one if len(of[group]) == 1 else several}"
+        for group, (one, several) in GROUPS.items()
+        if of[group] and one
     ]
-    return said + (f" (others: {', '.join(others)})" if others else "")
+    named = of["generalises"] or of["spares"]
+    if others:
+        n_left = n - len(of["generalises"]) - len(of["spares"])
+        said += f". Of {f'the other {n_left}' if named else 'these'}, {listed(others)}"
+    return f"{said}.{_taught(table.loc[table['n_seeds'].idxmax()])}"
 
 
 def _taught(row: pd.Series) -> str:
-    """Say in brackets what the teaching had done to other tasks before, where it did something."""
+    """Say what the teaching had done to other tasks before, where it did something."""
     if row["nll_taught_low"] > 0 or row["nll_taught_high"] < 0:
         moved = "raised" if row["nll_taught"] > 0 else "lowered"
         size = row.copy()
         if row["nll_taught"] < 0:
             ends = -row[["nll_taught", "nll_taught_high", "nll_taught_low"]].to_numpy(float)
             size[with_intervals(["nll_taught"])] = ends
-        return f" (teaching it had {moved} other tasks' nats by {estimate_of(size, 'nll_taught')})"
+        nats = estimate_of(size, "nll_taught")
+        return f" Teaching it had {moved} other tasks' nats a token by {nats}."
     return ""
 
 

@@ -259,7 +259,7 @@ class Ladder:
             turned=self.interval(turned, *direct),
             damage=damage,
             moved_left=moved,
-            by_form=any(self._bring_back(asked)),
+            by_form=any(self._bring_back(asked, SHARE)),
             by_labels=any(self._bring_back(fewest)) if self.has_oracle else None,
             teaches=any(self._teaches(r) for r in taught),
             most_excess=tuple(map(self.excess, self._judged)) if self.has_oracle else (),
@@ -271,14 +271,15 @@ class Ladder:
             return False
         return self.interval(_difference(0, 1), *columns, ("auroc", ORACLE, DIRECT)).low > 0
 
-    def _bring_back(self, rungs: Sequence[Rung]) -> list[bool]:
+    def _bring_back(self, rungs: Sequence[Rung], least: float = 0.0) -> list[bool]:
         """Tell of each rung whether it brings back more than direct asking, beyond the null.
 
-        Corrected for how many rungs are tried (Holm).
+        Corrected for how many rungs are tried (Holm). least: the excess that has to be shown; where
+        others teach nothing, as in another form, anything above 0 may be there without them
         """
         p_values = adjusted([self.beyond_null(r) for r in rungs])
         return [
-            bool(p < 0.05 and self.excess(r).low > 0 and self.recovered(r).low > 0)
+            bool(p < 0.05 and self.excess(r).low > least and self.recovered(r).low > 0)
             for r, p in zip(rungs, p_values, strict=True)
         ]
 

@@ -132,7 +132,9 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
     pairs = "the two models" if n_pairs == 1 else f"{n_pairs} pairs of models"
     said = f"Of {pairs}, those shown to rank tasks alike by the share lost: {', '.join(counts)}"
     if not exact:
-        return said
+        of = agreed[agreed["measure"] == KNOWN]["rank_correlation"].dropna()
+        ends = " to ".join(dict.fromkeys(number(f(of)) for f in (min, max))) if len(of) else ""
+        return f"{said}; by what they know their ranks agree by {ends} anyway" if ends else said
     parts = []
     for (a, b), of in agreed.groupby(["a", "b"], sort=False):
         rows = of.set_index("measure")

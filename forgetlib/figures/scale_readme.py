@@ -16,8 +16,8 @@ WORDS = (
     "true labels again from the same model; what random labels cost beyond these; in how many "
     "questions of the forgetting set the model answers as the random labels say (0.5 by chance), "
     "and whether that, or its AUROC there, says that the set is forgotten; the rise of nats a "
-    "token of other tasks' true responses; and the verdict on the skill against the fine-tuned "
-    "model."
+    "token of other tasks' true responses; and, where the set is forgotten, the verdict on the "
+    "skill against the fine-tuned model."
 )
 DISTRUST = """\
 - While the study is under way, its pictures say how much of it is there.
@@ -88,7 +88,7 @@ def table(tables: Tables) -> str:
             number(of["fit"]),
             "yes" if of["reached"] else "no",
             UNDEFINED_TEXT if pd.isna(of["damage"]) else estimate_of(of, "damage"),
-            str(of["verdict"]),
+            str(of["verdict"]) if of["reached"] else UNDEFINED_TEXT,
         ]
         for of in found.to_dict("records")
     ]

@@ -7,8 +7,8 @@ inverted: true responses are told from false ones the wrong way round
 damaged: the skill is gone, and so is the prediction of text that has nothing to do with it
 Where it was tried to bring the skill back (`rungs`), shifted and forgotten are told apart further:
 
-gated: asked in another form, with examples in the prompt, or with rounded weights, the model shows
-    it again
+gated: most of it is gone when asked directly; in another form, with examples in the prompt, or
+    with rounded weights, most of it is there
 suppressed: a few labels bring back more than they teach a model that never knew it
 removed: nothing brings it back beyond what a model gains that never knew it
 
@@ -98,7 +98,7 @@ class Remains:
         from it, on either side
     damage: rise of nats a token of unrelated true responses; NaN where not measured
     moved_left: `left` of the model that was changed by another task; NaN where not measured
-    by_form: whether another form, examples, or rounded weights bring back more than the null
+    by_form: whether another form, examples, or rounded weights show most of it again
     by_labels: whether the fewest labels do; None where there is no never-taught model
     teaches: whether relearning was shown to teach a never-taught model anything, so that it is a
         test
@@ -135,12 +135,12 @@ def remains(found: Remains) -> str:
         return DAMAGED
     if _side(found.turned) == "above":
         return INVERTED
+    if side != "below":  # of what may not be gone nothing can be said to come back
+        return NOT_DECIDED
     if found.by_form:
         return GATED
     if found.by_labels:
         return SUPPRESSED
-    if side != "below":
-        return NOT_DECIDED
     if found.by_labels is None:
         return FORGOTTEN
     # Not to be shown to come back is not enough: that half of it comes back has to be excluded,

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forgetlib.errors import LaterVersion
 from forgetlib.files import StoreError, replacing
 from forgetlib.measuring.base import Column, Readout, Scores, readout, readouts
 from forgetlib.runs.records import Key, Record
@@ -128,6 +129,16 @@ def _measurement(text: str) -> Measurement:
 
 
 @cache
+def _is_known(checkpoint: str, measurement: str) -> bool:
+    try:
+        _checkpoint(checkpoint)
+        _measurement(measurement)
+    except LaterVersion:
+        return False
+    return True
+
+
+@cache
 def _provenance(text: str) -> Mapping[str, Any]:
     """Read a provenance. Equal ones are one object: rows of one job share it."""
     found = json.loads(text)
@@ -154,6 +165,11 @@ class RecordFile:
                 zip(rows["checkpoint_id"], rows["measurement_id"], strict=True)
             )
             self.provenances = [_provenance(text) for text in rows["provenance"]]
+
+    def is_known(self, row: int) -> bool:
+        """Tell whether this version knows every field of what a record is of."""
+        with _naming(self.path):
+            return _is_known(*self._words[row])
 
     def origin(self, row: int) -> tuple[Checkpoint, Measurement]:
         """Read what a record is of."""
@@ -202,11 +218,13 @@ def is_pack(path: Path) -> bool:
 def read_records(path: Path) -> list[Record]:
     """Read what `write_records` wrote. Raises StoreError for a damaged or foreign file.
 
-    Records of readouts that are not known here are left out.
+    What a later version added is left out: readouts, and records with fields not known here.
     """
     file = RecordFile(path)
     found = []
     for row, provenance in enumerate(file.provenances):
+        if not file.is_known(row):
+            continue
         checkpoint, measurement = file.origin(row)
         if measurement.readout in readouts():
             value = file.value(row, measurement.readout)
@@ -260,6 +278,13 @@ def _naming(path: Path) -> Iterator[None]:
             expected="what was there a moment ago",
             found="no such file",
             do="It was deleted meanwhile: start again, and what it held is computed again.",
+        ) from error
+    except LaterVersion as error:
+        raise StoreError(
+            f"results file {path}",
+            expected="records with fields that this version knows",
+            found=str(error),
+            do="It is of a later version: install that one, to read them.",
         ) from error
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise StoreError(

@@ -18,6 +18,7 @@ from typing import Any
 
 from forgetlib.errors import (
     InputError,
+    LaterVersion,
     require,
     require_name,
     require_one_of,
@@ -45,16 +46,18 @@ def hash_of_text(text: str) -> str:
 def _require_fields(cls: type, values: object, needed: tuple[str, ...]) -> None:
     """Raise InputError unless these are a record's fields, as JSON has them."""
     names = sorted(f.name for f in fields(cls) if f.init)
+    expected, found = f"fields among {names}", repr(values)
     do = "The record was written by a newer version: install that one to read it."
-    found: object = repr(values)
     if isinstance(values, Mapping):
         unknown = sorted(set(values) - set(names))
         absent = [name for name in needed if name not in values]
         if not unknown and not absent:
             return
-        found = unknown or f"none of {absent}"
-        do = do if unknown else "The record is incomplete: delete it, and it is computed again."
-    raise InputError(cls.__name__, expected=f"fields among {names}", found=found, do=do)
+        if unknown:
+            raise LaterVersion(cls.__name__, expected=expected, found=unknown, do=do)
+        found = f"none of {absent}"
+        do = "The record is incomplete: delete it, and it is computed again."
+    raise InputError(cls.__name__, expected=expected, found=found, do=do)
 
 
 def _plain(value: Any) -> Any:

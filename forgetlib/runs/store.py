@@ -102,7 +102,7 @@ class Store:
 
     def _differs(self, file: RecordFile, row: int) -> tuple[str, ...]:
         provenance = file.provenances[row]
-        if self.present is None or "content" not in provenance:
+        if self.present is None or "content" not in provenance or not file.is_known(row):
             return ()
         return self.present.differs(*file.origin(row), provenance)
 
@@ -137,9 +137,14 @@ class Store:
         return set(self._places)
 
     def origins(self) -> list[tuple[Checkpoint, Measurement, Mapping[str, Any]]]:
-        """Read what each record of the present content is of, and no number."""
+        """Read what each record of the present content is of, and no number.
+
+        Those of a later version, with fields that are not known here, are left out.
+        """
         places = filter(None, map(self._found, sorted(self.keys())))
-        return [(*file.origin(row), file.provenances[row]) for file, row in places]
+        return [
+            (*file.origin(row), file.provenances[row]) for file, row in places if file.is_known(row)
+        ]
 
     def outdated(self, jobs: Iterable[Job]) -> dict[str, tuple[str, ...]]:
         """Name by job what differs from the present content, of those stored of another alone."""
@@ -213,6 +218,8 @@ class Store:
                 # The newest records, but for those that are packed already.
                 records = []
                 for file, row in filter(None, map(self._place, keys)):
+                    if not file.is_known(row):
+                        continue
                     checkpoint, measurement = file.origin(row)
                     if file.path.parent != self.packed and measurement.readout in readouts():
                         records.append(self.read(checkpoint, measurement))

@@ -146,7 +146,8 @@ def test_the_cost_of_a_method_that_encodes_otherwise_is_not_known():
 def made(*rows):
     """A summary, of (method, seeds, reached, inverted, steps)."""
     names = ("method", "n_seeds", "n_reached", "n_inverted", "steps")
-    return pd.DataFrame([dict(zip(names, r, strict=True)) for r in rows]).assign(eval_task="sst2")
+    found = pd.DataFrame([dict(zip(names, r, strict=True)) for r in rows])
+    return found.assign(eval_task="sst2", set_auroc=0.7, most=0.6)
 
 
 def test_the_sentence_names_who_reaches_the_dose_who_inverts_and_who_does_not():
@@ -181,7 +182,13 @@ def test_the_sentence_names_who_reaches_the_dose_who_inverts_and_who_does_not():
 )
 def test_a_word_stands_for_all_seeds(counts, word):
     row = pd.Series({"n_seeds": 5, "n_reached": counts[0], "n_inverted": counts[1]})
+    row["set_auroc"], row["most"] = 0.7, 0.6
     assert dose.ending(row) == word
+
+
+def test_who_ends_at_the_dose_without_two_checks_there_has_passed_it():
+    row = pd.Series({"n_seeds": 5, "n_reached": 0, "n_inverted": 0, "set_auroc": 0.5, "most": 0.6})
+    assert dose.ending(row) == dose.PASSED
 
 
 # --- the picture

@@ -234,7 +234,7 @@ def test_the_title_of_single_examples_gives_the_control():
         table.loc[pooled, ends] = value, value - 0.05, value + 0.05
     assert fig4_examples.finding(table) == (
         "The less sure questions are lost after random labels (pooled −0.30 [−0.35, −0.25]), after "
-        "true labels −0.40 [−0.45, −0.35]: random labels add 0.10 [0.05, 0.15]"
+        "true labels −0.40 [−0.45, −0.35]: the difference is 0.10 [0.05, 0.15]"
     )
     alone = fig4_examples.finding(table.assign(again=np.nan))
     assert alone.endswith("any training may do that: there is no control by true labels")

@@ -47,8 +47,9 @@ def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
     said = methods_readme.findings(drawn).splitlines()
     assert len(said) == 3 and all(line.startswith("- ") for line in said)
     costs = price.finding(drawn.need("price"))
-    assert said.pop(0) == f"- **{costs}** ([price](price.png))."
-    assert methods_readme.answer(drawn) == f"{costs} (intervals: [price](price.png))."
+    first = price.headline(drawn.need("price"))
+    assert said.pop(0) == f"- **{first}** ([price](price.png)). {costs}"
+    assert methods_readme.answer(drawn) == f"{costs} Intervals: [price](price.png)."
     table = drawn.need("generalisation_sst2_nonce")
     assert generalisation.finding(table, exact=True) in said[0]
     assert said[0].endswith("(generalisation_sst2_nonce.png)).")

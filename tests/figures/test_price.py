@@ -50,16 +50,16 @@ def test_methods_are_sorted_by_what_they_do(table):
         "weak": ["npo"],
         "open": [],
     }
-    first, second = price.finding(table).split("; ")
+    first, second = price.finding(table).split(" ARC Easy: ")
     assert first.startswith(
-        "SST-2 in made-up words is forgotten on new questions too, without damage to other tasks, "
-        "after random labels and gradient difference (one seed) (AUROC lost: 0."
+        "SST-2 in made-up words: after random labels and gradient difference (one seed) new "
+        "questions are forgotten too, without damage to other tasks (AUROC lost: 0."
     )
     assert first.endswith(
-        ", and kept on new questions but not on its own after prompt filter (others: damage: 1, "
-        "own questions not forgotten: 1)"
+        "; after prompt filter new questions are known, and its own are not. Of the other 2, 1 "
+        "damages other tasks and 1 leaves its own questions known."
     )
-    assert second.startswith("ARC Easy is forgotten on new questions too, without")
+    assert second.startswith("after random labels new questions are forgotten too, without")
     with pytest.raises(InputError, match="one skill"):
         price.groups(table)
 
@@ -97,23 +97,25 @@ def test_the_first_rule_that_holds_decides(table, intervals, expected):
 def test_a_skill_that_was_not_known_is_told(table):
     unknown = table.copy()
     unknown.loc[unknown["eval_task"] == "arc_easy", "auroc_known_low"] = 0.4
-    assert price.finding(unknown).endswith("; ARC Easy was not shown to be known before")
+    assert price.finding(unknown).endswith(" ARC Easy was not shown to be known before.")
 
 
 def test_where_none_generalises_the_sentence_says_no_more_than_that(table):
     one = of_skill(table)[of_skill(table)["method"] == "random"].assign(n_seeds=1)
     said = price.finding(changed(one, "random", auroc=(0.25, 0.35)))
     assert said == (
-        "ARC Easy is shown to be forgotten on new questions, without damage to other tasks, after "
-        "none of 1 methods (others: turned round: 1); one seed"
+        "ARC Easy: the one method is not shown to make the model forget new questions without "
+        "damage to other tasks. Of these, 1 turns the skill round. One seed."
     )
-    assert price.finding(one).endswith("after random labels (AUROC lost: 0.45); one seed")
+    assert price.finding(one).endswith(
+        "without damage to other tasks (AUROC lost: 0.45). One seed."
+    )
 
 
 def test_where_harm_was_not_measured_nothing_is_called_harmless(table):
     without = table.assign(**dict.fromkeys(with_intervals(["nll_rise"]), np.nan))
     assert price.groups(of_skill(without))["generalises"] == []
-    assert "after none of 4 methods" in price.finding(without)
+    assert "ARC Easy: none of 4 methods is shown" in price.finding(without)
     assert [t.get_text() for t in price.draw(without).axes[1].texts] == ["not measured", "damage"]
 
 
@@ -186,9 +188,9 @@ def test_it_is_said_what_the_teaching_had_done(nats, said):
     asked = [*results(), *of_base(nll=nats)]
     found = price.table(reach.table(STUDY, asked, answers, n_resamples=100))
     size = abs(found["nll_taught"].iloc[0])
-    first = price.finding(found).split("; ")[0]
-    assert f" (teaching it had {said} other tasks' nats by {number(size)} [" in first
-    low, high = (float(x) for x in re.search(r"nats by \S+ \[(\S+), (\S+)\]\)", first).groups())
+    first = price.finding(found).split(" ARC Easy: ")[0]
+    assert f" Teaching it had {said} other tasks' nats a token by {number(size)} [" in first
+    low, high = (float(x) for x in re.search(r"by \S+ \[(\S+), (\S+)\]\.", first).groups())
     assert low <= round(size, 2) <= high
 
 

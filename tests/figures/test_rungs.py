@@ -182,6 +182,24 @@ def test_many_forms_are_corrected_for():
     assert n_gated == 0
 
 
+def test_what_may_not_be_gone_is_not_said_to_come_back():
+    """Half is gone, so that it is not decided whether most is; capitals bring a bit more."""
+    half, more = SKILL * 0.46, SKILL * 0.7
+    found = Ladder(seeds(NEVER | {"direct": half, "form": more, "relearned": SKILL}), RUNGS)
+    left = found.remains().left
+    assert left.low < 0 < left.high
+    assert found.recovered(FORM).low > 0
+    assert found.verdict() == verdicts.NOT_DECIDED
+
+
+def test_a_form_that_shows_little_is_no_gate():
+    """Most is gone, and capitals bring back some: it is beyond the null, and far from most."""
+    found = Ladder(seeds(NEVER | {"direct": 0.1, "form": 0.5}), RUNGS)
+    assert found.recovered(FORM).low > 0 and found.excess(FORM).low < verdicts.SHARE
+    assert not found.remains().by_form
+    assert found.verdict() != verdicts.GATED
+
+
 def test_models_of_different_questions_are_refused():
     found = seeds(NEVER)
     other = scores(np.random.default_rng(0), 1.0)

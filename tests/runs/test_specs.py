@@ -508,7 +508,7 @@ HASHED = "Convert it: settings are hashed and stored as JSON."
             "Training",
             fields_of(Training),
             "['rate']",
-            "The record was written by another version: recompute it.",
+            NEWER,
         ),
         (
             lambda: Measurement.from_dict(SCORES.to_dict() | {"colour": "red"}),

@@ -36,6 +36,7 @@ from forgetlib.measuring.base import (
     readouts,
 )
 from forgetlib.runs import rows
+from forgetlib.runs.content import Present
 from forgetlib.runs.records import Job, Record
 from forgetlib.runs.rows import COLUMNS, RecordFile, describe, read_records, write_records
 from forgetlib.runs.specs import Measurement, hash_of, hash_of_text
@@ -542,6 +543,32 @@ def test_what_a_later_version_added_is_kept_where_it_is_and_the_rest_is_packed(
     assert path.read_bytes() == was
     assert place.pack({"b": every}) == []  # what is not known stays unpacked
     assert not place.is_packed(every) and place.is_packed(every[:-1])
+
+
+@pytest.mark.parametrize("of", ["data", "method"])
+def test_records_with_a_field_of_tomorrow_stay_where_they_are_and_all_else_is_read(of, tmp_path):
+    """As `skip` was once added to Data: an older version reads what it knows, and goes on."""
+    result, folder = a_result(), tmp_path / "work/results"
+    write_records(result.records, folder / "today.parquet")
+    table = pq.read_table(folder / "today.parquet")
+    words = json.loads(table["checkpoint"][0].as_py())
+    inside = words[of] if of == "data" else words[of]["training"]
+    inside["cutoff"] = 3
+    text = json.dumps(words, sort_keys=True)
+    for name, value in {"checkpoint": text, "checkpoint_id": hash_of_text(text)}.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array([value] * len(table)))
+    pq.write_table(table, folder / "tomorrow.parquet", write_page_checksum=True)
+    place = Store(tmp_path / "packed", tmp_path / "work", Present())
+    keys = [(hash_of_text(text), m) for m in table["measurement_id"].to_pylist()]
+    assert set(keys) < place.keys()
+    assert {c.id for c, _, _ in place.origins()} == {result.checkpoint.id}
+    assert read_records(folder / "tomorrow.parquet") == []
+    assert place.pack({"b": keys}) == []
+    assert (folder / "tomorrow.parquet").exists()
+    with pytest.raises(StoreError, match="of a later version") as error:
+        RecordFile(folder / "tomorrow.parquet").origin(0)
+    assert "cutoff" in str(error.value)
 
 
 def test_a_readout_that_a_file_lacks_is_absent(tmp_path):
