@@ -33,7 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["FORGETLIB_ROOT"] = str(Path(given.root).resolve())
     do: Callable[[argparse.Namespace], int] = given.do
     try:
-        return do(given)
+        code = do(given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ForgetlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -75,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command = add("draw", _draw, "draw a study's figures from what is stored")
     command.add_argument("study", help=about)
-    command.add_argument("figure", nargs="*", help="fig1 to fig9, tasks, claims; all if left out")
+    command.add_argument(
+        "figure", nargs="*", help="of its kind of study, as fig2 or models; all if left out"
+    )
     command = add("readme", _readme, "write what a study found as Markdown, from its drawn figures")
     command.add_argument("study", help=about)
     command = add("page", _page, "write one HTML file of what drawn studies found")
@@ -156,8 +163,8 @@ def _draw(given: argparse.Namespace) -> int:
     from forgetlib.figures import drawing
 
     chosen = studies.study(given.study)
-    for path in drawing.draw(chosen, given.figure):
-        print(path)
+    for path in drawing.drawn(chosen, given.figure):
+        print(path, flush=True)  # what there is, whatever becomes of the next
     return 0
 
 
@@ -246,6 +253,7 @@ def _compared(command: argparse.ArgumentParser) -> None:
     command.add_argument("--n", type=int, help="test questions of each task, at most; 200")
     command.add_argument("--seed", type=int, help="of the split into questions; 0")
     command.add_argument("--forms", nargs="*", metavar="VIEW", help="other forms of a question")
+    command.add_argument("--bits", nargs="*", type=int, help="weights rounded to so many; 8 4")
     command.add_argument(
         "--relearn", nargs="*", type=int, metavar="N", help="numbers of labels; 8 128"
     )
@@ -266,6 +274,7 @@ def _compare(given: argparse.Namespace) -> int:
         "n": given.n,
         "seed": given.seed,
         "forms": given.forms,
+        "quantised": given.bits,
         "n_relearned": given.relearn,
         "draws": given.draws,
         "elsewhere": given.elsewhere,

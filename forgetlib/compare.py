@@ -1,5 +1,7 @@
 """Find out what is left of a skill in one model that another had, for any two models.
 
+Long because what is asked, refused and found in one comparison is one subject.
+
     forgetlib compare --original F --unlearned G --task sst2
 
 F knows a skill, and G is F after somebody tried to remove it: two folders in the Hugging Face
@@ -39,8 +41,10 @@ from forgetlib.runs.records import Job, Result
 from forgetlib.runs.specs import PLAIN, Checkpoint, Data, Measurement
 from forgetlib.runs.store import Store
 
-FORMS = ("upper", "leet", "pig_latin", "template(1)", "chat", "verbaliser('blick', 'dax')")
-FORMS += ("few_shot(2)", "few_shot(8)", "few_shot(8, 0, 'random')")  # the last is the control
+FORMS: tuple[str, ...] = (
+    *("upper", "leet", "pig_latin", "template(1)", "chat", "verbaliser('blick', 'dax')"),
+    *("few_shot(2)", "few_shot(8)", "few_shot(8, 0, 'random')"),  # the last is the control
+)
 QUANTISED = (8, 4)
 ELSEWHERE = ("arc_easy", "piqa", "sciq")
 # For a first look.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
@@ -70,14 +71,37 @@ def of_studies() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _stored() -> dict[str, Counter[str]]:
+    """Count what the named studies have stored, each once, however many studies share it.
+
+    Measurements by task, readout and view; checkpoints by model and method.
+    """
+    asked, made = {}, {}
+    for chosen in STUDIES.values():
+        for checkpoint, measurement, _ in open_store(chosen, any_content=True).origins():
+            asked[checkpoint.id, measurement.id] = measurement
+            made[checkpoint.id] = checkpoint
+    return {
+        "tasks": Counter(m.task for m in asked.values()),
+        "readouts": Counter(m.readout for m in asked.values()),
+        "views": Counter(m.view.partition("(")[0] for m in asked.values()),
+        "models": Counter(c.model for c in made.values()),
+        "methods": Counter(c.method.name for c in made.values() if c.method),
+    }
+
+
 def of_study(chosen: Study) -> pd.DataFrame:
-    """List a study's jobs: the checkpoint's id and history, what is asked, and what is stored."""
+    """List a study's jobs: the checkpoint's id and history, what is asked, and what is stored.
+
+    n: questions that its last method was given, at most.
+    """
     store = open_store(chosen, any_content=True)
     return pd.DataFrame(
         {
             "checkpoint": job.checkpoint.id,
             "history": str(job),
             "stored": f"{len(job.measurements) - len(store.missing(job))}/{len(job.measurements)}",
+            "n": job.checkpoint.n or "-",
             "measurements": ", ".join(map(str, job.measurements)),
         }
         for job in chosen.jobs()
@@ -85,9 +109,10 @@ def of_study(chosen: Study) -> pd.DataFrame:
 
 
 def of_tasks() -> pd.DataFrame:
-    """List the tasks by suite."""
+    """List the tasks by suite; stored: how many measurements of each."""
     suites = {name: set(tasks.suite(name)) for name in tasks.SUITES}
     names = dict.fromkeys(t for of_suite in map(tasks.suite, suites) for t in of_suite)
+    stored = _stored()["tasks"]
     return pd.DataFrame(
         {
             "task": name,
@@ -95,39 +120,49 @@ def of_tasks() -> pd.DataFrame:
             "answers": tasks.get(name).answer_format,
             "harness": tasks.get(name).harness or "-",
             "suites": " ".join(s for s, of_suite in suites.items() if name in of_suite),
+            "stored": stored[name],
         }
         for name in names
     )
 
 
 def of_models() -> pd.DataFrame:
-    """List the embedded models: size of the download, origin and licence."""
+    """List the embedded models: size of the download, origin, licence, checkpoints stored."""
+    stored = _stored()["models"]
     return pd.DataFrame(
         {
             "model": model.name,
             "MB": round(model.gguf_bytes / 1e6),
             "origin": model.origin,
             "licence": model.licence,
+            "stored": stored[model.name],
         }
         for model in catalogue.MODELS
     )
 
 
 def of_methods() -> pd.DataFrame:
-    """List the methods, and what each does."""
+    """List the methods, how many checkpoints of each are stored, and what each does."""
+    stored = _stored()["methods"]
     return pd.DataFrame(
-        {"method": name, "what": (cls.__doc__ or "").strip().split("\n")[0]}
+        {
+            "method": name,
+            "stored": stored[name],
+            "what": (cls.__doc__ or "").strip().split("\n")[0],
+        }
         for name, cls in methods().items()
     )
 
 
 def of_measurements() -> pd.DataFrame:
-    """List readouts with every stored column, and the views with their settings."""
-    table = describe()
+    """List readouts with every stored column, views with their settings; stored: measurements."""
+    table, stored = describe(), _stored()
+    table.insert(2, "stored", [stored["readouts"][n] if n else "-" for n in table["readout"]])
     seen = pd.DataFrame(
         {
             "readout": "(view)",
             "column": name,
+            "stored": stored["views"][name],
             "type": views.settings_of(name),
             "meaning": (cls.__doc__ or "").strip().split("\n")[0],
         }

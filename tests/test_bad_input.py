@@ -447,7 +447,7 @@ BAD = [
             TUNED.to_dict()
             | {"method": {"method": "labels", "labels": "true", "training": {"momentum": 0.9}}}
         ),
-        "Training: expected fields .*momentum.*another version",
+        "Training: expected fields .*momentum.*newer version",
     ),
     bad(
         "scores-of-nothing",

@@ -62,8 +62,8 @@ def test_a_study_in_a_file_is_run_listed_and_drawn(mine, capsys, project):
     assert capsys.readouterr().out == "mine\n"
     assert main(["list", mine]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["checkpoint", "history", "stored", "measurements"]
-    assert len(lines) == 1 + 5 and "  0/4     scores odd/test, " in lines[1]
+    assert lines[0].split() == ["checkpoint", "history", "stored", "n", "measurements"]
+    assert len(lines) == 1 + 5 and "  0/4     -   scores odd/test, " in lines[1]
     assert main(["run", mine]) == 0
     assert capsys.readouterr().out.startswith("mine: 5 jobs stored in ")
     assert main(["list", mine]) == 0
@@ -82,14 +82,34 @@ def test_list_shows_what_there_is(project, capsys):
         "studies": r"tiny +two random layers, synthetic tasks +0/12",
         "tasks": r"sst2 .* paper",
         "models": r"gemma-3-270m +\d+ ",
-        "methods": r"labels +Train towards given responses",
+        "methods": r"labels +\d+ +Train towards given responses",
         "measurements": r"scores +log_likelihoods (.|\n)*"
-        r"\(view\) +few_shot +k: int, after: int = 0, labels: str = 'true' +Show k solved exam",
+        r"\(view\) +few_shot +\d+ +k: int, after: int = 0, labels: str = 'true' +Show k solved",
     }.items():
         assert re.search(some, everything), kind
         assert main(["list", kind]) == 0
         table = capsys.readouterr().out
         assert re.search(some, table) and f"{kind}\n{table}" in everything
+
+
+def test_what_is_stored_is_counted_by_what_it_is_of(project, tiny_study, capsys):
+    def counted(kind, of, name):
+        assert main(["list", kind, "--json"]) == 0
+        return next(r["stored"] for r in json.loads(capsys.readouterr().out) if r[of] == name)
+
+    assert counted("methods", "method", "labels") == 0
+    run(tiny_study, "own", progress=False)
+    jobs = tiny_study.jobs("own")
+    made = {j.checkpoint.id for j in jobs if j.checkpoint.method}
+    assert counted("methods", "method", "labels") == len(made)
+    asked = {(j.checkpoint.id, m.id) for j in jobs for m in j.measurements if m.readout == "scores"}
+    assert counted("measurements", "readout", "scores") == len(asked)
+
+
+def test_whoever_has_seen_enough_may_stop_reading(project):
+    command = f"{sys.executable} -m forgetlib list measurements | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.startswith("readout") and done.stderr == ""
 
 
 def test_list_gives_a_script_the_rows_that_it_shows(project, capsys):
@@ -189,7 +209,7 @@ REFUSED = [
     (["cost", "tiny", "owm"], "section of a study: expected one of own"),
     (["cost", "tiny", "--tflops", "-1"], "--tflops: expected a number above 0"),
     (["verify", "big"], "study: expected one of"),
-    (["verify", "tiny", "1"], "check of study 'tiny': expected from 1 to 0 jobs"),
+    (["verify", "tiny", "1"], "check of study 'tiny': expected stored jobs"),
     (["save", "tiny", "ffffffffffffffffff", "x"], "checkpoint of study 'tiny': expected the id of"),
     (["save", "tiny", "", "x"], "found '', which 31 of 31 have"),
     (["list", "taskss"], "list: expected one of studies, tasks"),

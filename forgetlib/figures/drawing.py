@@ -64,7 +64,12 @@ Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture
 
 
 def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
-    """Draw figures of a study, by their names or all, into its folder; return the files.
+    """Draw figures of a study, by their names or all, into its folder; return the files."""
+    return list(drawn(study, names))
+
+
+def drawn(study: Study, names: Sequence[str] = ()) -> Iterator[Path]:
+    """Draw figures of a study, by their names or all, into its folder; yield file by file.
 
     Computes nothing: raises StudyError where results are missing. Of all figures, those are left
     out that the study has no section for. Studies of methods and of models are drawn while they are
@@ -79,11 +84,9 @@ def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
                 found="one of another kind",
                 do=f"Draw another: {', '.join(_all(study))}.",
             )
-    written = []
     for name in names or _all(study):
         for file, figure, data in FIGURES[name](study):
-            written += style.save(figure, data, file, study)
-    return written
+            yield from style.save(figure, data, file, study)
 
 
 def _of_kind(study: Study) -> list[str]:

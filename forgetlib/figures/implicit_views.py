@@ -27,7 +27,7 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.ladders import of_view
 from forgetlib.figures.names import method_title, title
-from forgetlib.figures.numbers import estimate
+from forgetlib.figures.numbers import estimate, number
 from forgetlib.figures.rows import mark
 from forgetlib.figures.rungs import DIRECT, Ladder, Rung
 from forgetlib.figures.statements import ABOVE, RANK, Statement, row
@@ -59,7 +59,7 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     this form, by its whole interval), and with their intervals known, its AUROC there; as shares of
     what forgetting cost (undefined where no cost is shown): recovered, what the forgotten model
     gains by the form; never_taught, what models gain that were never taught; known_change, what the
-    known model gains.
+    known model gains. And gain and cost, numerator and denominator of recovered, NaN where that is.
     """
     rows = []
     for (task, method), ladder in ladders.items():
@@ -82,8 +82,13 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
                 ("known_change", KNOWN),
             ):
                 of |= as_columns(name, _gain(ladder, role, rung) if counts else UNDEFINED)
+            here, direct = (ladder.of("auroc", FORGOTTEN, r).value for r in (rung, DIRECT))
+            defined = pd.notna(of["recovered"])
+            of["gain"] = here - direct if defined else np.nan
+            of["cost"] = ladder.of("auroc", KNOWN).value - direct if defined else np.nan
             rows.append(of)
     columns = ["eval_task", "method", "form", "n_seeds", "counts", *with_intervals(MEASURES)]
+    columns += ["gain", "cost"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -110,11 +115,12 @@ def with_distances(found: pd.DataFrame, distances: Mapping[str, float]) -> pd.Da
 def distance_claim(found: pd.DataFrame) -> pd.DataFrame:
     """Judge that recovery grows with distance: one row, in the columns of `statements.row`.
 
-    found: from `with_distances`. The rank correlation over forms of the mean recovered share and
-    the distance, of forms that count.
+    found: from `with_distances`. The rank correlation over forms of the share that comes back, its
+    gains by its costs summed over cases, and the distance, of forms that count.
     """
     known = found[found["counts"] & found["recovered"].notna() & found["distance"].notna()]
-    means = known.groupby("form")[["recovered", "distance"]].mean()
+    means = known.groupby("form")[["gain", "cost", "distance"]].mean()
+    means["recovered"] = means["gain"] / means["cost"]
     value = UNDEFINED
     if len(means) > 1:
         value = rank_correlation(means["distance"].to_numpy(), means["recovered"].to_numpy())
@@ -131,12 +137,17 @@ def finding(found: pd.DataFrame) -> str:
     own = found[found["counts"] & found["recovered"].notna()]
     if own.empty:
         return "In no form and task is there both a loss and a known model above chance"
-    more = own["recovered_low"] > np.fmax(0, own["never_taught_high"])
-    mean = estimate(intervals.mean_interval(own["recovered"].to_numpy(float)))
-    return (
-        f"Another form brings back {mean} of what forgetting cost (mean of {len(own)} cases); "
-        f"in {int(more.sum())} by its own interval, and beyond models that were never taught"
+    gain = estimate(intervals.mean_interval(own["gain"].to_numpy(float)))
+    said = (
+        f"Another form changes AUROC by {gain}, where forgetting cost {number(own['cost'].mean())} "
+        f"(means of {len(own)} cases); by its own interval it brings something back in "
+        f"{int((own['recovered_low'] > 0).sum())}"
     )
+    compared = own[own["never_taught"].notna()]
+    if compared.empty:
+        return f"{said}. Models that were never taught are not there to compare with"
+    more = compared["recovered_low"] > np.fmax(0, compared["never_taught_high"])
+    return f"{said}, beyond models that were never taught in {int(more.sum())} of {len(compared)}"
 
 
 def draw(found: pd.DataFrame) -> Figure:

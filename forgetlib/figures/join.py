@@ -32,7 +32,8 @@ def by_checkpoint(results: Iterable[Result]) -> dict[tuple[str, int], Result]:
 def families(results: Iterable[Result], kind: str) -> dict[tuple[str, str, int], list[Family]]:
     """Find the base, tuned and forgotten model of each (model, task, size), a dictionary a seed.
 
-    They are found by the lineage of the checkpoints, all of whose methods have the one task. Raises
+    They are found by the lineage of the checkpoints, all of whose methods have the one task. Of
+    several that were taught again from different questions (`Data.skip`) the first is taken. Raises
     InputError where those of one model, task and size differ in more than the seed, as their
     average would mean nothing, and where the three did not measure the same test examples.
 
@@ -41,7 +42,7 @@ def families(results: Iterable[Result], kind: str) -> dict[tuple[str, str, int],
     """
     known = by_checkpoint(results)
     found: dict[tuple[str, str, int], list[Family]] = {}
-    for (_, seed), result in known.items():
+    for (_, seed), result in sorted(known.items(), key=lambda of: _skip(of[1].checkpoint)):
         checkpoint, task = result.checkpoint, result.checkpoint.task
         if not _is_own(result) or kind_after(checkpoint) != kind:
             continue
@@ -55,6 +56,8 @@ def families(results: Iterable[Result], kind: str) -> dict[tuple[str, str, int],
             continue
         check_same_examples(checkpoint, f"{task}/test", runs.values())
         seeds = found.setdefault((checkpoint.model, task, checkpoint.n), [])
+        if any(_but_skip(s["forgotten"].checkpoint) == _but_skip(checkpoint) for s in seeds):
+            continue
         if seeds and but_seed(seeds[0]["forgotten"].checkpoint) != but_seed(checkpoint):
             raise InputError(
                 f"runs of {checkpoint.model} on {task}",
@@ -120,6 +123,14 @@ def but_seed(checkpoint: Checkpoint) -> Checkpoint:
         data=checkpoint.data and replace(checkpoint.data, seed=0),
         seed=0,
     )
+
+
+def _skip(checkpoint: Checkpoint) -> int:
+    return checkpoint.data.skip if checkpoint.data else 0
+
+
+def _but_skip(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, data=checkpoint.data and replace(checkpoint.data, skip=0))
 
 
 def full_size(results: Iterable[Result]) -> list[tuple[str, str, list[Family]]]:

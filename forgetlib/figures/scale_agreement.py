@@ -133,8 +133,8 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
     said = f"Of {pairs}, those shown to rank tasks alike by the share lost: {', '.join(counts)}"
     if not exact:
         of = agreed[agreed["measure"] == KNOWN]["rank_correlation"].dropna()
-        ends = " to ".join(dict.fromkeys(number(f(of)) for f in (min, max))) if len(of) else ""
-        return f"{said}; by what they know their ranks agree by {ends} anyway" if ends else said
+        both = " to ".join(dict.fromkeys(number(f(of)) for f in (min, max))) if len(of) else ""
+        return f"{said}; by what they know their ranks agree by {both} anyway" if both else said
     parts = []
     for (a, b), of in agreed.groupby(["a", "b"], sort=False):
         rows = of.set_index("measure")

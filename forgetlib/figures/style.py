@@ -27,7 +27,7 @@ from pandas.api.types import is_numeric_dtype
 
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
-from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.crosstask import CrossTask, short_name
 from forgetlib.figures.names import titles
 from forgetlib.files import replacing
 from forgetlib.runs.grid import Study, figures_dir
@@ -153,24 +153,25 @@ def style(*names: Iterable[str]) -> Iterator[None]:
 def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Path]:
     """Write a figure as PDF and PNG, and its data as CSV, to the study's folder.
 
-    Below it stands what has to be said of the study's data (`results.data_note`).
+    Below it stand the study's models, and what has to be said of its data (`results.data_note`).
     """
-    page = None  # the figure's own
-    if note := data_note(study):
-        # Below the figure, whose layout stays as it is: the page grows.
-        lines = textwrap.wrap(readable(note), 105)
-        width, height = figure.get_size_inches()
-        page = Bbox([[0, -0.12 * len(lines) - 0.06], [width, height]])
-        with style(lines):
-            figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=SMALL, color=DARK_GREY)
-        own_dpi = figure.dpi
-        with style():  # texts have another width at another resolution
-            figure.dpi = mpl.rcParams["savefig.dpi"]
-            figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # as it is now
-        figure.dpi = own_dpi
-        for legend in figure.legends:  # which would go with the edge of the page
-            legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    note = f"{study.name}: {', '.join(map(short_name, study.models))}"
+    if of_data := data_note(study):
+        note += f". {of_data}"
+    # Below the figure, whose layout stays as it is: the page grows.
+    lines = textwrap.wrap(readable(note), 105)
+    width, height = figure.get_size_inches()
+    page = Bbox([[0, -0.12 * len(lines) - 0.06], [width, height]])
+    with style(lines):
+        figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=SMALL, color=DARK_GREY)
+    own_dpi = figure.dpi
+    with style():  # texts have another width at another resolution
+        figure.dpi = mpl.rcParams["savefig.dpi"]
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # as it is now
+    figure.dpi = own_dpi
+    for legend in figure.legends:  # which would go with the edge of the page
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     return write(figure, data, figures_dir(study), name, page)
 
 

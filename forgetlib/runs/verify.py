@@ -53,12 +53,19 @@ def verify(study: Study, n_jobs: int, seed: int = 0) -> pd.DataFrame:
     store = open_store(study, any_content=True)
     stored = [job for job in study.jobs() if store.has(job)]
     require_whole("seed of the check", seed)
+    if not stored:
+        raise InputError(
+            f"check of study {study.name!r}",
+            expected="stored jobs, to compute some of them again",
+            found="none",
+            do=f"Compute it first: forgetlib run {study.name}.",
+        )
     if n_jobs not in range(1, len(stored) + 1):
         raise InputError(
             f"check of study {study.name!r}",
             expected=f"from 1 to {len(stored)} jobs, as many as are stored",
             found=repr(n_jobs),
-            do="Correct the number, or compute the study first.",
+            do="Correct the number.",
         )
     picked = np.random.default_rng(seed).choice(len(stored), n_jobs, replace=False)
     path = figures_dir(study) / "check.csv"

@@ -99,7 +99,24 @@ def test_what_a_form_brings_back_is_found_and_nothing_is_nothing():
     assert abs(found.recovered["b"]) < 0.25
     assert found.recovered_low["b"] < 0 < found.recovered_high["b"]
     assert (abs(found.never_taught) < 0.3).all()
-    assert "in 1 by its own interval" in implicit_views.finding(found.reset_index())
+    said = implicit_views.finding(found.reset_index())
+    assert "it brings something back in 1, beyond models that were never taught in 1 of 2" in said
+    gain, cost = found[["gain", "cost"]].mean()
+    assert f"where forgetting cost {cost:.2f} (means of 2 cases)" in said
+    assert said.startswith(f"Another form changes AUROC by {gain:.2f}")
+    alone = found.assign(never_taught=np.nan, never_taught_high=np.nan).reset_index()
+    assert "Models that were never taught are not there" in implicit_views.finding(alone)
+
+
+def test_what_was_lost_a_little_weighs_a_little():
+    """A ratio of little lost is large whatever happens: sums are pooled, not ratios."""
+    many = grown(1).assign(form="capitals")
+    many.loc[0, ["gain", "cost"]] = -0.3, 0.01
+    far = pd.concat([many, grown(1, 3).assign(gain=0.1, cost=0.4)])
+    means = far.groupby("form")[["gain", "cost"]].mean()
+    share = (means["gain"] / means["cost"])["capitals"]
+    assert abs(share) < 1 < abs((many["gain"] / many["cost"]).mean())
+    assert implicit_views.distance_claim(far).n[0] == 4
 
 
 def test_a_form_that_the_known_model_cannot_read_does_not_count():
@@ -119,6 +136,8 @@ def grown(sign, n=8):
             "form": [f"form {i}" for i in range(n)],
             "counts": True,
             "recovered": share[::sign],
+            "gain": share[::sign] * 0.4,
+            "cost": 0.4,
             "distance": np.arange(n, dtype=float),
         }
     )

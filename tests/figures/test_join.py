@@ -46,6 +46,20 @@ def test_runs_that_start_from_other_settings_are_not_averaged():
         fig2.table(results[0] + with_rate(results[1], 1e-3))
 
 
+def test_of_several_draws_of_questions_the_first_is_taken():
+    """Two models of a seed that were taught again from different questions, as ladders have."""
+
+    def drawn(skip):
+        found = family("t", 0.5, 0.9, 0.6 + skip / 100)
+        data = replace(found[2].checkpoint.data, skip=skip)
+        return [*found[:2], moved(found[2], replace(found[2].checkpoint, data=data))]
+
+    one = fig2.table(drawn(0))
+    both = fig2.table([*drawn(16), *drawn(0)])
+    assert both.equals(one)
+    assert not fig2.table(drawn(16)).equals(one)
+
+
 @pytest.mark.parametrize("absent", [0, 1])
 def test_a_task_without_its_base_or_its_fine_tuned_run_is_left_out_and_no_other(absent):
     incomplete, complete = family("t", 0.5, 0.9, 0.6), family("u", 0.5, 0.9, 0.7)
