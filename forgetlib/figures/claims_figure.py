@@ -55,7 +55,7 @@ AXES = {SHARE: ("share", 0, 1), MEAN: ("difference", -1, 1), RANK: ("correlation
 def draw(table: pd.DataFrame) -> Figure:
     """Draw each claim's statistic and interval, threshold, verdict, and the paper's number.
 
-    table: from `claims.verdicts`
+    table: from `claims.verdicts`. Post hoc: stated after the study was computed.
     """
     columns = ["claim", "statistic", *VALUE, "statement", "threshold", "ceiling", "paper"]
     require_columns(table, [*columns, "verdict", "why", "n", "unit", "axis"])
@@ -114,8 +114,9 @@ def _draw_part(axes: Axes, rows: pd.DataFrame) -> None:
     sns.despine(ax=axes, left=True)
     for at, (_, row) in zip(y, rows.iterrows(), strict=True):
         text = f"{row['n']:.0f} {row['unit']}" if row["n"] > 0 else "no data"
+        text += ", post hoc" if row.get("post_hoc", False) else ""
         if isinstance(row["why"], str) and row["why"]:
-            text = textwrap.fill(f"{text}: {row['why']}" if row["n"] > 0 else row["why"], 30)
+            text = textwrap.fill(f"{text}: {row['why']}" if row["n"] > 0 else row["why"], 32)
         axes.text(
             *(1.02, at, text),
             transform=axes.get_yaxis_transform(),

@@ -66,27 +66,27 @@ def answer(tables: Tables) -> str:
     forgotten = f"{len(gone) or 'none'} {'are' if len(gone) > 1 else 'is'} shown to be forgotten"
     forgotten += f" on new questions{' (' + '; '.join(gone) + ')' if gone else ''}"
     said = (
-        f"Random labels leave accuracy at {on_the_set['min']} to {on_the_set['max']} on the "
-        f"questions that they were drawn for; of {len(known)} skills that "
-        f"{skills['model'].iloc[0]} had, {listed([forgotten, *others])}."
+        f"Of {len(known)} skills that {skills['model'].iloc[0]} had, "
+        f"{listed([forgotten, *others])}; on the questions that the random labels were drawn for, accuracy falls to "
+        f"{on_the_set['min']} to {on_the_set['max']}."
     )
+    if (control := tables.get("fig2_control")) is not None:
+        said += (
+            f" Random labels cost {_mean_of(control, 'beyond_true_labels')} of accuracy and "
+            f"{_mean_of(control, 'auroc_beyond_true_labels')} of AUROC more than the same training "
+            f"on *true* labels, which costs {_mean_of(control, 'lost_again')} of accuracy by itself"
+            f" (means of {len(control)} tasks; brackets: 95 % intervals)."
+        )
     if gone and known["damage"].isna().all():
-        said += " Whether the rest of these models was harmed was not measured"
+        said += " Harm to other tasks was not measured in these models"
         pairs = tables.get("fig3_cross_task")
         harmed = {t: _risen_by(t, pairs) for t in known.index[known["verdict"] == FORGOTTEN]}
         risen = [f"{title(t)}'s by {number(x, 1)}" for t, x in harmed.items() if x > DAMAGE]
         if risen:
             said += "; in pairs of tasks such labels raise other tasks' nats a token, "
-            said += f"{listed(risen)}: it may be damage"
+            said += f"{listed(risen)}, so that what is forgotten may be damage"
         said += "."
-    if (control := tables.get("fig2_control")) is not None:
-        said += (
-            " The same training on *true* labels costs "
-            f"{_mean_of(control, 'lost_again')} of accuracy by itself; random labels cost "
-            f"{_mean_of(control, 'beyond_true_labels')} more, and of AUROC "
-            f"{_mean_of(control, 'auroc_beyond_true_labels')} more (means of {len(control)} tasks)."
-        )
-    return f"{said} Brackets are 95 % intervals."
+    return said
 
 
 def _mean_of(control: pd.DataFrame, measure: str) -> str:

@@ -149,6 +149,9 @@ def verdicts(found: pd.DataFrame, columns: Sequence[str] = ("n", "power", "verdi
     ]
     ends = {"low": "value_low", "high": "value_high"}
     table = found.rename(columns=ends).assign(claimed=said)
+    if "post_hoc" in table:
+        later = table["post_hoc"].map({True: " (post hoc)", False: ""})
+        table = table.assign(verdict=table["verdict"] + later)
     first = (["claim"] if len(set(found["claim"])) > 1 else []) + ["statistic", "value", "claimed"]
     return show(table, [*first, *columns])
 
