@@ -95,7 +95,7 @@ fig3: SECTIONS := cross cross_control
 fig7: SECTIONS := sizes
 fig8: SECTIONS := cross cross_control flipped
 fig9: SECTIONS := models
-dose generalisation: SECTIONS := methods
+dose forms generalisation: SECTIONS := methods
 models regressions: SECTIONS := control own
 
 check-figures: named $(READY) ## compute some of STUDY's stored checkpoints again, drawn by SEED, and compare

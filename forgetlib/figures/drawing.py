@@ -34,6 +34,7 @@ from forgetlib.figures import (
     fig7,
     fig8,
     fig9,
+    forms,
     generalisation,
     intervals,
     ladder_figure,
@@ -291,6 +292,13 @@ def _ladder(study: Study) -> Drawn:
         yield f"ladder_{task}", _with_note(figure, note), data
 
 
+def _forms(study: Study) -> Drawn:
+    study, results, note = _there(study, "methods")
+    found = ladders.of_study(study, results, partial(load_answers, study))
+    for task, (of,) in _by_skill(forms.table(found)):
+        yield f"forms_{task}", _with_note(forms.draw(of), note), of
+
+
 def _dose(study: Study) -> Drawn:
     study, results, note = _there(study, "methods")
     summary = dose.summary(study, results, partial(load_answers, study))
@@ -363,9 +371,10 @@ FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "claims": _claims,
     "ladder": _ladder,
     "dose": _dose,
+    "forms": _forms,
     "generalisation": _generalisation,
     "models": _models,
     "regressions": _regressions,
 }
-OF_METHODS = ("ladder", "dose", "generalisation")  # figures of a LadderStudy, and of no other
+OF_METHODS = ("ladder", "dose", "forms", "generalisation")  # of a LadderStudy, and of no other
 OF_SCALE = ("models", "regressions")  # of a ScaleStudy

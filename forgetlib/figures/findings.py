@@ -67,8 +67,8 @@ def answer(tables: Tables) -> str:
     forgotten += f" on new questions{' (' + '; '.join(gone) + ')' if gone else ''}"
     said = (
         f"Of {len(known)} skills that {skills['model'].iloc[0]} had, "
-        f"{listed([forgotten, *others])}; on the questions that the random labels were drawn for, accuracy falls to "
-        f"{on_the_set['min']} to {on_the_set['max']}."
+        f"{listed([forgotten, *others])}; on the questions that the random labels were drawn for, "
+        f"accuracy falls to {on_the_set['min']} to {on_the_set['max']}."
     )
     if (control := tables.get("fig2_control")) is not None:
         said += (

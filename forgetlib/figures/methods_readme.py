@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from forgetlib.figures import dose, generalisation, ladder_figure, price
+from forgetlib.figures import dose, forms, generalisation, ladder_figure, price
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
@@ -59,6 +59,8 @@ def _sentences(tables: Tables) -> Iterator[str]:
         if (rungs := tables.get(f"ladder_{skill}")) is not None:
             said = ladder_figure.finding(_a_method_each(rungs))
             yield f"{said} ([ladder](ladder_{skill}.png))."
+        if (asked := tables.get(f"forms_{skill}")) is not None:
+            yield f"{forms.finding(asked)} ([other forms](forms_{skill}.png))."
 
 
 def table(tables: Tables) -> str:

@@ -133,6 +133,8 @@ PICTURES = {
     "where there are any; and a verdict.",
     "dose": "**How far each method takes its forgetting set.** AUROC of these questions step by "
     "step, a line a seed; grey: the dose at which methods are compared.",
+    "forms": "**Conjugate prompting.** What asking in another form brings back of what each method "
+    "took, beside what the form does to the model before forgetting.",
     "generalisation": "**What else is lost?** AUROC lost by each method on its forgetting set, on "
     "new questions, in other forms, and on other tasks, retained or not.",
     "accuracy_and_nll": "The same in accuracy, and in nats a token of the true responses.",

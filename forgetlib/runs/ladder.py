@@ -60,7 +60,7 @@ class LadderStudy(Study):
     """
 
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "methods": ("dose", "generalisation"),
+        "methods": ("dose", "forms", "generalisation"),
         "oracles": ("ladder",),
         "relearning": ("ladder",),
     }

@@ -201,7 +201,13 @@ def test_no_drawing_function_is_left_out():
     }
     parts = {"style.draw_intervals", "rows.draw_constants", "rows.draw_seeds", "matrix.draw_matrix"}
     # Of studies of methods: test_rungs, test_dose_figure, test_generalisation, test_price.
-    of_methods = {"ladder_figure.draw", "dose.draw", "generalisation.draw", "price.draw"}
+    of_methods = {
+        "forms.draw",
+        "ladder_figure.draw",
+        "dose.draw",
+        "generalisation.draw",
+        "price.draw",
+    }
     # Of studies of models: test_scale_figures.
     of_methods |= {"scale.draw", "scale_agreement.draw", "scale_regressions.draw"}
     # Of in-context regression: test_implicit_figures draws these.

@@ -1,0 +1,201 @@
+"""Tell what asking in another form brings back after forgetting: conjugate prompting.
+
+After arXiv 2309.10105, section 3.3, on the models of a study of methods (`ladders.of_study`), which
+keeps its scores in other forms. What forgetting cost is AUROC of the known less the forgotten
+model, asked plainly; a form brings back what the forgotten model has more when it is asked so. Two
+controls stand beside it: models that were never taught the skill and forgot the same way, which a
+form should give nothing, and the known model, which a form may harm by itself.
+
+A model that forgetting has turned round gains by any form that confuses it: it goes back to chance.
+Something has come back where the form's AUROC is above chance, too, and not only above the plain.
+
+A form counts where the known model is above chance in it: else nobody could show the skill there.
+A case, of a method and a form, counts where forgetting was shown to cost anything. Gains are
+differences, not shares of the cost: of little lost any share is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from forgetlib.figures import intervals
+from forgetlib.figures.intervals import UNDEFINED, as_columns, rank_correlation, with_intervals
+from forgetlib.figures.ladders import of_view
+from forgetlib.figures.names import method_title, title
+from forgetlib.figures.numbers import estimate, estimate_of, number
+from forgetlib.figures.rows import mark, set_finding, skill_of
+from forgetlib.figures.rungs import DIRECT, Ladder
+from forgetlib.figures.statements import ABOVE, RANK, Statement, row
+from forgetlib.figures.style import (
+    BLUE,
+    GREY,
+    SMALL,
+    TEXT_WIDTH,
+    VERMILION,
+    draw_intervals,
+    readable,
+    require_columns,
+    say_where_nothing,
+    style,
+)
+from forgetlib.metrics import CHANCE
+from forgetlib.runs.ladder import FORGOTTEN, KNOWN, ORACLE
+
+GAINS = {  # role: (column, in the legend, marker, colour, height in the row)
+    KNOWN: ("known_gain", "before forgetting", "o", BLUE, -0.22),
+    ORACLE: ("never_taught_gain", "never taught", "s", GREY, 0.0),
+    FORGOTTEN: ("gain", "after forgetting", "D", VERMILION, 0.22),
+}
+MEASURES = ("cost", "known", "asked", *(column for column, *_ in GAINS.values()))
+GROWS = Statement(ABOVE, 0.0, 0.5, RANK, stated="2026-11-28")
+
+
+def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
+    """Measure every form in which a skill was asked, a row a skill, method and form.
+
+    ladders: from `ladders.of_study`
+
+    Columns: eval_task, method, form, n_seeds, counts (whether the known model is above chance in
+    this form and forgetting cost anything, each by its whole interval), and with their intervals
+    cost (AUROC lost by forgetting, asked plainly), known and asked (AUROC in this form of the known
+    and of the forgotten model), and AUROC gained by the form, in the same seeds: gain, by the
+    forgotten model; known_gain, by the known one; never_taught_gain, by those that were never
+    taught, NaN where there are none.
+    """
+    rows = []
+    for (task, method), ladder in ladders.items():
+        plainly = [("auroc", role, DIRECT) for role in (KNOWN, FORGOTTEN)]
+        cost = ladder.interval(lambda m: m[..., 0] - m[..., 1], *plainly)
+        for rung in ladder.rungs:
+            if rung.kind != "form":
+                continue
+            known = ladder.of("auroc", KNOWN, rung)
+            of: dict[str, object] = {
+                "eval_task": task,
+                "method": method,
+                "form": rung.name,
+                "n_seeds": len(ladder.seeds),
+                "counts": bool(known.low > CHANCE and cost.low > 0),
+            }
+            of |= as_columns("cost", cost) | as_columns("known", known)
+            of |= as_columns("asked", ladder.of("auroc", FORGOTTEN, rung))
+            for role, (column, *_) in GAINS.items():
+                asked = [("auroc", role, rung), ("auroc", role, DIRECT)]
+                gained = UNDEFINED
+                if ladder.has(role, rung):
+                    gained = ladder.interval(lambda m: m[..., 0] - m[..., 1], *asked)
+                of |= as_columns(column, gained)
+            rows.append(of)
+    columns = ["eval_task", "method", "form", "n_seeds", "counts", *with_intervals(MEASURES)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def with_distances(found: pd.DataFrame, distances: Mapping[str, float]) -> pd.DataFrame:
+    """Add the distance of each form: nats a token of the prompts as it shows them.
+
+    found: from `table`; distances: by view, as "leet", from `scoring.nats_a_token`
+    """
+    named = {of_view(view).name: distance for view, distance in distances.items()}
+    return found.assign(distance=found["form"].map(named).astype(float))
+
+
+def distance_claim(found: pd.DataFrame) -> pd.DataFrame:
+    """Judge that recovery grows with distance: one row, in the columns of `statements.row`.
+
+    found: from `with_distances`. The rank correlation over forms of the share that comes back, its
+    gains by its costs summed over cases that count, and the distance.
+    """
+    known = found[found["counts"].astype(bool) & found["distance"].notna()]
+    means = known.groupby("form")[["gain", "cost", "distance"]].mean()
+    value = UNDEFINED
+    if len(means) > 1:
+        shares = (means["gain"] / means["cost"]).to_numpy()
+        value = rank_correlation(means["distance"].to_numpy(), shares)
+    said = "rank correlation over forms of what comes back and of the prompts' nats a token"
+    lacks = "" if len(means) else "a form in which the known model is above chance"
+    return row(said, GROWS, value, len(means), unit="forms", lacks=lacks)
+
+
+def comes_back(found: pd.DataFrame) -> pd.Series:
+    """Tell of each row of `table` whether its form brings something back, by both intervals."""
+    shown = (found["gain_low"] > 0) & (found["asked_low"] > CHANCE)
+    return found["counts"].astype(bool) & shown
+
+
+def finding(found: pd.DataFrame) -> str:
+    """Say in a sentence in how many cases another form brings back anything, and how much.
+
+    found: of one skill, from `table`
+    """
+    name = title(skill_of(found))
+    own = found[found["counts"].astype(bool)]
+    if own.empty:
+        return f"In no form is there both a loss of {name} and a known model above chance"
+    mean = estimate(intervals.mean_interval(own["gain"].to_numpy(float)))
+    back = own[comes_back(own)].sort_values("gain", ascending=False)
+    said = f"Asked in another form, {name} comes back in {len(back)} of {len(own)} cases"
+    if len(back):
+        most = back.iloc[0]
+        said += f", most after {method_title(str(most['method']))} ({most['form']}: AUROC up by "
+        said += f"{estimate_of(most, 'gain')}, of {number(most['cost'])} lost)"
+    said += f"; on average AUROC changes by {mean}"
+    compared = own[own["never_taught_gain"].notna()]
+    if compared.empty:
+        said += "; models that were never taught are not there to compare with"
+    else:
+        more = comes_back(compared) & (compared["gain_low"] > compared["never_taught_gain_high"])
+        said += f"; beyond never-taught models in {int(more.sum())} of {len(compared)}"
+    return said if (found["n_seeds"] > 1).any() else f"{said}; one seed"
+
+
+def draw(found: pd.DataFrame) -> Figure:
+    """Draw what each form brings back, a panel a form, a row a method, beside both controls.
+
+    found: of one skill, from `table`. Filled: what comes back (`comes_back`). Grey: forms and
+    methods that do not count.
+    """
+    wanted = ["eval_task", "method", "form", "counts", "n_seeds", *with_intervals(MEASURES)]
+    require_columns(found, wanted)
+    said = finding(found)
+    best = found.groupby("method")["gain"].max().sort_values(na_position="first")
+    rows = {method: float(i) for i, method in enumerate(best.index)}
+    shown = [str(f) for f in dict.fromkeys(found["form"])]
+    names = [readable(method_title(str(method))) for method in rows]
+    with style([*names, *shown], [said]):
+        figure = Figure(figsize=(TEXT_WIDTH, 1.5 + 0.3 * max(len(rows), 2)), layout="constrained")
+        panels = figure.subplots(1, len(shown), sharey=True, sharex=True, squeeze=False)[0]
+        for axes, form in zip(panels, shown, strict=True):
+            of = found[found["form"] == form]
+            y = of["method"].map(rows).to_numpy(float)
+            counts = of["counts"].to_numpy(bool)
+            back = comes_back(of).to_numpy(bool)
+            for role, (column, label, marker, colour, up) in GAINS.items():
+                parts = [(counts, label, True)]
+                if role == FORGOTTEN:
+                    parts = [(back, f"{label}: comes back", True)]
+                    parts.append((counts & ~back, f"{label}: does not", False))
+                for part, words, filled in parts:
+                    if of.loc[part, column].notna().any():
+                        draw_intervals(
+                            axes, of[part], column, y[part] + up, words, marker, colour, filled
+                        )
+            rest = of[~counts]
+            draw_intervals(axes, rest, "gain", y[~counts] + 0.22, "", "D", GREY, False)
+            mark(axes, 0.0)
+            say_where_nothing(axes, of["gain"], "not asked")
+            axes.set_title(form, loc="left", fontsize=SMALL)
+        panels[0].set_yticks(list(rows.values()), names, fontsize=SMALL)
+        panels[0].set_ylim(-0.6, max(len(rows), 1) - 0.4)
+        panels[len(panels) // 2].set_xlabel("AUROC gained by the form")
+        handles, labels = panels[0].get_legend_handles_labels()
+        for axes in panels[1:]:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                if label not in labels:
+                    handles, labels = [*handles, handle], [*labels, label]
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        set_finding(figure, said)
+    return figure
