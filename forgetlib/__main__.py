@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
+    def sections(command: argparse.ArgumentParser) -> None:
+        text = "sections of it; all where left out"
+        # argparse would call it required, where the study is missing.
+        command.add_argument("section", nargs="*", help=text).required = False
+
     def add(
         name: str, do: Callable[[argparse.Namespace], int], text: str
     ) -> argparse.ArgumentParser:
@@ -70,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the rows for a script")
     command = add("run", _run, "compute what is missing of a study")
     command.add_argument("study", help=about)
-    command.add_argument("section", nargs="*", help="sections of it; all where left out")
+    sections(command)
     command.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -93,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="FILE", help="the HTML file; figures/page.html")
     command = add("cost", _cost, "estimate what a study would cost; compute nothing")
     command.add_argument("study", help=about)
-    command.add_argument("section", nargs="*", help="sections of it; all where left out")
+    sections(command)
     command.add_argument(
         "--tflops", type=float, metavar="RATE", help="of another machine, in TFLOP/s"
     )
@@ -114,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--delete", nargs="+", metavar="NAME", default=[], help="entries of it")
     command = add("stored", _stored, "tell by the exit code whether all of a study is stored")
     command.add_argument("study", help=about)
-    command.add_argument("section", nargs="*", help="sections of it; all where left out")
+    sections(command)
     command = add("resolve", _resolve, "print a study's name; for make")
     command.add_argument("study", help=about)
     command.add_argument("--notebooks", action="store_true", help="their folder instead")

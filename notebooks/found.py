@@ -30,7 +30,7 @@ def state(path: Path) -> None:
     if said:
         title, _, rest = first.source.partition("\n")
         rest = re.sub(rf"^{re.escape(FOUND)}.*\n+", "", rest.lstrip("\n"))
-        first.source = f"{title}\n\n{FOUND}{said}.\n\n{rest}"
+        first.source = f"{title}\n\n{FOUND}{said.removesuffix('.')}.\n\n{rest}"
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET, None)

@@ -35,6 +35,8 @@ def answer(tables: Tables) -> str:
     costs = tables.need("price")
     skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
     said = f"{price.finding(costs)} Intervals: [price](price.png)."
+    if (asked := tables.get(f"forms_{skill}")) is not None:
+        said += f" {forms.finding(asked, exact=False)} ([other forms](forms_{skill}.png))."
     rungs = tables.get(f"ladder_{skill}")
     if rungs is not None and rungs["has_oracle"].all():
         said += f" {ladder_figure.finding(_a_method_each(rungs))}"

@@ -179,4 +179,4 @@ def _text(value: Any, digits: int, names: Mapping[str, str]) -> str:
 
 def say(text: str) -> None:
     """Print a sentence in lines that a notebook does not break within words, and an empty one."""
-    print(textwrap.fill(text, LINE), end="\n\n")
+    print(textwrap.fill(text, LINE, break_on_hyphens=False), end="\n\n")

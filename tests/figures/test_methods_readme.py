@@ -3,11 +3,12 @@
 import pytest
 
 from forgetlib.errors import InputError
-from forgetlib.figures import dose, generalisation, methods_readme, price
+from forgetlib.figures import dose, forms, generalisation, methods_readme, price
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.reach import NEW
 from tests.figures import made_up_methods as made_up
+from tests.figures.test_forms_figure import SKILL, ladder
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,17 @@ def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
     assert generalisation.finding(table, exact=True) in said[0]
     assert said[0].endswith("(generalisation_sst2_nonce.png)).")
     assert "not reached by NPO" in said[1] and said[1].endswith("(dose_sst2_nonce.png)).")
+
+
+def test_other_forms_are_told_where_they_were_drawn(drawn):
+    asked = forms.table({("sst2_nonce", "npo"): ladder(SKILL)})
+    path = drawn.folder / "forms_sst2_nonce.csv"
+    asked.to_csv(path, index=False)
+    last = methods_readme.findings(drawn).splitlines()[-1]
+    assert last == f"- {forms.finding(asked)} ([other forms](forms_sst2_nonce.png))."
+    said = methods_readme.answer(drawn)
+    path.unlink()
+    assert f"{forms.finding(asked, exact=False)} ([other forms](forms_sst2_nonce.png))." in said
 
 
 def test_a_study_of_which_nothing_was_drawn_is_refused(tmp_path):

@@ -160,7 +160,7 @@ def test_bad_settings_are_refused(changes, message):
 
 
 def test_a_section_of_another_study_is_refused():
-    with pytest.raises(InputError, match=r"methods: dose, generalisation"):
+    with pytest.raises(InputError, match=r"methods: dose, forms, generalisation"):
         STUDY.jobs("cross")
 
 
@@ -233,7 +233,7 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     titles = [axes.get_title(loc="left").strip() for axes in figure.axes]
     assert titles[:2] == ["random labels", "gradient ascent"]
     written = {path.name for path in drawing.draw(STUDY)}
-    names = ("ladder", "dose", "generalisation", "accuracy_and_nll")
+    names = ("ladder", "dose", "forms", "generalisation", "accuracy_and_nll")
     endings = ("pdf", "png", "csv")
     pictures = ("price", *(f"{name}_tiny_review" for name in names))
     assert written == {f"{name}.{end}" for name in pictures for end in endings}
@@ -246,7 +246,8 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     costs = pd.read_csv(figures_dir(STUDY) / "price.csv").set_index("method")
     harm = summary.set_index("method")["damage"]
     assert costs["nll_rise"].to_numpy() == pytest.approx(harm[costs.index], abs=1e-4)
-    assert set(tables["dose"]["method"]) == set(summary["method"])
+    for name in ("dose", "forms"):
+        assert set(tables[name]["method"]) == set(summary["method"])
     assert tables["ladder"].set_index("method")["verdict"].notna().all()
 
 
