@@ -57,7 +57,7 @@ from forgetlib.runs.records import Result
 DRAWN = ["answer_format", "true_share", "forgotten_seeds", "lost_seeds"]  # for this figure alone
 LEVEL = 0.05  # of Holm's tests
 BEYOND = {"beyond_true_labels": "accuracy", "auroc_beyond_true_labels": "auroc"}
-BEHAVIOURS = ("no loss shown", "below fine-tuned", "below pre-trained", "nothing to forget")
+BEHAVIOURS = ("no loss shown", "below fine-tuned", "below pre-trained", "ratio undefined")
 
 
 def table(
@@ -91,7 +91,7 @@ def table(
     behaviour: the paper's three kinds, each by the interval of the accuracies' difference.
         "no loss shown": the interval of what is lost includes 0 (nothing was, or these data are
         too few to show it); "below fine-tuned": below it, but not shown to be below the
-        pre-trained; "below pre-trained". "nothing to forget" where the ratio is undefined
+        pre-trained; "below pre-trained". "ratio undefined" where the ratio is undefined
     """
     ratio = ratio_of(condition)
     rows = []

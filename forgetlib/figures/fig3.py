@@ -65,7 +65,7 @@ def finding(table: pd.DataFrame) -> str:
     pairs = table[table["ratio_defined"].astype(bool) & table["forget_ratio"].notna()]
     own = pairs["eval_task"] == pairs["forget_task"]
     if pairs.empty:
-        return "Nothing to forget in any task"
+        return "The forget ratio is undefined in every task"
     of_own = pairs.loc[own, "forget_ratio"].median()
     if own.all():
         return f"After its own random labels {_share(of_own)} of what a task had is gone (median)"
@@ -227,7 +227,7 @@ def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> F
         alone = len(cross.tasks) == 1 and bool(cross.defined[0])
         for line in y[rows["best_other"].isna()]:
             (right if alone else left).annotate(
-                "no other task" if alone else "nothing to forget",
+                "no other task" if alone else "ratio undefined",
                 (0.02, line),
                 xycoords=("axes fraction", "data"),
                 va="center",

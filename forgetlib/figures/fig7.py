@@ -148,7 +148,7 @@ def draw(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
         handles, labels = panels[0].get_legend_handles_labels()
         if not full["ratio_defined"].all():
             handles.append(Line2D([], [], color=GREY, marker="D", markersize=4))
-            labels.append("nothing to forget")
+            labels.append("ratio undefined")
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         set_finding(figure, said)
     return figure
@@ -172,7 +172,7 @@ def _draw(
     marker: str,
     colours: Sequence[str],
 ) -> None:
-    """Draw points with intervals at heights y (N,), tasks with nothing to forget in the second."""
+    """Draw points with intervals at heights y (N,), those without a ratio in the second colour."""
     known = rows["ratio_defined"].to_numpy(bool)
     for of, colour, name in ((known, colours[0], label), (~known, colours[1], "")):
         draw_intervals(axes, rows[of], column, y[of], name, marker, colour, True)

@@ -52,7 +52,7 @@ def finding(table: pd.DataFrame) -> str:
     """
     pairs = table[table["ratio_defined"].astype(bool)]
     if pairs.empty:
-        return "Nothing to forget in any task"
+        return "The forget ratio is undefined in every task"
     turned = pairs["forget_ratio_low"] > AT_CHANCE
     own = pairs["eval_task"] == pairs["forget_task"]
     names = [title(t) for t in pairs.loc[own & turned, "eval_task"]]
@@ -170,7 +170,7 @@ def draw_comparison(table: pd.DataFrame) -> Figure:
     """Draw what flipped labels cost of accuracy against random ones, a point an evaluated task.
 
     table: from `fig8.comparison_table`, of one model. Left, other tasks' labels; right, its own.
-    Grey: tasks with nothing to forget.
+    Grey: tasks whose ratio is undefined.
     """
     columns = [f"{kind}_{c}" for kind in KINDS for c in ("random", "flipped", "difference")]
     require_columns(table, ["eval_task", "ratio_defined", *with_intervals(columns)])
@@ -202,7 +202,7 @@ def draw_comparison(table: pd.DataFrame) -> Figure:
         panels["others"].set_ylabel("accuracy lost by flipped labels")
         if not shown["ratio_defined"].all():
             grey = Line2D([], [], color=GREY, marker="o", markersize=4, linestyle="")
-            figure.legend([grey], ["nothing to forget"], loc="outside lower right", frameon=False)
+            figure.legend([grey], ["ratio undefined"], loc="outside lower right", frameon=False)
         set_finding(figure, said)
         figure.draw_without_rendering()  # names go between points, which must have their places
         for kind, axes in panels.items():

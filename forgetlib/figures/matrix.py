@@ -72,7 +72,7 @@ def draw_matrix(
             axes.text(
                 (n_tasks - 1) / 2,
                 y,
-                "nothing to forget",
+                "ratio undefined",
                 ha="center",
                 va="center",
                 fontsize=SMALL,

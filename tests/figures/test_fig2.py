@@ -48,7 +48,7 @@ def test_a_ratio_without_a_denominator_is_marked_as_undefined_and_has_no_number(
     row = fig2.table(family("t", 0.5, 0.52, 0.44, n=100)).iloc[0]
     assert metrics.forget_ratio(0.52, 0.44) == pytest.approx(4)  # the trap
     assert not row.ratio_defined
-    assert row.behaviour == "nothing to forget"
+    assert row.behaviour == "ratio undefined"
     assert row[["forget_ratio", "forget_ratio_low", "forget_ratio_high"]].isna().all()
     assert row.forgotten == pytest.approx(0.44)
 

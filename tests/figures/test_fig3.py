@@ -27,7 +27,7 @@ class TestSummary:
         figure = fig3.draw_summary(found, shares, own)
         _, left, right = figure.axes
         rows = own.set_index("eval_task").fillna({"best_other": ""})
-        assert [t.get_text() for t in left.texts] == ["nothing to forget"]
+        assert [t.get_text() for t in left.texts] == ["ratio undefined"]
         named = ticks(left.yaxis), ticks(right.child_axes[0].yaxis)
         for task, other in zip(*named, strict=True):
             assert other == (rows.loc[task.split(" (")[0], "best_other"])
@@ -39,7 +39,7 @@ class TestSummary:
             crossanalysis.own_against_others(found),
         )
         _, left, _ = fig3.draw_summary(found, *tables).axes
-        assert [t.get_text() for t in left.texts] == ["nothing to forget"] * 4
+        assert [t.get_text() for t in left.texts] == ["ratio undefined"] * 4
         assert heat_of(fig3.draw(found, described(4)))
 
     def test_both_intervals_of_a_share_are_drawn_and_the_title_is_the_finding(self):
@@ -102,7 +102,7 @@ def test_the_finding_has_medians_of_the_pairs_and_of_whose_labels_do_most():
 
 def test_the_finding_of_next_to_nothing_says_so():
     nothing = pairs_of(np.full((3, 3), np.nan), defined=False)
-    assert fig3.finding(nothing) == "Nothing to forget in any task"
+    assert fig3.finding(nothing) == "The forget ratio is undefined in every task"
     alone = fig3.finding(pairs_of([0.4], names=("sst2",)))
     assert alone.startswith("After its own random labels 0.40 of what a task had is gone")
 

@@ -59,7 +59,10 @@ def flipped_pairs(low, *, names=("t", "u")):
         (flipped_pairs([0.6, 0.1, 0.7, 0.6]), "t and u are turned around by their own flipped"),
         (flipped_pairs([0.6, 0.1, 0.7, 0.6]), "another task's do so in 1 of 2 pairs"),
         (flipped_pairs([0.4, 0.1, 0.4, 0.4]), "No task is shown to be turned around by its own"),
-        (flipped_pairs([0.4] * 4).assign(ratio_defined=False), "Nothing to forget in any task"),
+        (
+            flipped_pairs([0.4] * 4).assign(ratio_defined=False),
+            "The forget ratio is undefined in every task",
+        ),
         (flipped_pairs([0.6], names=["t"]), "t is turned around by its own flipped labels"),
     ],
 )

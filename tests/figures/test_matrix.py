@@ -71,7 +71,7 @@ class TestMatrix:
         (hatched,) = (p for p in axes.patches if p.get_hatch())
         assert hatched.get_y() + 0.5 == k - 1
         assert hatched.get_width() == k
-        assert [t.get_position()[1] for t in axes.texts if t.get_text() == "nothing to forget"] == [
+        assert [t.get_position()[1] for t in axes.texts if t.get_text() == "ratio undefined"] == [
             k - 1
         ]
         assert not fig3.draw(cross(k, n_undefined=0), described(k)).axes[0].patches[0].get_hatch()

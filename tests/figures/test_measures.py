@@ -115,7 +115,7 @@ def test_one_answer_to_everything_is_no_knowledge_of_a_task_with_fixed_answers()
     assert tuned["accuracy"] == pytest.approx(tuned["true_share"]) and tuned["auroc"] < 0.6
     assert row_of(results)["verdict"] == verdicts.NOTHING
     own = fig2.table(results, answers=answers_of)
-    assert not own["ratio_defined"].item() and own["behaviour"].item() == "nothing to forget"
+    assert not own["ratio_defined"].item() and own["behaviour"].item() == "ratio undefined"
     assert fig2.table(results)["ratio_defined"].item()  # without the texts nobody can tell
 
 
