@@ -11,8 +11,7 @@ Only `run` computes. Reading imports no torch, and looks at no hub and at no tas
 your own is a file with a `Study` in it, which can add tasks, models and methods:
 
     # mine.py; then `make figures STUDY=mine.py`
-    from forgetlib.forgetting.base import Training
-    from forgetlib.studies import Study
+    from forgetlib.studies import Study, Training
 
     mine = Study(
         "mine", "my model, three tasks", ("sst2", "piqa", "sciq"), seeds=(0,), n_train=64,
@@ -53,7 +52,10 @@ from forgetlib.runs.scale import ScaleStudy
 
 __all__ = [
     "STUDIES",
+    "LadderStudy",
+    "ScaleStudy",
     "Study",
+    "Training",
     "load_answers",
     "load_questions",
     "load_results",
