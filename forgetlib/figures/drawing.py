@@ -51,7 +51,6 @@ from forgetlib.figures import (
     style,
 )
 from forgetlib.figures.crosstask import CrossTask
-from forgetlib.figures.effects import ratios
 from forgetlib.forgetting.labels import training_labels
 from forgetlib.runs.answers import load_answers
 from forgetlib.runs.grid import Study
@@ -148,7 +147,7 @@ def _fig3(study: Study) -> Drawn:
     table, described = fig3.table(cross), tasks.describe(cross.tasks)
     yield "fig3_cross_task", fig3.draw(cross, described), table
     yield "fig3_harm", fig3.draw_harm(table, described), table
-    shares = crossanalysis.variance_shares(ratios(cross))
+    shares = fig3.shares(cross)
     own = crossanalysis.own_against_others(cross)
     yield "fig3_summary", fig3.draw_summary(cross, shares, own), fig3.summary_table(shares, own)
 

@@ -8,7 +8,7 @@ Shapes: K tasks, D of them defined, G seeds, R resamples, P parts (`agreement.pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from forgetlib.figures.measures import Measured
 
 RATIO = "forget ratio"
 LOST = "accuracy lost"
+AUROC = "AUROC lost"
 BEYOND = "AUROC lost beyond true labels"
 
 
@@ -28,8 +29,8 @@ BEYOND = "AUROC lost beyond true labels"
 class Effects:
     """Hold what labels did in each pair of tasks, by one measure, and what it could have been.
 
-    measure: RATIO, or BEYOND, which is the AUROC after true labels less that after the labels
-        that are asked about, from the same model
+    measure: RATIO; AUROC, that of the fine-tuned model less that after the labels that are asked
+        about; or BEYOND, that after true labels less the same, from the same model
     defined: (K,) evaluated tasks of which there was something to forget
     of_seeds: (G, D, K) a seed each; of the ratio, whose mean is of means, of all seeds together
     values: (D, K) of all seeds
@@ -52,6 +53,11 @@ def ratios(cross: CrossTask) -> Effects:
     )
 
 
+def auroc_lost(cross: CrossTask) -> Effects:
+    """Take what labels cost of AUROC, within each seed: blind to a bias, without a denominator."""
+    return _auroc_lost(cross, AUROC, _tuned)
+
+
 def beyond_true_labels(cross: CrossTask) -> Effects:
     """Take what labels cost of AUROC beyond the same training on true labels, within each seed.
 
@@ -64,13 +70,18 @@ def beyond_true_labels(cross: CrossTask) -> Effects:
             found="none, or not of every pair",
             do="Compute the study with cross_control=True, and pass those results too.",
         )
+    return _auroc_lost(cross, BEYOND, again)
+
+
+def _auroc_lost(cross: CrossTask, measure: str, before: Callable[[str], str]) -> Effects:
+    """Subtract AUROC after labels from that of the models that `before` names for each task."""
     defined = np.array([of_task.knows("auroc") for of_task in cross.measured])
     known = [of_task for of_task, of in zip(cross.measured, defined, strict=True) if of]
     k, n_seeds, n_resamples = len(cross.tasks), cross.n_seeds, len(cross.replicates)
-    phases = [("auroc", of(task)) for of in (again, after) for task in cross.tasks]
+    phases = [("auroc", of(task)) for of in (before, after) for task in cross.tasks]
 
     def less(measures: np.ndarray) -> np.ndarray:
-        """(..., 2 K) after true labels and after the others -> (..., K) differences."""
+        """(..., 2 K) before and after the labels -> (..., K) differences."""
         return measures[..., :k] - measures[..., k:]
 
     if n_seeds > 1:
@@ -86,7 +97,7 @@ def beyond_true_labels(cross: CrossTask) -> Effects:
         of_seeds = values[None]
         replicates = np.array([less(f.by_questions) for f in found]).reshape(-1, n_resamples, k)
         replicates = replicates.swapaxes(0, 1)
-    return Effects(cross, BEYOND, defined, of_seeds, values, replicates)
+    return Effects(cross, measure, defined, of_seeds, values, replicates)
 
 
 def mean_effects(measured: Measured, forgotten: Sequence[str], measure: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from forgetlib.figures import crossanalysis
 from forgetlib.figures.crosstask import CrossTask, cross_table
+from forgetlib.figures.effects import AUROC, RATIO, auroc_lost, ratios
 from forgetlib.figures.intervals import Interval, with_intervals
 from forgetlib.figures.matrix import (
     DROP_COLOURS,
@@ -47,6 +48,15 @@ from forgetlib.figures.style import (
 )
 
 table = cross_table
+
+
+def shares(cross: CrossTask) -> pd.DataFrame:
+    """Share the variance over pairs, of the forget ratio and of AUROC lost.
+
+    Columns: those of `crossanalysis.variance_shares`, whose `measure` tells which.
+    """
+    both = [crossanalysis.variance_shares(of(cross)) for of in (ratios, auroc_lost)]
+    return pd.concat(both, ignore_index=True)
 
 
 def summary_table(shares: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
@@ -148,12 +158,11 @@ DECIDES = 0.5  # a share of the variance that is most of it
 def summary_finding(shares: pd.DataFrame, own: pd.DataFrame) -> str:
     """Say in a sentence which task decides, and whose labels forget more, for titles.
 
-    shares, own: as of `draw_summary`. The share's interval is over tasks, as the claim's is.
+    shares, own: as of `draw_summary`. The share is the ratio's, its interval over tasks, as the
+    claim's is; of AUROC the share beside it.
     """
-    share, low, high = (
-        float(shares.loc[shares["source"] == crossanalysis.SOURCES[0], column].iloc[0])
-        for column in ("share", "tasks_low", "tasks_high")
-    )
+    evaluated = shares[shares["source"] == crossanalysis.SOURCES[0]].set_index("measure")
+    share, low, high = map(float, evaluated.loc[RATIO, ["share", "tasks_low", "tasks_high"]])
     said = "Whether the evaluated task decides how much is forgotten is open"
     if low > DECIDES:
         said = "The evaluated task decides how much is forgotten"
@@ -163,6 +172,8 @@ def summary_finding(shares: pd.DataFrame, own: pd.DataFrame) -> str:
         said = "What decides how much is forgotten is undefined"
     else:
         said += f": its share of the variance is {estimate(Interval(share, low, high))} over tasks"
+    if AUROC in evaluated.index and np.isfinite(of_auroc := float(evaluated.loc[AUROC, "share"])):
+        said += f" (of AUROC lost: {_share(of_auroc)})"
     known = own[own["difference_low"].notna()]
     if known.empty:
         return said
@@ -176,7 +187,7 @@ def summary_finding(shares: pd.DataFrame, own: pd.DataFrame) -> str:
 def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> Figure:
     """Draw Figure 3's summary: what the variance is due to, and own against other labels.
 
-    shares: from `crossanalysis.variance_shares`
+    shares: from `fig3.shares`
     own: from `crossanalysis.own_against_others`. The best other task is named for its ratio on all
         data, so that its ratio flatters it; the difference in accuracy is measured on other data
         than it was picked on.
@@ -185,7 +196,7 @@ def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> F
     Those of the differences speak of these runs.
     """
     ends = ["tasks_low", "tasks_high"]
-    require_columns(shares, ["source", *with_intervals(["share"]), *ends])
+    require_columns(shares, ["source", "measure", *with_intervals(["share"]), *ends])
     columns = ["eval_task", "own", "best_other", "best_other_ratio", "picked_on"]
     require_columns(own, [*columns, *with_intervals(["difference"])])
     do = "Pass crossanalysis.own_against_others(...) of this matrix."
@@ -195,23 +206,30 @@ def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> F
     rows = readable(own).sort_values("difference", na_position="first").reset_index(drop=True)
     cross = readable(cross)
     cells = table(cross).set_index(["eval_task", "forget_task"])
-    y, top = np.arange(len(rows)), np.arange(len(shares))[::-1]
-    heights = [0.19 * len(shares), 0.21 * len(rows)]
+    sources = list(dict.fromkeys(shares["source"]))
+    y = np.arange(len(rows))
+    heights = [0.28 * len(sources), 0.21 * len(rows)]
     with style(cross.tasks, [said]):
         figure = Figure(
             figsize=(TEXT_WIDTH, 2.6 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.05)
         )
         grid = figure.add_gridspec(2, 2, height_ratios=heights, width_ratios=[1.25, 1])
         above = figure.add_subplot(grid[0, :])
-        above.hlines(top, *shares[ends].to_numpy(float).T, color=LIGHT, linewidth=2.5)
-        draw_intervals(above, shares, "share", top, "", "o", BLACK, True)
+        for measure, marker, up in ((RATIO, "o", 0.17), (AUROC, "s", -0.17)):
+            of = shares[shares["measure"] == measure]
+            top = np.array([len(sources) - 1.0 - sources.index(s) for s in of["source"]]) + up
+            above.hlines(top, *of[ends].to_numpy(float).T, color=LIGHT, linewidth=2.5)
+            draw_intervals(above, of, "share", top, measure, marker, BLACK, measure == RATIO)
         why = "undefined: it takes two tasks with something to forget, and ratios that differ"
         say_where_nothing(above, shares["share"], why)
-        above.set_yticks(top, [*shares["source"]])
-        above.set_ylim(-0.6, len(top) - 0.4)
+        above.set_yticks(range(len(sources)), sources[::-1])
+        above.set_ylim(-0.6, len(sources) - 0.4)
+        above.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, handletextpad=0.1
+        )
         size = f"{int(cross.defined.sum())} × {len(cross.tasks)} pairs"
         what = "black: over questions, grey: over tasks"
-        above.set_xlabel(f"share of the forget ratio's variance ({size};\n{what})")
+        above.set_xlabel(f"share of the variance over pairs ({size} for the ratio;\n{what})")
         left = figure.add_subplot(grid[1, 0])
         right = figure.add_subplot(grid[1, 1], sharey=left)
         for partner, label, marker, colour, offset in (

@@ -19,6 +19,7 @@ from forgetlib.figures import (
     crossanalysis,
     crosstask,
     fig2,
+    fig3,
     fig5,
     fig6,
     fig7,
@@ -28,7 +29,6 @@ from forgetlib.figures import (
     verdicts,
 )
 from forgetlib.figures.design import OUTCOMES
-from forgetlib.figures.effects import ratios
 from forgetlib.figures.names import TITLES
 from forgetlib.figures.regression import NUMERIC
 
@@ -150,7 +150,7 @@ def summary(k, seed=0):
     found = cross(k, seed=seed)
     return (
         found,
-        crossanalysis.variance_shares(ratios(found)),
+        fig3.shares(found),
         crossanalysis.own_against_others(found),
     )
 

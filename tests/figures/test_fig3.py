@@ -6,7 +6,8 @@ import pytest
 from tables import cross, described, heat_of, points_of, summary, ticks
 
 from forgetlib.figures import crossanalysis, fig3
-from forgetlib.figures.effects import ratios
+from forgetlib.figures.crosstask import after
+from forgetlib.figures.effects import AUROC, RATIO, auroc_lost
 
 
 class TestSummary:
@@ -14,7 +15,7 @@ class TestSummary:
         found, shares, own = summary(6)
         above, left, right = fig3.draw_summary(found, shares, own).axes
         assert points_of(above)[:, 0] == pytest.approx(shares["share"])
-        assert ticks(above.yaxis) == list(shares["source"])
+        assert ticks(above.yaxis) == list(crossanalysis.SOURCES)[::-1]
         rows = own[own["ratio_defined"]].sort_values("difference")
         n = len(rows)
         assert points_of(left)[:n, 0] == pytest.approx(rows["own"])
@@ -35,7 +36,7 @@ class TestSummary:
     def test_with_nothing_to_forget_anywhere_it_says_so(self):
         found = cross(4, n_undefined=4)
         tables = (
-            crossanalysis.variance_shares(ratios(found)),
+            fig3.shares(found),
             crossanalysis.own_against_others(found),
         )
         _, left, _ = fig3.draw_summary(found, *tables).axes
@@ -45,16 +46,20 @@ class TestSummary:
     def test_both_intervals_of_a_share_are_drawn_and_the_title_is_the_finding(self):
         found, shares, own = summary(6)
         figure = fig3.draw_summary(found, shares, own)
-        (wide,) = figure.axes[0].collections[:1]
-        ends = [segment[:, 0] for segment in wide.get_segments()]
-        assert ends == pytest.approx(shares[["tasks_low", "tasks_high"]].to_numpy())
+        ends = np.array(
+            [s[:, 0] for drawn in figure.axes[0].collections for s in drawn.get_segments()]
+        )
+        for both in shares[["tasks_low", "tasks_high"]].to_numpy():
+            assert np.isclose(ends, both).all(1).any()
+        assert shares["measure"].nunique() == 2
         said = figure.get_suptitle().replace("\n", " ")
         assert said == fig3.summary_finding(shares, own)
 
 
 def shares_of(share, low, high):
     sources = list(crossanalysis.SOURCES)
-    return pd.DataFrame({"source": sources, "share": share, "tasks_low": low, "tasks_high": high})
+    found = {"source": sources, "share": share, "tasks_low": low, "tasks_high": high}
+    return pd.DataFrame({"measure": RATIO, **found})
 
 
 def own_of(low, high):
@@ -74,6 +79,25 @@ def own_of(low, high):
 )
 def test_the_summary_s_finding_says_whether_the_evaluated_task_decides(shares, said):
     assert said in fig3.summary_finding(shares, own_of([0.1], [0.2]))
+
+
+def test_the_summary_s_finding_has_the_share_of_auroc_beside_the_ratio_s():
+    both = pd.concat([shares_of(0.3, 0, 0.6), shares_of(0.14, 0, 0.4).assign(measure=AUROC)])
+    assert "0.30 [0.00, 0.60] over tasks (of AUROC lost: 0.14)." in fig3.summary_finding(
+        both, own_of([0.1], [0.2])
+    )
+
+
+def test_the_share_of_auroc_is_of_auroc():
+    """As of a matrix whose AUROCs lost are put in the place of its ratios."""
+    found = cross(6)
+    of = fig3.shares(found).set_index(["measure", "source"])
+    lost = auroc_lost(found)
+    by_hand = [m.get("auroc", "tuned").means[0] for m in found.measured]
+    after_all = [[m.get("auroc", after(t)).means[0] for t in found.tasks] for m in found.measured]
+    assert lost.values == pytest.approx((np.array(by_hand)[:, None] - after_all)[lost.defined])
+    assert of.loc[AUROC, "share"].sum() == pytest.approx(1)
+    assert of.loc[RATIO, "share"].tolist() != of.loc[AUROC, "share"].tolist()
 
 
 def test_the_summary_s_finding_counts_by_the_differences_intervals():

@@ -68,7 +68,6 @@ from forgetlib.figures import (
     fig9,
 )
 from forgetlib.figures.crosstask import CrossTask
-from forgetlib.figures.effects import ratios
 from forgetlib.figures.style import TEXT_WIDTH, readable
 
 OF_PAIRS = {
@@ -147,7 +146,7 @@ ALONE = "tiny_city"
 def summary_of(cross):
     return (
         cross,
-        crossanalysis.variance_shares(ratios(cross)),
+        fig3.shares(cross),
         crossanalysis.own_against_others(cross),
     )
 
