@@ -238,6 +238,10 @@ def test_it_is_legible_on_a_phone_in_light_and_in_dark(shown, dark):
             click(shown, ".name")
         shown.run("document.querySelectorAll('details').forEach(e => { e.open = true; })")
         assert shown.run("document.documentElement.scrollWidth <= innerWidth")
+        # No cell's text runs into the next: the opened task's table has long names.
+        wide = "[...document.querySelectorAll('th, td')].filter(e => e.offsetParent &&"
+        wide += "e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML)"
+        assert shown.run(wide) == []
     small = shown.run(
         "[...document.querySelectorAll('main *')].filter(e => e.children.length === 0 &&"
         "e.textContent.trim() && !e.closest('svg') &&"
