@@ -1,5 +1,6 @@
 """Installed from a wheel, forgetlib works outside of a checkout: it reads, computes and draws."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -92,3 +93,20 @@ def test_a_study_of_one_s_own_is_listed_computed_and_drawn_in_the_folder_it_is_c
     found -= {"__pycache__"}  # where Python keeps what it compiles
     assert found == {"small.py", "cache", ".work", "figures"} - (set() if compiler else {"cache"})
     assert list(tmp_path.glob("figures/*/fig2_forget_gap.csv"))
+    if compiler:
+        models_are_saved_and_compared(installed, tmp_path)
+
+
+def models_are_saved_and_compared(installed, folder):
+    """What was computed there is saved as two folders, and these are compared."""
+    rows = json.loads(call(installed, folder, "list", "small.py", "--json").stdout)
+    ids = {row["history"].split(":")[-1]: row["checkpoint"] for row in rows}
+    for kind in ("true", "random"):
+        saved = call(installed, folder, "save", "small.py", ids[kind], kind)
+        assert saved.returncode == 0, saved.stderr
+    words = ["compare", "--original", "true", "--unlearned", "random", "--task", "tiny_city"]
+    words += ["--quick", "--n", "16", "--elsewhere", "--dtype", "float32", "--out", "compared"]
+    done = call(installed, folder, *words)
+    assert done.returncode == 0, done.stderr
+    assert "tiny_city: NOTHING TO FORGET" in done.stdout
+    assert (folder / "compared/report.html").exists()
