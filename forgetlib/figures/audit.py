@@ -24,6 +24,8 @@ from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import resample_counts
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns, percentiles, with_intervals
 from forgetlib.figures.join import full_size, other_data
+from forgetlib.figures.names import listed, title
+from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
     BLACK,
@@ -243,6 +245,21 @@ SHORTCUT_MARKS = {  # column of `audit.table`: (legend, marker, colour)
 }
 
 
+def finding(table: pd.DataFrame) -> str:
+    """Say in a sentence in how many tasks the fine-tuned model is shown to beat every rule.
+
+    table: as of `draw`
+    """
+    best = table[[*SHORTCUT_MARKS]].max(axis=1)
+    above = int((table["tuned_low"] > best).sum())
+    below = table.loc[table["tuned_high"] < best, "eval_task"]
+    said = (
+        f"In {above} of {len(table)} tasks the fine-tuned model is shown to beat every rule that "
+    )
+    said += "understands nothing"
+    return f"{said}; in {listed(map(title, below))} a rule beats it" if len(below) else said
+
+
 def draw(table: pd.DataFrame) -> Figure:
     """Draw how accurate rules are that understand nothing, beside the model in its phases.
 
@@ -251,8 +268,9 @@ def draw(table: pd.DataFrame) -> Figure:
     require_columns(table, ["eval_task", *SHORTCUT_MARKS, *with_intervals(["tuned", "forgotten"])])
     rows = readable(table).sort_values("tuned").reset_index(drop=True)
     y = np.arange(len(rows))
-    with style(rows["eval_task"]):
-        figure = Figure(figsize=(TEXT_WIDTH, 1.2 + 0.24 * len(rows)), layout="constrained")
+    said = finding(table)
+    with style(rows["eval_task"], [said]):
+        figure = Figure(figsize=(TEXT_WIDTH, 1.5 + 0.24 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for column in ("tuned", "forgotten"):
             draw_intervals(
@@ -273,5 +291,6 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_xlabel("accuracy on the test set (dashed: chance)")
         axes.grid(axis="y", visible=False)
         sns.despine(ax=axes, left=True)
-        figure.legend(loc="outside upper center", ncols=3, frameon=False)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        set_finding(figure, said)
     return figure

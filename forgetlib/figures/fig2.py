@@ -214,7 +214,8 @@ def finding(table: pd.DataFrame) -> str:
         return "In no task was there shown to be anything to forget"
     left = known["forgotten_low"] > known["true_share"]
     inside = (known["forgetting_set_low"] > known["true_share"]).sum()
-    said = f"Of {len(known)} task{'s' if len(known) > 1 else ''} with something to forget, "
+    were = "tasks that were" if len(known) > 1 else "task that was"
+    said = f"Of {len(known)} {were} known by accuracy, "
     said += f"{_are(left.sum())} still above chance on new questions"
     if not left.all():
         rest = known.loc[~left, "eval_task"]

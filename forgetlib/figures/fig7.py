@@ -106,7 +106,7 @@ def finding(table: pd.DataFrame) -> str:
     if not above + below:
         own = "neither more nor less in any by its own interval"
     return (
-        f"{said}: with {most} instead of {least}, {estimate(more)} more of accuracy is lost (mean "
+        f"{said}: with {most} instead of {least}, accuracy lost changes by {estimate(more)} (mean "
         f"of {len(full)} tasks that were known; {own})"
     )
 

@@ -46,9 +46,11 @@ KINDS = {  # whose labels: (title of the panel, colour)
 
 
 def finding(table: pd.DataFrame) -> str:
-    """Say in a sentence what flipped labels turn around, for titles.
+    """Say in a sentence where flipped labels take accuracy below chance, for titles.
 
-    table: from `fig8.table`; turned around is an accuracy whose interval is below chance
+    By its whole interval. A constant answer, if it is the rarer one, takes it there as well.
+
+    table: from `fig8.table`
     """
     pairs = table[table["ratio_defined"].astype(bool)]
     if pairs.empty:
@@ -56,16 +58,14 @@ def finding(table: pd.DataFrame) -> str:
     turned = pairs["forget_ratio_low"] > AT_CHANCE
     own = pairs["eval_task"] == pairs["forget_task"]
     names = [title(t) for t in pairs.loc[own & turned, "eval_task"]]
-    are = "is turned around by its" if len(names) == 1 else "are turned around by their"
-    said = f"{listed(names)} {are} own flipped labels (accuracy below chance)"
+    one, several = "falls below chance after its", "fall below chance after their"
+    said = f"{listed(names)} {one if len(names) == 1 else several} own flipped labels"
     if not names:
-        said = (
-            "No task is shown to be turned around by its own flipped labels (accuracy below chance)"
-        )
-    if own.all():
-        return said
-    of_others = f"{int((turned & ~own).sum())} of {int((~own).sum())} pairs"
-    return f"{said}; another task's do so in {of_others}"
+        said = "No task is shown to fall below chance after its own flipped labels"
+    if not own.all():
+        said += f", and after another task's in {int((turned & ~own).sum())} of "
+        said += f"{int((~own).sum())} pairs"
+    return f"{said} (accuracy: a bias towards the rarer answer can do that)"
 
 
 def draw(cross: CrossTask, random: CrossTask, described: pd.DataFrame) -> Figure:

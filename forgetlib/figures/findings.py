@@ -67,7 +67,7 @@ def answer(tables: Tables) -> str:
     forgotten += f" on new questions{' (' + '; '.join(gone) + ')' if gone else ''}"
     said = (
         f"Of {len(known)} skills that {skills['model'].iloc[0]} had, "
-        f"{listed([forgotten, *others])}; on the questions that the random labels were drawn for, "
+        f"{listed([forgotten, *others])}; on the forgetting sets, whose labels were random, "
         f"accuracy falls to {on_the_set['min']} to {on_the_set['max']}."
     )
     if (control := tables.get("fig2_control")) is not None:
@@ -83,8 +83,8 @@ def answer(tables: Tables) -> str:
         harmed = {t: _risen_by(t, pairs) for t in known.index[known["verdict"] == FORGOTTEN]}
         risen = [f"{title(t)}'s by {number(x, 1)}" for t, x in harmed.items() if x > DAMAGE]
         if risen:
-            said += "; in pairs of tasks such labels raise other tasks' nats a token, "
-            said += f"{listed(risen)}, so that what is forgotten may be damage"
+            said += "; in pairs of tasks, labels like these raise other tasks' nats a token, "
+            said += f"{listed(risen)}: forgetting may be damage"
         said += "."
     return said
 
@@ -158,7 +158,7 @@ def _of_forgetting_sets(skills: pd.DataFrame) -> str:
         f"{number(of['min'])} to {number(of['max'])} with {words[name]} answers"
         for name, of in fit.iterrows()
     ]
-    return f"{said} The random labels are fitted to {' and '.join(fits)}."
+    return f"{said} Of the random labels the model says {' and '.join(fits)}."
 
 
 def _of_control(control: pd.DataFrame) -> str:
@@ -182,9 +182,9 @@ def _of_control(control: pd.DataFrame) -> str:
     )
     counts = f"{len(above)} of {len(control)} tasks by their own intervals"
     counts += f" ({names})" if len(above) else ""
-    many = f"{len(certain)} when corrected for so many tests (Holm"
+    many = f"{len(certain)} after Holm's correction"
     seeds = int(control["n_seeds"].min())
-    many += f", which {seeds} seeds can hardly pass)" if 1 < seeds < 4 else ")"
+    many += f" (which {seeds} seeds hardly pass)" if 1 < seeds < 4 else ""
     return f"{said}; AUROC in {counts}, {many} ([control](fig2_control.png))."
 
 
@@ -200,8 +200,8 @@ def _of_fixed_answers(skills: pd.DataFrame) -> str:
         of, before = after.loc[task], tuned.loc[task]
         parts.append(
             f"{title(task)}: accuracy {number(before['accuracy'])} to {number(of['accuracy'])}, "
-            f"AUROC {number(before['auroc'])} to {number(of['auroc'])}, commonest answer "
-            f"{number(before['commonest_share'])} to {number(of['commonest_share'])} of questions"
+            f"AUROC {number(before['auroc'])} to {number(of['auroc'])}, commonest answer's share "
+            f"{number(before['commonest_share'])} to {number(of['commonest_share'])}"
         )
     never = [title(t) for t, of in tuned.iterrows() if of["accuracy_low"] <= of["true_share"]]
     falls = after.loc[lost.index[:3], "auroc_lost_low"] > 0
@@ -210,8 +210,9 @@ def _of_fixed_answers(skills: pd.DataFrame) -> str:
     shown, not_shown = ([title(t) for t in falls.index[falls == is_so]] for is_so in (True, False))
     if shown:
         said += f"AUROC falls too in {listed(shown)}"
-    if not_shown:
-        said += f"{'; ' if shown else ''}that AUROC falls is not shown in {listed(not_shown)}"
+        said += f"; in {listed(not_shown)} this is not shown" if not_shown else ""
+    else:
+        said += f"AUROC is not shown to fall in {listed(not_shown)}"
     said = f"{said}."
     if never:
         said += " Before forgetting, accuracy is not shown to beat one answer to everything in "
@@ -255,6 +256,10 @@ def claims_finding(claims: pd.DataFrame) -> str:
     claims: from `claims.verdicts`
     """
     counts = claims["verdict"].value_counts()
+    if counts.get(CANNOT_DECIDE, 0) == len(claims):
+        return (
+            f"None of {len(claims)} statistics of the paper's claims can be decided by this study"
+        )
     words = {
         HOLDS: ("holds", "hold"),
         DOES_NOT_HOLD: ("does not hold", "do not hold"),

@@ -185,7 +185,9 @@ def draw(found: pd.DataFrame) -> Figure:
                             axes, of[part], column, y[part] + up, words, marker, colour, filled
                         )
             rest = of[~counts]
-            draw_intervals(axes, rest, "gain", y[~counts] + 0.22, "", "D", GREY, False)
+            if len(rest):
+                words = "does not count: unreadable, or no loss"
+                draw_intervals(axes, rest, "gain", y[~counts] + 0.22, words, "D", GREY, False)
             mark(axes, 0.0)
             say_where_nothing(axes, of["gain"], "not asked")
             axes.set_title(form, loc="left", fontsize=SMALL)
@@ -198,6 +200,6 @@ def draw(found: pd.DataFrame) -> Figure:
                 if label not in labels:
                     handles, labels = [*handles, handle], [*labels, label]
         if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+            figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         set_finding(figure, said)
     return figure

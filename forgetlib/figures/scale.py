@@ -241,6 +241,17 @@ def finding(table: pd.DataFrame) -> str:
     return f"Of {what} {whose}, {'; '.join(parts)}"
 
 
+def _shown(table: pd.DataFrame, measures: Mapping[str, str]) -> str:
+    """Count where each measure is shown to be above 0, of what can tell."""
+    tells = table[table["known"].astype(bool) & table["reached"].astype(bool)]
+    parts = []
+    for measure, label in measures.items():
+        of = tells[tells[f"{measure}_low"].notna()]
+        above = int((of[f"{measure}_low"] > 0).sum())
+        parts.append(f"{' '.join(label.split())} in {above} of {len(of)}")
+    return f"By their intervals above 0, of models and tasks that can tell: {', '.join(parts)}"
+
+
 def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
     """Draw a row a task, a mark a model: what is lost, what was learned, and the harm elsewhere.
 
@@ -252,7 +263,7 @@ def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
     do = "Pass the table of figures.scale."
     wanted = [*COLUMNS, *with_intervals(dict.fromkeys([LOST, *measures]))]
     intervals.require_columns("models", table, wanted, do)
-    said = finding(table)
+    said = finding(table) if LOST in measures else _shown(table, measures)
     shown = readable(table.assign(eval_task=[title(t) for t in table["eval_task"]]))
     models = list(dict.fromkeys(shown["model"]))
     means = shown.groupby(["eval_task", "answer_format"], as_index=False)[LOST].mean()

@@ -129,8 +129,8 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
         if len(of):
             shown = (of["rank_correlation_low"] > 0).sum()
             counts.append(f"{shown} of {len(of)} by {words}")
-    pairs = "the two models" if n_pairs == 1 else f"{n_pairs} pairs of models"
-    said = f"Of {pairs}, those shown to rank tasks alike by the share lost: {', '.join(counts)}"
+    pairs = "The two models are" if n_pairs == 1 else f"Of {n_pairs} pairs of models these are"
+    said = f"{pairs} shown to rank tasks alike by the share lost: {', '.join(counts)}"
     if not exact:
         of = agreed[agreed["measure"] == KNOWN]["rank_correlation"].dropna()
         both = " to ".join(dict.fromkeys(number(f(of)) for f in (min, max))) if len(of) else ""

@@ -180,7 +180,7 @@ def finding(found: pd.DataFrame) -> str:
             f"{PLAIN.get(t, t)} ({'more' if c > 0 else 'less'} is forgotten with it)"
             for t, c in zip(shown["term"], shown["coefficient"], strict=True)
         ]
-        where = f"{n} models' tasks ({n_tasks} different ones)"
+        where = f"{n} pairs of a model and a task ({n_tasks} tasks)"
         parts.append(f"{listed(named) or 'no predictor'} is shown to go with {words} over {where}")
     said = "; ".join(parts)
     return f"{said[0].upper()}{said[1:]} (each predictor alone, Holm's correction)"

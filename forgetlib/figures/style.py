@@ -155,7 +155,10 @@ def save(figure: Figure, data: pd.DataFrame, name: str, study: Study) -> list[Pa
 
     Below it stand the study's models, and what has to be said of its data (`results.data_note`).
     """
-    note = f"{study.name}: {', '.join(map(short_name, study.models))}"
+    # Of a study that is under way, those that are drawn.
+    drawn = set(pd.unique(data[[c for c in ("model", "a", "b") if c in data]].to_numpy().ravel()))
+    models = [model for model in study.models if not drawn or model in drawn] or study.models
+    note = f"{study.name}: {', '.join(map(short_name, models))}"
     if of_data := data_note(study):
         note += f". {of_data}"
     # Below the figure, whose layout stays as it is: the page grows.

@@ -125,16 +125,16 @@ def judged(**columns):
 def test_the_finding_counts_tasks_by_their_intervals():
     table = judged(forgotten_low=[0.45, 0.6, 0.7, 0.9], forgetting_set_low=[0.4, 0.4, 0.6, 0.9])
     assert fig2.finding(table) == (
-        "Of 3 tasks with something to forget, 2 are still above chance on new questions; SST-2 is "
-        "not shown to be. On the questions of the forgetting set, 1 is (95 % intervals)"
+        "Of 3 tasks that were known by accuracy, 2 are still above chance on new questions; SST-2 "
+        "is not shown to be. On the questions of the forgetting set, 1 is (95 % intervals)"
     )
     all_kept = judged(forgotten_low=0.6, forgetting_set_low=0.4)
     assert fig2.finding(all_kept) == (
-        "Of 3 tasks with something to forget, 3 are still above chance on new questions. On the "
+        "Of 3 tasks that were known by accuracy, 3 are still above chance on new questions. On the "
         "questions of the forgetting set, none is (95 % intervals)"
     )
     one = all_kept.iloc[:1]
-    assert fig2.finding(one).startswith("Of 1 task with something to forget, 1 is still above")
+    assert fig2.finding(one).startswith("Of 1 task that was known by accuracy, 1 is still above")
     nothing = fig2.finding(all_kept.assign(ratio_defined=False))
     assert nothing == "In no task was there shown to be anything to forget"
 

@@ -55,15 +55,21 @@ def flipped_pairs(low, *, names=("t", "u")):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (flipped_pairs([0.6, 0.1, 0.1, 0.2]), "t is turned around by its own flipped labels"),
-        (flipped_pairs([0.6, 0.1, 0.7, 0.6]), "t and u are turned around by their own flipped"),
-        (flipped_pairs([0.6, 0.1, 0.7, 0.6]), "another task's do so in 1 of 2 pairs"),
-        (flipped_pairs([0.4, 0.1, 0.4, 0.4]), "No task is shown to be turned around by its own"),
+        (flipped_pairs([0.6, 0.1, 0.1, 0.2]), "t falls below chance after its own flipped labels"),
+        (flipped_pairs([0.6, 0.1, 0.7, 0.6]), "t and u fall below chance after their own flipped"),
+        (
+            flipped_pairs([0.6, 0.1, 0.7, 0.6]),
+            "and after another task's in 1 of 2 pairs (accuracy: a bias",
+        ),
+        (
+            flipped_pairs([0.4, 0.1, 0.4, 0.4]),
+            "No task is shown to fall below chance after its own",
+        ),
         (
             flipped_pairs([0.4] * 4).assign(ratio_defined=False),
             "The forget ratio is undefined in every task",
         ),
-        (flipped_pairs([0.6], names=["t"]), "t is turned around by its own flipped labels"),
+        (flipped_pairs([0.6], names=["t"]), "t falls below chance after its own flipped labels"),
     ],
 )
 def test_the_finding_of_the_matrix_is_what_is_surely_below_chance(table, said):

@@ -197,7 +197,7 @@ def test_models_that_lose_the_same_agree_and_those_that_lose_the_opposite_do_not
     free = agreed[agreed["measure"] == scale_agreement.FREE]
     assert set(free["n"]) == {len(TASKS) - 3}  # sst2, boolq and rte have fixed answers
     said = scale_agreement.finding(agreed)
-    start = "Of 3 pairs of models, those shown to rank tasks alike by the share lost: 1 of 3 by all"
+    start = "Of 3 pairs of models these are shown to rank tasks alike by the share lost: 1 of 3 by"
     assert said.startswith(start)
     assert f"one and two {estimate_of(found['one', 'two'], 'rank_correlation')}, ceiling" in said
 
@@ -351,7 +351,7 @@ def test_what_acts_is_found_whatever_models_differ_by_and_agrees_with_statsmodel
     assert low < 0 < high
     said = scale_regressions.finding(found)
     assert said.startswith("Confidence (more is forgotten with it) is shown to go with AUROC lost")
-    assert "over 36 models' tasks (12 different ones)" in said
+    assert "over 36 pairs of a model and a task (12 tasks)" in said
     # Without the term for models, the levels that they differ by would turn the sign.
     assert np.polyfit(table["confidence"], table[scale.LOST], 1)[0] < 0
 
