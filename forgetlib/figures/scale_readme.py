@@ -10,6 +10,7 @@ from forgetlib.figures.findings import Tables, claims_finding
 from forgetlib.figures.names import title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
 from forgetlib.figures.rows import names_or_count
+from forgetlib.figures.verdicts import DAMAGE
 
 WORDS = (
     "AUROC on new questions after fine-tuning on true labels, then after random labels, and after "
@@ -26,7 +27,9 @@ DISTRUST = """\
   the draw of labels cannot be. A ceiling is what one training agrees with itself.
 - Models that differ in a task may differ by one draw of the training: one seed cannot tell.
 - Size, family and instruction tuning differ together.
-- A model whose forgetting set is not forgotten says nothing about other questions."""
+- A model whose forgetting set is not forgotten says nothing about other questions. The settings
+  were chosen on Gemma: by them the smallest model learns fewer of the random labels, and the
+  largest is harmed."""
 
 
 def answer(tables: Tables) -> str:
@@ -59,18 +62,25 @@ def _of_model(table: pd.DataFrame) -> str:
     """Say how many tasks a model knew and was made to forget, and what became of these."""
     known = table[table["known"].astype(bool)]
     reached = known[known["reached"].astype(bool)]
-    said = (
-        f"knew {len(known)} of {len(table)} tasks, and forgot the forgetting set of {len(reached)}"
-    )
+    said = f"knew {len(known)} of {len(table)} task{'s' if len(table) > 1 else ''}, and forgot the "
+    said += f"forgetting set of {len(reached) or 'none'}"
     named = [
         f"{names_or_count(of['eval_task'])} {verdict}"
         for verdict, of in reached.groupby("verdict", sort=False)
     ]
-    if not named:
-        return said
-    lost = reached[scale.LOST]
-    ends = dict.fromkeys(number(x) for x in (lost.min(), lost.max()))
-    return f"{said}: {', '.join(named)} (AUROC lost beyond true labels: {' to '.join(ends)})"
+    if named:
+        between = _between(reached[scale.LOST])
+        said += f": {', '.join(named)} (AUROC lost beyond true labels: {between})"
+    harmful = known[known["damage_low"] > DAMAGE]
+    if len(harmful):
+        said += f"; random labels of {names_or_count(harmful['eval_task'])} harm other tasks (nats "
+        said += f"a token up by {_between(harmful['damage'])})"
+    return said
+
+
+def _between(values: pd.Series) -> str:
+    """Write one number, or the least and the greatest."""
+    return " to ".join(dict.fromkeys(number(x) for x in (values.min(), values.max())))
 
 
 def table(tables: Tables) -> str:

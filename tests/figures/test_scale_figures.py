@@ -530,6 +530,15 @@ def test_the_readme_says_what_the_tables_say(table, agreed, tmp_path):
     assert scale_regressions.finding(regress(numbers())) in last
     one = table[table["model"] == "one"]
     assert models[0].startswith(f"- one knew {one['known'].sum()} of 8 tasks, and forgot the")
+    assert "harm" not in models[0]
+    harmed = table["model"] == "one"
+    worse = table.assign(damage=table["damage"].mask(harmed, 2.5))
+    worse = worse.assign(damage_low=worse["damage_low"].mask(harmed, 1.5), reached=False)
+    worse.to_csv(tmp_path / "scale_models.csv", index=False)
+    said = scale_readme.findings(Tables(tmp_path)).splitlines()[1]
+    assert "forgot the forgetting set of none; random labels of" in said
+    assert said.endswith("harm other tasks (nats a token up by 2.50).")
+    table.to_csv(tmp_path / "scale_models.csv", index=False)
     rows = [line for line in scale_readme.table(tables).splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + len(table)
     row = table[(table["model"] == "two") & (table["eval_task"] == "sciq")].iloc[0]
