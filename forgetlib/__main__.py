@@ -83,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
         help="compute on a Ray cluster: host:port, auto (the one running here) or local (a new one "
         "on this machine); RAY_ADDRESS where left out",
     )
+    command.add_argument(
+        "--keep-weights",
+        action="store_true",
+        help="keep all weights in .work, so that what is asked later trains nothing again",
+    )
     command = add("draw", _draw, "draw a study's figures from what is stored")
     command.add_argument("study", help=about)
     command.add_argument(
@@ -149,7 +154,7 @@ def _run(given: argparse.Namespace) -> int:
     sections = given.section or (None,)
     before = {job.id for part in sections for job in chosen.jobs(part) if store.has(job)}
     for part in sections:
-        studies.run(chosen, part, given.ray)
+        studies.run(chosen, part, given.ray, keep_weights=given.keep_weights)
     if not writes():
         return 0
     store = open_store(chosen)

@@ -42,8 +42,13 @@ class RunsFailed(ForgetlibError, RuntimeError):
         self.failures, self.skipped = dict(failures), tuple(skipped)
 
 
-def compute(jobs: Sequence[Job], store: Store, *, progress: bool = True) -> None:
+def compute(
+    jobs: Sequence[Job], store: Store, *, progress: bool = True, keep_weights: bool = False
+) -> None:
     """Compute every job of which the store lacks something.
+
+    keep_weights: keep every checkpoint's, not only those that others start from, so that what is
+        asked of them later trains nothing again
 
     Every model is loaded once before the first job: what is wrong with it is said then. A job that
     raises does not stop the others: RunsFailed names it at the end. What the store cannot write,
@@ -84,7 +89,7 @@ def compute(jobs: Sequence[Job], store: Store, *, progress: bool = True) -> None
                             blocked.add(job.checkpoint.id)
                             continue
                         if state == "ours":
-                            _run_and_keep(job, jobs, store, bench, bar)
+                            _run_and_keep(job, jobs, store, bench, bar, keep_weights)
                         n_done += 1
                 except (StoreError, StudyError, ModelError):
                     raise
@@ -148,8 +153,10 @@ def stored(job: Job, store: Store) -> dict[Measurement, Readout]:
     return {m: store.read(job.checkpoint, m).value for m in job.measurements if m in there}
 
 
-def _run_and_keep(job: Job, jobs: Sequence[Job], store: Store, bench: Bench, bar: Bar) -> None:
-    """Do a job, store what it found, and keep its weights while others start from them."""
+def _run_and_keep(
+    job: Job, jobs: Sequence[Job], store: Store, bench: Bench, bar: Bar, keep_weights: bool
+) -> None:
+    """Do a job, store what it found, and keep its weights while others start from them, or all."""
 
     def starts_from(checkpoint_id: str) -> bool:
         return any(
@@ -163,11 +170,13 @@ def _run_and_keep(job: Job, jobs: Sequence[Job], store: Store, bench: Bench, bar
     known = told(lambda: stored(job, store))
     records = run(job, bench, bar.report, known)
     # Weights first: a kill between the two loses this job, not its descendants' start.
-    if job.checkpoint.method and told(lambda: starts_from(job.checkpoint.id)):
+    if job.checkpoint.method and told(lambda: keep_weights or starts_from(job.checkpoint.id)):
         bench.keep(job.checkpoint)
     if not writes():
         return
     store.write(records)
     start = job.checkpoint.start
+    if keep_weights:
+        return
     if start is not None and start.method and not starts_from(start.id):
         store.drop_weights(start.id)

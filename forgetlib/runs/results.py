@@ -15,6 +15,7 @@ from typing import Any
 
 from forgetlib.data import splits, tasks
 from forgetlib.data.sources import DataMissing
+from forgetlib.errors import InputError
 from forgetlib.files import replacing
 from forgetlib.runs.answers import keep_answers
 from forgetlib.runs.bench import StudyError
@@ -63,6 +64,7 @@ def run(
     ray_address: str | None = None,
     *,
     progress: bool = True,
+    keep_weights: bool = False,
 ) -> list[Result]:
     """Compute what is missing of a study or of one section of it, and return all its results.
 
@@ -72,7 +74,17 @@ def run(
     one of them. After a kill, finished jobs are there, and the job in progress starts again. Raises
     RunsFailed, at the end, where a job raised. Tasks whose data cannot be had are left out, with a
     warning, and figures name them.
+
+    keep_weights: keep every checkpoint's weights in the work folder, so that what a study asks of
+        them later trains nothing again; else they are made again for it, and have to score as then
     """
+    if keep_weights and ray_address is not None:
+        raise InputError(
+            "keep_weights of a run",
+            expected="False on a Ray cluster, whose jobs share no folder of weights",
+            found="True",
+            do="Leave one of them out.",
+        )
     store = open_store(study)
     named = study
     study = told(lambda: _stored_part(named, store))
@@ -82,7 +94,7 @@ def run(
     try:
         if told(lambda: not all(map(store.has, jobs))):
             if ray_address is None:
-                compute(jobs, store, progress=progress)
+                compute(jobs, store, progress=progress, keep_weights=keep_weights)
             else:
                 from forgetlib.runs import cluster
 

@@ -11,6 +11,7 @@ from helpers import same_records, same_results, small
 
 from forgetlib import metrics
 from forgetlib.data import splits
+from forgetlib.errors import InputError
 from forgetlib.figures import fig2
 from forgetlib.figures.join import families
 from forgetlib.files import StoreError
@@ -22,9 +23,33 @@ from forgetlib.runs.grid import open_store
 from forgetlib.runs.local import RunsFailed
 from forgetlib.runs.records import Job
 from forgetlib.runs.results import run
+from forgetlib.runs.specs import Measurement
 from forgetlib.runs.store import Store
 
 pytestmark = pytest.mark.usefixtures("brief_probes", "project")
+
+
+def test_where_weights_are_kept_measuring_more_trains_nothing_again(made):
+    """Else they are made again, and what was measured decides whether they are the same."""
+    for keep in (True, False):
+        study = small(tasks=["tiny_city"], seeds=[3 + keep])
+        results = run(study, "own", progress=False, keep_weights=keep)
+        store = open_store(study)
+        n_made = len(made)
+        more = [
+            Job(r.checkpoint, (*(m.measurement for m in r.records), asked))
+            for r in results
+            if r.checkpoint.method
+            for asked in [Measurement("scores", "tiny_city", "test", 8, r.seed, view="upper")]
+        ]
+        local.compute(more, store, progress=False)
+        assert all(map(store.has, more))
+        assert len(made) - n_made == (0 if keep else len(more))
+
+
+def test_a_cluster_keeps_no_weights():
+    with pytest.raises(InputError, match="keep_weights of a run: expected False on a Ray cluster"):
+        run(small(tasks=["tiny_city"]), "own", "local", keep_weights=True)
 
 
 @pytest.fixture
