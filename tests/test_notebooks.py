@@ -84,7 +84,7 @@ class TestEveryNotebook:
             assert said is None
         else:
             assert re.search(r"\d", said)
-            assert first.splitlines()[2] == f"{found['FOUND']}{said}."
+            assert first.splitlines()[2] == f"{found['FOUND']}{said.removesuffix('.')}."
 
     def test_shows_its_pictures_at_the_width_of_the_page(self, path):
         assert '%config InlineBackend.print_figure_kwargs = {"dpi": 180}' in cells(path)[0].source

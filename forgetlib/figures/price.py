@@ -158,8 +158,8 @@ def _of_skill(table: pd.DataFrame) -> str:
         said += f"damage to other tasks (AUROC lost: {lost})"
     else:
         said += f"{f'none of {n} methods' if n > 1 else 'the one method'} is "
-        said += f"{'' if n > 1 else 'not '}shown to make the model forget new questions without "
-        said += "damage to other tasks"
+        said += f"{'' if n > 1 else 'not '}shown to remove it on new questions without damage to "
+        said += "other tasks"
     if of["spares"]:
         said += f"; after {_named(of['spares'], rows)} new questions are known, and its own are not"
     others = [

@@ -104,8 +104,8 @@ def test_where_none_generalises_the_sentence_says_no_more_than_that(table):
     one = of_skill(table)[of_skill(table)["method"] == "random"].assign(n_seeds=1)
     said = price.finding(changed(one, "random", auroc=(0.25, 0.35)))
     assert said == (
-        "ARC Easy: the one method is not shown to make the model forget new questions without "
-        "damage to other tasks. Of these, 1 turns the skill round. One seed."
+        "ARC Easy: the one method is not shown to remove it on new questions without damage to "
+        "other tasks. Of these, 1 turns the skill round. One seed."
     )
     assert price.finding(one).endswith(
         "without damage to other tasks (AUROC lost: 0.45). One seed."

@@ -133,7 +133,8 @@ def test_it_runs_and_is_drawn_while_it_is_under_way(project, brief_probes):
     run(part)
     assert len(load_results(part)) == 8
     written = {p.name for p in drawing.draw(STUDY)}
-    names = ("scale_models", "scale_more", "scale_agreement", "scale_regressions")
-    assert written == {f"{name}.{end}" for name in names for end in ("csv", "pdf", "png")}
+    names = ("models", "more", "agreement", "regressions", "claims")
+    endings = ("csv", "pdf", "png")
+    assert written == {f"scale_{name}.{end}" for name in names for end in endings}
     table = (figures_dir(STUDY) / "scale_models.csv").read_text()
     assert {line.split(",")[0] for line in table.splitlines()[1:]} == {"tiny", "tiny-wide"}
