@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgetlib.data import tasks
-from forgetlib.errors import InputError, require_whole
+from forgetlib.errors import InputError, require, require_whole
 from forgetlib.files import StoreError, replacing
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import correct, predictions
@@ -53,7 +53,8 @@ def verify(study: Study, n_jobs: int, seed: int = 0) -> pd.DataFrame:
     store = open_store(study, any_content=True)
     stored = [job for job in study.jobs() if store.has(job)]
     require_whole("seed of the check", seed)
-    if not stored and type(n_jobs) is int:
+    require(f"check of study {study.name!r}", n_jobs, int, "a whole number of jobs")
+    if not stored:
         raise InputError(
             f"check of study {study.name!r}",
             expected="stored jobs, to compute some of them again",

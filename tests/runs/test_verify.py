@@ -139,9 +139,12 @@ def grid_study(name):
     return STUDIES[name]
 
 
-@pytest.mark.parametrize("n", [0, 1, 2.5, "two"])
-def test_a_check_of_more_jobs_than_there_are_is_refused(n):
-    with pytest.raises(InputError, match=r"expected stored jobs.*found none"):
+@pytest.mark.parametrize(
+    ("n", "message"),
+    [(1, "expected stored jobs.*found none"), (2.5, "whole number"), ("two", "whole number")],
+)
+def test_a_check_of_more_jobs_than_there_are_is_refused(n, message):
+    with pytest.raises(InputError, match=message):
         verify.verify(small(), n)
 
 
