@@ -1,9 +1,12 @@
 """A study of models: who does which tasks, what belongs together, and that it runs."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import forgetlib
 from forgetlib import studies
 from forgetlib.errors import InputError
 from forgetlib.figures import drawing
@@ -32,6 +35,16 @@ STUDY = ScaleStudy(
     tuning="lora",
     dtype="float32",
 )
+
+
+def test_a_checkpoint_of_each_model_came_out_again_to_the_last_bit():
+    """What `forgetlib verify scale` found, as tests/README says."""
+    table = pd.read_csv(Path(forgetlib.__file__).parents[1] / "figures/scale/check.csv")
+    models = set(table["checkpoint"].str.split().str[0])
+    assert models == set(studies.study("scale").models)
+    same = table[table["machine"] == table["machine_again"]]
+    assert set(same["checkpoint"].str.split().str[0]) == models
+    assert (same["difference"] == 0).all() and (same["equal_predictions"] == 1).all()
 
 
 def test_models_come_one_by_one_and_large_ones_with_their_tasks_and_the_first_seed():
