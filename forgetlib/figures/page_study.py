@@ -339,7 +339,8 @@ def _scaled(table: pd.DataFrame) -> Json:
     cells = dict(zip(keys, (row for _, row in table.iterrows()), strict=True))
     beside: dict[str, dict[str, list[list[str]]]] = {task: {} for task in names}
     for (task, model), row in cells.items():
-        told = [["verdict", str(row["verdict"])]]
+        # Of a model whose forgetting set is not forgotten nothing follows for other questions.
+        told = [["verdict", str(row["verdict"]) if row["reached"] else UNDEFINED_TEXT]]
         told += [[says, estimate_of(row, name)] for name, says in BESIDE.items()]
         told.append(["forgetting set forgotten", "yes" if row["reached"] else "no"])
         beside[task][model] = told

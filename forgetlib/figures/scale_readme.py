@@ -72,9 +72,16 @@ def _of_model(table: pd.DataFrame) -> str:
         between = _between(reached[scale.LOST])
         said += f": {', '.join(named)} (AUROC lost beyond true labels: {between})"
     harmful = known[known["damage_low"] > DAMAGE]
-    if len(harmful):
-        said += f"; random labels of {names_or_count(harmful['eval_task'])} harm other tasks (nats "
-        said += f"a token up by {_between(harmful['damage'])})"
+    by_both = harmful["damage_again_low"] > DAMAGE  # then it is no matter of labels
+    for of, words in (
+        (harmful[~by_both], "random labels of {} harm other tasks"),
+        (harmful[by_both], "a second training on {} harms other tasks, with true labels too"),
+    ):
+        if len(of):
+            said += f"; {words.format(names_or_count(of['eval_task']))} (nats a token up by "
+            said += (
+                f"{_between(of['damage'])}, after true labels by {_between(of['damage_again'])})"
+            )
     return said
 
 

@@ -1,4 +1,4 @@
-"""Say in one word what became of a skill, with thresholds that were fixed before computing.
+"""Say in one word what became of a skill, with thresholds that are the same for every study.
 
 kept: more than half of what the model knew above chance is there, and is used
 shifted: it is there (AUROC), but the answers no longer show it (accuracy): a bias moved them

@@ -534,10 +534,20 @@ def test_the_readme_says_what_the_tables_say(table, agreed, tmp_path):
     harmed = table["model"] == "one"
     worse = table.assign(damage=table["damage"].mask(harmed, 2.5))
     worse = worse.assign(damage_low=worse["damage_low"].mask(harmed, 1.5), reached=False)
+    worse = worse.assign(damage_again=0.2, damage_again_low=0.1)
     worse.to_csv(tmp_path / "scale_models.csv", index=False)
     said = scale_readme.findings(Tables(tmp_path)).splitlines()[1]
     assert "forgot the forgetting set of none; random labels of" in said
-    assert said.endswith("harm other tasks (nats a token up by 2.50).")
+    assert said.endswith("harm other tasks (nats a token up by 2.50, after true labels by 0.20).")
+    # Where true labels do it as well, it is no matter of labels.
+    worse.assign(damage_again=2.4, damage_again_low=1.4).to_csv(
+        tmp_path / "scale_models.csv", index=False
+    )
+    said = scale_readme.findings(Tables(tmp_path)).splitlines()[1]
+    assert "random labels of" not in said and "; a second training on" in said
+    assert said.endswith(
+        "with true labels too (nats a token up by 2.50, after true labels by 2.40)."
+    )
     table.to_csv(tmp_path / "scale_models.csv", index=False)
     rows = [line for line in scale_readme.table(tables).splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + len(table)
