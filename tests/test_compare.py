@@ -91,7 +91,7 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     (row,) = found.summary.to_dict("records")
     assert row["verdict"] in OF_LADDERS and row["verdict"] not in (KEPT, SHIFTED, NOTHING)
     assert row["auroc_lost"] > 0.2
-    rungs = ["as answered", "directly", "8 bits", "template 1", "2 examples"]
+    rungs = ["as answered", "calibrated", "directly", "8 bits", "template 1", "2 examples"]
     rungs += ["2 examples, random labels", "relearned from 8"]
     assert list(found.table["rung"]) == rungs
     assert found.table.loc[1:, "oracle"].notna().all()

@@ -1,11 +1,15 @@
 """Draw the ladder: one panel a method, labels spent against what of the skill is shown.
 
+From left to right: measures other than AUROC, as open marks; other ways to ask; and, joined by
+lines, asking directly and after training on so many labels, the one part that has an order.
+
 The tables are `rungs.table`, a row a rung, and `rungs.summary`, a row a method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -30,7 +34,6 @@ from forgetlib.figures.style import (
     SMALL,
     TEXT_WIDTH,
     VERMILION,
-    error_bar,
     readable,
     style,
 )
@@ -66,7 +69,11 @@ COLOURS = {
     NOTHING: GREY,
     NOT_DECIDED: GREY,
 }
+SHARES = ("answered", "probe")  # kinds whose measure is a share that is right, and no AUROC
+JOINED = ("direct", "relearned")
 PER_ROW = 3  # panels
+GAP = 0.6  # of places on the axis, between parts of a panel
+ASIDE = 0.14  # of places, between models
 
 
 def finding(summary: pd.DataFrame) -> str:
@@ -103,21 +110,20 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
     methods = list(summary["method"])
     n_columns = min(PER_ROW, len(methods))
     n_rows = -(-len(methods) // n_columns)
-    order = {row.rung: (KINDS.index(row.kind), row.labels) for row in shown.itertuples()}
-    rungs = sorted(order, key=lambda rung: order[rung])
-    with style(methods, rungs, [said]):
+    places = _places(shown)
+    with style(methods, places, [said]):
         size = (TEXT_WIDTH, 1.5 + 1.6 * n_rows)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
         for axes, method in zip(panels.ravel(), methods, strict=False):
             row = summary[summary["method"] == method].iloc[0]
-            _panel(axes, shown[shown["method"] == method], row, rungs)
+            _panel(axes, shown[shown["method"] == method], row, places)
         for axes in panels.ravel()[len(methods) :]:  # their names of rungs are the column's
             axes.grid(visible=False)
             axes.tick_params(left=False, labelleft=False)
             sns.despine(ax=axes, left=True, bottom=True)
         for axes in panels[-1]:
-            axes.set_xticks(range(len(rungs)), rungs, rotation=90, fontsize=SMALL)
+            axes.set_xticks(list(places.values()), list(places), rotation=90, fontsize=SMALL)
         for axes in panels[:, 0]:
             axes.set_ylabel("AUROC (open: share right)", fontsize=SMALL)
             axes.tick_params(axis="y", labelsize=SMALL)
@@ -130,39 +136,49 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
     return figure
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, rungs: Sequence[str]) -> None:
+def _group(kind: str) -> int:
+    """Number the part of a panel in which a kind of rung stands."""
+    return 0 if kind in SHARES else 2 if kind in JOINED else 1
+
+
+def _places(rows: pd.DataFrame) -> dict[str, float]:
+    """Give each rung its place on the axis, with a gap between the parts of a panel."""
+    kinds = {
+        row.rung: (_group(row.kind), KINDS.index(row.kind), row.labels) for row in rows.itertuples()
+    }
+    ordered = sorted(kinds, key=lambda rung: kinds[rung])
+    parts = sorted({kinds[rung][0] for rung in ordered})
+    return {rung: i + GAP * parts.index(kinds[rung][0]) for i, rung in enumerate(ordered)}
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, places: Mapping[str, float]) -> None:
     """Draw one method's ladder."""
     axes.axhline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
-    place = {rung: i for i, rung in enumerate(rungs)}
-    x = rows["rung"].map(place).to_numpy(float)
-    for role, (label, marker, colour) in LINES.items():
-        values = rows[with_intervals([role])].to_numpy(float)
-        there = np.isfinite(values[:, 0]) & (rows["measure"] == "auroc").to_numpy()
-        _shares(axes, x, rows, role)
-        if not there.any():
-            continue
-        axes.plot(
-            x[there],
-            values[there, 0],
-            marker=marker,
-            color=colour,
-            label=label,
-            markersize=3,
-            linewidth=1,
-            zorder=3 if role == "forgotten" else 2,
-        )
-        if there.sum() > 1:
-            low, high = values[there, 1], values[there, 2]
-            axes.fill_between(x[there], low, high, color=colour, alpha=0.15, linewidth=0)
-        else:
+    rows = rows.assign(x=rows["rung"].map(places)).sort_values("x")
+    there = [role for role in LINES if rows[role].notna().any()]
+    for i, role in enumerate(there):
+        label, marker, colour = LINES[role]
+        aside = (i - (len(there) - 1) / 2) * ASIDE  # so that marks of one rung stay apart
+        for group, of in rows[rows[role].notna()].groupby(rows["kind"].map(_group)):
+            x, values = of["x"].to_numpy() + aside, of[with_intervals([role])].to_numpy(float)
+            errors = np.abs(values[:, 1:] - values[:, :1]).T
             axes.errorbar(
-                *(x[there], values[there, 0], error_bar(values[there][0])),
+                *(x, values[:, 0], np.nan_to_num(errors)),
+                label=label,
+                marker=marker,
                 color=colour,
+                markerfacecolor="white" if group == 0 else colour,
+                markersize=3,
                 linewidth=1,
+                elinewidth=0.8,
+                linestyle="-" if group == 2 else "none",
+                zorder=3 if role == "forgotten" else 2,
             )
-    axes.set_xlim(-0.5, len(rungs) - 0.5)
-    apart = (x[(rows["measure"] != "auroc").to_numpy()]).max(initial=0) + 1  # other measures
-    axes.axvline(apart - 0.5, color=LIGHT, linewidth=0.8)
+    ends = sorted(places.values())
+    axes.set_xlim(-0.6, ends[-1] + 0.6)
+    for left, right in pairwise(ends):
+        if right - left > 1:
+            axes.axvline((left + right) / 2, color=LIGHT, linewidth=0.8)
     verdict = str(row["verdict"])
     axes.set_title(f"{readable(method_title(str(row['method'])))}\n", fontsize=7, loc="left")
     text = verdict
@@ -174,21 +190,3 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, rungs: Sequence[str])
     written.set_in_layout(False)  # a long one may end over the next panel's edge
     axes.grid(axis="x", visible=False)
     sns.despine(ax=axes)
-
-
-def _shares(axes: Axes, x: np.ndarray, rows: pd.DataFrame, role: str) -> None:
-    """Draw a role's accuracy, and its probe's, open, as they are no AUROC."""
-    _, marker, colour = LINES[role]
-    for place, of in zip(x, rows.to_dict("records"), strict=True):
-        values = np.array([of[column] for column in with_intervals([role])], float)
-        if of["measure"] != "auroc" and np.isfinite(values[0]):
-            axes.errorbar(
-                place,
-                values[0],
-                error_bar(values),
-                marker=marker,
-                color=colour,
-                markerfacecolor="white",
-                markersize=3.5,
-                linewidth=1,
-            )

@@ -17,7 +17,9 @@ WORDS = (
     "Dose: optimiser steps until the AUROC of the forgetting set was within 0.40 and 0.60 at two "
     "checks in a row, in how many of the seeds. Passes: sequences trained on, by those of an epoch "
     "of plain fine-tuning on the forgetting set. Then the AUROC lost, with its 95 % interval; the "
-    "rise of nats a token of other tasks' true responses; and the verdict on the skill."
+    "rise of nats a token of other tasks' true responses; the AUROC left, as it is and with "
+    "weights rounded to so many bits; the residue, what is left of the skill beyond never-taught "
+    "models over all rungs; and the verdict."
 )
 
 
@@ -80,7 +82,9 @@ def _table(tables: Tables, skill: str) -> str:
         else pd.DataFrame()
         for name in ("dose", "ladder")
     )
-    header = [*HEADER, *wheres, "nats, other tasks", "residue", "verdict"]
+    rounded = _rounded(tables, skill)
+    after = ["nats, other tasks", "AUROC left", *rounded, "residue", "verdict"]
+    header = [*HEADER, *wheres, *after]
     lines = [header, ["---"] * len(header)]
     for method, of in reach.groupby("method", sort=False):
         rows = of.set_index("where")
@@ -94,12 +98,24 @@ def _table(tables: Tables, skill: str) -> str:
                 UNDEFINED_TEXT if steps is None else number(steps["passes"], 1),
                 *(estimate_of(rows.loc[w], "auroc_lost") for w in wheres),
                 UNDEFINED_TEXT if away is None else estimate_of(rows.loc[away], "nll_rise"),
+                UNDEFINED_TEXT if rung is None else estimate_of(rung, "auroc"),
+                *(said.get(str(method), UNDEFINED_TEXT) for said in rounded.values()),
                 UNDEFINED_TEXT if rung is None else estimate_of(rung, "residue"),
                 UNDEFINED_TEXT if rung is None else rung["verdict"],
             ]
         )
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"### {title(skill)}\n\n{body}"
+
+
+def _rounded(tables: Tables, skill: str) -> dict[str, dict[str, str]]:
+    """Write each method's AUROC with rounded weights: by the rung's name, and the method."""
+    found: dict[str, dict[str, str]] = {}
+    if (table := tables.get(f"ladder_{skill}")) is not None:
+        for _, row in table[table["kind"] == "quantised"].iterrows():
+            of_rung = found.setdefault(str(row["rung"]), {})
+            of_rung[str(row["method"])] = estimate_of(row, "forgotten")
+    return found
 
 
 def _dose(row: pd.Series) -> str:

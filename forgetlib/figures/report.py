@@ -54,6 +54,7 @@ HEADINGS = {
     "recovered": "recovered",
     "excess": "excess",
 }
+MEASURES = {"auroc": "AUROC", "matched": "accuracy, each answer as often as true"}
 COLUMNS = (
     "recovered: share of what was lost that comes back. excess: 0 as if never taught, 1 as if "
     "never forgotten. 95 % intervals in brackets; - where undefined."
@@ -65,7 +66,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     found = {}
     for name, heading in HEADINGS.items():
         if name in ("rung", "labels", "measure"):
-            found[heading] = table[name].replace({"auroc": "AUROC"}).astype(str).tolist()
+            found[heading] = table[name].replace(MEASURES).astype(str).tolist()
         elif table[name].notna().any():
             found[heading] = [estimate_of(row, name) for _, row in table.iterrows()]
     return pd.DataFrame(found)

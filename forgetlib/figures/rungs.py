@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -69,6 +70,8 @@ class Rung:
 
 DIRECT = Rung("directly", "direct")
 ANSWERED = Rung("as answered", "answered")  # in tables: accuracy, which a bias of the answers moves
+# In tables, where answers are fixed: accuracy had each answer been given as often as it is true.
+CALIBRATED = Rung("calibrated", "answered")
 # In tables: how many pairs of question and answer a linear probe judges rightly. It is fitted to
 # hidden states and true labels, so that it is another measure, and no verdict has it.
 PROBED = Rung("probe", "probe")
@@ -144,8 +147,9 @@ class Ladder:
     def get(self, measure: str, role: str, rung: Rung = DIRECT) -> Resampled:
         """Measure a role's models on a rung: (G, 1) and its resamples.
 
-        measure: "auroc", "accuracy", "nll", nats a token of other tasks' true responses, or
-            "pairs", the share of them that a probe judges rightly
+        measure: "auroc", "accuracy", "matched", accuracy without the answers' bias, "nll", nats a
+            token of other tasks' true responses, or "pairs", the share of them that a probe judges
+            rightly
         """
         key = measure, role, rung.name
         if key not in self._found:
@@ -347,18 +351,17 @@ def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
         answers = None
         if seed.answers is not None:
             answers = np.array([seed.answers[uid] for uid in scores[0].uids])
-        each = [_auroc_of(metrics.margins(s), answers) for s in scores]
+        margins = [metrics.margins(s) for s in scores]
+        if measure == "matched":
+            assert answers is not None  # the table has it of fixed answers alone
+            each = [partial(metrics.matched_accuracy, m, answers) for m in margins]
+        else:
+            each = [partial(metrics.auroc, m, answers) for m in margins]
 
     def measured(counts: np.ndarray) -> np.ndarray:
         return np.mean([np.reshape(of(counts), (-1, 1)) for of in each], axis=0)
 
     return Sample(scores[0].uids, measured, np.array([[0.0], [1.0]]))
-
-
-def _auroc_of(
-    margin: np.ndarray, answers: np.ndarray | None
-) -> Callable[[np.ndarray], metrics.Numbers]:
-    return lambda counts: metrics.auroc(margin, answers, counts)
 
 
 def _of_texts(scores: Sequence[Scores], n_models: int) -> Sample:
@@ -382,12 +385,15 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
 
     Columns: eval_task, method, rung, kind, labels, measure, n_seeds, and with their intervals
     (_low, _high) known, forgotten, oracle (the mean of never-taught models) and moved, the measure
-    of these models; recovered and excess. The measure is auroc, but for a first row, "as answered",
-    whose measure is accuracy, and a second, "probe", where there are probes (`PROBED`).
+    of these models; recovered and excess. The measure is auroc, but for the first rows: "as
+    answered", whose measure is accuracy; "calibrated", matched, where answers are fixed; and
+    "probe", pairs, where there are probes (`PROBED`).
     """
     rows = []
     for (task, method), found in ladders.items():
         first = [(ANSWERED, DIRECT, "accuracy")]
+        if all(seed.answers is not None for seed in found.seeds):
+            first.append((CALIBRATED, DIRECT, "matched"))
         if all(found.has(role, PROBED) for role in (KNOWN, FORGOTTEN)):
             first.append((PROBED, PROBED, "pairs"))
         for shown, rung, measure in first + [(r, r, "auroc") for r in found.rungs]:

@@ -1,14 +1,20 @@
 """The README of a study of methods says what its tables say."""
 
+from dataclasses import replace
+
 import pytest
 
 from forgetlib.errors import InputError
-from forgetlib.figures import dose, forms, generalisation, methods_readme, price
+from forgetlib.figures import dose, forms, generalisation, methods_readme, price, rungs
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.reach import NEW
+from forgetlib.figures.rungs import DIRECT, Ladder, Rung
 from tests.figures import made_up_methods as made_up
 from tests.figures.test_forms_figure import SKILL, ladder
+
+EIGHT, FOUR = Rung("8 bits", "quantised"), Rung("4 bits", "quantised")
+FEW = "relearned from 8"
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +72,34 @@ def test_other_forms_are_told_where_they_were_drawn(drawn):
     said = methods_readme.answer(drawn)
     path.unlink()
     assert f"{forms.finding(asked, exact=False)} ([other forms](forms_sst2_nonce.png))." in said
+
+
+def test_rounded_weights_have_a_column_each(drawn):
+    seeds = [replace(seed, models=_rounded(seed.models)) for seed in ladder(SKILL).seeds]
+    of = Ladder(seeds, (DIRECT, EIGHT, FOUR), n_resamples=100)
+    of_method = {("sst2_nonce", "npo"): of}
+    table = rungs.table(of_method)
+    summary = rungs.summary(of_method).drop(columns="n_seeds")
+    path = drawn.folder / "ladder_sst2_nonce.csv"
+    table.merge(summary, on=["eval_task", "method"]).to_csv(path, index=False)
+    found = rows(drawn)
+    path.unlink()
+    of_four = table[table["rung"] == "4 bits"].iloc[0]
+    assert found["NPO"]["4 bits"] == estimate_of(of_four, "forgotten")
+    assert found["NPO"]["AUROC left"] == estimate_of(summary.iloc[0], "auroc")
+    assert found["NPO"]["8 bits"] != found["NPO"]["4 bits"]
+    assert found["random labels"]["4 bits"] == "-"
+
+
+def _rounded(models):
+    """Models whose scores with 8 bits are those of one form, and with 4 of another."""
+    return {
+        role: tuple(
+            replace(m, rungs={**m.rungs, "8 bits": m.rungs["capitals"], "4 bits": m.rungs[FEW]})
+            for m in of_role
+        )
+        for role, of_role in models.items()
+    }
 
 
 def test_a_study_of_which_nothing_was_drawn_is_refused(tmp_path):

@@ -222,10 +222,19 @@ def test_tables_say_what_the_ladder_says():
     ladders = {("t", "random"): Ladder(seeds(*TRUTHS[verdicts.SUPPRESSED]), RUNGS)}
     of = ladders["t", "random"]
     table = rungs.table(ladders).set_index("rung")
-    assert list(table.index) == ["as answered", *(r.name for r in RUNGS)]
+    assert list(table.index) == ["as answered", "calibrated", *(r.name for r in RUNGS)]
     row = table.loc["as answered"]
     assert row["measure"] == "accuracy" and np.isnan(row["excess"])
     assert row["known"] == of.of("accuracy", "known").value
+    row = table.loc["calibrated"]
+    of_seeds = [s.models["known"][0].rungs["directly"][0] for s in of.seeds]
+    answers = [[s.answers[uid] for uid in x.uids] for s, x in zip(of.seeds, of_seeds, strict=True)]
+    by_hand = [
+        metrics.matched_accuracy(metrics.margins(x), np.array(a))
+        for x, a in zip(of_seeds, answers, strict=True)
+    ]
+    assert row["measure"] == "matched" and np.isnan(row["excess"])
+    assert row["known"] == pytest.approx(np.mean(by_hand))
     row = table.loc[FEW.name]
     assert row["excess"] == of.excess(FEW).value and row["labels"] == 8
     assert row["forgotten_low"] == of.of("auroc", "forgotten", FEW).low
