@@ -14,6 +14,7 @@ A STUDY is the name of one, or a Python file that defines one.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--tflops", type=float, metavar="RATE", help="of another machine, in TFLOP/s"
     )
+    command.add_argument("--json", action="store_true", help="print the rows for a script")
     command = add("verify", _verify, "compute some stored checkpoints again, and compare")
     command.add_argument("study", help=about)
     command.add_argument("n", nargs="?", type=int, default=3, help="how many; 3 where left out")
@@ -122,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     _compared(command)
     command = add("cache", _cache, "show what the cache of models and data holds, or delete of it")
     command.add_argument("--delete", nargs="+", metavar="NAME", default=[], help="entries of it")
+    command.add_argument("--json", action="store_true", help="print the rows for a script")
     command = add("stored", _stored, "tell by the exit code whether all of a study is stored")
     command.add_argument("study", help=about)
     sections(command)
@@ -205,8 +208,13 @@ def _cost(given: argparse.Namespace) -> int:
     from forgetlib.runs import cost
 
     chosen = studies.study(given.study)
-    for section in given.section or (None,):
-        print(cost.report(chosen, section, given.tflops))
+    sections = given.section or (None,)
+    found = (cost.estimate(chosen, section, given.tflops) for section in sections)
+    if given.json:
+        print(json.dumps([each.as_dict() for each in found], indent=1))
+        return 0
+    for each in found:
+        print(each.as_text(), flush=True)  # as the next section takes a while
     return 0
 
 
@@ -328,11 +336,18 @@ def _cache(given: argparse.Namespace) -> int:
     for name in given.delete:
         path = entries.pop(name)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        print(f"deleted {path}")
-    print(folder)
+        print(f"deleted {path}", file=sys.stderr if given.json else sys.stdout)
+    sizes = {}
     for name, path in entries.items():
         files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-        print(f"{sum(p.stat().st_size for p in files) / 1e6:10.1f} MB  {name}")
+        sizes[name] = sum(p.stat().st_size for p in files)
+    if given.json:
+        held = [{"name": name, "bytes": size} for name, size in sizes.items()]
+        print(json.dumps({"folder": str(folder), "entries": held}, indent=1))
+        return 0
+    print(folder)
+    for name, size in sizes.items():
+        print(f"{size / 1e6:10.1f} MB  {name}")
     return 0
 
 

@@ -170,6 +170,11 @@ def test_cost_prints_a_row_a_model_and_computes_nothing(project, capsys):
     out = capsys.readouterr().out
     assert out.startswith("tiny: two random layers")
     assert out.count("\n") == 3
+    assert main(["cost", "tiny", "own", "control", "--tflops", "0.001", "--json"]) == 0
+    own, control = json.loads(capsys.readouterr().out)
+    assert (own["section"], control["section"]) == ("own", "control")
+    assert own["jobs_missing"] == sum(row["jobs"] for row in own["missing"]) > 0
+    assert (own["jobs_stored"], own["hours_spent"], own["hours_estimated"]) == (0, 0, 0)
     assert not (project / ".work").exists()
 
 
@@ -185,6 +190,14 @@ def test_cache_lists_and_deletes_entries(tmp_path, monkeypatch, capsys):
         "       0.1 MB  file",
         "       2.0 MB  model",
     ]
+    assert main(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "folder": str(tmp_path / "cache"),
+        "entries": [
+            {"name": "file", "bytes": 100_000},
+            {"name": "model", "bytes": 2_000_000},
+        ],
+    }
     assert main(["cache", "--delete", "file", "nothing"]) == 1  # and deletes neither
     assert (tmp_path / "cache/file").exists()
     assert "expected an entry: file, model, found 'nothing'" in capsys.readouterr().err

@@ -324,10 +324,47 @@ def measured(model: str, tuning: str, dtype: str) -> Rate:
     return Rate(todo.training / (between - started), todo.scoring / (ended - between))
 
 
-def report(study: Study, section: str | None = None, tflops: float | None = None) -> str:
-    """Write the table as text, and how long stored jobs took beside this estimate of them.
+@dataclass(frozen=True)
+class Estimate:
+    """Hold what of a study, or of a section of it, is missing and stored, and what it takes.
 
-    It says so where something is missing, or `tflops` is given: else nothing has to be loaded.
+    missing: from `table`, a row a model; jobs_missing counts those whose data are missing, too
+    hours_spent: what the stored jobs took where they were computed
+    hours_estimated: what they would take by this estimate; None: nothing had to be estimated
+    """
+
+    study: str
+    description: str
+    section: str | None
+    missing: pd.DataFrame
+    jobs_missing: int
+    jobs_stored: int
+    hours_spent: float
+    hours_estimated: float | None
+
+    def as_text(self) -> str:
+        """Write it for people."""
+        lines = [f"{self.study}: {self.description}", "nothing is missing"]
+        if not self.missing.empty:
+            lines[1] = self.missing.round(2).to_string(index=False)
+        elif self.jobs_missing:
+            lines[1] = f"{self.jobs_missing} jobs are missing, and so are the data of their tasks"
+        if self.jobs_stored:
+            took = f"{self.hours_spent:.2f} hours where they were computed"
+            lines.append(f"{self.jobs_stored} jobs are stored; they took {took}")
+            if self.hours_estimated is not None:
+                lines[-1] += f", and would take {self.hours_estimated:.2f} by this estimate"
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Write it for scripts: what JSON can hold."""
+        return {**vars(self), "missing": self.missing.to_dict("records")}
+
+
+def estimate(study: Study, section: str | None = None, tflops: float | None = None) -> Estimate:
+    """Estimate what is missing, and how long stored jobs took beside this estimate of them.
+
+    The second where something is missing, or `tflops` is given: else nothing has to be loaded.
 
     tflops: the rate of training and scoring on another machine; None: measured on this one
     """
@@ -335,34 +372,21 @@ def report(study: Study, section: str | None = None, tflops: float | None = None
     if tflops is not None:
         tflops = require_number("--tflops", tflops, "a number above 0", lambda x: x > 0)
         rate = Rate(tflops * 1e12, tflops * 1e12)
-    found = table(study, section, rate)
+    missing = table(study, section, rate)
     store, jobs = open_store(study), study.jobs(section)
     stored = [job for job in jobs if store.has(job)]
-    lines = [f"{study.name}: {study.description}", "nothing is missing"]
-    if not found.empty:
-        lines[1] = found.round(2).to_string(index=False)
-    elif lacking := len(jobs) - len(stored):
-        lines[1] = f"{lacking} jobs are missing, and so are the data of their tasks"
-    estimated = rate is not None or not found.empty
-    if estimated:
+    n_missing, guessed = len(jobs) - len(stored), None
+    if rate is not None or not missing.empty:
         lost = splits.missing(sorted({t for job in stored for t in _tasks(job)}))
         stored = [job for job in stored if lost.keys().isdisjoint(_tasks(job))]
-    if stored:
-        took = spent(stored, store)
-        lines.append(
-            f"{len(stored)} jobs are stored; they took {took / 3600:.2f} hours where they were "
-            "computed"
-        )
-    if stored and estimated:
-        speed = {
-            key: rate or measured(*key)
-            for key in {(j.checkpoint.model, study.tuning, study.dtype) for j in stored}
-        }
-        guess = sum(
-            seconds(work(j), speed[j.checkpoint.model, study.tuning, study.dtype]) for j in stored
-        )
-        lines[-1] += f", and would take {guess / 3600:.2f} by this estimate"
-    return "\n".join(lines)
+        keys = [(j.checkpoint.model, study.tuning, study.dtype) for j in stored]
+        speed = {key: rate or measured(*key) for key in dict.fromkeys(keys)}
+        works = zip(stored, keys, strict=True)
+        guessed = sum(seconds(work(j), speed[key]) for j, key in works) / 3600
+    hours = spent(stored, store) / 3600
+    return Estimate(
+        *(study.name, study.description, section, missing, n_missing, len(stored), hours, guessed)
+    )
 
 
 def spent(jobs: Iterable[Job], store: Store) -> float:

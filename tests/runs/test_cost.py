@@ -115,7 +115,7 @@ def test_seven_billion_weights_take_what_their_optimiser_needs(tuning, optimizer
 def test_a_rate_that_is_none_is_refused(study):
     for rate in (0.0, -1.0, float("nan")):
         with pytest.raises(InputError, match="--tflops: expected a number above 0"):
-            cost.report(study, tflops=rate)
+            cost.estimate(study, tflops=rate)
 
 
 def test_what_is_stored_costs_nothing_and_the_rest_its_share(study):
@@ -190,14 +190,16 @@ def test_nothing_is_loaded_where_nothing_is_missing(tmp_path):
 
 def test_stored_jobs_are_estimated_where_it_is_asked_for(study):
     studies.run(study, progress=False)
-    assert cost.report(study).endswith("hours where they were computed")
-    assert re.search(r", and would take \d+\.\d\d by this", cost.report(study, tflops=0.001))
+    assert cost.estimate(study).as_text().endswith("hours where they were computed")
+    assert re.search(
+        r", and would take \d+\.\d\d by this", cost.estimate(study, tflops=0.001).as_text()
+    )
 
 
 def test_jobs_that_lack_their_data_are_said_to_be_missing(study, monkeypatch):
     monkeypatch.setattr(splits, "missing", lambda names: dict.fromkeys(names, "no data"))
     missing = len(study.jobs())
-    assert f"\n{missing} jobs are missing, and so are the data of" in cost.report(study)
+    assert f"\n{missing} jobs are missing, and so are the data of" in cost.estimate(study).as_text()
 
 
 def test_missing_tasks_cost_nothing(project, monkeypatch):
