@@ -176,6 +176,7 @@ def utf8(what: str, text: str) -> bytes:
 
 
 def require_arrays(result: object, *names: str) -> None:
+    """Raise InputError unless each of these attributes is a NumPy array."""
     for name in names:
         if not isinstance(value := getattr(result, name), np.ndarray):
             raise InputError(
@@ -187,6 +188,7 @@ def require_arrays(result: object, *names: str) -> None:
 
 
 def require_finite(what: str, values: np.ndarray) -> None:
+    """Raise InputError where a value is infinite or no number."""
     if not np.isfinite(values).all():
         raise InputError(
             what,

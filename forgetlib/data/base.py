@@ -102,6 +102,7 @@ class Example:
 
     @property
     def task(self) -> str:
+        """Read the task's name off the uid."""
         return self.uid.partition("/")[0]
 
 

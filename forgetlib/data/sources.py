@@ -50,6 +50,7 @@ class Source:
 
 
 def chain(*sources: Rows) -> Source:
+    """Join sources into one that gives the rows of each in turn."""
     known = [source for source in sources if isinstance(source, Source)]
     places = " and ".join(source.place for source in known)
     embedded = any(source.embedded for source in known)

@@ -329,6 +329,7 @@ def get(name: str) -> Task:
 
 
 def suite(name: str) -> tuple[str, ...]:
+    """List the tasks of a suite of ours."""
     require_one_of("suite", name, SUITES)
     return SUITES[name]
 

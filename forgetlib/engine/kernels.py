@@ -105,6 +105,7 @@ def widens() -> bool:
 
 
 def usable(*tensors: Tensor) -> bool:
+    """Tell whether the kernels can take these: bfloat16 on a CPU."""
     return all(t.device.type == "cpu" and t.dtype == torch.bfloat16 for t in tensors)
 
 

@@ -59,6 +59,7 @@ def own(device: torch.device) -> torch.device:
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
+    """List the model's layers, in their order."""
     return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
@@ -88,6 +89,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
+    """Gather a tensor that is spread over processes; return any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

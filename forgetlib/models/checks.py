@@ -136,6 +136,7 @@ def ordinary_tokens(tokenizer: Any, model: Any, n: int) -> Tensor:
 
 
 def output_layer(name: str, model: Any, tokens: Tensor) -> likelihood.OutputLayer:
+    """Find a model's output layer; raise ModelError where it has none that we know."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -287,6 +287,7 @@ def layer_outputs(lm: LM, packed: Packed, places: Sequence[tuple[int, int]]) -> 
 
 
 def run_decoder(model: Any, packed: Packed, **options: Any) -> Any:
+    """Run the layers, without the output layer, over packed sequences, each for itself."""
     mask: Any = packed.mask
     if packed.trees is not None:
         options["trees"] = packed.trees

@@ -67,6 +67,7 @@ class LM:
 
     @torch.no_grad()
     def set_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `weights` gave; raise InputError where it is of another model or tuning."""
         parameters = self.trainable
         if set(weights) != set(parameters):
             odd = sorted(set(weights) ^ set(parameters))
@@ -123,4 +124,5 @@ def as_model_error(name: str) -> Iterator[None]:
 
 
 def vocabulary_size(lm: LM) -> int:
+    """Count the tokens that the output layer scores, which may be more than the tokenizer has."""
     return int(lm.output.layer.weight.shape[0])

@@ -253,6 +253,7 @@ class Present:
         self._questions: dict[tuple[str, int], str | None] = {}
 
     def model(self, name: str) -> str | None:
+        """Tell what a model's name stands for now, as a digest; None where that cannot be told."""
         if name not in self._models:
             self._models[name] = of_model(name)
         return self._models[name]

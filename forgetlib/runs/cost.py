@@ -121,6 +121,7 @@ def _tasks(job: Job) -> set[str]:
 
 
 def seconds(done: Work, rate: Rate) -> float:
+    """Compute how long work takes at a rate."""
     return done.training / rate.training + done.scoring / rate.scoring
 
 

