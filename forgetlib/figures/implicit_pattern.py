@@ -1,7 +1,7 @@
 """Show how often models continue a pattern where an instruction says otherwise, view by view.
 
 After arXiv 2309.10105, section 3, with likelihoods in the place of greedy answers. The table is
-that of `forgetlib.implicit.pattern.ask`, for a base model and one that was tuned to obey.
+that of `forgetlib.implicit.obey.obtain`, for a base model and one that was tuned to obey.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
 from forgetlib.figures.bootstrap import Resampled, of_means, resample
+from forgetlib.figures.implicit_claims import LEAST_SEEDS, SEVERAL
 from forgetlib.figures.implicit_lines import framed
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns, with_intervals
 from forgetlib.figures.ladders import FORMS
@@ -52,16 +53,19 @@ def table(
 ) -> pd.DataFrame:
     """Measure the share of prompts on which each model prefers the pattern, a row a view.
 
-    answers: of `implicit.pattern.ask`; base, tuned: names of its two models
+    answers: of `implicit.obey.obtain`, or of `implicit.pattern.ask`, which has one seed
+    base, tuned: names of its two models
 
-    Columns: view, n (prompts), distance (nats a token of the prompt, to the base model), and with
-    intervals over prompts, the same for both models: base and tuned, the shares; drop, base less
-    tuned; less_than_plain, the drop as asked plainly less this one: what the view brings back.
-    Without a plain view the last is undefined. Raises InputError where models were asked different
-    prompts.
+    Columns: view, n (prompts), n_seeds, distance (nats a token of the prompt, to the base model),
+    and with intervals over prompts and seeds, the same for both models: base and tuned, the shares;
+    drop, base less tuned; less_than_plain, the drop as asked plainly less this one: what the view
+    brings back. Without a plain view the last is undefined. Raises InputError where models were
+    asked different prompts.
     """
-    do = "Pass what implicit.pattern.ask gives."
+    do = "Pass what implicit.obey.obtain gives."
     intervals.require_columns("answers about patterns", answers, ASKED, do)
+    if "seed" in answers:  # each has prompts of its own
+        answers = answers.assign(uid=answers["seed"].astype(str) + "/" + answers["uid"])
     seen: dict[str, pd.DataFrame] = {}
     for view in dict.fromkeys(answers["view"]):
         of = answers[answers["view"] == view]
@@ -82,6 +86,7 @@ def table(
         made: dict[str, object] = {
             "view": view,
             "n": len(wide),
+            "n_seeds": _seeds(wide).nunique(),
             "distance": float(of["distance"].mean()),
         }
         made |= as_columns("base", found.interval(lambda m: m[..., 0]))
@@ -97,7 +102,14 @@ def table(
 def _resampled(wide: pd.DataFrame, plain: pd.DataFrame | None, n_resamples: int) -> Resampled:
     """Resample prompts: of a view, (N, 2), and, where there is one, as asked plainly."""
     both = wide if plain is None else wide.join(plain, rsuffix=" plain", how="inner")
-    return resample([of_means(list(both.index), both.to_numpy())], n_resamples=n_resamples)
+    of_seeds = [of for _, of in both.groupby(_seeds(both).to_numpy())]
+    samples = [of_means(list(of.index), of.to_numpy()) for of in of_seeds]
+    return resample(samples, n_resamples=n_resamples)
+
+
+def _seeds(wide: pd.DataFrame) -> pd.Series:
+    """Read the seed off each prompt's name: "0/pattern_or_instruction/upper-blank/3"."""
+    return pd.Series(wide.index).str.partition("/")[0]
 
 
 def claims(found: pd.DataFrame) -> pd.DataFrame:
@@ -111,13 +123,15 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, of in found.iterrows():
         lacks = "" if of["base_low"] > HALF else "a base model that continues the pattern there"
+        if of["n_seeds"] < LEAST_SEEDS:
+            lacks = SEVERAL
         if of["view"] == PLAIN:
             said, statement, measure = "drop of the pattern by tuning", DROPS, "drop"
         else:
             said = f"drop as asked plainly less the drop in {form(of['view'])}"
             statement, measure = COMES_BACK, "less_than_plain"
         value = intervals.Interval(*(float(of[c]) for c in with_intervals([measure])))
-        rows.append(row(said, statement, value, int(of["n"]), unit="prompts", lacks=lacks))
+        rows.append(row(said, statement, value, int(of["n_seeds"]), unit="seeds", lacks=lacks))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -149,7 +163,8 @@ def draw(found: pd.DataFrame) -> Figure:
     found: from `table`
     """
     require_columns(found, ["view", "n", "distance", *with_intervals(MEASURES)])
-    said = f"{finding(found)} ({int(found['n'].max())} prompts)"
+    n, n_seeds = int(found["n"].max()), int(found["n_seeds"].max())
+    said = f"{finding(found)} ({n} prompts, {n_seeds} seed{'s' * (n_seeds > 1)})"
     order = found.sort_values("distance", ascending=False)
     y = np.arange(len(order), dtype=float)
     names = _names(order["view"], order["distance"])

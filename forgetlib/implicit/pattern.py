@@ -44,6 +44,18 @@ INPUTS = ("arithmetic", "blank")
 TASKS = tuple(f"{change}-{last}" for change in CHANGES for last in INPUTS)
 VIEWS = ("plain", "upper", "leet", "pig_latin", "template(1)", "template(3)")
 
+COLUMNS = {
+    "model": "its name",
+    "task": "of TASKS",
+    "view": "through which it was asked",
+    "uid": "of the prompt",
+    PATTERN: "log-likelihood of the pattern's answer, nats",
+    INSTRUCTION: "log-likelihood of the answer that obeys, nats",
+    f"{PATTERN}_tokens": "of the pattern's answer",
+    f"{INSTRUCTION}_tokens": "of the answer that obeys",
+    "distance": "nats a token of the prompt as the view shows it, after its first word",
+}
+
 SENTENCES = (
     "The cat sleeps on the warm stove.",
     "A boat drifts on the quiet lake.",
@@ -145,9 +157,7 @@ def ask(
     shown: prompts by task; None: those of `examples` of every task
     through: views of `forgetlib.data.views` by name; they change prompts and answers alike
 
-    Columns: model, task, view, uid; pattern and instruction, log-likelihoods in nats of the two
-    answers; pattern_tokens and instruction_tokens; distance, nats a token of the prompt as the view
-    shows it, after its first word: how far it is from what the model expects.
+    Columns: those of COLUMNS; distance tells how far a prompt is from what the model expects.
 
     Raises InputError, with the view and the task, where a view empties a text or changes none, and
     where a model's tokenizer cannot tell the two answers apart or spell one.

@@ -2,6 +2,7 @@
 
     figures/<name>/results/<key>.parquet   errors, a file for each seed, alpha and other settings
     figures/<name>/shifts/<key>.parquet    the shifts of the gate that belong to them
+    figures/<name>/patterns/<key>.parquet  answers of real models (`obey`)
 
 The settings and the provenance are in the files' metadata. A file is complete or absent, and the
 shifts are written first, so that where there are errors there is all.
@@ -20,14 +21,18 @@ import pyarrow.parquet as pq
 
 from forgetlib.errors import require_name
 from forgetlib.files import StoreError, replacing, root
-from forgetlib.implicit import evaluate
+from forgetlib.implicit import evaluate, pattern
 from forgetlib.implicit.settings import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 2  # raise when a column changes its meaning
-TABLES = {"results": evaluate.COLUMNS, "shifts": evaluate.SHIFT_COLUMNS}
+TABLES = {
+    "results": evaluate.COLUMNS,
+    "shifts": evaluate.SHIFT_COLUMNS,
+    "patterns": {"seed": "of the prompts and of the tuning"} | pattern.COLUMNS,
+}
 
 
 def folder(name: str) -> Path:
@@ -57,27 +62,34 @@ def write(
             found="a file that is there",
             do="What is stored stays as it is: delete it first, or change the settings.",
         )
+    for name, found in (("shifts", shifts), ("results", errors)):
+        put(path_of(setting, name), found, asdict(setting), provenance)
+
+
+def put(
+    path: Path, found: pd.DataFrame, setting: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> None:
+    """Write a table, the settings and the provenance into a file of a folder of TABLES."""
     about = {
         "format": str(FORMAT),
-        "setting": json.dumps(asdict(setting), sort_keys=True),
+        "setting": json.dumps(dict(setting), sort_keys=True),
         "provenance": json.dumps(dict(provenance), sort_keys=True),
     }
-    for name, found in (("shifts", shifts), ("results", errors)):
-        table = pa.Table.from_pandas(found[list(TABLES[name])], preserve_index=False)
-        with replacing(path_of(setting, name)) as partial:
-            pq.write_table(
-                table.replace_schema_metadata(about),
-                partial,
-                compression="zstd",
-                write_page_checksum=True,
-            )
+    table = pa.Table.from_pandas(found[list(TABLES[path.parent.name])], preserve_index=False)
+    with replacing(path) as partial:
+        pq.write_table(
+            table.replace_schema_metadata(about),
+            partial,
+            compression="zstd",
+            write_page_checksum=True,
+        )
 
 
 def read(name: str = "implicit", table: str = "results") -> pd.DataFrame:
-    """Read all that is stored under a name: "results", errors, or "shifts" of the gate.
+    """Read all that is stored under a name: "results", errors, "shifts" of the gate, or "patterns".
 
-    Columns are those of evaluate.COLUMNS and evaluate.SHIFT_COLUMNS; `key` before them tells files
-    apart that differ in other settings than seed and alpha. Raises StoreError where nothing is
+    Columns are those of TABLES; `key` before them tells files apart that differ in other settings
+    than seed and alpha. Raises StoreError where nothing is
     stored, and for a damaged or foreign file.
     """
     import pandas as pd

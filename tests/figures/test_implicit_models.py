@@ -1,5 +1,7 @@
 """Pattern or instruction on real models: made-up answers of known truth."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,16 +14,17 @@ from forgetlib.figures.statements import DOES_NOT_HOLD, HOLDS
 FEW = 200
 
 
-def answers(shares, n=200):
+def answers(shares, n=200, seeds=(0, 1, 2)):
     """Answers of a base and a tuned model that prefer the pattern so often, by view."""
     rng = np.random.default_rng(0)
     rows = []
     for distance, (view, of) in enumerate(shares.items()):
-        for name, share in zip(("base", "tuned"), of, strict=True):
+        for (name, share), seed in product(zip(("base", "tuned"), of, strict=True), seeds):
             prefers = rng.random(n) < share
             for i in range(n):
                 rows.append(
                     {
+                        "seed": seed,
                         "model": name,
                         "task": "upper-blank",
                         "view": view,
@@ -61,10 +64,26 @@ def test_tuning_that_costs_nothing_does_not_hold():
     assert implicit_pattern.claims(found.assign(base_low=0.6)).verdict[0] == DOES_NOT_HOLD
 
 
+def test_seeds_have_prompts_of_their_own_and_their_spread_counts():
+    apart = pd.concat(
+        answers({"plain": (0.9, share)}, seeds=[seed]) for seed, share in enumerate((0.1, 0.5, 0.8))
+    )
+    found = implicit_pattern.table(apart, n_resamples=FEW).iloc[0]
+    assert (found["n"], found["n_seeds"]) == (600, 3)
+    assert found["tuned"] == pytest.approx((0.1 + 0.5 + 0.8) / 3, abs=0.05)
+    assert found["tuned_high"] - found["tuned_low"] > 0.5  # Student's t of three seeds
+    assert implicit_pattern.claims(pd.DataFrame([found])).verdict[0] not in (HOLDS, DOES_NOT_HOLD)
+    one = implicit_pattern.table(apart[apart["seed"] == 0].drop(columns="seed"), n_resamples=FEW)
+    assert (one["n"][0], one["n_seeds"][0]) == (200, 1)
+    assert one["tuned_high"][0] - one["tuned_low"][0] < 0.2
+    assert "three seeds" in implicit_pattern.claims(one).why[0]
+
+
 def test_answers_of_other_prompts_are_told():
     table = answers(SHARES)
     with pytest.raises(InputError, match="the same prompts of 'base' and 'tuned'"):
-        implicit_pattern.table(table[(table.uid != "p/3") | (table.model == "base")])
+        odd = (table.uid == "p/3") & (table.model == "tuned") & (table.seed == 1)
+        implicit_pattern.table(table[~odd])
     with pytest.raises(InputError, match="the same prompts of 'base' and 'other'"):
         implicit_pattern.table(table, tuned="other")
     with pytest.raises(InputError, match="columns distance"):
