@@ -29,6 +29,7 @@ from forgetlib.data import splits, tasks, views
 from forgetlib.errors import InputError, require, require_name, require_one_of, require_whole
 from forgetlib.figures import report, rungs
 from forgetlib.figures.ladders import of_view, quantised, relearned
+from forgetlib.figures.numbers import estimate
 from forgetlib.figures.rungs import DIRECT, KINDS, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
@@ -391,11 +392,24 @@ def found(comparison: Comparison, store: Store) -> Found:
         rungs.summary(ladders),
         (
             *cannot_tell(comparison),
+            *_known_anyway(ladders),
             *_not_taught(ladders),
             *_not_asked(comparison, ladders),
         ),
         max(str(record.provenance["date"]) for record in records),
     )
+
+
+def _known_anyway(ladders: Mapping[tuple[str, str], Ladder]) -> Iterator[str]:
+    """Say where the model that was never taught the skill knows it, and so is no control."""
+    for (task, _), ladder in ladders.items():
+        if ladder.oracle_knows:
+            yield (
+                f"The model that was never taught {task} knows it: AUROC "
+                f"{estimate(ladder.of('auroc', ORACLE))}, and not shown to be less than half of "
+                "what the original knows. Pre-training may have taught it. 0.5 stands in its place, "
+                "and suppressed and removed cannot be told apart."
+            )
 
 
 def _not_taught(ladders: Mapping[tuple[str, str], Ladder]) -> Iterator[str]:

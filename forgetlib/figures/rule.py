@@ -53,14 +53,14 @@ def table(
     """Judge models of known truth: a row each, with eval_task, truth, case and verdict.
 
     ladders: by skill and method; of a skill the first counts, as known and never-taught models are
-        the same for all methods. Skills that were not shown to be known, or have fewer than two
-        never-taught models in some seed, are left out
+        the same for all methods. Skills that were not shown to be known, whose never-taught models
+        know them too, or that have fewer than two of these in some seed, are left out
     most: never-taught models of a skill that stand in for the forgotten one, one by one
     """
     rows = []
     for task in dict.fromkeys(task for task, _ in ladders):
         ladder = next(found for (of, _), found in ladders.items() if of == task)
-        if _n_pool(ladder) < 2 or ladder.verdict() == NOTHING:
+        if _n_pool(ladder) < 2 or not ladder.has_oracle or ladder.verdict() == NOTHING:
             continue
         for truth, case, seeds in cases(ladder, most):
             verdict = Ladder(seeds, ladder.rungs, n_resamples).verdict()

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -139,10 +139,23 @@ class Ladder:
             any(m.has(rung) for m in s.models[role]) for s in self.seeds
         )
 
-    @property
+    @cached_property
     def has_oracle(self) -> bool:
-        """Tell whether there are never-taught models; else 0.5 stands for what they know."""
-        return ORACLE in self.roles
+        """Tell whether never-taught models can stand for not knowing; else 0.5 stands for it.
+
+        They cannot where they are shown to know the skill, and not shown to know less than half of
+        what the known model does: what pre-training taught was never untaught. SST-2 is so.
+        """
+        if ORACLE not in self.roles:
+            return False
+        knows = self.interval(_less(0, _constant(CHANCE)), *_auroc(ORACLE))
+        half = self.interval(_left_of(0, 1), *_auroc(ORACLE, KNOWN))
+        return bool(not knows.low > 0 or half.high < 0)
+
+    @property
+    def oracle_knows(self) -> bool:
+        """Tell whether there are never-taught models, which know the skill all the same."""
+        return ORACLE in self.roles and not self.has_oracle
 
     def get(self, measure: str, role: str, rung: Rung = DIRECT) -> Resampled:
         """Measure a role's models on a rung: (G, 1) and its resamples.
@@ -181,7 +194,7 @@ class Ladder:
 
     def _null(self, rung: Rung) -> list[tuple[str, str, Rung]]:
         """List the measure of never-taught models on a rung; none where 0.5 stands for it."""
-        return [("auroc", ORACLE, rung)] if self.has(ORACLE, rung) else []
+        return [("auroc", ORACLE, rung)] if self.has_oracle and self.has(ORACLE, rung) else []
 
     def recovered(self, rung: Rung) -> Interval:
         """Tell what share of what was lost a rung brings back; undefined for direct asking."""
@@ -259,7 +272,7 @@ class Ladder:
         return Remains(
             known=self.interval(_less(1, floor), *direct),
             left=self.interval(left, *direct),
-            accuracy_left=self.interval(_left_of_accuracy, *accuracy),
+            accuracy_left=self.interval(_left_of(0, 1), *accuracy),
             turned=self.interval(turned, *direct),
             damage=damage,
             moved_left=moved,
@@ -330,8 +343,9 @@ def _difference(i: int, j: int) -> Statistic:
     return _less(i, _column(j))
 
 
-def _left_of_accuracy(m: np.ndarray) -> np.ndarray:
-    return m[..., 0] - CHANCE - (1 - SHARE) * (m[..., 1] - CHANCE)
+def _left_of(i: int, whole: int) -> Statistic:
+    """Take what is above chance less half of what another is."""
+    return lambda m: m[..., i] - CHANCE - (1 - SHARE) * (m[..., whole] - CHANCE)
 
 
 def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
@@ -419,8 +433,9 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
 def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     """Judge every method: a row a skill and method.
 
-    Columns: eval_task, method, n_seeds, verdict, has_oracle, and with their intervals accuracy and
-    auroc (directly), auroc_lost, residue, damage (rise of nats a token of other tasks).
+    Columns: eval_task, method, n_seeds, verdict, has_oracle, oracle_knows, and with their intervals
+    accuracy and auroc (directly), auroc_lost, residue, damage (rise of nats a token of other
+    tasks).
     """
     rows = []
     for (task, method), found in ladders.items():
@@ -430,6 +445,7 @@ def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             "n_seeds": len(found.seeds),
             "verdict": found.verdict(),
             "has_oracle": found.has_oracle,
+            "oracle_knows": found.oracle_knows,
         }
         row |= as_columns("accuracy", found.of("accuracy", FORGOTTEN))
         row |= as_columns("auroc", found.of("auroc", FORGOTTEN))

@@ -121,7 +121,8 @@ class Remains:
 def remains(found: Remains) -> str:
     """Say what became of a skill after it was tried to bring it back.
 
-    Without a never-taught model "suppressed" and "removed" cannot be told apart: "forgotten".
+    Without a never-taught model, or where it knows the skill too, "suppressed" and "removed" cannot
+    be told apart: "forgotten".
     """
     if _side(found.known) != "above":
         return NOTHING

@@ -8,6 +8,7 @@ import pytest
 from forgetlib import metrics
 from forgetlib.errors import InputError
 from forgetlib.figures import rungs, verdicts
+from forgetlib.figures.intervals import UNDEFINED
 from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
@@ -96,6 +97,26 @@ def test_two_seeds_decide_little():
     """Student's t of two seeds is wide: that half comes back is not excluded."""
     few = [replace(s, models=dict(s.models)) for s in seeds(NEVER, n_seeds=2)]
     assert Ladder(few, RUNGS).verdict() == verdicts.NOT_DECIDED
+
+
+def test_a_never_taught_model_that_knows_the_skill_is_no_null():
+    """What pre-training knows cannot be told from what was taught: SST-2 is such a skill."""
+    rng = np.random.default_rng(5)
+    knowing = tuple(model(rng, dict.fromkeys(NEVER, 0.8)) for _ in range(3))
+    found = Ladder(seeds(NEVER, oracle=knowing), RUNGS)
+    assert found.oracle_knows and not found.has_oracle
+    assert found.verdict() == verdicts.FORGOTTEN  # and not removed
+    assert found.residue() is UNDEFINED and found.excess(FEW) is UNDEFINED
+    row = rungs.table({("t", "random"): found}).set_index("rung").loc[FEW.name]
+    assert row["oracle"] == found.of("auroc", "oracle", FEW).value  # is shown all the same
+    little = tuple(model(rng, NEVER | {"direct": 0.2}) for _ in range(3))
+    found = Ladder(seeds(NEVER, oracle=little), RUNGS)
+    assert found.has_oracle and not found.oracle_knows
+    assert not Ladder([replace(s, models=_without(s)) for s in seeds(NEVER)], RUNGS).oracle_knows
+
+
+def _without(seed):
+    return {role: of for role, of in seed.models.items() if role != "oracle"}
 
 
 def test_what_cannot_teach_removes_nothing():

@@ -11,6 +11,7 @@ from test_executed import kernel as kernel
 
 ROOT = test_notebooks.ROOT
 PATHS = sorted((ROOT / "notebooks" / "implicit").glob("*.ipynb"))
+OF_MODELS = "implicit_pattern"  # asks real models; the others are of the small world
 RULES = [name for name in vars(test_notebooks.TestEveryNotebook) if name.startswith("test_")]
 
 
@@ -22,7 +23,8 @@ def values(path):
 
 def test_there_is_one_for_each_picture():
     assert [p.stem for p in PATHS] == [
-        f"implicit_{name}" for name in ("bayes", "conjugate", "shift", "tuning", "weights")
+        f"implicit_{name}"
+        for name in ("bayes", "conjugate", "pattern", "shift", "tuning", "weights")
     ]
 
 
@@ -34,13 +36,15 @@ def test_the_rules_of_all_notebooks_hold(path, rule):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_it_takes_a_setting_seeds_and_weights(path):
-    assert list(values(path)) == ["setting", "seeds", "alphas"]
+    of_models = path.stem == OF_MODELS
+    expected = ["model", "seeds", "n_train", "n"] if of_models else ["setting", "seeds", "alphas"]
+    assert list(values(path)) == expected
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_it_prints_what_it_printed_and_computes_nothing(path, kernel, tmp_path):
-    setting = values(path)["setting"]
-    for kind in ("results", "shifts"):
+    setting = values(path).get("setting", "implicit")
+    for kind in ("patterns",) if path.stem == OF_MODELS else ("results", "shifts"):
         place = f"figures/{setting}/{kind}"
         shutil.copytree(ROOT / place, tmp_path / place)
     executed = execute(kernel, nbformat.read(path, 4), tmp_path)
