@@ -407,7 +407,7 @@ def _known_anyway(ladders: Mapping[tuple[str, str], Ladder]) -> Iterator[str]:
             yield (
                 f"The model that was never taught {task} knows it: AUROC "
                 f"{estimate(ladder.of('auroc', ORACLE))}, and not shown to be less than half of "
-                "what the original knows. Pre-training may have taught it. 0.5 stands in its place, "
+                "what the original knows. Pre-training may have taught it. 0.5 stands for it, "
                 "and suppressed and removed cannot be told apart."
             )
 

@@ -46,6 +46,7 @@ from forgetlib.figures.verdicts import (
     NOT_DECIDED,
     NOTHING,
     REMOVED,
+    SHARE,
     SHIFTED,
     SUPPRESSED,
 )
@@ -92,7 +93,46 @@ def finding(summary: pd.DataFrame) -> str:
     said = [f"{v} after {listed(names[v])}" for v in order if names[v]]
     if n := len(names[NOT_DECIDED]):
         said.append(f"not decided after {listed(names[NOT_DECIDED]) if n < 4 else f'{n} methods'}")
+    if "oracle_knows" in summary and summary["oracle_knows"].any():
+        said.append(
+            "models that were trained on random labels alone know it too, so that suppressed and "
+            "removed cannot be told apart"
+        )
     return f"{title(task)} is {'; '.join(said)}"
+
+
+def taught_again(table: pd.DataFrame) -> str:
+    """Say after which methods the fewest labels bring a skill back; "" where that was not tried.
+
+    Whatever the verdict, as a damaged model can be taught again too. "Beyond": the excess is shown
+    to be above 0. "Less than half": it is shown to be below `SHARE`.
+
+    table: from `rungs.table`, of one skill
+    """
+    rows = table[(table["kind"] == "relearned") & table["excess"].notna()]
+    rows = rows[rows["labels"] == rows["labels"].min()]
+    if rows.empty:
+        return ""
+    beyond, less = rows["excess_low"] > 0, rows["excess_high"] < SHARE
+    parts = {
+        "brings back more than never-taught models learn": beyond,
+        "brings back less than half of what was taught beyond these": less & ~beyond,
+        "does neither for certain": ~less & ~beyond,
+    }
+    said = [
+        f"{does} after {listed(_with_excess(rows[of]))}" for does, of in parts.items() if of.any()
+    ]
+    (task,) = set(rows["eval_task"])
+    n = int(rows["labels"].iloc[0])
+    return f"{title(task)}, taught again from {n} labels, which {'; '.join(said)}"
+
+
+def _with_excess(rows: pd.DataFrame) -> list[str]:
+    """Name methods with their excess: "random labels (0.1 [0.0, 0.2])"."""
+    return [
+        f"{method_title(str(row['method']))} ({estimate_of(row, 'excess')})"
+        for _, row in rows.iterrows()
+    ]
 
 
 def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:

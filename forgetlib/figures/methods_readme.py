@@ -30,9 +30,9 @@ def skills(tables: Tables) -> list[str]:
 
 
 def answer(tables: Tables) -> str:
-    """Answer which methods generalise, a sentence a skill; and what became of the first skill.
+    """Answer which methods generalise, a sentence a skill; and what of the first skill comes back.
 
-    The last once there are never-taught models, without which little can be told of that.
+    The last where models were taught again, beside never-taught ones.
     """
     costs = tables.need("price")
     skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
@@ -40,9 +40,8 @@ def answer(tables: Tables) -> str:
     if (asked := tables.get(f"forms_{skill}")) is not None:
         said += f" {forms.finding(asked, exact=False)} ([other forms](forms_{skill}.png))."
     rungs = tables.get(f"ladder_{skill}")
-    if rungs is not None and rungs["has_oracle"].all():
-        said += f" {ladder_figure.finding(_a_method_each(rungs))}"
-        said += f" ([ladder](ladder_{skill}.png))."
+    if rungs is not None and (again := ladder_figure.taught_again(rungs)):
+        said += f" {again} ([ladder](ladder_{skill}.png))."
     return said
 
 
@@ -62,7 +61,8 @@ def _sentences(tables: Tables) -> Iterator[str]:
             yield f"{dose.finding(_a_method_each(curves))} ([dose](dose_{skill}.png))."
         if (rungs := tables.get(f"ladder_{skill}")) is not None:
             said = ladder_figure.finding(_a_method_each(rungs))
-            yield f"{said} ([ladder](ladder_{skill}.png))."
+            again = ladder_figure.taught_again(rungs)
+            yield f"{said}{'. ' if again else ''}{again} ([ladder](ladder_{skill}.png))."
         if (asked := tables.get(f"forms_{skill}")) is not None:
             yield f"{forms.finding(asked)} ([other forms](forms_{skill}.png))."
 

@@ -7,8 +7,9 @@ import pytest
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import rungs, verdicts
+from forgetlib.figures import ladder_figure, rungs, verdicts
 from forgetlib.figures.intervals import UNDEFINED
+from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
@@ -237,6 +238,31 @@ def test_known_and_forgotten_have_to_be_there(role):
         Ladder(lacking, RUNGS)
     with pytest.raises(InputError, match="in every seed"):
         Ladder([], RUNGS)
+
+
+def test_what_is_taught_again_is_told_beside_what_never_taught_models_learn():
+    truths = {"random": verdicts.REMOVED, "npo": verdicts.SUPPRESSED, "dpo": verdicts.DAMAGED}
+    found = {("sst2", m): Ladder(seeds(*TRUTHS[truth]), RUNGS) for m, truth in truths.items()}
+    table = rungs.table(found)
+    excess = table[table["rung"] == FEW.name].set_index("method")
+    said = ladder_figure.taught_again(table)
+    npo = estimate_of(excess.loc["npo"], "excess")
+    assert said.startswith("SST-2, taught again from 8 labels, which brings back more than never-")
+    assert f"models learn after NPO ({npo}); brings back less than half" in said
+    assert "these after random labels (" in said and "DPO to the distractor (" in said
+    assert "certain" not in said
+    no_null = rungs.table({("sst2", "npo"): Ladder(list(map(_alone, seeds(NEVER))), RUNGS)})
+    assert ladder_figure.taught_again(no_null) == ""
+    summary = rungs.summary(found)
+    assert "random labels alone" not in ladder_figure.finding(summary)
+    assert ladder_figure.finding(summary.assign(oracle_knows=True)).endswith(
+        "; models that were trained on random labels alone know it too, so that suppressed and "
+        "removed cannot be told apart"
+    )
+
+
+def _alone(seed):
+    return replace(seed, models=_without(seed))
 
 
 def test_tables_say_what_the_ladder_says():
