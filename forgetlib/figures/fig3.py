@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from forgetlib.figures import crossanalysis
+from forgetlib.figures import crossanalysis, matrix
 from forgetlib.figures.crosstask import CrossTask, cross_table
 from forgetlib.figures.effects import AUROC, RATIO, auroc_lost, ratios
 from forgetlib.figures.intervals import Interval, with_intervals
 from forgetlib.figures.matrix import (
     DROP_COLOURS,
     draw_matrix,
+    drop_bar,
     families_of,
     family_strip,
     legend,
@@ -106,10 +107,17 @@ def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
     return draw_pairs(cross, cross, described, finding(table(cross)))
 
 
-def draw_pairs(cross: CrossTask, like: CrossTask, described: pd.DataFrame, said: str) -> Figure:
+def draw_pairs(
+    cross: CrossTask,
+    like: CrossTask,
+    described: pd.DataFrame,
+    said: str,
+    *,
+    measure: str = matrix.RATIO,
+) -> Figure:
     """Draw a matrix in the order of another's trees, under a title; the trees where it is its own.
 
-    cross, described: as in `draw`; like: of the same tasks
+    cross, described: as in `draw`; like: of the same tasks; measure: as in `matrix.draw_matrix`
     """
     own_order = like is cross
     cross, like, described = readable(cross), readable(like), readable(described)
@@ -130,7 +138,7 @@ def draw_pairs(cross: CrossTask, like: CrossTask, described: pd.DataFrame, said:
             width_ratios=[0.13, 3.6, 0.3],
         )
         heat = figure.add_subplot(grid[1, 1])
-        image = draw_matrix(heat, cross, rows, columns)
+        image = draw_matrix(heat, cross, rows, columns, measure=measure)
         strips = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[2, 1])
         if own_order:
             tree(figure.add_subplot(grid[0, 1]), column_tree, len(columns), "top")
@@ -144,7 +152,11 @@ def draw_pairs(cross: CrossTask, like: CrossTask, described: pd.DataFrame, said:
         labels = [cross.tasks[i] for i in columns]
         strips[1].set_xticks(range(n_tasks), labels, fontsize=size, rotation=90)
         strips[1].set_xlabel(f"task trained on with {cross.condition} labels")
-        ratio_bar(figure.add_subplot(grid[3, 1]), image, cross.condition)
+        below = figure.add_subplot(grid[3, 1])
+        if measure == matrix.RATIO:
+            ratio_bar(below, image, cross.condition)
+        else:
+            drop_bar(below, image)
         frame = Patch(fill=False, edgecolor=BLACK, linewidth=1.2, label="own labels")
         handles = family_handles(families.values(), letters=True)
         legend(figure, [*handles, frame], "outside lower center")

@@ -1,7 +1,10 @@
 """Figure 8 of the paper: flipped labels, and beside random ones.
 
-The table has a row a pair of tasks, as Figure 3's; `comparison_table` has a row an evaluated task:
-what other tasks' labels cost of its accuracy, and its own, by either kind.
+The table has a row a pair of tasks, as Figure 3's: forget ratios as in the paper, and drops. Drops
+are drawn: the ratio after flipped labels has twice the denominator of Figure 3's, so that the same
+loss is half of it, and of a task that was hardly known a small loss is a large ratio.
+`comparison_table` has a row an evaluated task: what other tasks' labels cost of its accuracy, and
+its own, by either kind.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlib.errors import InputError
-from forgetlib.figures import fig3, intervals
+from forgetlib.figures import fig3, intervals, matrix
 from forgetlib.figures.bootstrap import joined
 from forgetlib.figures.crosstask import CrossTask, after, cross_table
 from forgetlib.figures.intervals import UNDEFINED, Interval, as_columns, with_intervals
@@ -69,13 +72,15 @@ def finding(table: pd.DataFrame) -> str:
 
 
 def draw(cross: CrossTask, random: CrossTask, described: pd.DataFrame) -> Figure:
-    """Draw Figure 8: the matrix after flipped labels, in the order and the colours of Figure 3.
+    """Draw Figure 8: the accuracy that flipped labels cost, in the order of Figure 3.
+
+    Its colours are those of accuracy in Figure 3's picture of harm (`fig3.draw_harm`).
 
     cross, random: from `crosstask.cross_task`, of conditions "flipped" and "random"
     described: the family of every task, from `tasks.describe`
     """
     _require_same_tasks(random, cross)
-    return fig3.draw_pairs(cross, random, described, finding(table(cross)))
+    return fig3.draw_pairs(cross, random, described, finding(table(cross)), measure=matrix.DROP)
 
 
 def _require_same_tasks(random: CrossTask, flipped: CrossTask) -> None:

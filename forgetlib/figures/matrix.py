@@ -40,6 +40,10 @@ DROP_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
     "drop", [(0, BLUE), (0.5, "#ffffff"), (0.75, "#f6b26b"), (1, VERMILION)]
 )
 LEAST_CELL = 12  # points, the width that two digits need
+ITALICS = "italics: the 95 % interval includes 0"
+RATIO, DROP = "forget_ratio", "accuracy_lost"  # what a cell shows, a column of `cross_table`
+# Of a drop, as in Figure 3's picture of harm: with 0.5 a sure task is at chance.
+DROP_LIMITS = (-0.5, 0.5)
 
 
 def draw_matrix(
@@ -49,21 +53,29 @@ def draw_matrix(
     columns: np.ndarray,
     *,
     width: float = 3.55,
+    measure: str = RATIO,
 ) -> AxesImage:
-    """Draw one cross-task matrix, rows and columns (K,) in this order, `width` inches wide."""
+    """Draw one cross-task matrix, rows and columns (K,) in this order, `width` inches wide.
+
+    measure: RATIO, or DROP, which has no denominator and is defined in every task
+    """
     table = cross_table(cross).set_index(["eval_task", "forget_task"])
     n_tasks = len(cross.tasks)
-    ratio = cross.forget_ratio[np.ix_(rows, columns)]
-    low, high = RATIO_LIMITS[cross.condition]
+    values = cross.forget_ratio
+    (low, high), colours = RATIO_LIMITS[cross.condition], RATIO_COLOURS
+    if measure == DROP:
+        values = table[DROP].to_numpy().reshape(n_tasks, n_tasks)
+        (low, high), colours = DROP_LIMITS, DROP_COLOURS
+    values = values[np.ix_(rows, columns)]
     with np.errstate(invalid="ignore"):
-        image = axes.imshow(ratio, cmap=RATIO_COLOURS, vmin=low, vmax=high, aspect="auto")
+        image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     room = 72 * width / n_tasks  # points a cell
     for y, evaluated in enumerate(rows):
-        if not cross.defined[evaluated]:
+        if measure == RATIO and not cross.defined[evaluated]:
             axes.add_patch(
                 Rectangle(
                     (-0.5, y - 0.5), n_tasks, 1, facecolor="#eeeeee", edgecolor=GREY, hatch="////"
@@ -92,19 +104,19 @@ def draw_matrix(
                         zorder=3,
                     )
                 )
-            if not np.isfinite(ratio[y, x]) or room < LEAST_CELL:
+            if not np.isfinite(values[y, x]) or room < LEAST_CELL:
                 continue
             row = table.loc[(cross.tasks[evaluated], cross.tasks[forgotten])]
-            low, high = row["forget_ratio_low"], row["forget_ratio_high"]
+            low, high = row[f"{measure}_low"], row[f"{measure}_high"]
             interval = room > 40 and np.isfinite(low)
-            colour = readable_on(image.cmap(image.norm(ratio[y, x])))
+            colour = readable_on(image.cmap(image.norm(values[y, x])))
             text: dict[str, Any] = {"ha": "center", "color": colour}
             if not (low > 0 or high < 0):
                 text |= {"alpha": 0.7, "style": "italic"}
             axes.text(
                 x,
                 y - (0.03 if interval else 0),
-                two_digits(ratio[y, x]),
+                two_digits(values[y, x]),
                 va="bottom" if interval else "center_baseline",
                 fontsize=6 if room < 20 else 7.5,
                 **text,
@@ -192,17 +204,29 @@ def family_strip(axes: Axes, families: Sequence[str], *, vertical: bool) -> None
 
 def ratio_bar(axes: Axes, image: AxesImage, condition: str, *, values: bool = True) -> None:
     """Explain the colours of a forget ratio, where they end, and italics of written values."""
-    bar = axes.figure.colorbar(image, cax=axes, orientation="horizontal", extend="both")
-    bar.outline.set_visible(False)
     low, high = RATIO_LIMITS[condition]
-    labels = [f"{low:g}".replace("-", "−"), "0: nothing", f"{high / 2:g}", f"{high:g}: at chance"]
-    bar.set_ticks([low, 0, high / 2, high], labels=labels)
+    ticks = {low: f"−{-low:g}", 0: "0: nothing", high / 2: f"{high / 2:g}"}
     said = f"at chance and below it ({high:g} and more), colours are the same"
     if values:
-        said += "\nitalics: the 95 % interval includes 0"
+        said += f"\n{ITALICS}"
+    _bar(axes, image, "forget ratio", ticks | {high: f"{high:g}: at chance"}, said)
+
+
+def drop_bar(axes: Axes, image: AxesImage) -> None:
+    """Explain the colours of accuracy lost, and italics of written values."""
+    low, high = DROP_LIMITS
+    ticks = {low: f"−{-low:g}", 0: "0: nothing", high / 2: f"{high / 2:g}", high: f"{high:g}"}
+    _bar(axes, image, "accuracy lost", ticks, ITALICS)
+
+
+def _bar(axes: Axes, image: AxesImage, name: str, ticks: dict[float, str], said: str) -> None:
+    """Draw a bar of colours with its name on the left, these ticks, and words below it."""
+    bar = axes.figure.colorbar(image, cax=axes, orientation="horizontal", extend="both")
+    bar.outline.set_visible(False)
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
     bar.set_label(said, fontsize=SMALL)
     axes.annotate(
-        "forget ratio",
+        name,
         (0, 0.5),
         xytext=(-18, 0),
         xycoords="axes fraction",

@@ -108,7 +108,8 @@ PICTURES = {
     "own choices. Filled: the probe beat chance before.",
     "fig6_layers": "The same at every layer, of the tasks whose probe beat chance before.",
     "fig7_sizes": "**Figure 7.** Smaller forgetting sets: accuracy lost, and the difference.",
-    "fig8_flipped": "**Figure 8.** Figure 3 with every label wrong instead of random.",
+    "fig8_flipped": "**Figure 8.** Accuracy lost in each pair with every label wrong instead of "
+    "random, in the order of Figure 3.",
     "fig8_comparison": "Accuracy lost by random against flipped labels, other tasks' and its own.",
     "fig9_models": "**Figure 9.** The matrix of every model of the study.",
     "tasks": "How far rules get that understand nothing, beside the model.",

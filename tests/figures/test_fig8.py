@@ -5,10 +5,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic
 from tables import comparison, cross, described, heat_of, ticks
 
 from forgetlib.errors import InputError
 from forgetlib.figures import fig3, fig8
+from forgetlib.figures.crosstask import cross_task
 
 
 def compared(others, own=0.1, *, known=True):
@@ -91,8 +93,31 @@ def test_the_flipped_matrix_has_the_order_of_the_random_one_and_no_trees():
     drawn = heat_of(figure).images[0].get_array().filled(np.nan)
     own = [random.tasks.index(t.split(" (")[0]) for t in names(figure, "y", "evaluated task")]
     columns = [random.tasks.index(t) for t in names(figure, "x", "task trained on")]
-    expected = flipped.forget_ratio[np.ix_(own, columns)]
-    assert drawn == pytest.approx(expected, nan_ok=True)
+    expected = (flipped.tuned[:, None] - flipped.forgotten)[np.ix_(own, columns)]
+    assert drawn == pytest.approx(expected)
+    assert np.isnan(flipped.forget_ratio).any()  # and yet no drop is undefined
+    assert "ratio undefined" not in {t.get_text() for t in heat_of(figure).texts}
+
+
+def test_a_drop_has_the_colours_that_it_has_in_the_picture_of_harm():
+    random, flipped, *_ = comparison(6)
+    image = heat_of(fig8.draw(flipped, random, described(6))).images[0]
+    harm = fig3.draw_harm(fig3.table(random), described(6)).axes[0].images[0]
+    assert (image.norm.vmin, image.norm.vmax) == (harm.norm.vmin, harm.norm.vmax)
+    assert image.cmap == harm.cmap
+
+
+def test_the_same_answers_are_the_same_drop_and_half_the_ratio_as_flipped_labels():
+    """Why drops are drawn: a number of Figure 8 is one of Figure 3."""
+    accuracies = [0.9, 0.8], [[0.6, 0.8], [0.4, 0.7]]
+    random, flipped = (
+        fig8.table(cross_task(synthetic.cross(("sst2", "piqa"), *accuracies, condition=c), c))
+        for c in ("random", "flipped")
+    )
+    assert random["accuracy_lost"].to_numpy() == pytest.approx(flipped["accuracy_lost"].to_numpy())
+    ratios = flipped["forget_ratio"].to_numpy()
+    assert random["forget_ratio"].to_numpy() == pytest.approx(2 * ratios)
+    assert np.isfinite(ratios).all()
 
 
 def test_drops_are_those_of_the_accuracies_and_their_difference_is_paired():
