@@ -1,7 +1,8 @@
 """Figure 5 of the paper: whether what is learned first is forgotten last.
 
-The table has a row a task: the rank correlation of the steps of learning and of forgetting, and how
-much of either is over before the second recording, so that its order is not seen.
+The table has a row a task: the rank correlation of the steps of learning and of forgetting, how
+much of either is over before the second recording, so that its order is not seen, and what is left
+of a correlation by recording so seldom.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from forgetlib.figures.intervals import (
     with_intervals,
 )
 from forgetlib.figures.join import Family, full_size, other_data
-from forgetlib.figures.numbers import estimate
+from forgetlib.figures.numbers import estimate, number
 from forgetlib.figures.rows import by_format, mark, set_finding, set_rows, with_formats
 from forgetlib.figures.style import (
     BLACK,
@@ -39,6 +40,7 @@ from forgetlib.figures.style import (
     say_where_nothing,
     style,
 )
+from forgetlib.figures.thresholds import OPPOSITE
 from forgetlib.measuring.base import Dynamics
 from forgetlib.runs.records import Result
 
@@ -64,6 +66,23 @@ def passing_steps(dynamics: Dynamics, threshold: float, direction: str) -> np.nd
     beyond = above if direction == "up" else ~above
     passes = beyond.any(0) & ~beyond[0]
     return np.where(passes, np.asarray(dynamics.steps, float)[beyond.argmax(0)], np.nan)
+
+
+def share_seen(learned: np.ndarray, forgotten: np.ndarray) -> float:
+    """Tell what share of a weak rank correlation is seen where steps are recorded with ties.
+
+    Examples that pass between the same two recordings share their rank. A correlation of the exact
+    steps shrinks by the share of the ranks' standard deviation that each side keeps: 1 without
+    ties, 0 where all pass together. Exact for the copula of Farlie, Gumbel and Morgenstern, which
+    has correlations up to 1/3.
+
+    learned, forgotten: (N,) recorded steps, N of at least two
+    """
+    kept = []
+    for steps in (learned, forgotten):
+        n, ties = len(steps), np.unique(steps, return_counts=True)[1]
+        kept.append(1 - (ties**3 - ties).sum() / (n**3 - n))
+    return float(np.sqrt(np.prod(kept)))
 
 
 def _steps(runs: Family, threshold: float) -> pd.DataFrame | None:
@@ -115,8 +134,10 @@ def table(
     Columns: model, eval_task, and training examples of all seeds: n (pass both ways), n_known (at
     or above the threshold before fine-tuning), n_never_learned, n_fell_back (learned, and below
     again when forgetting starts), n_never_forgotten, which add up to all; rank_correlation with its
-    interval; enough; learned_at_first and forgotten_at_first: of the n, the share that has passed
-    at the first recording after the start, NaN without any: the order within it is not seen.
+    interval; seen: the share of a weak correlation of the exact steps that these ties leave
+    (`share_seen`), over the same seeds; enough; learned_at_first and forgotten_at_first: of the n,
+    the share that has passed at the first recording after the start, NaN without any: the order
+    within it is not seen.
 
     The correlation is Spearman's, of the step passed in fine-tuning and the step passed in
     forgetting; below 0: learned first, forgotten last. It is taken within each seed and averaged,
@@ -134,6 +155,7 @@ def table(
         numbers = {fate: int((fates == fate).sum()) for fate in _FATES}
         rng = np.random.default_rng(0)
         total, weight = np.zeros(n_resamples + 1), np.zeros(n_resamples + 1)
+        seen = 0.0
         for steps in found:
             both = steps[steps["fate"] == "n"]
             if len(both) < 2:
@@ -145,6 +167,7 @@ def table(
             defined = np.isfinite(values)
             total[defined] += len(both) * values[defined]
             weight[defined] += len(both)
+            seen += len(both) * defined[0] * share_seen(x, y)
         values = np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
         correlation = correlation_percentiles(float(values[0]), values[1:])
         rows.append(
@@ -153,6 +176,7 @@ def table(
                 "eval_task": task,
                 **numbers,
                 **as_columns("rank_correlation", correlation),
+                "seen": seen / weight[0] if weight[0] else np.nan,
                 "enough": numbers["n"] >= min_examples,
                 **examples.loc[fates == "n", list(AT_FIRST)].mean(),
             }
@@ -164,9 +188,11 @@ def finding(table: pd.DataFrame) -> str:
     """Say in a sentence whether what is learned first is forgotten last, for titles.
 
     table: from `fig5.table`. The rank correlation is averaged over the tasks with enough examples,
-    with Student's t interval over these tasks; the shares are of the examples of all tasks.
+    with Student's t interval over these tasks; the shares are of the examples of all tasks. What
+    would be seen of the correlation that the claim supposes is the mean over the same tasks.
     """
-    correlations = table.loc[table["enough"].astype(bool), "rank_correlation"].dropna()
+    defined = table[table["enough"].astype(bool) & table["rank_correlation"].notna()]
+    correlations = defined["rank_correlation"]
     if correlations.empty:
         return "No task shows an order of learning and forgetting: too few examples pass both ways"
     order = intervals.mean_interval(correlations.to_numpy(float))
@@ -184,7 +210,9 @@ def finding(table: pd.DataFrame) -> str:
     return (
         f"{said}: mean rank correlation {estimate(order)} of {len(correlations)} "
         f"task{'s' * (len(correlations) > 1)}; {100 * learned:.0f} % of the learning and "
-        f"{100 * forgotten:.0f} % of the forgetting is over at the first recording"
+        f"{100 * forgotten:.0f} % of the forgetting is over at the first recording, so that a "
+        f"correlation of {number(OPPOSITE.supposed)} would be seen as "
+        f"{number(OPPOSITE.supposed * defined['seen'].mean())}"
     )
 
 
@@ -195,7 +223,7 @@ def draw(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
     described: the format of every task's answers, from `tasks.describe`
     """
     measures = with_intervals(["rank_correlation"])
-    require_columns(table, ["eval_task", "n", "enough", *AT_FIRST, *measures])
+    require_columns(table, ["eval_task", "n", "enough", "seen", *AT_FIRST, *measures])
     said = finding(table)
     shown = readable(with_formats(table, described))
     shown["eval_task"] += " (" + shown["n"].astype(str) + ")"

@@ -24,7 +24,8 @@ NEGATIVE = Statement(BELOW, 0.0, -0.5, RANK, stated=NOW)
 # value with a chance between 0.4 and 0.6, where 0.5 is a coin.
 NO_EXAMPLE_EFFECT = Statement(WITHIN, 0.2, 0.0, stated="2026-11-27", axis=RANK)
 NO_SQUARE = Statement(BELOW, 0.04, 0.0, stated="2026-11-27", axis=RANK)  # its square
-OPPOSITE = Statement(BELOW, 0.0, -0.3, axis=RANK)  # a mean of rank correlations within tasks
+# A mean of rank correlations within tasks; supposed of exact steps: see `fig5.share_seen`.
+OPPOSITE = Statement(BELOW, 0.0, -0.3, axis=RANK)
 PROBE_LOSS = Statement(ABOVE, -0.25, 0.0)  # a quarter of the height above chance lost at most
 SAME_PATTERN = Statement(ABOVE, 0.5, 0.8, RANK, stated=NOW)  # usually called a large correlation
 OFTEN_BETTER = replace(OFTEN, stated=NOW)

@@ -242,6 +242,7 @@ def order_tables(k, n_enough):
     table = table.assign(n=np.where(enough, 100, 3), enough=enough)
     values = np.where(enough, rng.normal(-0.2, 0.1, k), np.nan)
     with_interval(table, "rank_correlation", values, 0.15)
+    table["seen"] = np.where(enough, 0.5, np.nan)
     for column in fig5.AT_FIRST:
         table[column] = rng.uniform(0.3, 1, k)
     return table, described(k)

@@ -45,7 +45,7 @@ from forgetlib.figures import (
 )
 from forgetlib.figures.effects import beyond_true_labels
 from forgetlib.figures.effects import ratios as ratios_of
-from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS
+from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 
 
 def test_tasks_with_nothing_to_forget_are_left_out():
@@ -274,6 +274,18 @@ def test_a_probe_at_chance_has_nothing_to_recover():
     found = claims.judge("probes-recover", probes=probes(0.5, 0.5)).iloc[0]
     assert found["verdict"] in UNDECIDED
     assert found["n"] < 4
+def test_the_power_of_an_order_is_that_of_what_ties_leave_of_it():
+    table = order(0)
+    exact, tied = (
+        claims.judge("learn-forget-anticorrelated", order=table.assign(seen=seen)).iloc[0]
+        for seen in (1.0, 0.2)
+    )
+    assert (exact["supposed"], tied["supposed"]) == pytest.approx((-0.3, -0.06))
+    assert exact["value"] == tied["value"] and exact["low"] == tied["low"]
+    assert tied["power"] < 0.8 < exact["power"]
+    assert (tied["verdict"], exact["verdict"]) == (CANNOT_DECIDE, NOT_DECIDED)
+
+
 
 
 def test_a_weak_probe_that_loses_all_it_had_has_not_recovered():

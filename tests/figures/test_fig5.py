@@ -127,6 +127,37 @@ def test_what_is_over_at_the_first_recording_is_a_share_of_those_that_pass_both_
     assert np.isnan(alone.forgotten_at_first)
 
 
+def weakly_correlated(rho, n, rng):
+    """Draw two uniforms of Farlie, Gumbel and Morgenstern's copula: Spearman's rho is rho."""
+    u, p = rng.random((2, n))
+    a = 3 * rho * (1 - 2 * u)
+    return u, 2 * p / (1 + a + np.sqrt((1 + a) ** 2 - 4 * a * p))
+
+
+@pytest.mark.parametrize("shares", [(0.25, 0.5, 0.75), (0.6, 0.9), (0.95,)])
+def test_what_ties_leave_of_a_correlation_is_what_spearman_finds_in_them(shares):
+    u, v = weakly_correlated(-0.3, 400_000, np.random.default_rng(0))
+    assert scipy.stats.spearmanr(u, v).statistic == pytest.approx(-0.3, abs=0.01)
+    steps = np.searchsorted((0.5,), u), np.searchsorted(shares, v)  # at which it is recorded
+    found = scipy.stats.spearmanr(*steps).statistic
+    assert abs(found) < 0.27
+    assert fig5.share_seen(*steps) == pytest.approx(found / -0.3, abs=0.015)
+
+
+def test_without_ties_all_of_a_correlation_is_seen_and_of_one_step_nothing():
+    steps = np.arange(20)
+    assert fig5.share_seen(steps, steps[::-1]) == 1
+    assert fig5.share_seen(steps, np.ones(20)) == 0
+    assert fig5.share_seen(np.repeat([1, 2], 2), np.arange(4)) == pytest.approx(np.sqrt(0.8))
+
+
+def test_what_is_seen_is_of_the_seeds_that_have_an_order():
+    up, one = np.arange(1, 11), np.full(10, 3)
+    results = learned_and_forgotten(up, up) + learned_and_forgotten(one, one, seed=1)
+    assert fig5.table(results)["seen"].item() == 1
+    assert np.isnan(fig5.table(learned_and_forgotten(one, one))["seen"].item())
+
+
 @pytest.mark.parametrize("up", [[], [3], [3, 3, 3]])
 def test_too_few_examples_have_no_order_and_no_interval(up):
     never = [-1] * 5
@@ -170,7 +201,7 @@ def test_the_forgetting_set_is_matched_by_uid():
     ],
 )
 def test_the_finding_says_what_the_mean_over_tasks_says(values, said):
-    table = pd.DataFrame({"rank_correlation": values, "n": 50, "enough": True})
+    table = pd.DataFrame({"rank_correlation": values, "n": 50, "enough": True, "seen": 1.0})
     assert said in fig5.finding(table.assign(learned_at_first=0.5, forgotten_at_first=0.5))
 
 
@@ -180,15 +211,15 @@ def test_the_finding_leaves_out_tasks_with_too_few_and_counts_all_their_examples
             "rank_correlation": [-0.3, -0.2, -0.4, -0.3, 0.9, np.nan],
             "n": [10, 10, 10, 10, 10, 0],
             "enough": [True] * 4 + [False] * 2,
+            "seen": [0.5, 0.5, 0.4, 0.6, 0.9, np.nan],
             "learned_at_first": [1, 1, 1, 1, 0, np.nan],
             "forgotten_at_first": [0, 0, 0, 0, 0.5, np.nan],
         }
     )
     said = fig5.finding(table)
     assert "−0.30 [−0.43, −0.17] of 4 tasks" in said
-    assert said.endswith(
-        "80 % of the learning and 10 % of the forgetting is over at the first recording"
-    )
+    assert "; 80 % of the learning and 10 % of the forgetting is over at the first" in said
+    assert said.endswith("so that a correlation of −0.30 would be seen as −0.15")
 
 
 def notes_of(axes):
