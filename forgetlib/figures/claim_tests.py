@@ -47,6 +47,7 @@ from forgetlib.figures.thresholds import (
     PROBE_LOSS,
     SAME_PATTERN,
     STRONGER,
+    lacks_families,
 )
 from forgetlib.metrics import CHANCE
 
@@ -55,7 +56,6 @@ Matrix: TypeAlias = CrossTask | None
 
 # What a study can lack.
 CONTROL = "a control by true labels for each pair"
-TWO_EACH = "two tasks with something to forget on each side"
 
 
 def _require(table: pd.DataFrame, *columns: str) -> None:
@@ -131,13 +131,12 @@ def task_family_split(own: Table = None, described: Table = None) -> pd.DataFram
     def sides(table: pd.DataFrame, measure: str, *families: tuple[str, ...]) -> list[np.ndarray]:
         return [_numbers(table[table["family"].isin(f)], measure)[0] for f in families]
 
-    table = _with_ratio(own)
     gaps = ratios = [np.zeros(0), np.zeros(0)]
-    if table is not None:
+    if (table := _with_ratio(own)) is not None:
         table = _with_families(table, described)
         gaps = sides(table, "forget_gap", resisting, forgotten)
         ratios = sides(table, "forget_ratio", forgotten, resisting)
-    lacks = "" if all(len(g) > 1 for g in gaps) else TWO_EACH
+    lacks = lacks_families(len(gaps[1]), len(gaps[0]))
     by_gap = row(
         "mean forget gap, commonsense and science minus language understanding",
         ANY,

@@ -27,6 +27,10 @@ from forgetlib.runs.scale import ScaleStudy
 
 # Around what the project's README has of a study: its answer, and its findings.
 BEGIN, END = "<!-- {} of {}: written by forgetlib readme -->", "<!-- end of {} -->"
+OF_SEVERAL = (
+    "What one model cannot decide of families, predictors and models is asked of several in the "
+    "study `scale`."
+)
 
 
 def text(study: Study) -> str:
@@ -54,6 +58,7 @@ def text(study: Study) -> str:
             parts += ["## The paper's claims", _claims_table(claims)]
         parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(study, tables)]
     return "\n\n".join([*parts, "## Provenance", _provenance(study)]) + "\n"
+            parts += [OF_SEVERAL] if len(study.models) == 1 else []
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

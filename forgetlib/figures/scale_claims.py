@@ -22,10 +22,9 @@ from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.intervals import TAIL, UNDEFINED, Interval, with_intervals
 from forgetlib.figures.measures import family_of
 from forgetlib.figures.statements import row
-from forgetlib.figures.thresholds import ANY, NEGATIVE, SAME_PATTERN
+from forgetlib.figures.thresholds import ANY, NEGATIVE, SAME_PATTERN, lacks_families
 
 STATED = "2026-11-28"
-LEAST_LANGUAGE = 5  # tasks: with fewer, one of them is the family
 
 
 def table(lost: pd.DataFrame, agreed: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
@@ -62,13 +61,12 @@ def _family_split(lost: pd.DataFrame) -> pd.DataFrame:
     language, resisting = (
         means[family.isin(of)].to_numpy(float) for of in ((LANGUAGE,), (COMMONSENSE, SCIENCE))
     )
-    enough = len(language) >= LEAST_LANGUAGE and len(resisting) > 1
     return row(
         "AUROC lost beyond true labels, language understanding minus commonsense and science",
         replace(ANY, stated=STATED),
         intervals.difference_interval(language, resisting),
         len(language) + len(resisting),
-        lacks="" if enough else f"{LEAST_LANGUAGE} language tasks learned ({len(language)} here)",
+        lacks=lacks_families(len(language), len(resisting)),
     )
 
 

@@ -11,6 +11,7 @@ from forgetlib.figures.statements import ABOVE, BELOW, RANK, SHARE, WITHIN, Stat
 NOW = "2026-11-28"  # the day on which statements about differences from true labels were made
 # A gap of 0.1 is a fifth of the way from chance to perfect: not the noise of a test set.
 LARGE_GAP = 0.1
+LEAST_LANGUAGE = 5  # tasks that were learned: with fewer, one of them is the family
 HALF = 0.5  # "fails to generalise": less than half is lost
 # "often", "many": more than one task in four; supposed: one in two.
 OFTEN = Statement(ABOVE, 0.25, 0.5, SHARE)
@@ -29,3 +30,10 @@ OPPOSITE = Statement(BELOW, 0.0, -0.3, axis=RANK)
 PROBE_LOSS = Statement(ABOVE, -0.25, 0.0)  # a quarter of the height above chance lost at most
 SAME_PATTERN = Statement(ABOVE, 0.5, 0.8, RANK, stated=NOW)  # usually called a large correlation
 OFTEN_BETTER = replace(OFTEN, stated=NOW)
+
+
+def lacks_families(n_language: int, n_resisting: int) -> str:
+    """Say what a study lacks to compare families, of so many tasks learned; "" where nothing."""
+    if n_language < LEAST_LANGUAGE:
+        return f"{LEAST_LANGUAGE} language tasks learned ({n_language} here)"
+    return "" if n_resisting > 1 else "two commonsense or science tasks learned"

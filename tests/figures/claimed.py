@@ -18,7 +18,7 @@ from forgetlib.figures.statements import CANNOT_DECIDE, NOT_DECIDED
 UNDECIDED = {NOT_DECIDED, CANNOT_DECIDE}
 COMMONSENSE = ("piqa", "hellaswag", "winogrande", "openbookqa")
 SCIENCE = ("arc_easy", "arc_challenge", "sciq")
-LANGUAGE = ("rte", "mrpc", "sst2", "cb")
+LANGUAGE = ("rte", "mrpc", "sst2", "cb", "wic_hub")
 TASKS = (*COMMONSENSE, *SCIENCE, *LANGUAGE, "logical_reasoning", "boolq", "medmcqa")
 K = len(TASKS)
 DESCRIBED = tasks.describe(TASKS)

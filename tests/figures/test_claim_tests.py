@@ -90,6 +90,22 @@ def test_the_family_split_is_that_of_the_families_means():
         assert row["n"] == K - 3  # reasoning, reading and knowledge are on neither side
 
 
+def test_a_few_language_tasks_are_not_their_family():
+    """As over models (`scale_claims`): of four, one task is much of what is called the family."""
+    kept = np.isin(TASKS, LANGUAGE[:4]) | ~np.isin(TASKS, LANGUAGE)
+    names = [t for t, keep in zip(TASKS, kept, strict=True) if keep]
+    few, enough = (
+        claims.judge("task-family-split", own=own(of, accuracies), described=DESCRIBED)
+        for of, accuracies in ((names, SPLIT[kept]), (TASKS, SPLIT))
+    )
+    assert set(enough["verdict"]) == {HOLDS}
+    assert set(few["verdict"]) == {CANNOT_DECIDE}
+    assert set(few["why"]) == {"needs 5 language tasks learned (4 here)"}
+    alone = own([*LANGUAGE, "piqa"], np.linspace(0.5, 0.8, 6))
+    found = claims.judge("task-family-split", own=alone, described=DESCRIBED)
+    assert set(found["why"]) == {"needs two commonsense or science tasks learned"}
+
+
 @pytest.mark.parametrize("described", [None, tasks.describe(tasks.suite("tiny"))])
 def test_without_families_what_is_about_families_is_not_decided(described):
     found = claims.verdicts(own=own(TASKS, SPLIT), cross=others_better(0.5), described=described)
@@ -258,6 +274,18 @@ def test_the_sign_of_the_order_is_learned_first_forgotten_last():
     assert opposite["value"] == pytest.approx(table["rank_correlation"].mean())
 
 
+def test_the_power_of_an_order_is_that_of_what_ties_leave_of_it():
+    table = order(0)
+    exact, tied = (
+        claims.judge("learn-forget-anticorrelated", order=table.assign(seen=seen)).iloc[0]
+        for seen in (1.0, 0.2)
+    )
+    assert (exact["supposed"], tied["supposed"]) == pytest.approx((-0.3, -0.06))
+    assert exact["value"] == tied["value"] and exact["low"] == tied["low"]
+    assert tied["power"] < 0.8 < exact["power"]
+    assert (tied["verdict"], exact["verdict"]) == (CANNOT_DECIDE, NOT_DECIDED)
+
+
 def test_unrelated_orders_are_not_called_anticorrelated():
     assert (
         claims.judge("learn-forget-anticorrelated", order=order(0)).iloc[0]["verdict"] in UNDECIDED
@@ -274,18 +302,6 @@ def test_a_probe_at_chance_has_nothing_to_recover():
     found = claims.judge("probes-recover", probes=probes(0.5, 0.5)).iloc[0]
     assert found["verdict"] in UNDECIDED
     assert found["n"] < 4
-def test_the_power_of_an_order_is_that_of_what_ties_leave_of_it():
-    table = order(0)
-    exact, tied = (
-        claims.judge("learn-forget-anticorrelated", order=table.assign(seen=seen)).iloc[0]
-        for seen in (1.0, 0.2)
-    )
-    assert (exact["supposed"], tied["supposed"]) == pytest.approx((-0.3, -0.06))
-    assert exact["value"] == tied["value"] and exact["low"] == tied["low"]
-    assert tied["power"] < 0.8 < exact["power"]
-    assert (tied["verdict"], exact["verdict"]) == (CANNOT_DECIDE, NOT_DECIDED)
-
-
 
 
 def test_a_weak_probe_that_loses_all_it_had_has_not_recovered():
