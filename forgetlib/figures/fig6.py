@@ -19,9 +19,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Statistic, column, of_means, resample
+from forgetlib.figures.bootstrap import Resampled, Statistic, column, of_means, resample
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
+    UNDEFINED,
+    Interval,
     as_columns,
     mean_interval,
     percentiles,
@@ -114,6 +116,8 @@ def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES)
     own_difference: the same of the accuracy of the model's own choices on these questions
     difference_seeds, own_difference_seeds: these of each seed, as text (`rows.seeds_text`)
     counts: whether fine_tuned was shown to be above chance
+    share_of_loss: its part of what the probes of the tasks that count lose in sum; NaN of others,
+        and where these lose nothing in sum
     """
     measures: dict[str, Statistic] = {
         "fine_tuned": column(0),
@@ -122,6 +126,7 @@ def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES)
         "own_difference": lambda m: m[..., 3] - m[..., 2],
     }
     rows = []
+    that_count: dict[str, dict[str, Resampled]] = {}
     for model, task, seeds in full_size(results):
         probed = _probed(seeds, task)
         if not probed:
@@ -146,8 +151,39 @@ def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES)
         for name in CHANGES:
             row[f"{name}_seeds"] = seeds_text(np.atleast_1d(measures[name](resampled.of_seeds)))
         row["counts"] = bool(row["fine_tuned_low"] > CHANCE)
+        if row["counts"]:
+            that_count.setdefault(model, {})[task] = resampled
         rows.append(row)
+    shares = {model: _shares_of_loss(of) for model, of in that_count.items()}
+    for row in rows:
+        of = shares.get(str(row["model"]), {})
+        row |= as_columns("share_of_loss", of.get(str(row["eval_task"]), UNDEFINED))
     return pd.DataFrame(rows)
+
+
+def _shares_of_loss(found: dict[str, Resampled]) -> dict[str, Interval]:
+    """Share what is lost between tasks, by name: resamples were drawn alike, and are shuffled."""
+    rng = np.random.default_rng(0)
+
+    def together(of_tasks: Iterable[np.ndarray]) -> np.ndarray:
+        return np.stack([rng.permutation(m[..., 1] - m[..., 0]) for m in of_tasks], axis=-1)
+
+    by_seeds = [f.by_seeds for f in found.values() if f.by_seeds is not None]
+    every = Resampled(
+        np.array([[f.means[1] - f.means[0] for f in found.values()]]),
+        together(f.by_questions for f in found.values()),
+        together(by_seeds) if len(by_seeds) == len(found) else None,
+    )
+
+    def share(place: int) -> Statistic:
+        def statistic(m: np.ndarray) -> np.ndarray:
+            total = m.sum(-1)
+            nothing = np.full(np.shape(total), np.nan)
+            return np.divide(m[..., place], total, out=nothing, where=total < 0)
+
+        return statistic
+
+    return {task: every.interval(share(i)) for i, task in enumerate(found)}
 
 
 def _probed(seeds: Sequence[Family], task: str) -> list[tuple[dict[str, Scores], dict[str, Probe]]]:
@@ -183,11 +219,17 @@ def finding(table: pd.DataFrame) -> str:
         found = as_columns(name, mean_interval(of[name].to_numpy()))
         means = pd.concat([means, pd.Series(found, dtype=float)])
     lost = (of["difference_high"] < 0).sum()
-    return (
+    said = (
         f"Where the probe beat chance before ({len(of)} of {len(table)} tasks), forgetting changes "
         f"its accuracy by {estimate_of(means, 'difference')} on average, that of the model's own "
         f"choices by {estimate_of(means, 'own_difference')}; the probe's loss is shown in {lost}"
     )
+    shares = of[of["share_of_loss_low"].notna()]
+    if len(of) > 1 and len(shares):
+        most = shares.loc[shares["share_of_loss"].idxmax()]
+        said += f", and {estimate_of(most, 'share_of_loss')} of its sum is that of "
+        said += title(most["eval_task"])
+    return said
 
 
 def draw(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
@@ -199,7 +241,7 @@ def draw(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
         from `tasks.describe`
     """
     columns = ["eval_task", "layer", "counts", *(f"{name}_seeds" for name in CHANGES)]
-    require_columns(table, [*columns, *with_intervals(["fine_tuned", *CHANGES])])
+    require_columns(table, [*columns, *with_intervals(["fine_tuned", *CHANGES, "share_of_loss"])])
     require_columns(described, ["eval_task", "answer_format"])
     require_rows(described, "eval_task", table["eval_task"], "Describe all tasks of the table.")
     said = finding(table)

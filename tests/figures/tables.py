@@ -266,7 +266,10 @@ def recovery_table(k):
     for name in fig6.CHANGES:
         with_interval(table, name, rng.normal(-0.1, 0.1, k), 0.08)
         table[f"{name}_seeds"] = seeds_of(table[name])
-    return table.assign(counts=table["fine_tuned_low"] > 0.5)
+    counts = table["fine_tuned_low"] > 0.5
+    share = table["difference"].where(counts) / table["difference"][counts].sum()
+    with_interval(table, "share_of_loss", share, 0.1)
+    return table.assign(counts=counts)
 
 
 def seeds_of(values):

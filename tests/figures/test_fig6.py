@@ -11,6 +11,7 @@ from tables import by_name, described, probe_table, recovery_table
 from forgetlib.figures import (
     fig6,
 )
+from forgetlib.figures.names import title
 
 
 def probed(task="t", seed=0, n=80, accuracies=(0.55, 0.9, 0.8), rng=None):
@@ -76,6 +77,38 @@ def test_a_task_counts_where_the_probe_beat_chance_before_forgetting():
     assert (known.counts, unknown.counts) == (True, False)
 
 
+def test_a_task_s_share_of_the_loss_is_of_the_tasks_that_count():
+    rng = np.random.default_rng(0)
+    drops = {"t": (0.9, 0.6), "u": (0.8, 0.7), "at_chance": (0.5, 0.1)}
+    results = [
+        r
+        for task, (before, after) in drops.items()
+        for r in probed(task, n=2000, accuracies=(0.5, before, after), rng=rng)
+    ]
+    table = fig6.recovery_table(results).set_index("eval_task")
+    lost = table["difference"][["t", "u"]]
+    found = table[["share_of_loss", "share_of_loss_low", "share_of_loss_high"]]
+    assert found.loc["at_chance"].isna().all()
+    assert found.loc[["t", "u"], "share_of_loss"].tolist() == pytest.approx(lost / lost.sum())
+    assert (found.loc["t", "share_of_loss_low"], found.loc["t", "share_of_loss_high"]) == (
+        pytest.approx((0.75 - 0.05, 0.75 + 0.05), abs=0.03)
+    )
+    # Of tasks that are resampled apart, by the delta method: what the one gains the other loses.
+    t, u = -lost["t"], -lost["u"]
+    errors = (table["difference_high"] - table["difference_low"]) / 2
+    half = np.hypot(u * errors["t"], t * errors["u"]) / (t + u) ** 2
+    width = found.loc["t", "share_of_loss_high"] - found.loc["t", "share_of_loss_low"]
+    assert width / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_where_nothing_is_lost_there_is_no_share_of_it():
+    rng = np.random.default_rng(0)
+    results = [r for t in "tu" for r in probed(t, accuracies=(0.5, 0.8, 0.85), rng=rng)]
+    table = fig6.recovery_table(results)
+    assert table["counts"].all() and table["share_of_loss_low"].isna().all()
+    assert "of its sum" not in fig6.finding(table)
+
+
 def test_probe_recovery_of_the_same_probe_is_exactly_zero():
     rng = np.random.default_rng(0)
     same = probe_with(0.7, 80, rng=rng)
@@ -98,8 +131,12 @@ def test_the_finding_is_of_the_tasks_that_count():
     minus = "\N{MINUS SIGN}"
     assert f"its accuracy by {minus}0.15 [" in said
     assert f"own choices by {minus}0.35 [" in said
-    assert said.endswith("the probe's loss is shown in 5")
-    assert fig6.finding(table.assign(difference_high=0.0)).endswith("shown in 0")
+    most = table.loc[table["share_of_loss"].idxmax()]
+    share = f"{most['share_of_loss']:.2f} [{most['share_of_loss_low']:.2f}, "
+    assert f"the probe's loss is shown in 5, and {share}" in said
+    assert said.endswith(f"] of its sum is that of {title(most['eval_task'])}")
+    nothing = table.assign(difference_high=0.0, share_of_loss_low=np.nan)
+    assert fig6.finding(nothing).endswith("shown in 0")
     none = fig6.finding(table.assign(counts=False))
     assert none == "In no task was the probe shown to beat chance after fine-tuning"
 
