@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from forgetlib.figures import crossanalysis, matrix
 from forgetlib.figures.crosstask import CrossTask, cross_table
 from forgetlib.figures.effects import AUROC, RATIO, auroc_lost, ratios
-from forgetlib.figures.intervals import Interval, with_intervals
+from forgetlib.figures.intervals import Interval, jackknife, with_intervals
 from forgetlib.figures.matrix import (
     DROP_COLOURS,
     draw_matrix,
@@ -318,6 +318,29 @@ def harm_finding(table: pd.DataFrame) -> str:
         f"After another task's labels accuracy is {_share(accuracy)} and AUROC {_share(auroc)} "
         f"lower on average, and a token of the true response costs {_share(nats)} nats more"
     )
+
+
+def harm_correlation(table: pd.DataFrame, measure: str = "forget_ratio") -> tuple[Interval, int]:
+    """Correlate what other tasks' labels cost with the nats a token that they add, over pairs.
+
+    Where the two go together, what is lost may be damage. Pairs with a task in common are not
+    independent: the interval is a jackknife, of Fisher's z, that leaves out each task in turn, as
+    row and as column.
+
+    table: rows of `fig3.table`; measure: a column of it
+    Returns Pearson's correlation with its interval over tasks, and the number of pairs.
+    """
+    sides = ["eval_task", "forget_task"]
+    pairs = table[(table["eval_task"] != table["forget_task"]) & table[measure].notna()]
+    names = sorted({*pairs["eval_task"], *pairs["forget_task"]})
+
+    def z(rows: pd.DataFrame) -> float:
+        return float(np.arctanh(rows["nll_risen"].corr(rows[measure])))
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = np.array([z(pairs[(pairs[sides] != name).all(axis=1)]) for name in names])
+        found = jackknife(z(pairs), without, len(names) - 1)
+    return Interval(*map(float, np.tanh([found.value, found.low, found.high]))), len(pairs)
 
 
 def draw_harm(table: pd.DataFrame, described: pd.DataFrame) -> Figure:

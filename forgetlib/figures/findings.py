@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.errors import InputError
-from forgetlib.figures import fig2b, intervals
+from forgetlib.figures import fig2b, fig3, intervals
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.numbers import estimate, estimate_of, number
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
 
@@ -234,6 +234,14 @@ def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, skills: pd.Data
     said += listed(f"{title(t)} ({number(v, 1)})" for t, v in by_labels.head(2).items())
     if others["nll_risen"].mean() > DAMAGE:
         said += ": the language model itself is damaged"
+    formats = dict(zip(skills["eval_task"], skills["answer_format"], strict=True))
+    # With fixed answers a bias alone moves the ratio.
+    free = pairs[pairs["eval_task"].map(formats) == "text"]
+    together, n = fig3.harm_correlation(free)
+    if np.isfinite(together.low):
+        said += f". Over {n} pairs with free answers, the forget ratio and this rise correlate "
+        said += f"by {estimate(together)}"
+        said += ": what looks forgotten may be damage" if together.low > 0 else ""
     if flipped is not None and "accuracy_lost" in flipped:
         both = others.merge(flipped, on=["eval_task", "forget_task"], suffixes=("", "_flipped"))
         lost = number(both["accuracy_lost_flipped"].mean())

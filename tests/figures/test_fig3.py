@@ -144,6 +144,45 @@ def test_the_finding_of_harm_leaves_out_a_task_s_own_labels():
     assert fig3.harm_finding(harm_of([1] * 4, 1).iloc[:1]) == "No pairs of different tasks"
 
 
+def harmed(lost, risen):
+    """Pairs of K tasks that lose, and whose nats rise, by these (K, K)."""
+    places = [(f"t{i}", f"t{j}") for i in range(len(lost)) for j in range(len(lost))]
+    table = pd.DataFrame(places, columns=["eval_task", "forget_task"])
+    return table.assign(forget_ratio=np.ravel(lost), nll_risen=np.ravel(risen))
+
+
+def test_harm_and_loss_are_correlated_over_pairs_of_different_tasks():
+    rng = np.random.default_rng(0)
+    risen = rng.normal(size=(8, 8))
+    lost = risen + rng.normal(size=(8, 8))
+    other = ~np.eye(8, dtype=bool)
+    lost[~other] = -99
+    lost[0, 1] = np.nan
+    found, n = fig3.harm_correlation(harmed(lost, risen))
+    other[0, 1] = False
+    assert n == other.sum() == 55
+    assert found.value == pytest.approx(np.corrcoef(lost[other], risen[other])[0, 1])
+    assert 0 < found.low < found.value < found.high < 1
+
+
+def test_what_one_task_s_labels_do_is_not_shown_of_tasks_like_these():
+    """Pairs are many, tasks are few: of 56 pairs alone the correlation would be beyond doubt."""
+    rng = np.random.default_rng(1)
+    lost, risen = rng.normal(size=(2, 8, 8))
+    lost[:, 3] += 6
+    risen[:, 3] += 6
+    found, n = fig3.harm_correlation(harmed(lost, risen))
+    assert np.tanh(np.arctanh(found.value) - 1.96 / np.sqrt(n - 3)) > 0.5  # the trap
+    assert found.low < 0
+
+
+def test_too_few_tasks_have_no_interval_of_harm_and_loss():
+    rng = np.random.default_rng(0)
+    for k in (1, 2, 3):
+        found, _ = fig3.harm_correlation(harmed(*rng.normal(size=(2, k, k))))
+        assert np.isnan(found.low)
+
+
 def test_harm_is_grouped_by_format_and_sorted_by_nats():
     found = cross(6)
     table, families = fig3.table(found), described(6)
