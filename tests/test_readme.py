@@ -8,13 +8,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import forgetlib
 from forgetlib import studies
 from forgetlib.data import tasks
-from forgetlib.figures import readme
+from forgetlib.figures import findings, readme
 from forgetlib.models import catalogue
 from forgetlib.runs import cost
 from forgetlib.runs.grid import open_store
@@ -138,6 +139,33 @@ def test_findings_fit_on_a_screen_and_each_names_its_evidence():
     lines = found.splitlines()
     assert 4 <= len(lines) <= 7 and len(found) < 3500
     assert all(line.startswith("- ") for line in lines)
+
+
+def test_what_is_said_of_damage_is_in_the_pairs():
+    tables = findings.Tables(ROOT / "figures" / "embedded")
+    skills, pairs = tables.need("fig2b_skill"), tables.need("fig3_cross_task")
+    free = set(skills.loc[skills["answer_format"] == "text", "eval_task"])
+    of = pairs[pairs["eval_task"].isin(free) & (pairs["eval_task"] != pairs["forget_task"])]
+    of = of[of["forget_ratio"].notna()]
+    r = np.corrcoef(of["forget_ratio"], of["nll_risen"])[0, 1]
+    said = f"Over {len(of)} pairs with free answers, the forget ratio and this rise correlate by "
+    assert f"{said}{r:.2f} [" in findings.findings(tables)
+    unrelated = pairs.assign(nll_risen=np.random.default_rng(0).normal(5, 1, len(pairs)))
+    said = findings._of_pairs(unrelated, None, skills)
+    assert "the forget ratio and this rise correlate by" in said and "may be damage" not in said
+
+
+def test_tasks_that_are_known_by_the_likelihood_a_token_alone_are_named():
+    skills = findings.Tables(ROOT / "figures" / "embedded").need("fig2b_skill")
+    table = readme._task_table(skills)
+    after = skills[skills["phase"] == "random"].set_index("eval_task")
+    row = next(line for line in table.splitlines() if line.startswith("| OpenBookQA |"))
+    assert f" {after.loc['openbookqa', 'accuracy_a_token']:.2f} " in row
+    ends = skills["accuracy_a_token_low"]
+    for end, said in ((0.4, False), (0.51, True)):
+        openbookqa = skills["eval_task"] == "openbookqa"
+        changed = skills.assign(accuracy_a_token_low=ends.where(~openbookqa, end))
+        assert ("OpenBookQA" in readme._task_table(changed).splitlines()[-1]) == said
 
 
 def test_every_picture_is_in_the_gallery_and_no_picture_is_left_out():

@@ -45,6 +45,7 @@ PHASES = {
 }
 MEASURES = {  # of a phase, and of what came after fine-tuning
     "accuracy": "accuracy on new questions",
+    "accuracy_a_token": "accuracy by the log-likelihood a token",
     "auroc": "AUROC on new questions",
     "confidence": "confidence in the true response",
     "nll": "nats a token of the true response",

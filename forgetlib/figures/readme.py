@@ -18,19 +18,21 @@ from forgetlib.figures.findings import Tables, answer, findings
 from forgetlib.figures.names import PICTURES, listed, title
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
+from forgetlib.figures.verdicts import NOTHING
 from forgetlib.files import replacing, root
+from forgetlib.metrics import CHANCE
 from forgetlib.runs.grid import Study, figures_dir, open_store
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.results import data_note
 from forgetlib.runs.rows import MOST
 from forgetlib.runs.scale import ScaleStudy
 
-# Around what the project's README has of a study: its answer, and its findings.
-BEGIN, END = "<!-- {} of {}: written by forgetlib readme -->", "<!-- end of {} -->"
 OF_SEVERAL = (
     "What one model cannot decide of families, predictors and models is asked of several in the "
     "study `scale`."
 )
+# Around what the project's README has of a study: its answer, and its findings.
+BEGIN, END = "<!-- {} of {}: written by forgetlib readme -->", "<!-- end of {} -->"
 
 
 def text(study: Study) -> str:
@@ -56,9 +58,9 @@ def text(study: Study) -> str:
         parts += [findings(tables), "## Every task", _task_table(tables.need("fig2b_skill"))]
         if (claims := tables.get("claims")) is not None:
             parts += ["## The paper's claims", _claims_table(claims)]
+            parts += [OF_SEVERAL] if len(study.models) == 1 else []
         parts += ["## Pictures", _gallery(tables), "## What to distrust", _distrust(study, tables)]
     return "\n\n".join([*parts, "## Provenance", _provenance(study)]) + "\n"
-            parts += [OF_SEVERAL] if len(study.models) == 1 else []
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -72,6 +74,8 @@ def _task_table(skills: pd.DataFrame) -> str:
     again = phases.get("true")
     header = ["task", "answers", "pre-trained", "fine-tuned", "random labels", "true labels again"]
     header += [
+        "a token, fine-tuned",
+        "a token, random labels",
         "AUROC, fine-tuned",
         "AUROC, random labels",
         "forget ratio",
@@ -90,6 +94,8 @@ def _task_table(skills: pd.DataFrame) -> str:
                 number(phases["tuned"].loc[task, "accuracy"]),
                 number(of["accuracy"]),
                 number(again.loc[task, "accuracy"] if again is not None else np.nan),
+                number(phases["tuned"].loc[task, "accuracy_a_token"]),
+                number(of["accuracy_a_token"]),
                 estimate_of(phases["tuned"].loc[task], "auroc"),
                 estimate_of(of, "auroc"),
                 estimate_of(of, "forget_ratio"),
@@ -99,11 +105,20 @@ def _task_table(skills: pd.DataFrame) -> str:
             ]
         )
     words = (
-        "Accuracy on new questions where nothing else is said. A ratio is the share of what the "
-        "fine-tuned model had above chance that was lost; - where it was not shown to have any, or "
-        "no more than one answer to everything reaches."
+        "Accuracy on new questions where nothing else is said; a token: by the log-likelihood a "
+        f"token, as sums favour short responses.{_known_a_token(after, phases['tuned'])} A ratio "
+        "is the share of what the fine-tuned model had above chance that was lost; - where it was "
+        "not shown to have any, or no more than one answer to everything reaches."
     )
     return f"{_table(header, rows)}\n\n{words}"
+
+
+def _known_a_token(after: pd.DataFrame, tuned: pd.DataFrame) -> str:
+    """Say which tasks are shown to be known by this accuracy alone; by task, both."""
+    unknown = after.index[after["verdict"] == NOTHING]
+    floor = tuned["true_share"].fillna(CHANCE).clip(lower=CHANCE)
+    known = [title(str(t)) for t in unknown if tuned.loc[t, "accuracy_a_token_low"] > floor[t]]
+    return f" So counted, {listed(known)} had something to forget too." if known else ""
 
 
 def _claims_table(claims: pd.DataFrame) -> str:
