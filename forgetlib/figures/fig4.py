@@ -166,7 +166,7 @@ def draw(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
             say_where_nothing(axes, x[:, 0], f"nothing to draw: {why}")
             # One interval many times as wide as all others would hide what there is to see.
             ratios = [0, 1, *y[:, 0]]
-            limits = min(ratios) - np.ptp(ratios), max(ratios) + np.ptp(ratios)
+            limits = min(ratios) - np.ptp(ratios) / 2, max(ratios) + np.ptp(ratios) / 2
             axes.set(xlabel=label, ylabel="forget ratio", ylim=limits)
             row = correlations.set_index("predictor").loc[predictor]
             found = estimate_of(row, "rank_correlation")

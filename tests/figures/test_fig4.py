@@ -171,6 +171,27 @@ class TestPredictors:
             inside = [n for n, (a, b, c, d), _ in boxes if a < x < c and b < y < d]
             assert inside == []
 
+    def test_a_line_to_a_far_name_passes_the_other_names_by(self, monkeypatch):
+        table = own_table(21).assign(ratio_defined=True)
+        table.loc[0, ["confidence", "confidence_low", "confidence_high"]] = 0.0
+        figure = fig4.draw(table, correlations_table(21))
+        axes = figure.axes[0]
+        names = set(labels_of(axes))
+        texts = [(t, e) for t, e, _ in drawn_texts(figure, monkeypatch) if t in names]
+        boxes = dict(texts[: len(names)])  # of the first panel
+        far = [t for t in axes.texts if t.arrow_patch is not None]
+        assert far
+        for text in far:
+            patch = text.arrow_patch
+            ends = patch.get_transform().transform(patch.get_path().vertices)[[0, -1]]
+            dots = ends[0] + np.linspace(0, 1, 50)[:, None] * (ends[1] - ends[0])
+            crossed = {
+                name
+                for name, (a, b, c, d) in boxes.items()
+                if any(a + 1 < x < c - 1 and b + 1 < y < d - 1 for x, y in dots)
+            }
+            assert crossed <= {by_name(text.get_text())}
+
     def test_a_table_of_two_models_is_refused(self):
         table = pd.concat([own_table(4), own_table(4).assign(model="other")])
         with pytest.raises(InputError, match="one model"):
