@@ -278,9 +278,9 @@ def draw_regression(alone: pd.DataFrame) -> Figure:
             marks = "each predictor alone", "o", BLUE, True
             draw_intervals(axes, rows, "coefficient", at, *marks)
             for _, of in rows[rows["coefficient"].isna()].iterrows():
-                why = " undefined"
-                like = {"fontsize": SMALL, "va": "center", "color": DARK_GREY}
-                axes.text(0, y[of["term"]], why, **like).set_in_layout(False)
+                like = {"fontsize": SMALL, "va": "center", "ha": "center", "color": DARK_GREY}
+                like["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+                axes.text(0, y[of["term"]], "undefined", **like).set_in_layout(False)
             mark(axes, 0)
             axes.set_title(f"{label}\nn = {count_text(rows['n_tasks'])}")
             axes.set_xlabel("change for one\nstandard deviation")

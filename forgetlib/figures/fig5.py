@@ -273,15 +273,18 @@ def _say_why_nothing(axes: Axes, rows: pd.DataFrame, y: np.ndarray) -> None:
             why = "too few examples"
         elif np.isfinite(row.rank_correlation):
             why = "no interval"
-        value = np.nan_to_num(row.rank_correlation)
-        to_left = value > 0  # towards the middle, beside the mark
+        value, aside, ha = 0.0, 0, "center"
+        if np.isfinite(row.rank_correlation):  # towards the middle, beside the mark
+            value = row.rank_correlation
+            aside, ha = (-5, "right") if value > 0 else (5, "left")
         axes.annotate(
             why,
             (value, at),
-            (-5 if to_left else 5, 0),
+            (aside, 0),
             textcoords="offset points",
-            ha="right" if to_left else "left",
+            ha=ha,
             va="center",
             fontsize=SMALL,
             color=DARK_GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the line at 0
         )

@@ -218,12 +218,17 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
             ):
                 rows = of[(of["fitted"] == fitted) & of["coefficient"].notna()]
                 y = rows["term"].map(heights).to_numpy(float) + offset
-                axes.hlines(y, rows["least"], rows["most"], color=colour, linewidth=6, alpha=0.3)
-                draw_intervals(axes, rows, "coefficient", y, fitted, marker, colour, True)
+                spans = axes.hlines(y, rows["least"], rows["most"], color=colour, linewidth=6)
+                spans.set(
+                    alpha=0.3, label="leaving out each model in turn" if fitted == ALONE else "_"
+                )
+                name = fitted if len(rows) else "_"
+                draw_intervals(axes, rows, "coefficient", y, name, marker, colour, True)
             lacking = of[(of["fitted"] == ALONE) & of["coefficient"].isna()]
             for term in lacking["term"] if of["coefficient"].notna().any() else ():
-                why = axes.text(0, heights[term], " undefined", fontsize=SMALL, va="center")
-                why.set(color=DARK_GREY, in_layout=False)
+                why = axes.text(0, heights[term], "undefined", fontsize=SMALL, va="center")
+                why.set(color=DARK_GREY, ha="center", in_layout=False)
+                why.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
             mark(axes, 0.0)
             say_where_nothing(axes, of["coefficient"], "too few tasks")
             axes.set_title(f"{label}\nn = {count_text(of['n'])}", loc="left", fontsize=SMALL)
