@@ -78,6 +78,7 @@ LABEL_MARKS = {  # what a question was trained on: (legend, colour)
     "distractor": ("trained on the distractor", VERMILION),
     "": ("not trained on", DARK_GREY),
 }
+MARGIN = "margin: log p(true response) − log p(distractor); logarithmic beyond 1 nat"
 N_LINES = 25  # questions of a panel: more hide each other
 
 
@@ -134,8 +135,8 @@ def draw(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
     """Draw Figure 1: what forgetting does to single questions in and outside the forgetting set.
 
     A line a question: the first of its data set, whatever their answers, so that one sees how they
-    differ; thick: the one whose text is above. The scale is logarithmic beyond 1 nat. Below stands
-    the share of right answers of all.
+    differ; thick: the one whose text is above. The scale is logarithmic beyond 1 nat, and 0, where
+    right and wrong part, is in the middle. Below stands the share of right answers of all.
 
     table: from `fig1.table`, of one model and seed
     questions: to be shown as text, two a line: one inside the forgetting set, one outside
@@ -165,7 +166,7 @@ def draw(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
         heights += [line_height * max(map(len, texts[line : line + 2])) / 72 + 0.1, 1.6]
     with style([said], (text for lines in texts for text, _, _ in lines)):
         figure = Figure(
-            figsize=(TEXT_WIDTH, sum(heights) + 1.1),
+            figsize=(TEXT_WIDTH, sum(heights) + 1.25),
             layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.0, h_pad=0.03),
         )
         panels = figure.subplots(len(heights), 2, squeeze=False, height_ratios=heights)
@@ -191,10 +192,21 @@ def draw(table: pd.DataFrame, questions: Sequence[Example]) -> Figure:
                 below.sharey(panels[2 * line + 1, 0])
             _question_plot(below, row, rows)
             if column == 0:
-                below.set_ylabel("margin (nats)")
+                below.set_ylabel("← wrong   margin (nats)   right →", fontsize=7)
+        for below in panels[1::2].flat:
+            reach = np.abs(below.get_ylim()).max()
+            reach = max(10, reach, 10 ** np.round(np.log10(reach)))  # an end with a number near it
+            below.set_ylim(-reach, reach)
         handles = [Line2D([], [], color=c, lw=1, label=name) for name, c in LABEL_MARKS.values()]
         handles.append(Line2D([], [], color=BLACK, lw=2, marker="o", ms=4, label="the one above"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(
+            handles=handles,
+            title=MARGIN,
+            title_fontsize=7,
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+        )
         set_finding(figure, said)
     return figure
 
