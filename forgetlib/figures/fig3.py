@@ -26,7 +26,6 @@ from forgetlib.figures.matrix import (
     legend,
     name_length,
     ratio_bar,
-    tree,
 )
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import estimate
@@ -100,9 +99,10 @@ def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
     cross: from `crosstask.cross_task`
     described: the family of every task, from `tasks.describe`
 
-    Rows and columns are sorted by UPGMA trees of their own. Framed: a task's own labels. Italics:
-    the 95 % interval includes 0; where there is room, it stands below the value. Hatched: tasks
-    whose ratio is undefined.
+    Rows and columns are in the order of UPGMA trees of their own, so that alike ones are side by
+    side. The trees are not drawn: one task far from all others leaves the rest of one flat. Framed:
+    a task's own labels. Italics: the 95 % interval includes 0; where there is room, it stands below
+    the value. Hatched: tasks whose ratio is undefined.
     """
     return draw_pairs(cross, cross, described, finding(table(cross)))
 
@@ -115,34 +115,27 @@ def draw_pairs(
     *,
     measure: str = matrix.RATIO,
 ) -> Figure:
-    """Draw a matrix in the order of another's trees, under a title; the trees where it is its own.
+    """Draw a matrix in the order of another's UPGMA trees, under a title.
 
     cross, described: as in `draw`; like: of the same tasks; measure: as in `matrix.draw_matrix`
     """
-    own_order = like is cross
     cross, like, described = readable(cross), readable(like), readable(described)
     n_tasks = len(cross.tasks)
-    rows, row_tree = crossanalysis.upgma(like.forget_ratio)
-    columns, column_tree = crossanalysis.upgma(like.forget_ratio.T)
+    rows, _ = crossanalysis.upgma(like.forget_ratio)
+    columns, _ = crossanalysis.upgma(like.forget_ratio.T)
     cell = float(np.clip(3.6 / n_tasks, 0.185, 0.5))  # inches
     families = families_of(cross.tasks, described)
     with style(cross.tasks, families.values(), [said]):
         figure = Figure(
-            figsize=(TEXT_WIDTH, 2.2 + cell * n_tasks + name_length(cross.tasks)),
+            figsize=(TEXT_WIDTH, 2.0 + cell * n_tasks + name_length(cross.tasks)),
             layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0),
         )
         grid = figure.add_gridspec(
-            4,
-            3,
-            height_ratios=[0.3 if own_order else 0.01, cell * n_tasks, 0.12, 0.12],
-            width_ratios=[0.13, 3.6, 0.3],
+            3, 2, height_ratios=[cell * n_tasks, 0.12, 0.12], width_ratios=[0.13, 3.6]
         )
-        heat = figure.add_subplot(grid[1, 1])
+        heat = figure.add_subplot(grid[0, 1])
         image = draw_matrix(heat, cross, rows, columns, measure=measure)
-        strips = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[2, 1])
-        if own_order:
-            tree(figure.add_subplot(grid[0, 1]), column_tree, len(columns), "top")
-            tree(figure.add_subplot(grid[1, 2]), row_tree, len(rows), "right")
+        strips = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 1])
         size = 6.5 if n_tasks > 12 else 7.5
         names = [f"{cross.tasks[i]} ({cross.n[i]})" for i in rows]
         family_strip(strips[0], [families[cross.tasks[i]] for i in rows], vertical=True)
@@ -152,7 +145,7 @@ def draw_pairs(
         labels = [cross.tasks[i] for i in columns]
         strips[1].set_xticks(range(n_tasks), labels, fontsize=size, rotation=90)
         strips[1].set_xlabel(f"task trained on with {cross.condition} labels")
-        below = figure.add_subplot(grid[3, 1])
+        below = figure.add_subplot(grid[2, 1])
         if measure == matrix.RATIO:
             ratio_bar(below, image, cross.condition)
         else:

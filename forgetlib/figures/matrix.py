@@ -1,4 +1,4 @@
-"""Matrices of tasks: cells, trees, strips of families, and their legends (Figures 3, 8 and 9)."""
+"""Matrices of tasks: cells, strips of families, and their legends (Figures 3, 8 and 9)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from scipy.cluster.hierarchy import dendrogram
 
 from forgetlib.errors import InputError
 from forgetlib.figures.crosstask import CrossTask, cross_table
@@ -143,23 +142,6 @@ def two_digits(value: float) -> str:
     if abs(value) >= 0.995:
         return f"{value:.1f}"
     return f"{value:.2f}".replace("0.", ".").replace("-.00", ".00")
-
-
-def tree(axes: Axes, tree: np.ndarray, n_leaves: int, side: str) -> None:
-    """Draw a UPGMA tree beside a matrix, whose first rows (or columns) are its leaves."""
-    axes.set_axis_off()
-    if len(tree):
-        drawn = dendrogram(tree, no_plot=True)
-        for at, height in zip(drawn["icoord"], drawn["dcoord"], strict=True):
-            leaves = (np.array(at) - 5) / 10  # SciPy puts leaves at 5, 15, 25, ...
-            ends = (leaves, height) if side == "top" else (height, leaves)
-            axes.plot(*ends, color=BLACK, linewidth=0.7)
-    if side == "top":
-        axes.set_xlim(-0.5, n_leaves - 0.5)
-        axes.set_ylim(bottom=0)
-    else:
-        axes.set_ylim(n_leaves - 0.5, -0.5)
-        axes.set_xlim(left=0)
 
 
 def families_of(tasks: Sequence[str], described: pd.DataFrame) -> dict[str, str]:

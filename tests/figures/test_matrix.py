@@ -1,4 +1,4 @@
-"""Matrices of tasks: cells, trees, strips of families and their colours."""
+"""Matrices of tasks: cells, strips of families and their colours."""
 
 from collections import Counter
 from dataclasses import replace
@@ -46,15 +46,6 @@ class TestMatrix:
         assert ticks(rows.yaxis)[-1].split(" (")[0] == found.tasks[-1]
         order, _ = crossanalysis.upgma(found.forget_ratio.T)
         assert ticks(columns.xaxis) == [found.tasks[i] for i in order]
-
-    def test_every_leaf_of_a_tree_stands_at_its_row_or_column(self, k):
-        figure = fig3.draw(cross(k), described(k))
-        above = next(a for a in figure.axes if a.lines and a.get_ylim()[0] == 0)
-        beside = next(a for a in figure.axes if a.lines and a.get_xlim()[0] == 0)
-        for axes, along, n in ((above, 0, k), (beside, 1, k - 1)):
-            points = np.concatenate([line.get_xydata() for line in axes.lines])
-            leaves = points[points[:, 1 - along] == 0][:, along]
-            assert sorted(leaves) == list(range(n))  # the undefined row has no leaf
 
     def test_frames_stand_round_a_tasks_own_labels(self, k):
         found = cross(k)
