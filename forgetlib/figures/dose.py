@@ -265,7 +265,7 @@ def _several(names: list[str], more: str = "") -> str:
 def draw(curves: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """Draw a panel a method: AUROC of the forgetting set, step by step, a line a seed.
 
-    The band is the dose. A method without a training is a point with its interval.
+    The band is the dose. A method without a training is a point with its interval, at no step.
 
     curves, summary: from `dose.curves` and `dose.summary`, of one skill
     """
@@ -310,8 +310,12 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, last: int) -> None:
     if rows.empty:
         values = row[["set_auroc", "set_auroc_low", "set_auroc_high"]].to_numpy(float)
         x = 2 ** (math.log2(last + 1) / 2) - 0.5
-        axes.errorbar(x, values[0], error_bar(values), fmt="D", color=BLUE, markersize=3.5)
-        axes.text(x, 0.98, "at the end", ha="center", va="top", fontsize=SMALL, color=DARK_GREY)
+        axes.errorbar(
+            x, values[0], error_bar(values), fmt="D", color=BLUE, markersize=3.5, clip_on=False
+        )
+        at = 0.2 if values[0] > CHANCE - 0.1 else 0.8  # where the point is not
+        why = axes.text(x, at, "no steps: judged once", ha="center", va="center", fontsize=SMALL)
+        why.set_color(DARK_GREY)
     ticks = [0, *(2**i for i in range(0, max(last.bit_length(), 1), 2))]
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
