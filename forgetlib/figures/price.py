@@ -10,10 +10,12 @@ says nothing about generalising.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
@@ -62,6 +64,13 @@ MOST = Dose().most  # AUROC up to which the forgetting set is at the dose
 MEASURES = {
     "auroc": "AUROC after forgetting, on new questions\n(open: on the forgetting set)",
     "nll_rise": "rise of nats a token\nof other tasks",
+}
+
+# What lines of a skill's colour, and black ones, stand for; that of damage is named beside it.
+LINES: dict[Any, str] = {
+    "--": "chance; no harm",
+    ":": "AUROC before forgetting",
+    "-.": "the pre-trained model",
 }
 
 
@@ -267,9 +276,10 @@ def draw(table: pd.DataFrame) -> Figure:
         panels[0].set_xlim(-0.02, 1.02)
         panels[0].set_yticks(range(len(methods)), names)
         panels[0].set_ylim(-0.6, len(methods) - 0.4)
-        handles = panels[0].get_legend_handles_labels()
-        ncols = min(len(named), 3)
-        figure.legend(*handles, loc="outside lower center", ncols=ncols, frameon=False)
+        handles = panels[0].get_legend_handles_labels()[0]
+        for kind, words in LINES.items():
+            handles.append(Line2D([], [], color=DARK_GREY, lw=0.9, linestyle=kind, label=words))
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
         set_finding(figure, said)
     return figure
 

@@ -289,6 +289,7 @@ def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
             say_where_nothing(axes, shown[measure], "not measured")
             axes.set_xlabel(label)
             if measure == "damage":
+                axes.set_xlabel(f"{label}\n(dotted: damage)")
                 axes.axvline(DAMAGE, color=DARK_GREY, linewidth=0.9, linestyle=":", zorder=1)
         set_rows(panels[0], rows)
         handles = panels[0].get_legend_handles_labels()

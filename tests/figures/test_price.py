@@ -161,6 +161,7 @@ def test_the_picture_has_a_row_a_method_and_a_mark_a_skill(table):
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
         "SST-2 in made-up words",
         "ARC Easy",
+        *price.LINES.values(),
     ]
 
 
