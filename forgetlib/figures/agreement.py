@@ -3,7 +3,8 @@
 Two conditions that share fine-tuned models and questions agree by that alone. So each is taken from
 other data than the other: from other seeds, or with one seed from the other half of the questions.
 The ceiling is what a condition agrees with itself, taken from other data in the same way: no two
-conditions can be expected to agree more.
+conditions can be expected to agree more. It is an estimate, of as few tasks: a value may be above
+it by chance.
 
 Shapes: P parts (seeds, or halves of the questions), N tasks.
 """

@@ -94,7 +94,7 @@ def _draw_part(axes: Axes, rows: pd.DataFrame) -> None:
         if of_kind.any():
             some = rows[of_kind]
             draw_intervals(axes, some, "value", y[of_kind], verdict, marker, colour, filled)
-    _draw_marks(axes, rows["ceiling"], y, "|", DARK_GREY, "most to be expected (ceiling)")
+    _draw_marks(axes, rows["ceiling"], y, "|", DARK_GREY, "ceiling (an estimate)")
     _draw_marks(axes, rows["paper"], y + 0.22, "*", ORANGE, "the paper's value")
     # One interval that is wider would press the others together.
     values = rows[["value", "paper"]].to_numpy(float)

@@ -202,7 +202,10 @@ def draw(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
             drawn.append((axes, x, y, [names[t] for t in both]))
         for axes in panels[len(pairs) :]:
             axes.set_axis_off()
-        note = "AUROC lost beyond true labels; above: rank correlation of the share lost"
+        note = "AUROC lost beyond true labels; above: rank correlation of the share lost. Ceiling: "
+        note += (
+            "what\none training agrees with itself, an estimate that a value may exceed by chance"
+        )
         figure.supxlabel(note, fontsize=SMALL)
         set_finding(figure, said)
         figure.draw_without_rendering()  # names go between points, which must have their places

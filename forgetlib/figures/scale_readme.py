@@ -24,7 +24,8 @@ DISTRUST = """\
 - While the study is under way, its pictures say how much of it is there.
 - All models have the same questions and the same random labels of one seed: what they share of
   these is no property of the tasks. Agreement is taken from halves of the questions that are apart;
-  the draw of labels cannot be. A ceiling is what one training agrees with itself.
+  the draw of labels cannot be. A ceiling is what one training agrees with itself: an estimate, so
+  that a value may be above it by chance.
 - Models that differ in a task may differ by one draw of the training: one seed cannot tell.
 - Size, family and instruction tuning differ together.
 - A model whose forgetting set is not forgotten says nothing about other questions. The settings
