@@ -104,12 +104,15 @@ def finding(summary: pd.DataFrame) -> str:
 def taught_again(table: pd.DataFrame) -> str:
     """Say after which methods the fewest labels bring a skill back; "" where that was not tried.
 
-    Whatever the verdict, as a damaged model can be taught again too. "Beyond": the excess is shown
+    Whatever the verdict, as a damaged model can be taught again too, but not of models that show
+    most of it anyway. "Beyond": the excess is shown
     to be above 0. "Less than half": it is shown to be below `SHARE`.
 
     table: from `rungs.table`, of one skill
     """
+    kept = table.loc[(table["kind"] == "direct") & (table["excess_low"] > SHARE), "method"]
     rows = table[(table["kind"] == "relearned") & table["excess"].notna()]
+    rows = rows[~rows["method"].isin(kept)]
     rows = rows[rows["labels"] == rows["labels"].min()]
     if rows.empty:
         return ""

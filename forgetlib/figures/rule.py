@@ -79,8 +79,8 @@ def finding(found: pd.DataFrame) -> str:
     open_ = found["verdict"] == NOT_DECIDED
     wrong = found[~right & ~open_]
     said = (
-        f"the rule names the truth of {right.sum()} of {len(found)} models that are made of "
-        f"{listed(title(task) for task in dict.fromkeys(found['eval_task']))}'s own, leaves "
+        f"the rule names the truth of {right.sum()} of {len(found)} models made of those of "
+        f"{listed(title(task) for task in dict.fromkeys(found['eval_task']))}, leaves "
         f"{open_.sum()} open, and is wrong in {len(wrong)}"
     )
     if len(wrong):

@@ -251,6 +251,8 @@ def test_what_is_taught_again_is_told_beside_what_never_taught_models_learn():
     assert f"models learn after NPO ({npo}); brings back less than half" in said
     assert "these after random labels (" in said and "DPO to the distractor (" in said
     assert "certain" not in said
+    kept = rungs.table(found | {("sst2", "rmu"): Ladder(seeds(*TRUTHS[verdicts.KEPT]), RUNGS)})
+    assert ladder_figure.taught_again(kept) == said  # nothing had to come back
     no_null = rungs.table({("sst2", "npo"): Ladder(list(map(_alone, seeds(NEVER))), RUNGS)})
     assert ladder_figure.taught_again(no_null) == ""
     summary = rungs.summary(found)
