@@ -22,7 +22,7 @@ def test_clear_cases_get_their_verdicts():
     assert left[["truth", "case", "verdict"]].to_numpy().tolist() == [["removed", 0, "not decided"]]
     assert len(table) == 1 + 2 + 1 + 4 * 2
     said = rule.finding(table)
-    assert said.startswith("The rule names the truth of 11 of 12 models that are made of SST-2's")
+    assert said.startswith("The rule names the truth of 11 of 12 models made of those of SST-2")
     counts = rule.matrix(table)
     assert list(counts["truth"]) == list(rule.TRUTHS)
     assert counts.set_index("truth").to_numpy().sum() == 12
