@@ -117,17 +117,17 @@ def taught_again(table: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     beyond, less = rows["excess_low"] > 0, rows["excess_high"] < SHARE
+    n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
     parts = {
-        "brings back more than never-taught models learn": beyond,
-        "brings back less than half of what was taught beyond these": less & ~beyond,
-        "does neither for certain": ~less & ~beyond,
+        f"bring back more of {title(task)} than never-taught models learn from them": beyond,
+        f"bring back less than half of what was taught of {title(task)}": less & ~beyond,
+        "do neither for certain": ~less & ~beyond,
     }
     said = [
         f"{does} after {listed(_with_excess(rows[of]))}" for does, of in parts.items() if of.any()
     ]
-    (task,) = set(rows["eval_task"])
-    n = int(rows["labels"].iloc[0])
-    return f"{title(task)}, taught again from {n} labels, which {'; '.join(said)}"
+    scale = "in brackets: 0 as if never taught, 1 as if never forgotten"
+    return f"{n} labels {'; '.join(said)} ({scale})"
 
 
 def _with_excess(rows: pd.DataFrame) -> list[str]:
@@ -173,7 +173,12 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
         named = (axes.get_legend_handles_labels() for axes in panels.ravel())
         handles = {label: h for of in named for h, label in zip(*of, strict=True)}
         figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
+            *(handles.values(), handles.keys()),
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
+            columnspacing=1.0,
+            handlelength=1.5,
         )
         set_finding(figure, said)
     return figure

@@ -247,9 +247,11 @@ def test_what_is_taught_again_is_told_beside_what_never_taught_models_learn():
     excess = table[table["rung"] == FEW.name].set_index("method")
     said = ladder_figure.taught_again(table)
     npo = estimate_of(excess.loc["npo"], "excess")
-    assert said.startswith("SST-2, taught again from 8 labels, which brings back more than never-")
-    assert f"models learn after NPO ({npo}); brings back less than half" in said
-    assert "these after random labels (" in said and "DPO to the distractor (" in said
+    assert said.startswith(
+        "8 labels bring back more of SST-2 than never-taught models learn from them after NPO "
+        f"({npo}); bring back less than half of what was taught of SST-2 after random labels ("
+    )
+    assert " and DPO to the distractor (" in said
     assert "certain" not in said
     kept = rungs.table(found | {("sst2", "rmu"): Ladder(seeds(*TRUTHS[verdicts.KEPT]), RUNGS)})
     assert ladder_figure.taught_again(kept) == said  # nothing had to come back
