@@ -405,10 +405,9 @@ def _known_anyway(ladders: Mapping[tuple[str, str], Ladder]) -> Iterator[str]:
     for (task, _), ladder in ladders.items():
         if ladder.oracle_knows:
             yield (
-                f"The model that was never taught {task} knows it: AUROC "
-                f"{estimate(ladder.of('auroc', ORACLE))}, and not shown to be less than half of "
-                "what the original knows. Pre-training may have taught it. 0.5 stands for it, "
-                "and suppressed and removed cannot be told apart."
+                f"The model that was never taught {task} knows it (AUROC "
+                f"{estimate(ladder.of('auroc', ORACLE))}), as pre-training may have taught it. 0.5 "
+                "stands in its place, and suppressed and removed cannot be told apart."
             )
 
 

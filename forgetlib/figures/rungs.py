@@ -143,14 +143,12 @@ class Ladder:
     def has_oracle(self) -> bool:
         """Tell whether never-taught models can stand for not knowing; else 0.5 stands for it.
 
-        They cannot where they are shown to know the skill, and not shown to know less than half of
-        what the known model does: what pre-training taught was never untaught. SST-2 is so.
+        They cannot where they are shown to know the skill: what pre-training taught, as SST-2, was
+        never untaught.
         """
         if ORACLE not in self.roles:
             return False
-        knows = self.interval(_less(0, _constant(CHANCE)), *_auroc(ORACLE))
-        half = self.interval(_left_of(0, 1), *_auroc(ORACLE, KNOWN))
-        return bool(not knows.low > 0 or half.high < 0)
+        return not self.interval(_less(0, _constant(CHANCE)), *_auroc(ORACLE)).low > 0
 
     @property
     def oracle_knows(self) -> bool:
@@ -272,7 +270,7 @@ class Ladder:
         return Remains(
             known=self.interval(_less(1, floor), *direct),
             left=self.interval(left, *direct),
-            accuracy_left=self.interval(_left_of(0, 1), *accuracy),
+            accuracy_left=self.interval(_left_of_accuracy, *accuracy),
             turned=self.interval(turned, *direct),
             damage=damage,
             moved_left=moved,
@@ -343,9 +341,8 @@ def _difference(i: int, j: int) -> Statistic:
     return _less(i, _column(j))
 
 
-def _left_of(i: int, whole: int) -> Statistic:
-    """Take what is above chance less half of what another is."""
-    return lambda m: m[..., i] - CHANCE - (1 - SHARE) * (m[..., whole] - CHANCE)
+def _left_of_accuracy(m: np.ndarray) -> np.ndarray:
+    return m[..., 0] - CHANCE - (1 - SHARE) * (m[..., 1] - CHANCE)
 
 
 def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
