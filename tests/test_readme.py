@@ -361,3 +361,6 @@ def test_what_is_said_of_the_small_world_is_what_its_notebooks_print():
     (said,) = re.findall(r"In a small world.*? that never knew by .*?\]\.", text_of())
     numbers = re.findall(r"−?\d\.\d\d \[−?\d\.\d\d, −?\d\.\d\d\]", said)
     assert len(numbers) == 5 and all(number in printed for number in numbers)
+    (said,) = re.findall(r"A real model \(Gemma.*? not gone\.", text_of())
+    numbers = re.findall(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", said)
+    assert len(numbers) == 2 and all(number in printed for number in numbers)

@@ -39,9 +39,14 @@ from forgetlib.runs.specs import PLAIN
 
 ASKED = ("model", "task", "view", "uid", "pattern", "instruction", "distance")
 HALF = 0.5  # of the prompts: a base model that prefers the pattern in fewer shows none
-MEASURES = ("base", "tuned", "drop", "less_than_plain")
+MEASURES = ("base", "tuned", "drop", "back")
 DROPS = Statement(ABOVE, 0.0, 0.2, stated="2026-11-28")
 COMES_BACK = Statement(ABOVE, 0.0, 0.1, stated="2026-11-28")
+CLAIM = {
+    "claim": "tuning-hides-the-pattern",
+    "says": "a model tuned to obey continues a pattern again where the form is far from the tuning",
+    "figure": "arXiv 2309.10105, section 3",
+}
 
 
 def table(
@@ -58,9 +63,10 @@ def table(
 
     Columns: view, n (prompts), n_seeds, distance (nats a token of the prompt, to the base model),
     and with intervals over prompts and seeds, the same for both models: base and tuned, the shares;
-    drop, base less tuned; less_than_plain, the drop as asked plainly less this one: what the view
-    brings back. Without a plain view the last is undefined. Raises InputError where models were
-    asked different prompts.
+    drop, base less tuned; back, the tuned model's share less its share as asked plainly: what the
+    view brings back. (The drop as asked plainly less this one would be above 0 wherever the base
+    model has less of the pattern to lose.) Without a plain view the last is undefined. Raises
+    InputError where models were asked different prompts.
     """
     do = "Pass what implicit.obey.obtain gives."
     intervals.require_columns("answers about patterns", answers, ASKED, do)
@@ -92,10 +98,10 @@ def table(
         made |= as_columns("base", found.interval(lambda m: m[..., 0]))
         made |= as_columns("tuned", found.interval(lambda m: m[..., 1]))
         made |= as_columns("drop", found.interval(lambda m: m[..., 0] - m[..., 1]))
-        less = UNDEFINED
+        back = UNDEFINED
         if PLAIN in seen and view != PLAIN:
-            less = found.interval(lambda m: m[..., 2] - m[..., 3] - m[..., 0] + m[..., 1])
-        rows.append(made | as_columns("less_than_plain", less))
+            back = found.interval(lambda m: m[..., 1] - m[..., 3])
+        rows.append(made | as_columns("back", back))
     return pd.DataFrame(rows)
 
 
@@ -118,7 +124,7 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
     found: from `table`. A view that makes even the base model obey brings nothing back: it counts
     where the base model prefers the pattern in over half of the prompts, by its whole interval.
 
-    Columns: those of `statements.row`.
+    Columns: claim, says, figure, and those of `statements.row`.
     """
     rows = []
     for _, of in found.iterrows():
@@ -128,11 +134,12 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
         if of["view"] == PLAIN:
             said, statement, measure = "drop of the pattern by tuning", DROPS, "drop"
         else:
-            said = f"drop as asked plainly less the drop in {form(of['view'])}"
-            statement, measure = COMES_BACK, "less_than_plain"
+            said = f"share after tuning in {form(of['view'])}, less that as asked plainly"
+            statement, measure = COMES_BACK, "back"
         value = intervals.Interval(*(float(of[c]) for c in with_intervals([measure])))
         rows.append(row(said, statement, value, int(of["n_seeds"]), unit="seeds", lacks=lacks))
-    return pd.concat(rows, ignore_index=True)
+    judged = pd.concat(rows, ignore_index=True)
+    return pd.DataFrame(CLAIM, index=judged.index).join(judged)
 
 
 def form(view: str) -> str:
@@ -150,11 +157,12 @@ def finding(found: pd.DataFrame) -> str:
         return "No prompts were asked as they are: there is nothing to compare views with"
     drop = estimate_of(plain.iloc[0], "drop")
     said = f"Tuning lowers the share of prompts on which the pattern is preferred by {drop}"
-    back = found[(found["less_than_plain_low"] > 0) & (found["base_low"] > HALF)]
+    back = found[(found["back_low"] > 0) & (found["base_low"] > HALF)]
     if back.empty:
         return f"{said}; no view is shown to bring it back"
     bring = "brings" if len(back) == 1 else "bring"
-    return f"{said}; {listed(map(form, back['view']))} {bring} some of it back"
+    each = [f"{form(of['view'])} ({estimate_of(of, 'back')})" for _, of in back.iterrows()]
+    return f"{said}; {listed(each)} {bring} some of it back"
 
 
 def draw(found: pd.DataFrame) -> Figure:
@@ -188,9 +196,9 @@ def draw(found: pd.DataFrame) -> Figure:
         ):
             if of.any():
                 some = order[of]
-                draw_intervals(right, some, "less_than_plain", y[of], label, "o", colour, filled)
+                draw_intervals(right, some, "back", y[of], label, "o", colour, filled)
         mark(right, 0)
-        right.set_xlabel("of the drop, brought back")
+        right.set_xlabel("share after tuning, less that as it is")
         return framed(figure, said, 2)
 
 

@@ -9,6 +9,7 @@ from test_style import assert_readable, undefined
 
 from forgetlib.errors import InputError
 from forgetlib.figures import implicit_pattern
+from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.statements import DOES_NOT_HOLD, HOLDS
 
 FEW = 200
@@ -45,17 +46,30 @@ def test_shares_drops_and_what_a_view_brings_back_are_found():
     for view, (base, tuned) in SHARES.items():
         assert found.base[view] == pytest.approx(base, abs=0.08)
         assert found["drop"][view] == pytest.approx(base - tuned, abs=0.1)
-    assert found.less_than_plain["leet"] == pytest.approx(0.5, abs=0.15)
-    assert found.less_than_plain_low["leet"] > 0 > found.less_than_plain_low["upper"]
-    assert np.isnan(found.less_than_plain["plain"])
+    assert found.back["leet"] == pytest.approx(0.5, abs=0.15)
+    assert found.back_low["leet"] > 0 > found.back_low["upper"]
+    assert np.isnan(found.back["plain"])
     judged = implicit_pattern.claims(found.reset_index()).set_index("statistic").verdict
     assert judged["drop of the pattern by tuning"] == HOLDS
-    assert judged["drop as asked plainly less the drop in leetspeak"] == HOLDS
-    assert judged["drop as asked plainly less the drop in capitals"] != HOLDS
+    assert judged["share after tuning in leetspeak, less that as asked plainly"] == HOLDS
+    assert judged["share after tuning in capitals, less that as asked plainly"] != HOLDS
     # a view in which the base model has no pattern either shows nothing
-    assert judged["drop as asked plainly less the drop in Pig Latin"] not in (HOLDS, DOES_NOT_HOLD)
+    assert judged["share after tuning in Pig Latin, less that as asked plainly"] not in (
+        HOLDS,
+        DOES_NOT_HOLD,
+    )
+    leet = estimate_of(found.loc["leet"], "back")
     assert implicit_pattern.finding(found.reset_index()).endswith(
-        "; leetspeak brings some of it back"
+        f"; leetspeak ({leet}) brings some of it back"
+    )
+
+
+def test_a_form_in_which_the_base_model_has_less_to_lose_brings_nothing_back_by_that():
+    shares = {"plain": (1.0, 0.0), "template(3)": (0.8, 0.0)}
+    found = implicit_pattern.table(answers(shares), n_resamples=FEW).set_index("view")
+    assert found["drop"]["template(3)"] < 0.9 and found["back"]["template(3)"] == 0
+    assert implicit_pattern.finding(found.reset_index()).endswith(
+        "no view is shown to bring it back"
     )
 
 
