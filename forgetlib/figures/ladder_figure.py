@@ -102,11 +102,11 @@ def finding(summary: pd.DataFrame) -> str:
 
 
 def taught_again(table: pd.DataFrame) -> str:
-    """Say after which methods the fewest labels bring a skill back; "" where that was not tried.
+    """Say what models show of a skill once trained on the fewest labels; "" where none were.
 
-    Whatever the verdict, as a damaged model can be taught again too, but not of models that show
-    most of it anyway. "Beyond": the excess is shown
-    to be above 0. "Less than half": it is shown to be below `SHARE`.
+    Whatever the verdict, as a damaged model can be trained again too, but not of models that show
+    most of the skill anyway. "More": the excess is shown to be above 0; "less than half": it is
+    shown to be below `SHARE`. It says what is there, also without the training.
 
     table: from `rungs.table`, of one skill
     """
@@ -119,15 +119,18 @@ def taught_again(table: pd.DataFrame) -> str:
     beyond, less = rows["excess_low"] > 0, rows["excess_high"] < SHARE
     n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
     parts = {
-        f"bring back more of {title(task)} than never-taught models learn from them": beyond,
-        f"bring back less than half of what was taught of {title(task)}": less & ~beyond,
-        "do neither for certain": ~less & ~beyond,
+        "more than never-taught ones": beyond,
+        "less than half of what was taught": less & ~beyond,
+        "not decided which": ~less & ~beyond,
     }
     said = [
-        f"{does} after {listed(_with_excess(rows[of]))}" for does, of in parts.items() if of.any()
+        f"{what} after {listed(_with_excess(rows[of]))}" for what, of in parts.items() if of.any()
     ]
-    scale = "in brackets: 0 as if never taught, 1 as if never forgotten"
-    return f"{n} labels {'; '.join(said)} ({scale})"
+    scale = (
+        "in brackets: 0 as never-taught ones after the same training, 1 as if never forgotten; "
+        "damage may keep a model from learning"
+    )
+    return f"Trained on {n} labels, models show of {title(task)} {'; '.join(said)} ({scale})"
 
 
 def _with_excess(rows: pd.DataFrame) -> list[str]:

@@ -91,8 +91,8 @@ def obtain(
 ) -> pd.DataFrame:
     """Return what a model answers before and after it was tuned to obey, for each seed.
 
-    What is stored is read, without torch; what is not is computed and stored, about eight
-    minutes of a core for each seed of Gemma-3-270M.
+    What is stored is read, without torch; what is not is computed and stored, about a quarter of
+    an hour of a core for each seed of Gemma-3-270M.
 
     settings: n_train, n, training and through, of `Obedience`
 

@@ -247,11 +247,11 @@ def test_what_is_taught_again_is_told_beside_what_never_taught_models_learn():
     said = ladder_figure.taught_again(table)
     npo = estimate_of(excess.loc["npo"], "excess")
     assert said.startswith(
-        "8 labels bring back more of SST-2 than never-taught models learn from them after NPO "
-        f"({npo}); bring back less than half of what was taught of SST-2 after random labels ("
+        f"Trained on 8 labels, models show of SST-2 more than never-taught ones after NPO ({npo}); "
+        "less than half of what was taught after random labels ("
     )
     assert " and DPO to the distractor (" in said
-    assert "certain" not in said
+    assert "not decided" not in said
     kept = rungs.table(found | {("sst2", "rmu"): Ladder(seeds(*TRUTHS[verdicts.KEPT]), RUNGS)})
     assert ladder_figure.taught_again(kept) == said  # nothing had to come back
     no_null = rungs.table({("sst2", "npo"): Ladder(list(map(_alone, seeds(NEVER))), RUNGS)})
