@@ -11,8 +11,9 @@
     measures, verdicts         what a model knows and says of a task; what became of a skill
     dose, generalisation,      methods to forget: how far, what else is lost, at what price, the
     price, reach, forms        numbers of both, and what another form of a question brings back
-    ladder_figure, ladders,    the ladder: what brings a skill back, its models in a study, its
-    rungs, rule                measures, and its verdicts tried on models of known truth
+    ladder_figure, relearning, the ladder: what brings a skill back, what little training does,
+    ladders, rungs, rule       its models in a study, its measures, and its verdicts tried on
+                               models of known truth
     scale, scale_<what>        several models on the same tasks; Figures 4 and 9 over models
     implicit_<what>            in-context regression, pattern or instruction
     findings, <what>_readme,   sentences from tables; a study's README; the HTML page

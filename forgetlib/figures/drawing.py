@@ -42,6 +42,7 @@ from forgetlib.figures import (
     mixedmodel,
     price,
     regression,
+    relearning,
     rows,
     rungs,
     scale,
@@ -289,6 +290,8 @@ def _ladder(study: Study) -> Drawn:
         figure = ladder_figure.draw(table, summary)
         data = table.merge(summary.drop(columns="n_seeds"), on=["eval_task", "method"])
         yield f"ladder_{task}", _with_note(figure, note), data
+        if len(relearning.judged(table)):
+            yield f"relearning_{task}", _with_note(relearning.draw(table), note), table
 
 
 def _forms(study: Study) -> Drawn:

@@ -125,10 +125,10 @@ def comes_back(found: pd.DataFrame) -> pd.Series:
     return found["counts"].astype(bool) & shown
 
 
-def finding(found: pd.DataFrame, *, exact: bool = True) -> str:
+def finding(found: pd.DataFrame) -> str:
     """Say in a sentence in how many cases another form brings back anything, and how much.
 
-    found: of one skill, from `table`; exact: with numbers, and what is lacking
+    found: of one skill, from `table`
     """
     name = title(skill_of(found))
     own = found[found["counts"].astype(bool)]
@@ -137,8 +137,6 @@ def finding(found: pd.DataFrame, *, exact: bool = True) -> str:
     mean = estimate(intervals.mean_interval(own["gain"].to_numpy(float)))
     back = own[comes_back(own)].sort_values("gain", ascending=False)
     said = f"Asked in another form, {name} comes back in {len(back)} of {len(own)} cases"
-    if not exact:
-        return f"{said}, of a method and a form each"
     if len(back):
         most = back.iloc[0]
         said += f", most after {method_title(str(most['method']))} ({most['form']}: AUROC up by "

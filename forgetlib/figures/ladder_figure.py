@@ -46,7 +46,6 @@ from forgetlib.figures.verdicts import (
     NOT_DECIDED,
     NOTHING,
     REMOVED,
-    SHARE,
     SHIFTED,
     SUPPRESSED,
 )
@@ -99,46 +98,6 @@ def finding(summary: pd.DataFrame) -> str:
             "removed cannot be told apart"
         )
     return f"{title(task)} is {'; '.join(said)}"
-
-
-def taught_again(table: pd.DataFrame) -> str:
-    """Say what models show of a skill once trained on the fewest labels; "" where none were.
-
-    Whatever the verdict, as a damaged model can be trained again too, but not of models that show
-    most of the skill anyway. "More": the excess is shown to be above 0; "less than half": it is
-    shown to be below `SHARE`. It says what is there, also without the training.
-
-    table: from `rungs.table`, of one skill
-    """
-    kept = table.loc[(table["kind"] == "direct") & (table["excess_low"] > SHARE), "method"]
-    rows = table[(table["kind"] == "relearned") & table["excess"].notna()]
-    rows = rows[~rows["method"].isin(kept)]
-    rows = rows[rows["labels"] == rows["labels"].min()]
-    if rows.empty:
-        return ""
-    beyond, less = rows["excess_low"] > 0, rows["excess_high"] < SHARE
-    n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
-    parts = {
-        "more than never-taught ones": beyond,
-        "less than half of what was taught": less & ~beyond,
-        "not decided which": ~less & ~beyond,
-    }
-    said = [
-        f"{what} after {listed(_with_excess(rows[of]))}" for what, of in parts.items() if of.any()
-    ]
-    scale = (
-        "in brackets: 0 as never-taught ones after the same training, 1 as if never forgotten; "
-        "damage may keep a model from learning"
-    )
-    return f"Trained on {n} labels, models show of {title(task)} {'; '.join(said)} ({scale})"
-
-
-def _with_excess(rows: pd.DataFrame) -> list[str]:
-    """Name methods with their excess: "random labels (0.1 [0.0, 0.2])"."""
-    return [
-        f"{method_title(str(row['method']))} ({estimate_of(row, 'excess')})"
-        for _, row in rows.iterrows()
-    ]
 
 
 def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:

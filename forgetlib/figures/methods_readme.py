@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from forgetlib.figures import dose, forms, generalisation, ladder_figure, price
+from forgetlib.figures import dose, forms, generalisation, ladder_figure, price, relearning
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
@@ -30,18 +30,16 @@ def skills(tables: Tables) -> list[str]:
 
 
 def answer(tables: Tables) -> str:
-    """Answer which methods generalise, a sentence a skill; and what of the first skill comes back.
+    """Answer after which methods skills are forgotten, and what little training brings back.
 
-    The last where models were taught again, beside never-taught ones.
+    The second of the first skill, where models were taught again, beside never-taught ones.
     """
     costs = tables.need("price")
     skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
-    said = f"{price.finding(costs)} Intervals: [price](price.png)."
-    if (asked := tables.get(f"forms_{skill}")) is not None:
-        said += f" {forms.finding(asked, exact=False)} ([other forms](forms_{skill}.png))."
+    said = f"{price.headline(costs)} ([price](price.png))."
     rungs = tables.get(f"ladder_{skill}")
-    if rungs is not None and (again := ladder_figure.taught_again(rungs)):
-        said += f" {again} ([ladder](ladder_{skill}.png))."
+    if rungs is not None and (again := relearning.finding(rungs)):
+        said += f" {again} ([relearning](relearning_{skill}.png))."
     return said
 
 
@@ -61,8 +59,9 @@ def _sentences(tables: Tables) -> Iterator[str]:
             yield f"{dose.finding(_a_method_each(curves))} ([dose](dose_{skill}.png))."
         if (rungs := tables.get(f"ladder_{skill}")) is not None:
             said = ladder_figure.finding(_a_method_each(rungs))
-            again = ladder_figure.taught_again(rungs)
-            yield f"{said}{'. ' if again else ''}{again} ([ladder](ladder_{skill}.png))."
+            yield f"{said} ([ladder](ladder_{skill}.png))."
+            if again := relearning.finding(rungs):
+                yield f"{again} ([relearning](relearning_{skill}.png))."
         if (asked := tables.get(f"forms_{skill}")) is not None:
             yield f"{forms.finding(asked)} ([other forms](forms_{skill}.png))."
 

@@ -132,6 +132,8 @@ PICTURES = {
     "ladder": "**The ladder: what does forgetting remove?** AUROC before and after each method, "
     "by how many labels it takes to ask or to teach again, beside models that were never taught it "
     "where there are any; and a verdict.",
+    "relearning": "**What little training brings back.** AUROC by labels trained on, before and "
+    "after forgetting and of models that were never taught the skill; of methods that took it.",
     "dose": "**How far each method takes its forgetting set.** AUROC of these questions step by "
     "step, a line a seed; grey: the dose at which methods are compared.",
     "forms": "**Conjugate prompting.** What asking in another form brings back of what each method "

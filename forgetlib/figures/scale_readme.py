@@ -34,8 +34,9 @@ DISTRUST = """\
 
 
 def answer(tables: Tables) -> str:
-    """Answer whether other models forget the same, and say what each of them did."""
-    return " ".join(_sentences(tables, exact=False))
+    """Answer whether other models forget the same, and whether they rank tasks alike."""
+    first, *_, last = _sentences(tables, exact=False)
+    return f"{first} {last}"
 
 
 def findings(tables: Tables) -> str:

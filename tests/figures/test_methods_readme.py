@@ -5,13 +5,23 @@ from dataclasses import replace
 import pytest
 
 from forgetlib.errors import InputError
-from forgetlib.figures import dose, forms, generalisation, methods_readme, price, rungs
+from forgetlib.figures import (
+    dose,
+    forms,
+    generalisation,
+    methods_readme,
+    price,
+    relearning,
+    rungs,
+    verdicts,
+)
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.reach import NEW
 from forgetlib.figures.rungs import DIRECT, Ladder, Rung
 from tests.figures import made_up_methods as made_up
 from tests.figures.test_forms_figure import SKILL, ladder
+from tests.figures.test_rungs import RUNGS, TRUTHS, seeds
 
 EIGHT, FOUR = Rung("8 bits", "quantised"), Rung("4 bits", "quantised")
 FEW = "relearned from 8"
@@ -56,7 +66,6 @@ def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
     costs = price.finding(drawn.need("price"))
     first = price.headline(drawn.need("price"))
     assert said.pop(0) == f"- **{first}** ([price](price.png)). {costs}"
-    assert methods_readme.answer(drawn) == f"{costs} Intervals: [price](price.png)."
     table = drawn.need("generalisation_sst2_nonce")
     assert generalisation.finding(table, exact=True) in said[0]
     assert said[0].endswith("(generalisation_sst2_nonce.png)).")
@@ -69,9 +78,24 @@ def test_other_forms_are_told_where_they_were_drawn(drawn):
     asked.to_csv(path, index=False)
     last = methods_readme.findings(drawn).splitlines()[-1]
     assert last == f"- {forms.finding(asked)} ([other forms](forms_sst2_nonce.png))."
-    said = methods_readme.answer(drawn)
     path.unlink()
-    assert f"{forms.finding(asked, exact=False)} ([other forms](forms_sst2_nonce.png))." in said
+
+
+def test_the_answer_is_short_and_has_what_little_training_brings_back(drawn):
+    headline = f"{price.headline(drawn.need('price'))} ([price](price.png))."
+    assert methods_readme.answer(drawn) == headline
+    of = Ladder(seeds(*TRUTHS[verdicts.SUPPRESSED]), RUNGS)
+    of_method = {("sst2_nonce", "npo"): of}
+    table = rungs.table(of_method)
+    summary = rungs.summary(of_method).drop(columns="n_seeds")
+    path = drawn.folder / "ladder_sst2_nonce.csv"
+    table.merge(summary, on=["eval_task", "method"]).to_csv(path, index=False)
+    said, lines = methods_readme.answer(drawn), methods_readme.findings(drawn).splitlines()
+    path.unlink()
+    again = f"{relearning.finding(table)} ([relearning](relearning_sst2_nonce.png))."
+    assert "more than never-taught ones after NPO" in again
+    assert said == f"{headline} {again}"
+    assert f"- {again}" in lines
 
 
 def test_rounded_weights_have_a_column_each(drawn):

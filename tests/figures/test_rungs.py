@@ -9,7 +9,6 @@ from forgetlib import metrics
 from forgetlib.errors import InputError
 from forgetlib.figures import ladder_figure, rungs, verdicts
 from forgetlib.figures.intervals import UNDEFINED
-from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
@@ -239,23 +238,8 @@ def test_known_and_forgotten_have_to_be_there(role):
         Ladder([], RUNGS)
 
 
-def test_what_is_taught_again_is_told_beside_what_never_taught_models_learn():
-    truths = {"random": verdicts.REMOVED, "npo": verdicts.SUPPRESSED, "dpo": verdicts.DAMAGED}
-    found = {("sst2", m): Ladder(seeds(*TRUTHS[truth]), RUNGS) for m, truth in truths.items()}
-    table = rungs.table(found)
-    excess = table[table["rung"] == FEW.name].set_index("method")
-    said = ladder_figure.taught_again(table)
-    npo = estimate_of(excess.loc["npo"], "excess")
-    assert said.startswith(
-        f"Trained on 8 labels, models show of SST-2 more than never-taught ones after NPO ({npo}); "
-        "less than half of what was taught after random labels ("
-    )
-    assert " and DPO to the distractor (" in said
-    assert "not decided" not in said
-    kept = rungs.table(found | {("sst2", "rmu"): Ladder(seeds(*TRUTHS[verdicts.KEPT]), RUNGS)})
-    assert ladder_figure.taught_again(kept) == said  # nothing had to come back
-    no_null = rungs.table({("sst2", "npo"): Ladder(list(map(_alone, seeds(NEVER))), RUNGS)})
-    assert ladder_figure.taught_again(no_null) == ""
+def test_a_null_that_knows_the_skill_is_told():
+    found = {("sst2", "npo"): Ladder(seeds(*TRUTHS[verdicts.SUPPRESSED]), RUNGS)}
     summary = rungs.summary(found)
     assert "random labels alone" not in ladder_figure.finding(summary)
     assert ladder_figure.finding(summary.assign(oracle_knows=True)).endswith(

@@ -1,0 +1,183 @@
+"""Draw what little training brings back: one panel a method, labels spent against AUROC.
+
+Of the ladder (`ladder_figure`) the part that decides: each model as it is, and trained on a few and
+on many true labels. A skill that was hidden is back after few labels. One that is gone comes as
+slowly as to models that were never taught it; a method whose model rises no faster than these left
+nothing that training finds. Training on random labels, which have nothing to teach, is the control.
+
+The table is `rungs.table`, a row a rung.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from forgetlib.errors import InputError
+from forgetlib.figures import intervals
+from forgetlib.figures.intervals import with_intervals
+from forgetlib.figures.ladder_figure import JOINED, LINES
+from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.rows import set_finding
+from forgetlib.figures.style import BLACK, SMALL, TEXT_WIDTH, readable, style
+from forgetlib.figures.verdicts import SHARE
+from forgetlib.metrics import CHANCE
+
+ROLES = ("known", "forgotten", "oracle")
+SCALE = "0 as never-taught ones, 1 as if never forgotten"  # of the excess
+PER_ROW = 3  # panels
+ASIDE = 0.1  # of places, between models
+
+
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """Take what models show once trained on the fewest labels: a row a method, most excess first.
+
+    Not of models that show most of the skill anyway, as nothing had to come back; and not of
+    methods that leave the weights as they were, whose model taught again is the known one.
+
+    table: from `rungs.table`, of one skill
+    """
+    kept = table.loc[(table["kind"] == "direct") & (table["excess_low"] > SHARE), "method"]
+    rows = table[(table["kind"] == "relearned") & table["excess"].notna()]
+    rows = rows[~rows["method"].isin(kept)]
+    rows = rows[(rows["excess_low"] < 1) | (rows["excess_high"] > 1)]
+    rows = rows[rows["labels"] == rows["labels"].min()]
+    return rows.sort_values("excess", ascending=False, kind="stable")
+
+
+def finding(table: pd.DataFrame) -> str:
+    """Say what models show of a skill once trained on the fewest labels; "" where none were.
+
+    Whatever the verdict, as a damaged model can be trained again too. It says what is there, also
+    without the training.
+
+    table: from `rungs.table`, of one skill
+    """
+    rows = judged(table)
+    if rows.empty:
+        return ""
+    beyond, less, rest = (listed(_with_excess(of)) for of in _groups(rows))
+    parts = {
+        "more than never-taught ones": beyond,
+        "less than half of what was taught": less,
+        "not decided which": rest,
+    }
+    said = "; ".join(f"{what} after {after}" for what, after in parts.items() if after)
+    n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
+    scale = f"in brackets: {SCALE}; damage may keep a model from learning"
+    return f"Trained on {n} labels, models show of {title(task)} {said} ({scale})"
+
+
+def headline(table: pd.DataFrame) -> str:
+    """Say the same by the methods' names alone, for where the picture has the numbers."""
+    rows = judged(table)
+    if rows.empty:
+        return "No model was taught again yet"
+    beyond, less, rest = (listed(map(method_title, of["method"])) for of in _groups(rows))
+    parts = {
+        "they show more of it than never-taught models": beyond,
+        "less than half of what was taught": less,
+        "it is not decided which": rest,
+    }
+    said = "; ".join(f"after {after} {what}" for what, after in parts.items() if after)
+    n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
+    return f"Models trained again on {n} labels of {title(task)}: {said}"
+
+
+def _groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Sort methods: excess shown to be above 0, else below `SHARE`; and the rest."""
+    beyond, less = rows["excess_low"] > 0, rows["excess_high"] < SHARE
+    return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
+
+
+def _with_excess(rows: pd.DataFrame) -> list[str]:
+    """Name methods with their excess: "random labels (0.1 [0.0, 0.2])"."""
+    return [
+        f"{method_title(str(row['method']))} ({estimate_of(row, 'excess')})"
+        for _, row in rows.iterrows()
+    ]
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw a panel a method whose models were taught again, most excess first.
+
+    table: from `rungs.table`, of one skill; InputError where no model was taught again
+    """
+    do = "Pass the table of figures.rungs, of one skill, with models that were taught again."
+    wanted = ["eval_task", "method", "rung", "kind", "labels", *with_intervals(ROLES)]
+    intervals.require_columns("table of the ladder", table, wanted, do)
+    rows, said = judged(table), f"{headline(table)}. In numbers: {SCALE}"
+    if rows.empty:
+        raise InputError(
+            "picture of models that were taught again",
+            expected="a method with a model that was taught again, and never-taught ones",
+            found="none",
+            do=do,
+        )
+    methods = list(rows["method"])
+    shown = table[table["kind"].isin(JOINED)]
+    labels = sorted({int(n) for n in shown["labels"]})
+    n_columns = min(PER_ROW, len(methods))
+    n_rows = -(-len(methods) // n_columns)
+    with style(methods, [str(n) for n in labels], [said]):
+        size = (TEXT_WIDTH, 1.2 + 1.5 * n_rows)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (_, row) in zip(panels.ravel(), rows.iterrows(), strict=False):
+            of = table[table["method"] == row["method"]]
+            _panel(axes, of, labels)
+            name = readable(method_title(str(row["method"])))
+            axes.set_title(f"{name}\n{estimate_of(row, 'excess')}", fontsize=SMALL, loc="left")
+        for axes in panels.ravel()[len(methods) :]:
+            axes.set_axis_off()
+        for axes in panels[:, 0]:
+            axes.set_ylabel("AUROC", fontsize=SMALL)
+            axes.tick_params(axis="y", labelsize=SMALL)
+        for axes in panels.ravel()[: len(methods)][-n_columns:]:  # the lowest of each column
+            axes.tick_params(axis="x", labelbottom=True)
+            axes.set_xlabel("labels trained on", fontsize=SMALL)
+        named = (axes.get_legend_handles_labels() for axes in panels.ravel())
+        handles = {label: h for of in named for h, label in zip(*of, strict=True)}
+        figure.legend(
+            *(handles.values(), handles.keys()),
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
+            columnspacing=1.0,
+            handlelength=1.5,
+            fontsize=SMALL,
+        )
+        set_finding(figure, said)
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
+    """Draw one method's models, by how many labels they were trained on."""
+    axes.axhline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
+    joined = rows[rows["kind"].isin(JOINED)].sort_values("labels")
+    control = rows[(rows["kind"] == "control") & rows["rung"].str.startswith("relearned")]
+    for i, role in enumerate(ROLES):
+        label, marker, colour = LINES[role]
+        of = joined[joined[role].notna()]
+        x = of["labels"].map(labels.index).to_numpy() + (i - 1) * ASIDE
+        _points(axes, of, role, x, label=label, marker=marker, color=colour, linestyle="-")
+    _, marker, colour = LINES["forgotten"]
+    there = control[control["forgotten"].notna()]
+    x = np.full(len(there), len(labels) - 1 + 2.5 * ASIDE)
+    open_mark = {"marker": marker, "color": colour, "markerfacecolor": "white", "linestyle": "none"}
+    name = f"after it, and {labels[-1]} random labels"
+    _points(axes, there, "forgotten", x, label=name, **open_mark)
+    axes.set_xlim(-0.5, len(labels) - 0.3)
+    axes.set_xticks(range(len(labels)), [str(n) for n in labels], fontsize=SMALL)
+    axes.grid(axis="x", visible=False)
+    sns.despine(ax=axes)
+
+
+def _points(axes: Axes, rows: pd.DataFrame, role: str, x: np.ndarray, **given: object) -> None:
+    values = rows[with_intervals([role])].to_numpy(float)
+    errors = np.nan_to_num(np.abs(values[:, 1:] - values[:, :1]).T)
+    axes.errorbar(x, values[:, 0], errors, markersize=3, linewidth=1, elinewidth=0.8, **given)

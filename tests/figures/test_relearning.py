@@ -1,0 +1,80 @@
+"""What little training brings back: the sentence and the picture, on models of known truth."""
+
+import numpy as np
+import pytest
+
+from forgetlib.errors import InputError
+from forgetlib.figures import relearning, rungs, verdicts
+from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.rungs import Ladder
+from tests.figures.test_rungs import FEW, MANY, RUNGS, SHUFFLED, TRUTHS, seeds
+
+METHODS = {"random": verdicts.REMOVED, "npo": verdicts.SUPPRESSED, "rmu": verdicts.KEPT}
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Of three methods: gone, hidden, and one that took nothing."""
+    return rungs.table(
+        {("sst2", m): Ladder(seeds(*TRUTHS[truth]), RUNGS) for m, truth in METHODS.items()}
+    )
+
+
+def at(table, method, rung):
+    return table[(table["method"] == method) & (table["rung"] == rung.name)].iloc[0]
+
+
+def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
+    excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
+    assert relearning.finding(table) == (
+        "Trained on 8 labels, models show of SST-2 more than never-taught ones after NPO "
+        f"({excess['npo']}); less than half of what was taught after random labels "
+        f"({excess['random']}) (in brackets: 0 as never-taught ones, 1 as if never forgotten; "
+        "damage may keep a model from learning)"
+    )
+    assert relearning.headline(table) == (
+        "Models trained again on 8 labels of SST-2: after NPO they show more of it than "
+        "never-taught models; after random labels less than half of what was taught"
+    )
+
+
+def test_what_had_not_to_come_back_is_left_out(table):
+    assert list(relearning.judged(table)["method"]) == ["npo", "random"]  # the most first
+    # After a filter, which leaves the weights as they were, the model taught again is the known.
+    same = table["method"] == "npo"
+    columns = ["excess", "excess_low", "excess_high"]
+    relearned = table["kind"] == "relearned"
+    filtered = table.assign(**{c: table[c].mask(same & relearned, 1.0) for c in columns})
+    assert list(relearning.judged(filtered)["method"]) == ["random"]
+
+
+def test_without_never_taught_models_nothing_is_said(table):
+    nothing = table.assign(excess=np.nan, excess_low=np.nan, excess_high=np.nan)
+    assert relearning.finding(nothing) == ""
+    assert relearning.headline(nothing) == "No model was taught again yet"
+    with pytest.raises(InputError, match="picture of models that were taught again"):
+        relearning.draw(nothing)
+    with pytest.raises(InputError, match="table of the ladder"):
+        relearning.draw(table.drop(columns="oracle"))
+
+
+def test_the_picture_has_the_numbers_of_the_table(table):
+    figure = relearning.draw(table)
+    figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.has_data()]
+    assert len(panels) == 2
+    for axes, method, name in zip(panels, ("npo", "random"), ("NPO", "random labels"), strict=True):
+        excess = estimate_of(at(table, method, FEW), "excess")
+        assert axes.get_title(loc="left") == f"{name}\n{excess}"
+        drawn = [c.lines[0].get_ydata() for c in axes.containers]
+        direct = table[(table["method"] == method) & (table["rung"] == "directly")].iloc[0]
+        for role, y in zip(relearning.ROLES, drawn, strict=False):
+            rows = direct, at(table, method, FEW), at(table, method, MANY)
+            assert list(y) == [row[role] for row in rows]
+        assert list(drawn[3]) == [at(table, method, SHUFFLED)["forgotten"]]
+        assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "8", "128"]
+    inside = figure.bbox
+    for text in figure.findobj(lambda a: hasattr(a, "get_text") and a.get_text()):
+        box = text.get_window_extent()
+        if text.get_visible() and box.width:
+            assert box.x0 >= inside.x0 - 1 and box.x1 <= inside.x1 + 1, text.get_text()
