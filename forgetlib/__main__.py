@@ -146,7 +146,7 @@ def _list(given: argparse.Namespace) -> int:
 def _run(given: argparse.Namespace) -> int:
     """Compute what is missing, and say how much there is now."""
     from forgetlib import studies
-    from forgetlib.runs.cost import spent
+    from forgetlib.runs.estimate import spent
     from forgetlib.runs.grid import open_store
     from forgetlib.runs.processes import writes
 
@@ -205,11 +205,11 @@ def _page(given: argparse.Namespace) -> int:
 def _cost(given: argparse.Namespace) -> int:
     """Print what is missing, and what it would take."""
     from forgetlib import studies
-    from forgetlib.runs import cost
+    from forgetlib.runs import estimate
 
     chosen = studies.study(given.study)
     sections = given.section or (None,)
-    found = (cost.estimate(chosen, section, given.tflops) for section in sections)
+    found = (estimate.of_study(chosen, section, given.tflops) for section in sections)
     if given.json:
         print(json.dumps([each.as_dict() for each in found], indent=1))
         return 0

@@ -17,7 +17,7 @@ from forgetlib import studies
 from forgetlib.data import tasks
 from forgetlib.figures import findings, readme
 from forgetlib.models import catalogue
-from forgetlib.runs import cost
+from forgetlib.runs import estimate
 from forgetlib.runs.grid import open_store
 from forgetlib.runs.rows import read_records
 
@@ -288,7 +288,7 @@ def test_the_agreement_with_the_harness_is_its_table():
 
 def test_the_hours_of_embedded_are_those_of_its_runs():
     study = studies.study("embedded")
-    seconds = cost.spent(study.jobs(), open_store(study))
+    seconds = estimate.spent(study.jobs(), open_store(study))
     n_tasks = len(studies.study("embedded").cross_tasks)
     hours = f"{seconds / 2 / 3600:.0f} hours"  # two processes share them
     assert f"pairs of {n_tasks} of these tasks, 1 seed | about {hours}" in text_of("figures")
@@ -358,7 +358,7 @@ def test_it_counts_the_other_ways_to_forget():
 def test_what_is_said_of_the_small_world_is_what_its_notebooks_print():
     """Which are tested to be what the stored results give."""
     printed = "".join(p.read_text() for p in (ROOT / "notebooks" / "implicit").glob("*.ipynb"))
-    (said,) = re.findall(r"In a small world.*? that never knew by .*?\]\.", text_of())
+    (said,) = re.findall(r"\*\*A small world.*? that never knew by .*?\]\.", text_of())
     numbers = re.findall(r"−?\d\.\d\d \[−?\d\.\d\d, −?\d\.\d\d\]", said)
     assert len(numbers) == 5 and all(number in printed for number in numbers)
     (said,) = re.findall(r"A real model \(Gemma.*? not gone\.", text_of())

@@ -2,6 +2,8 @@
 
     forgetlib cost paper
 
+`estimate` says it of a whole study, beside what its stored jobs took.
+
 Tokens are counted in the study's own questions, and the engine's rate is measured here. FLOPs are
 those of weights: two a weight and token forward, four backward. Attention's own are left out, a
 few percent at these lengths. Where nothing is missing, nothing is loaded: torch, too, is imported
@@ -11,7 +13,6 @@ where an estimate begins.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,14 +22,13 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.data import assets, splits
-from forgetlib.errors import ModelError, require_number
+from forgetlib.errors import ModelError
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
 from forgetlib.models import catalogue
 from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import Checkpoint, Data, Measurement
-from forgetlib.runs.store import Store
 
 SAMPLE = 40  # questions of a task whose tokens are counted
 GIB = 2**30
@@ -84,11 +84,13 @@ def table(study: Study, section: str | None = None, rate: Rate | None = None) ->
     missing = [job for job in study.jobs(section) if not store.has(job)]
     if not missing:
         return pd.DataFrame()
-    lost = splits.missing(sorted({t for job in missing for t in _tasks(job)}))
+    lost = splits.missing(sorted({t for job in missing for t in tasks_of(job)}))
     rows = []
     for model in study.models:
         jobs = [
-            j for j in missing if j.checkpoint.model == model and lost.keys().isdisjoint(_tasks(j))
+            j
+            for j in missing
+            if j.checkpoint.model == model and lost.keys().isdisjoint(tasks_of(j))
         ]
         if jobs:
             speed = rate or measured(model, study.tuning, study.dtype)
@@ -114,7 +116,7 @@ def table(study: Study, section: str | None = None, rate: Rate | None = None) ->
     return pd.DataFrame(rows)
 
 
-def _tasks(job: Job) -> set[str]:
+def tasks_of(job: Job) -> set[str]:
     """List the tasks whose data a job needs."""
     asked = {m.task for m in job.measurements if m.task}
     return asked | {t for c in job.checkpoint.lineage for t in c.given}
@@ -323,78 +325,3 @@ def measured(model: str, tuning: str, dtype: str) -> Rate:
     scoring.score(lm, examples)
     ended = time.perf_counter()
     return Rate(todo.training / (between - started), todo.scoring / (ended - between))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Hold what of a study, or of a section of it, is missing and stored, and what it takes.
-
-    missing: from `table`, a row a model; jobs_missing counts those whose data are missing, too
-    hours_spent: what the stored jobs took where they were computed
-    hours_estimated: what they would take by this estimate; None: nothing had to be estimated
-    """
-
-    study: str
-    description: str
-    section: str | None
-    missing: pd.DataFrame
-    jobs_missing: int
-    jobs_stored: int
-    hours_spent: float
-    hours_estimated: float | None
-
-    def as_text(self) -> str:
-        """Write it for people."""
-        lines = [f"{self.study}: {self.description}", "nothing is missing"]
-        if not self.missing.empty:
-            lines[1] = self.missing.round(2).to_string(index=False)
-        elif self.jobs_missing:
-            lines[1] = f"{self.jobs_missing} jobs are missing, and so are the data of their tasks"
-        if self.jobs_stored:
-            took = f"{self.hours_spent:.2f} hours where they were computed"
-            lines.append(f"{self.jobs_stored} jobs are stored; they took {took}")
-            if self.hours_estimated is not None:
-                lines[-1] += f", and would take {self.hours_estimated:.2f} by this estimate"
-        return "\n".join(lines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Write it for scripts: what JSON can hold."""
-        return {**vars(self), "missing": self.missing.to_dict("records")}
-
-
-def estimate(study: Study, section: str | None = None, tflops: float | None = None) -> Estimate:
-    """Estimate what is missing, and how long stored jobs took beside this estimate of them.
-
-    The second where something is missing, or `tflops` is given: else nothing has to be loaded.
-
-    tflops: the rate of training and scoring on another machine; None: measured on this one
-    """
-    rate = None
-    if tflops is not None:
-        tflops = require_number("--tflops", tflops, "a number above 0", lambda x: x > 0)
-        rate = Rate(tflops * 1e12, tflops * 1e12)
-    missing = table(study, section, rate)
-    store, jobs = open_store(study), study.jobs(section)
-    stored = [job for job in jobs if store.has(job)]
-    n_missing, guessed = len(jobs) - len(stored), None
-    if rate is not None or not missing.empty:
-        lost = splits.missing(sorted({t for job in stored for t in _tasks(job)}))
-        stored = [job for job in stored if lost.keys().isdisjoint(_tasks(job))]
-        keys = [(j.checkpoint.model, study.tuning, study.dtype) for j in stored]
-        speed = {key: rate or measured(*key) for key in dict.fromkeys(keys)}
-        works = zip(stored, keys, strict=True)
-        guessed = sum(seconds(work(j), speed[key]) for j, key in works) / 3600
-    hours = spent(stored, store) / 3600
-    return Estimate(
-        *(study.name, study.description, section, missing, n_missing, len(stored), hours, guessed)
-    )
-
-
-def spent(jobs: Iterable[Job], store: Store) -> float:
-    """Add up the seconds that stored jobs took; rows that were measured together count once."""
-    wanted = {key for job in jobs for key in job.keys}
-    took = {}
-    for checkpoint, measurement, found in store.origins():
-        if (checkpoint.id, measurement.id) in wanted:
-            took[checkpoint.id, id(found)] = float(found.get("seconds", 0))
-    return sum(took.values())

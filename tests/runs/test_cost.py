@@ -7,13 +7,14 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from forgetlib import studies
 from forgetlib.data import assets, splits
 from forgetlib.errors import InputError
 from forgetlib.forgetting.base import Training
 from forgetlib.models import loading, synthetic
-from forgetlib.runs import cost, grid
+from forgetlib.runs import cost, estimate, grid
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import Checkpoint, Measurement
 
@@ -115,7 +116,7 @@ def test_seven_billion_weights_take_what_their_optimiser_needs(tuning, optimizer
 def test_a_rate_that_is_none_is_refused(study):
     for rate in (0.0, -1.0, float("nan")):
         with pytest.raises(InputError, match="--tflops: expected a number above 0"):
-            cost.estimate(study, tflops=rate)
+            estimate.of_study(study, tflops=rate)
 
 
 def test_what_is_stored_costs_nothing_and_the_rest_its_share(study):
@@ -135,7 +136,7 @@ def test_the_estimate_is_near_what_a_run_takes(study):
     studies.run(study, "own", progress=False)
     store = grid.open_store(study)
     jobs = [j for j in study.jobs("own") if j.checkpoint.start]
-    took = cost.spent(jobs, store)
+    took = estimate.spent(jobs, store)
     rate = cost.measured("tiny", study.tuning, study.dtype)
     guessed = sum(cost.seconds(cost.work(j), rate) for j in jobs)
     assert guessed == pytest.approx(took, rel=2) or took / guessed < 3
@@ -184,22 +185,31 @@ def test_nothing_is_loaded_where_nothing_is_missing(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     stored = len(studies.study("embedded").jobs())
-    took = rf"{stored} jobs are stored; they took \d+\.\d\d hours where they were computed"
+    took = rf"{stored} jobs are stored; they took \d+\.\d\d hours where they were computed \(.*\)"
     assert re.search(rf"\nnothing is missing\n{took}\n$", done.stdout)
 
 
 def test_stored_jobs_are_estimated_where_it_is_asked_for(study):
+    """What they took, and with how many threads: hours of one and of two do not compare."""
     studies.run(study, progress=False)
-    assert cost.estimate(study).as_text().endswith("hours where they were computed")
-    assert re.search(
-        r", and would take \d+\.\d\d by this", cost.estimate(study, tflops=0.001).as_text()
-    )
+    n = torch.get_num_threads()
+    threads = "1 thread" if n == 1 else f"{n} threads"
+    took = f"hours where they were computed ({threads})"
+    assert estimate.of_study(study).as_text().endswith(took)
+    given = estimate.of_study(study, tflops=0.001)
+    assert re.search(r", and would take \d+\.\d\d by this estimate$", given.as_text())
+    assert given.threads_estimated is None and given.threads_spent == (n,)
+    more = replace(study, seeds=(*study.seeds, max(study.seeds) + 1))
+    assert estimate.of_study(more).as_text().endswith(f" by this estimate ({threads})")
 
 
 def test_jobs_that_lack_their_data_are_said_to_be_missing(study, monkeypatch):
     monkeypatch.setattr(splits, "missing", lambda names: dict.fromkeys(names, "no data"))
     missing = len(study.jobs())
-    assert f"\n{missing} jobs are missing, and so are the data of" in cost.estimate(study).as_text()
+    assert (
+        f"\n{missing} jobs are missing, and so are the data of"
+        in estimate.of_study(study).as_text()
+    )
 
 
 def test_missing_tasks_cost_nothing(project, monkeypatch):
