@@ -12,7 +12,7 @@ Shapes: P parts (seeds, or halves of the questions), N tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -69,18 +69,17 @@ def agreement(a: np.ndarray, b: np.ndarray, *, apart: bool = False) -> dict[str,
             do="Leave out the tasks where either is undefined.",
         )
     n = a.shape[1]
-    value = rank_correlation(a.mean(0), b.mean(0)).value if apart else _between(a, b)
-    found = rank_interval(value, n)
+    found = rank_interval(_between(a, b, same=apart), n)
     own = [_between(x, x) for x in (a, b)]
     return {**as_columns("rank_correlation", found), "ceiling": float(np.mean(own)), "n": n}
 
 
-def _between(a: np.ndarray, b: np.ndarray) -> float:
+def _between(a: np.ndarray, b: np.ndarray, *, same: bool = False) -> float:
     """Average the rank correlation over all pairs of different parts; NaN where any is undefined.
 
-    With one part there is no pair.
+    With one part there is no pair. same: over pairs of the same part as well
     """
-    pairs = permutations(range(len(a)), 2)
+    pairs = product(range(len(a)), repeat=2) if same else permutations(range(len(a)), 2)
     found = [rank_correlation(a[p], b[q]).value for p, q in pairs]
     return float(np.mean(found)) if found else np.nan
 

@@ -58,7 +58,7 @@ from forgetlib.runs.grid import Study
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.questions import load_questions
 from forgetlib.runs.records import Result
-from forgetlib.runs.results import has_all, load_results, load_stored
+from forgetlib.runs.results import has_all, load_results, load_stored, so_far
 from forgetlib.runs.scale import ScaleStudy
 
 Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
@@ -74,7 +74,7 @@ def drawn(study: Study, names: Sequence[str] = ()) -> Iterator[Path]:
 
     Computes nothing: raises StudyError where results are missing. Of all figures, those are left
     out that the study has no section for. Studies of methods and of models are drawn while they are
-    under way, too, and their figures say so.
+    under way, too, as are Figures 2 and 2b of the tasks that are complete; these figures say so.
     """
     for name in names:
         require_one_of("figure", name, FIGURES)
@@ -121,19 +121,30 @@ def _fig1(study: Study) -> Drawn:
     yield "fig1_example", fig1.draw(table, shown), table
 
 
+def _own(study: Study) -> tuple[Study, str]:
+    """Take the tasks whose own runs and controls are stored, and say where that is not all."""
+    sections = ("own", "control")
+    if all(has_all(study, section) for section in sections):
+        return study, ""
+    part = so_far(study, sections)
+    return part, f"under way: {len(part.tasks)} of {len(study.tasks)} tasks"
+
+
 def _fig2(study: Study) -> Drawn:
+    part, note = _own(study)
     answers = partial(load_answers, study)
-    table = fig2.table(load_results(study, "own"), answers=answers)
-    yield "fig2_forget_gap", fig2.draw(table), table
-    control = fig2.control_table(load_results(study, "control"), answers=answers)
+    table = fig2.table(load_results(part, "own"), answers=answers)
+    yield "fig2_forget_gap", _with_note(fig2.draw(table), note), table
+    control = fig2.control_table(load_results(part, "control"), answers=answers)
     if len(control):
-        yield "fig2_control", fig2.draw_control(control), control
+        yield "fig2_control", _with_note(fig2.draw_control(control), note), control
 
 
 def _fig2b(study: Study) -> Drawn:
-    results = [*load_results(study, "own"), *load_results(study, "control")]
+    part, note = _own(study)
+    results = [*load_results(part, "own"), *load_results(part, "control")]
     table = fig2b.table(results, partial(load_answers, study), fig2b.KINDS)
-    yield "fig2b_skill", fig2b.draw(table), table
+    yield "fig2b_skill", _with_note(fig2b.draw(table), note), table
 
 
 def _cross(study: Study, condition: str = "random") -> CrossTask:

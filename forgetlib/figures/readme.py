@@ -23,7 +23,7 @@ from forgetlib.files import replacing, root
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.grid import Study, figures_dir, open_store
 from forgetlib.runs.ladder import LadderStudy
-from forgetlib.runs.results import data_note
+from forgetlib.runs.results import data_note, has_all
 from forgetlib.runs.rows import MOST
 from forgetlib.runs.scale import ScaleStudy
 
@@ -55,7 +55,11 @@ def text(study: Study) -> str:
         parts += ["## Pictures", _gallery(tables)]
         parts += ["## What to distrust", scale_readme.DISTRUST]
     else:
-        parts += [findings(tables), "## Every task", _task_table(tables.need("fig2b_skill"))]
+        skills = tables.need("fig2b_skill")
+        if not has_all(study):
+            n = f"{skills['eval_task'].nunique()} of {len(study.tasks)} tasks"
+            parts.insert(2, f"Under way: own runs and controls of {n} are there.")
+        parts += [findings(tables), "## Every task", _task_table(skills)]
         if (claims := tables.get("claims")) is not None:
             parts += ["## The paper's claims", _claims_table(claims)]
             parts += [OF_SEVERAL] if len(study.models) == 1 else []

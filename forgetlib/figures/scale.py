@@ -61,7 +61,7 @@ MEASURES = {
 MORE = {
     "forget_ratio": "forget ratio",
     "probe_lost": "probe's accuracy lost\nbeyond true labels",
-    "lost_confidence": "confidence of the lost\nbeyond true labels",
+    "lost_confidence": "rank correlation of being\nlost with confidence,\nbeyond true labels",
 }
 AT_CHANCE = ("set_auroc", "fit")  # where doing nothing, or knowing nothing, is at 0.5
 # The forgetting set was forgotten: by its AUROC at the end, or by the random labels learned.

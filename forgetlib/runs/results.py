@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,26 @@ def has_all(study: Study, section: str | None = None) -> bool:
     """Tell whether all of a study, or of a section of it, is stored."""
     store = open_store(study)
     return all(map(store.has, _stored_part(study, store).jobs(section)))
+
+
+def so_far(study: Study, sections: Sequence[str]) -> Study:
+    """Make the study of those tasks of which all seeds of these sections are stored.
+
+    For what can be drawn of a study that is under way. The study itself where no task is complete.
+    """
+    store = open_store(study)
+    missing = [j for of in sections for j in study.jobs(of) if not store.has(j)]
+    lacking = {(next(m.task for m in j.measurements if m.task), j.seed) for j in missing}
+
+    def complete(task: str, seeds: Iterable[int]) -> bool:
+        return lacking.isdisjoint((task, seed) for seed in seeds)
+
+    left = tuple(t for t in study.tasks if complete(t, study.seeds))
+    more = tuple(t for t in study.more_seeds_tasks if t in left and complete(t, study.more_seeds))
+    if not left:
+        return study
+    cross = study.cross_tasks and tuple(t for t in study.cross_tasks if t in left)
+    return replace(study, tasks=left, more_seeds_tasks=more, cross_tasks=cross or None)
 
 
 def run(

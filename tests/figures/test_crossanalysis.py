@@ -315,15 +315,21 @@ def of_model(model, forgotten, *, tuned=None, tasks=None, condition="random", st
 
 
 def test_model_agreement_is_scipys_rank_correlation_of_the_rows_means():
+    """The mean over every two halves of the questions: as little data as the ceiling has."""
     first, second = np.random.default_rng(0).uniform(0.5, 0.9, (2, 8, 8))
     a, b = of_model("one", first), of_model("two", second)
     (row,) = crossanalysis.model_agreement([a, b]).to_dict("records")
     assert (row["a"], row["b"], row["n"]) == ("one, random", "two, random", 8)
     means = [effects.beyond_true_labels(c).values.mean(1) for c in (a, b)]
     assert means[0] == pytest.approx(0.9 - first.mean(1), abs=0.01)
-    expected = scipy.stats.spearmanr(*means).statistic
-    assert row["rank_correlation"] == pytest.approx(expected)
-    interval = intervals.rank_correlation(*means)
+    halves = [
+        np.array([effects.mean_effects(m, c.tasks, effects.BEYOND) for m in c.measured]).T
+        for c in (a, b)
+    ]
+    assert [len(of) for of in halves] == [2, 2]
+    expected = [scipy.stats.spearmanr(p, q).statistic for p in halves[0] for q in halves[1]]
+    assert row["rank_correlation"] == pytest.approx(np.mean(expected))
+    interval = intervals.rank_interval(np.mean(expected), 8)
     ends = row["rank_correlation_low"], row["rank_correlation_high"]
     assert ends == pytest.approx((interval.low, interval.high))
 

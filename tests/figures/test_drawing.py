@@ -1,9 +1,11 @@
 """The command draws what the notebooks do: the committed tables of a study, for each picture."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import small
 from matplotlib.figure import Figure
 
 import forgetlib
@@ -11,6 +13,9 @@ from forgetlib import studies
 from forgetlib.data import splits
 from forgetlib.errors import InputError
 from forgetlib.figures import drawing
+from forgetlib.runs import local, results
+from forgetlib.runs.bench import StudyError
+from forgetlib.runs.grid import open_store
 
 COMMITTED = Path(forgetlib.__file__).parent.parent / "figures"
 
@@ -35,3 +40,37 @@ def test_the_tables_that_are_drawn_are_the_committed_ones(tmp_path, monkeypatch)
 def test_a_figure_of_another_name_is_refused():
     with pytest.raises(InputError, match=r"figure: expected one of fig1, .*, found 'fig10'"):
         drawing.draw(studies.study("quick"), ["fig10"])
+
+
+@pytest.mark.usefixtures("brief_probes")
+def test_of_a_study_under_way_the_tasks_that_are_complete_are_drawn(project):
+    settings = {"seeds": (0, 1), "control_seeds": (0, 1), "sizes": ()}
+    more = {"more_seeds": (2,), "more_seeds_tasks": ("tiny_city", "tiny_review")}
+    study = replace(small(**settings), **more)
+    store = open_store(study)
+    own = [*study.jobs("own"), *study.jobs("control")]
+
+    def compute(task, *seeds):
+        local.compute([j for j in own if j.seed in seeds and f"{task}-" in study.block(j)], store)
+
+    compute("tiny_review", 0)
+    with pytest.raises(StudyError, match="of own to be stored"):
+        drawing.draw(study, ["fig2b"])
+    compute("tiny_city", 0, 1)
+    part = results.so_far(study, ("own", "control"))
+    assert (part.tasks, part.more_seeds_tasks) == (("tiny_city",), ())
+    drawn = {name: (figure, data) for name, figure, data in drawing.FIGURES["fig2b"](study)}
+    drawn |= {name: (figure, data) for name, figure, data in drawing.FIGURES["fig2"](study)}
+    assert set(drawn) == {"fig2b_skill", "fig2_forget_gap", "fig2_control"}
+    for figure, data in drawn.values():
+        assert set(data["eval_task"]) == {"tiny_city"}
+        assert " ".join(figure.get_suptitle().split()).endswith("(under way: 1 of 2 tasks)")
+    with pytest.raises(StudyError):  # a matrix of all pairs has no part
+        drawing.draw(study, ["fig3"])
+    compute("tiny_review", 1)
+    compute("tiny_city", 2)
+    part = results.so_far(study, ("own", "control"))
+    assert (part.tasks, part.more_seeds_tasks) == (study.tasks, ("tiny_city",))
+    compute("tiny_review", 2)
+    ((_, figure, _),) = drawing.FIGURES["fig2b"](study)
+    assert "under way" not in figure.get_suptitle()
