@@ -22,7 +22,7 @@ from forgetlib.figures.ladders import FORMS
 from forgetlib.figures.names import listed
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rows import mark
-from forgetlib.figures.statements import ABOVE, Statement, row
+from forgetlib.figures.statements import ABOVE, RANK, Statement, row
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -42,6 +42,8 @@ HALF = 0.5  # of the prompts: a base model that prefers the pattern in fewer sho
 MEASURES = ("base", "tuned", "drop", "back")
 DROPS = Statement(ABOVE, 0.0, 0.2, stated="2026-11-28")
 COMES_BACK = Statement(ABOVE, 0.0, 0.1, stated="2026-11-28")
+# Stated after the first models were asked: post hoc for these.
+FARTHER_BRINGS_MORE = Statement(ABOVE, 0.0, 0.7, of=RANK, stated="2026-11-29")
 CLAIM = {
     "claim": "tuning-hides-the-pattern",
     "says": "a model tuned to obey continues a pattern again where the form is far from the tuning",
@@ -119,10 +121,12 @@ def _seeds(wide: pd.DataFrame) -> pd.Series:
 
 
 def claims(found: pd.DataFrame) -> pd.DataFrame:
-    """Judge that tuning costs the pattern, and that each other view brings some of it back.
+    """Judge that tuning costs the pattern, that each other view brings some back, the farther more.
 
     found: from `table`. A view that makes even the base model obey brings nothing back: it counts
     where the base model prefers the pattern in over half of the prompts, by its whole interval.
+    The last row is over the views that count: does more come back the farther their prompts are, in
+    nats a token?
 
     Columns: claim, says, figure, and those of `statements.row`.
     """
@@ -138,6 +142,11 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
             statement, measure = COMES_BACK, "back"
         value = intervals.Interval(*(float(of[c]) for c in with_intervals([measure])))
         rows.append(row(said, statement, value, int(of["n_seeds"]), unit="seeds", lacks=lacks))
+    views = found[found["back"].notna() & (found["base_low"] > HALF)]
+    grows = intervals.rank_correlation(views["distance"].to_numpy(), views["back"].to_numpy())
+    lacks = SEVERAL if len(views) and views["n_seeds"].min() < LEAST_SEEDS else ""
+    said = "rank correlation of that share with nats a token of the prompts, over views"
+    rows.append(row(said, FARTHER_BRINGS_MORE, grows, len(views), unit="views", lacks=lacks))
     judged = pd.concat(rows, ignore_index=True)
     return pd.DataFrame(CLAIM, index=judged.index).join(judged)
 

@@ -10,7 +10,7 @@ from test_style import assert_readable, undefined
 from forgetlib.errors import InputError
 from forgetlib.figures import implicit_pattern
 from forgetlib.figures.numbers import estimate_of
-from forgetlib.figures.statements import DOES_NOT_HOLD, HOLDS
+from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS
 
 FEW = 200
 
@@ -62,6 +62,24 @@ def test_shares_drops_and_what_a_view_brings_back_are_found():
     assert implicit_pattern.finding(found.reset_index()).endswith(
         f"; leetspeak ({leet}) brings some of it back"
     )
+
+
+@pytest.mark.parametrize(
+    ("n", "falls", "verdict"),
+    [(9, False, HOLDS), (9, True, DOES_NOT_HOLD), (4, False, CANNOT_DECIDE)],
+)
+def test_whether_the_farther_brings_more_is_told_over_views(n, falls, verdict):
+    """The n-th view is farther than the one before; another, the farthest, does not count."""
+    shares = np.linspace(0.1, 0.8, n)[:: -1 if falls else 1]
+    of = {"plain": (0.9, 0.0)} | {f"template({i})": (0.9, s) for i, s in enumerate(shares)}
+    of |= {"leet": (0.2, 0.9 if falls else 0.0)}
+    judged = implicit_pattern.claims(implicit_pattern.table(answers(of), n_resamples=FEW))
+    last = judged.iloc[-1]
+    assert last["statistic"].startswith("rank correlation of that share with nats a token")
+    assert (last["n"], last["unit"], last["verdict"]) == (n, "views", verdict)
+    assert last["value"] == pytest.approx(-1 if falls else 1)
+    one = implicit_pattern.table(answers(of, seeds=(0,)), n_resamples=FEW)
+    assert "three seeds" in implicit_pattern.claims(one).iloc[-1]["why"]
 
 
 def test_a_form_in_which_the_base_model_has_less_to_lose_brings_nothing_back_by_that():
