@@ -108,7 +108,7 @@ def test_the_python_examples_run(tmp_path):
     assert len([line for line in lines if not line.startswith("from ")]) <= 5
 
 
-PACKED = ("quick", "embedded", "paper-suite-270m", "methods", "scale")
+PACKED = ("quick", "embedded", "gentle", "paper-suite-270m", "methods", "scale")
 
 
 @pytest.mark.parametrize("name", PACKED)
@@ -153,6 +153,24 @@ def test_what_is_said_of_damage_is_in_the_pairs():
     unrelated = pairs.assign(nll_risen=np.random.default_rng(0).normal(5, 1, len(pairs)))
     said = findings._of_pairs(unrelated, None, skills)
     assert "the forget ratio and this rise correlate by" in said and "may be damage" not in said
+
+
+def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
+    skills = findings.Tables(ROOT / "figures" / "embedded").need("fig2b_skill")
+    harm = {"random": 0.5, "true": 0.1}
+    rises = skills["phase"].map(harm) + 0.2 * (skills["eval_task"] == "sst2")
+    skills.assign(damage=rises).to_csv(tmp_path / "fig2b_skill.csv", index=False)
+    said = findings.answer(findings.Tables(tmp_path))
+    assert said.endswith(
+        "Random labels raise the loss on other tasks' true answers by 0.5 to 0.7 nats a token "
+        "(more than 1 is called damage), true labels by 0.1 to 0.3."
+    )
+    assert "not measured" not in said
+    first = next(findings.sentences(findings.Tables(tmp_path)))
+    assert "by 0.5 to 0.7 nats a token" in first and "not measured" not in first
+    alone = skills.assign(damage=rises.where(skills["phase"] != "true"))
+    alone.to_csv(tmp_path / "fig2b_skill.csv", index=False)
+    assert findings.answer(findings.Tables(tmp_path)).endswith(" is called damage).")
 
 
 def test_tasks_that_are_known_by_the_likelihood_a_token_alone_are_named():

@@ -66,7 +66,7 @@ def answer(tables: Tables) -> str:
     forgotten = f"{len(gone) or 'none'} {'are' if len(gone) > 1 else 'is'} shown to be forgotten"
     forgotten += f" on new questions{' (' + '; '.join(gone) + ')' if gone else ''}"
     said = (
-        f"Of {len(known)} skills that {skills['model'].iloc[0]} had, "
+        f"Of {len(known)} skills that {skills['model'].iloc[0]} had once fine-tuned, "
         f"{listed([forgotten, *others])}; on the forgetting sets, whose labels were random, "
         f"accuracy falls to {on_the_set['min']} to {on_the_set['max']}."
     )
@@ -80,14 +80,35 @@ def answer(tables: Tables) -> str:
     if gone and known["damage"].isna().all():
         pairs = tables.get("fig3_cross_task")
         harmed = {t: _risen_by(t, pairs) for t in known.index[known["verdict"] == FORGOTTEN]}
-        risen = [f"{title(t)}'s by {number(x, 1)}" for t, x in harmed.items() if x > DAMAGE]
+        risen = [
+            f"{number(x, 1)} nats a token more after {title(t)}'s"
+            for t, x in harmed.items()
+            if x > DAMAGE
+        ]
         if risen:
-            said += " Forgetting may be damage: in pairs of tasks, such labels raise the loss on "
-            said += f"other tasks' true answers ({listed(risen)} nats a token); in these models "
-            said += "this was not measured."
+            said += " Forgetting may be damage: in pairs of tasks (one seed), other tasks' true "
+            said += f"answers cost {listed(risen)} random labels; the models above were not "
+            said += "checked for this."
         else:
             said += " Harm to other tasks was not measured in these models."
-    return said
+    return f"{said}{_harm(skills)}"
+
+
+def _harm(skills: pd.DataFrame) -> str:
+    """Say by how much nats a token of other tasks rise, where it was measured; "" elsewhere."""
+    after = skills[skills["phase"] == "random"]
+    again = skills.loc[skills["phase"] == "true", "damage"]
+    if after["damage"].isna().all():
+        return ""
+    said = " Random labels raise the loss on other tasks' true answers by "
+    said += f"{_between(after['damage'])} nats a token (more than {number(DAMAGE, 0)} is called "
+    said += "damage)"
+    return f"{said}, true labels by {_between(again)}." if again.notna().any() else f"{said}."
+
+
+def _between(values: pd.Series) -> str:
+    """Write one number, or the least and the greatest."""
+    return " to ".join(dict.fromkeys(number(x, 1) for x in (values.min(), values.max())))
 
 
 def _mean_of(control: pd.DataFrame, measure: str) -> str:
@@ -105,7 +126,7 @@ def sentences(tables: Tables) -> Iterator[str]:
     """Say what a study found, in a few sentences that each name their evidence, in Markdown."""
     skills = tables.need("fig2b_skill")
     pairs, flipped = tables.get("fig3_cross_task"), tables.get("fig8_flipped")
-    yield _of_verdicts(skills, pairs)
+    yield _of_verdicts(skills)
     yield _of_forgetting_sets(skills)
     if (control := tables.get("fig2_control")) is not None:
         yield _of_control(control)
@@ -117,24 +138,17 @@ def sentences(tables: Tables) -> Iterator[str]:
         yield _of_claims(claims)
 
 
-def _of_verdicts(skills: pd.DataFrame, pairs: pd.DataFrame | None) -> str:
+def _of_verdicts(skills: pd.DataFrame) -> str:
     after = skills[skills["phase"] == "random"]
     unknown = [title(t) for t in after.loc[after["verdict"] == NOTHING, "eval_task"]]
     said = f"**{fig2b.finding(skills)}** (95 % intervals; [Figure 2b](fig2b_skill.png))."
     if unknown:
         said += f" {listed(unknown)} {'was' if len(unknown) == 1 else 'were'} not shown to be known"
         said += " before, so that nothing can be said of forgetting there."
-    forgotten = after.loc[(after["verdict"] == FORGOTTEN) & after["damage"].isna(), "eval_task"]
-    if len(forgotten):
-        risen = {title(t): _risen_by(t, pairs) for t in forgotten}
-        harm = [f"{number(x, 1)} after {name}'s" for name, x in risen.items() if x > DAMAGE]
-        said += " Harm elsewhere was not measured in these models: what is called forgotten may "
-        said += "have gone with the language model itself"
-        if harm:
-            said += "; in the pairs below, random labels raise other tasks' nats a token ("
-            said += f"by {listed(harm)})"
-        said += "."
-    return said
+    if ((after["verdict"] == FORGOTTEN) & after["damage"].isna()).any():
+        said += " Harm to other tasks was not measured here, so that what is called forgotten may "
+        said += "have gone with the language model itself."
+    return f"{said}{_harm(skills)}"
 
 
 def _risen_by(task: str, pairs: pd.DataFrame | None) -> float:
@@ -146,19 +160,18 @@ def _risen_by(task: str, pairs: pd.DataFrame | None) -> float:
 
 
 def _of_forgetting_sets(skills: pd.DataFrame) -> str:
-    after = skills[skills["phase"] == "random"]
-    fit = after.groupby("answer_format")["fit"].agg(["min", "max"])
-    said = (
-        "**On the forgetting set itself**, by the true labels: accuracy "
-        f"{number(after['set_accuracy'].min())} to {number(after['set_accuracy'].max())}, AUROC "
-        f"{number(after['set_auroc'].min())} to {number(after['set_auroc'].max())}."
+    after = skills[(skills["phase"] == "random") & (skills["verdict"] != NOTHING)]
+    if after.empty:
+        after = skills[skills["phase"] == "random"]
+    accuracy, auroc, fit = (
+        " to ".join(number(after[name].agg(end)) for end in ("min", "max"))
+        for name in ("set_accuracy", "set_auroc", "fit")
     )
-    words = {"text": "free", "verbaliser": "fixed"}
-    fits = [
-        f"{number(of['min'])} to {number(of['max'])} with {words[name]} answers"
-        for name, of in fit.iterrows()
-    ]
-    return f"{said} Of the random labels the model says {' and '.join(fits)}."
+    return (
+        f"**On the questions that were trained with random labels**, accuracy by the true labels "
+        f"ends at {accuracy} (chance: 0.5), and AUROC at {auroc}. The model repeats {fit} of the "
+        "random labels."
+    )
 
 
 def _of_control(control: pd.DataFrame) -> str:
@@ -166,26 +179,26 @@ def _of_control(control: pd.DataFrame) -> str:
         above = control[control[f"{measure}_low"] > 0].sort_values(measure, ascending=False)
         return above, above[above[f"{measure}_holm"] < LEVEL]
 
-    heading = "Part of the loss is no matter of labels"
+    heading = "More training costs something whatever the labels"
     if not intervals.mean_interval(control["lost_again"].to_numpy()).low > 0:
         heading = "The control by true labels"
     said = (
-        f"**{heading}.** The same second training on *true* labels "
-        f"costs {_mean_of(control, 'lost_again')} of accuracy (mean of {len(control)} tasks), on "
-        f"random ones {_mean_of(control, 'lost')}. Within each seed, random labels cost "
-        f"{_mean_of(control, 'beyond_true_labels')} more of accuracy, and "
-        f"{_mean_of(control, 'auroc_beyond_true_labels')} of AUROC"
+        f"**{heading}**: training again on *true* labels costs {_mean_of(control, 'lost_again')} "
+        f"of accuracy (mean of {len(control)} tasks). Random labels cost "
+        f"{_mean_of(control, 'beyond_true_labels')} more, and "
+        f"{_mean_of(control, 'auroc_beyond_true_labels')} more of AUROC. Task by task, a loss of "
+        "AUROC beyond true labels is shown in "
     )
     above, certain = shown("auroc_beyond_true_labels")
-    counts = f"{len(above)} of {len(control)} tasks by their own intervals"
+    said += f"{len(above) or 'none'} of {len(control)}"
     if len(above):
         most = above.iloc[0]
-        counts += f" (most in {title(most['eval_task'])}, "
-        counts += f"{number(most['auroc_beyond_true_labels'])})"
-    many = f"{len(certain)} after Holm's correction"
-    seeds = int(control["n_seeds"].min())
-    many += f" (which {seeds} seeds hardly pass)" if 1 < seeds < 4 else ""
-    return f"{said}; AUROC in {counts}, {many} ([control](fig2_control.png))."
+        said += f" (most in {title(most['eval_task'])}, "
+        said += f"{estimate_of(most, 'auroc_beyond_true_labels')}), and in "
+        said += f"{len(certain) or 'none'} after Holm's correction"
+        seeds = int(control["n_seeds"].min())
+        said += f", which {seeds} seeds hardly pass" if 1 < seeds < 4 else ""
+    return f"{said} ([control](fig2_control.png))."
 
 
 def _of_fixed_answers(skills: pd.DataFrame) -> str:
@@ -197,24 +210,21 @@ def _of_fixed_answers(skills: pd.DataFrame) -> str:
     lost = after["accuracy_lost"].sort_values(ascending=False).index[:3]
     never = [title(t) for t, of in tuned.iterrows() if of["accuracy_low"] <= of["true_share"]]
     falls = after.loc[lost, "auroc_lost_low"] > 0
-    said = "**With fixed answers** a bias alone can lower accuracy; AUROC is blind to it. "
-    shown, not_shown = (
-        [
-            f"{title(t)} ({number(tuned.loc[t, 'auroc'])} to {number(after.loc[t, 'auroc'])}; "
-            f"accuracy {number(tuned.loc[t, 'accuracy'])} to {number(after.loc[t, 'accuracy'])})"
-            for t in falls.index[falls == is_so]
-        ]
-        for is_so in (True, False)
-    )
+    said = "**With fixed answers** a bias towards one answer lowers accuracy, and not AUROC. "
+    shown = [
+        f"{title(t)} (by {estimate_of(after.loc[t], 'auroc_lost')}; {after.loc[t, 'verdict']})"
+        for t in falls.index[falls]
+    ]
+    not_shown = [title(t) for t in falls.index[~falls]]
     if shown:
-        said += f"AUROC falls too in {listed(shown)}"
+        said += f"AUROC too falls in {listed(shown)}"
         said += f"; in {listed(not_shown)} this is not shown" if not_shown else ""
     else:
         said += f"AUROC is not shown to fall in {listed(not_shown)}"
     said = f"{said}."
     if never:
-        said += " Before forgetting, accuracy is not shown to beat one answer to everything in "
-        said += f"{listed(never)}."
+        said += f" Before forgetting, accuracy in {listed(never)} is not shown to beat one answer "
+        said += "to everything."
     return said
 
 
@@ -223,15 +233,12 @@ def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, skills: pd.Data
     n_seeds = _seeds_of_pairs(pairs, skills)
     seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     said = (
-        f"**Other tasks' random labels** ({len(others)} pairs, {seeds}) cost "
-        f"{number(others['accuracy_lost'].mean())} of accuracy and "
-        f"{number(others['auroc_lost'].mean())} of AUROC on average, and raise the nats a token "
-        f"of the *true* responses by {number(others['nll_risen'].mean(), 1)}, most after those of "
+        f"**After random labels of one task others get worse** ({len(others)} pairs, {seeds}): "
+        f"accuracy falls by {number(others['accuracy_lost'].mean())}, and the loss on true answers "
+        f"rises by {number(others['nll_risen'].mean(), 1)} nats a token on average, most after those of "
     )
     by_labels = others.groupby("forget_task")["nll_risen"].mean().sort_values(ascending=False)
     said += listed(f"{title(t)} ({number(v, 1)})" for t, v in by_labels.head(2).items())
-    if others["nll_risen"].mean() > DAMAGE:
-        said += ": the language model itself is damaged"
     formats = dict(zip(skills["eval_task"], skills["answer_format"], strict=True))
     # With fixed answers a bias alone moves the ratio.
     free = pairs[pairs["eval_task"].map(formats) == "text"]
@@ -243,7 +250,7 @@ def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, skills: pd.Data
     if flipped is not None and "accuracy_lost" in flipped:
         both = others.merge(flipped, on=["eval_task", "forget_task"], suffixes=("", "_flipped"))
         lost = number(both["accuracy_lost_flipped"].mean())
-        said += f". Flipped labels cost {lost} of accuracy"
+        said += f". With every label wrong, accuracy falls by {lost}"
     if pairs["accuracy_beyond_true_labels"].isna().all():
         said += ". Without a control by true labels, this may be what any such training does"
     return f"{said} ([harm](fig3_harm.png))."

@@ -140,14 +140,14 @@ def finding(table: pd.DataFrame) -> str:
 
 
 def headline(table: pd.DataFrame) -> str:
-    """Say in fewer words after which methods each skill is forgotten without damage."""
+    """Say in fewer words by which methods each skill is forgotten without damage."""
     said = []
     for task, of in table.groupby("eval_task", sort=False):
         if not (of["auroc_known_low"] > CHANCE).all():
             continue
         methods = groups(of)["generalises"]
         named = _named(methods, of.set_index("method")) or f"none of {len(of)} methods"
-        said.append(f"{title(str(task))} after {named}")
+        said.append(f"{title(str(task))} by {named}")
     if not said:
         return "No skill was shown to be known before"
     one = "" if (table["n_seeds"] > 1).any() else "; one seed"

@@ -60,16 +60,18 @@ def finding(table: pd.DataFrame) -> str:
     rows = judged(table)
     if rows.empty:
         return ""
-    beyond, less, rest = (listed(_with_excess(of)) for of in _groups(rows))
+    beyond, less, rest = _groups(rows)
     parts = {
-        "more than never-taught ones": beyond,
-        "less than half of what was taught": less,
-        "not decided which": rest,
+        f"show {listed(_with_excess(beyond))}": beyond,
+        f"less than half after {listed(map(method_title, less['method']))}": less,
+        f"it is not decided which after {listed(map(method_title, rest['method']))}": rest,
     }
-    said = "; ".join(f"{what} after {after}" for what, after in parts.items() if after)
+    said = "; ".join(words for words, of in parts.items() if len(of))
     n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
-    scale = f"in brackets: {SCALE}; damage may keep a model from learning"
-    return f"Trained on {n} labels, models show of {title(task)} {said} ({scale})"
+    return (
+        f"Of {title(task)} (0: as much as never-taught models show, 1: as if never forgotten) "
+        f"models trained again on {n} labels {said} (damage may keep a model from learning)"
+    )
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -95,9 +97,9 @@ def _groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _with_excess(rows: pd.DataFrame) -> list[str]:
-    """Name methods with their excess: "random labels (0.1 [0.0, 0.2])"."""
+    """Name methods with their excess: "0.1 [0.0, 0.2] after random labels"."""
     return [
-        f"{method_title(str(row['method']))} ({estimate_of(row, 'excess')})"
+        f"{estimate_of(row, 'excess')} after {method_title(str(row['method']))}"
         for _, row in rows.iterrows()
     ]
 

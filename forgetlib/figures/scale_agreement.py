@@ -124,13 +124,13 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
         return f"No two models knew the same {MIN_TASKS} tasks: whether they agree cannot be told"
     n_pairs = len(agreed.drop_duplicates(["a", "b"]))
     counts = []
-    for measure, words in ((SHARE, "all tasks"), (FREE, "free answers alone")):
-        of = agreed[agreed["measure"] == measure]
-        if len(of):
-            shown = (of["rank_correlation_low"] > 0).sum()
-            counts.append(f"{shown} of {len(of)} by {words}")
-    pairs = "The two models are" if n_pairs == 1 else f"Of {n_pairs} pairs of models these are"
-    said = f"{pairs} shown to rank tasks alike by the share lost: {', '.join(counts)}"
+    for measure in (SHARE, FREE):
+        if len(of := agreed[agreed["measure"] == measure]):
+            shown = int((of["rank_correlation_low"] > 0).sum())
+            counts.append(f"{shown or 'none'}{'' if len(of) == n_pairs else f' of {len(of)}'}")
+    said = f"Of {n_pairs} pair{'s' if n_pairs > 1 else ''} of models {counts[0]} "
+    said += f"{'is' if counts[0] == '1' else 'are'} shown to rank tasks alike by the share lost"
+    said += "".join(f", {count} by free answers alone" for count in counts[1:])
     if not exact:
         of = agreed[agreed["measure"] == KNOWN]["rank_correlation"].dropna()
         both = " to ".join(dict.fromkeys(number(f(of)) for f in (min, max))) if len(of) else ""

@@ -152,11 +152,11 @@ def test_the_picture_has_a_row_a_method_and_a_mark_a_skill(table):
         == price.headline(table)
         == (
             "Forgotten on new questions without damage to other tasks: SST-2 in made-up words "
-            "after random labels and gradient difference (one seed); ARC Easy after random labels"
+            "by random labels and gradient difference (one seed); ARC Easy by random labels"
         )
     )
     none = price.headline(table.assign(set_auroc_low=0.7, n_seeds=1))
-    assert none.endswith("after none of 5 methods; ARC Easy after none of 4 methods; one seed")
+    assert none.endswith("by none of 5 methods; ARC Easy by none of 4 methods; one seed")
     assert price.headline(table.assign(auroc_known_low=0.4)).startswith("No skill was shown")
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
         "SST-2 in made-up words",
