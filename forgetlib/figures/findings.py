@@ -235,7 +235,8 @@ def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, skills: pd.Data
     said = (
         f"**After random labels of one task others get worse** ({len(others)} pairs, {seeds}): "
         f"accuracy falls by {number(others['accuracy_lost'].mean())}, and the loss on true answers "
-        f"rises by {number(others['nll_risen'].mean(), 1)} nats a token on average, most after those of "
+        f"rises by {number(others['nll_risen'].mean(), 1)} nats a token on average, most after "
+        "those of "
     )
     by_labels = others.groupby("forget_task")["nll_risen"].mean().sort_values(ascending=False)
     said += listed(f"{title(t)} ({number(v, 1)})" for t, v in by_labels.head(2).items())

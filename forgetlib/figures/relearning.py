@@ -10,6 +10,8 @@ The table is `rungs.table`, a row a rung.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -179,7 +181,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
     sns.despine(ax=axes)
 
 
-def _points(axes: Axes, rows: pd.DataFrame, role: str, x: np.ndarray, **given: object) -> None:
+def _points(axes: Axes, rows: pd.DataFrame, role: str, x: np.ndarray, **given: Any) -> None:
     values = rows[with_intervals([role])].to_numpy(float)
     errors = np.nan_to_num(np.abs(values[:, 1:] - values[:, :1]).T)
     axes.errorbar(x, values[:, 0], errors, markersize=3, linewidth=1, elinewidth=0.8, **given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,7 @@ def spent(jobs: Iterable[Job], store: Store) -> float:
     return sum(float(found.get("seconds", 0)) for found in _origins(jobs, store))
 
 
-def _origins(jobs: Iterable[Job], store: Store) -> list[dict[str, Any]]:
+def _origins(jobs: Iterable[Job], store: Store) -> list[Mapping[str, Any]]:
     """List where stored jobs come from, each once: rows that were measured together share one."""
     wanted = {key for job in jobs for key in job.keys}
     return list(

@@ -28,8 +28,8 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
     assert relearning.finding(table) == (
         "Of SST-2 (0: as much as never-taught models show, 1: as if never forgotten) models "
-        f"trained again on 8 labels show {excess['npo']} after NPO; less than half after random labels "
-        "(damage may keep a model from learning)"
+        f"trained again on 8 labels show {excess['npo']} after NPO; less than half after random "
+        "labels (damage may keep a model from learning)"
     )
     assert relearning.headline(table) == (
         "Models trained again on 8 labels of SST-2: after NPO they show more of it than "
