@@ -382,3 +382,19 @@ def test_what_is_said_of_the_small_world_is_what_its_notebooks_print():
     (said,) = re.findall(r"A real model \(Gemma.*? not gone\.", text_of())
     numbers = re.findall(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", said)
     assert len(numbers) == 2 and all(number in printed for number in numbers)
+
+
+def test_a_few_tasks_are_named_and_have_no_mean(tmp_path):
+    for name in ("fig2b_skill", "fig2_control"):
+        table = pd.read_csv(ROOT / "figures" / "embedded" / f"{name}.csv")
+        table[table["eval_task"].isin(["sst2", "sciq"])].to_csv(tmp_path / f"{name}.csv")
+    tables = findings.Tables(tmp_path)
+    said = findings.answer(tables)
+    assert "SST-2: AUROC" in said and "SciQ is kept" in said and "mean" not in said
+    control = tables.need("fig2_control").set_index("eval_task")
+    first, second = (
+        f"{control.loc[t, 'auroc_beyond_true_labels']:.2f} [" for t in ("sst2", "sciq")
+    )
+    lost = f", the AUROC lost to random labels is {first}"
+    assert f"true* labels{lost}" in said and f"] in SST-2 and {second}" in said
+    assert f"true* labels**{lost}" in findings.findings(tables)

@@ -76,9 +76,9 @@ def finding(table: pd.DataFrame, phase: str = "random") -> str:
         for v in (FORGOTTEN, INVERTED, SHIFTED, DAMAGED, KEPT)
         if names[v]
     ]
-    if names[NOT_DECIDED]:
-        n = len(names[NOT_DECIDED])
-        said.append(f"{n} {'is' if n == 1 else 'are'} not decided")
+    if n := len(names[NOT_DECIDED]):
+        undecided = listed(names[NOT_DECIDED]) if n < 4 else n
+        said.append(f"{undecided} {'is' if n == 1 else 'are'} not decided")
     if not known:
         return "No task was shown to be known before forgetting"
     found = f"Of {known} tasks that were known, {'; '.join(said)}"

@@ -20,6 +20,8 @@ from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NO
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
 
 LEVEL = 0.05
+BEYOND = "Beyond the same training on *true* labels"
+FEW = 4  # tasks: so many are named, and have no mean
 
 
 class Tables:
@@ -58,8 +60,13 @@ def answer(tables: Tables) -> str:
         for task in known.index[known["verdict"] == FORGOTTEN]
     ]
     counts = known["verdict"].value_counts()
+    # A few tasks are named.
+    names = {
+        v: listed(map(title, of.index)) if len(known) <= FEW else len(of)
+        for v, of in known.groupby("verdict")
+    }
     others = [
-        f"{counts[verdict]} {'is' if counts[verdict] == 1 else 'are'} {verdict}"
+        f"{names[verdict]} {'is' if counts[verdict] == 1 else 'are'} {verdict}"
         for verdict in fig2b.COLOURS
         if verdict in counts and verdict != FORGOTTEN
     ]
@@ -70,7 +77,10 @@ def answer(tables: Tables) -> str:
         f"{listed([forgotten, *others])}; on the forgetting sets, whose labels were random, "
         f"accuracy falls to {on_the_set['min']} to {on_the_set['max']}."
     )
-    if (control := tables.get("fig2_control")) is not None:
+    control = tables.get("fig2_control")
+    if control is not None and len(control) <= FEW:
+        said += f" {BEYOND}, {_task_by_task(control)} (brackets: 95 % intervals)."
+    elif control is not None:
         said += (
             f" Random labels cost {_mean_of(control, 'beyond_true_labels')} of accuracy more than "
             "the same training on *true* labels, which by itself costs "
@@ -109,6 +119,16 @@ def _harm(skills: pd.DataFrame) -> str:
 def _between(values: pd.Series) -> str:
     """Write one number, or the least and the greatest."""
     return " to ".join(dict.fromkeys(number(x, 1) for x in (values.min(), values.max())))
+
+
+def _task_by_task(control: pd.DataFrame) -> str:
+    """Say what random labels cost each task beyond true labels: a mean of few tasks is none."""
+    by_loss = control.sort_values("auroc_beyond_true_labels", ascending=False)
+    lost = listed(
+        f"{estimate_of(of, 'auroc_beyond_true_labels')} in {title(of['eval_task'])}"
+        for _, of in by_loss.iterrows()
+    )
+    return f"the AUROC lost to random labels is {lost}"
 
 
 def _mean_of(control: pd.DataFrame, measure: str) -> str:
@@ -164,7 +184,7 @@ def _of_forgetting_sets(skills: pd.DataFrame) -> str:
     if after.empty:
         after = skills[skills["phase"] == "random"]
     accuracy, auroc, fit = (
-        " to ".join(number(after[name].agg(end)) for end in ("min", "max"))
+        " to ".join(dict.fromkeys(number(after[name].agg(end)) for end in ("min", "max")))
         for name in ("set_accuracy", "set_auroc", "fit")
     )
     return (
@@ -182,6 +202,8 @@ def _of_control(control: pd.DataFrame) -> str:
     heading = "More training costs something whatever the labels"
     if not intervals.mean_interval(control["lost_again"].to_numpy()).low > 0:
         heading = "The control by true labels"
+    if len(control) <= FEW:
+        return f"**{BEYOND}**, {_task_by_task(control)} ([control](fig2_control.png))."
     said = (
         f"**{heading}**: training again on *true* labels costs {_mean_of(control, 'lost_again')} "
         f"of accuracy (mean of {len(control)} tasks). Random labels cost "
