@@ -153,7 +153,8 @@ def test_pairs_cost_and_damage_as_much_as_is_said(rows):
     assert mean(r["accuracy_lost"] for r in others) == pytest.approx(mean(lost), abs=1e-5)
     assert mean(r["nll_risen"] for r in others) == pytest.approx(mean(risen), rel=1e-4)
     page = (FOLDER / "README.md").read_text()
-    assert f"({len(others)} pairs, one seed) cost {mean(lost):.2f} of accuracy" in page
+    assert f"({len(others)} pairs, one seed): accuracy falls by {mean(lost):.2f}" in page
+    assert f"rises by {mean(risen):.1f} nats a token on average" in page
 
 
 @pytest.mark.parametrize("measure", ["forget accuracy", "accuracy lost"])
