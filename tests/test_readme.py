@@ -19,6 +19,7 @@ from forgetlib.figures import findings, readme
 from forgetlib.models import catalogue
 from forgetlib.runs import estimate
 from forgetlib.runs.grid import open_store
+from forgetlib.runs.results import has_all
 from forgetlib.runs.rows import read_records
 
 ROOT = Path(forgetlib.__file__).parent.parent
@@ -396,5 +397,16 @@ def test_a_few_tasks_are_named_and_have_no_mean(tmp_path):
         f"{control.loc[t, 'auroc_beyond_true_labels']:.2f} [" for t in ("sst2", "sciq")
     )
     lost = f", the AUROC lost to random labels is {first}"
-    assert f"true* labels{lost}" in said and f"] in SST-2 and {second}" in said
-    assert f"true* labels**{lost}" in findings.findings(tables)
+    assert f"on true labels{lost}" in said and f"] in SST-2 and {second}" in said
+    assert f"on true labels**{lost}" in findings.findings(tables)
+
+
+def test_a_study_under_way_says_so_in_its_first_line():
+    """Which the result page shows as well."""
+    first = {n: readme.text(studies.study(n)).split("\n", 1)[0] for n in ("quick", "gentle")}
+    study = studies.study("gentle")
+    there = set(findings.Tables(ROOT / "figures" / "gentle").need("fig2b_skill")["eval_task"])
+    assert first["quick"] == f"# {studies.study('quick').description}"
+    under_way = f" (under way: {len(there)} of {len(study.tasks)} tasks)"
+    done = has_all(study)
+    assert first["gentle"] == f"# {study.description}{'' if done else under_way}"

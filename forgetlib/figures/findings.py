@@ -20,7 +20,7 @@ from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NO
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
 
 LEVEL = 0.05
-BEYOND = "Beyond the same training on *true* labels"
+BEYOND = "Beyond the same training on true labels"
 FEW = 4  # tasks: so many are named, and have no mean
 
 

@@ -58,7 +58,7 @@ def text(study: Study) -> str:
         skills = tables.need("fig2b_skill")
         if not has_all(study):
             n = f"{skills['eval_task'].nunique()} of {len(study.tasks)} tasks"
-            parts.insert(2, f"Under way: own runs and controls of {n} are there.")
+            parts[0] += f" (under way: {n})"
         parts += [findings(tables), "## Every task", _task_table(skills)]
         if (claims := tables.get("claims")) is not None:
             parts += ["## The paper's claims", _claims_table(claims)]
