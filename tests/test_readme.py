@@ -163,8 +163,8 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
     skills.assign(damage=rises).to_csv(tmp_path / "fig2b_skill.csv", index=False)
     said = findings.answer(findings.Tables(tmp_path))
     assert said.endswith(
-        "Random labels raise the loss on other tasks' true answers by 0.5 to 0.7 nats a token "
-        "(more than 1 is called damage), true labels by 0.1 to 0.3."
+        "Random labels change the loss on other tasks' true answers by 0.5 to 0.7 nats a token "
+        "(a rise of more than 1 is called damage), true labels by 0.1 to 0.3."
     )
     assert "not measured" not in said
     first = next(findings.sentences(findings.Tables(tmp_path)))

@@ -105,14 +105,14 @@ def answer(tables: Tables) -> str:
 
 
 def _harm(skills: pd.DataFrame) -> str:
-    """Say by how much nats a token of other tasks rise, where it was measured; "" elsewhere."""
+    """Say by how much the loss on other tasks changes, where it was measured; "" elsewhere."""
     after = skills[skills["phase"] == "random"]
     again = skills.loc[skills["phase"] == "true", "damage"]
     if after["damage"].isna().all():
         return ""
-    said = " Random labels raise the loss on other tasks' true answers by "
-    said += f"{_between(after['damage'])} nats a token (more than {number(DAMAGE, 0)} is called "
-    said += "damage)"
+    said = " Random labels change the loss on other tasks' true answers by "
+    said += f"{_between(after['damage'])} nats a token (a rise of more than {number(DAMAGE, 0)} is "
+    said += "called damage)"
     return f"{said}, true labels by {_between(again)}." if again.notna().any() else f"{said}."
 
 
