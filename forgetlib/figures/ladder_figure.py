@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,18 +133,24 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
         for axes in panels[:, 0]:
             axes.set_ylabel("AUROC (open: share right)", fontsize=SMALL)
             axes.tick_params(axis="y", labelsize=SMALL)
-        named = (axes.get_legend_handles_labels() for axes in panels.ravel())
-        handles = {label: h for of in named for h, label in zip(*of, strict=True)}
-        figure.legend(
-            *(handles.values(), handles.keys()),
-            loc="outside lower center",
-            ncols=4,
-            frameon=False,
-            columnspacing=1.0,
-            handlelength=1.5,
-        )
+        legend_below(figure, panels)
         set_finding(figure, said)
     return figure
+
+
+def legend_below(figure: Figure, panels: np.ndarray, **given: Any) -> None:
+    """Name below a figure each mark that any of its panels has, once, in one row."""
+    named = (axes.get_legend_handles_labels() for axes in panels.ravel())
+    handles = {label: h for of in named for h, label in zip(*of, strict=True)}
+    figure.legend(
+        *(handles.values(), handles.keys()),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        columnspacing=1.0,
+        handlelength=1.5,
+        **given,
+    )
 
 
 def _group(kind: str) -> int:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
-from forgetlib.figures.ladder_figure import JOINED, LINES
+from forgetlib.figures.ladder_figure import JOINED, LINES, legend_below
 from forgetlib.figures.names import listed, method_title, title
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rows import set_finding
@@ -144,17 +144,7 @@ def draw(table: pd.DataFrame) -> Figure:
         for axes in panels.ravel()[: len(methods)][-n_columns:]:  # the lowest of each column
             axes.tick_params(axis="x", labelbottom=True)
             axes.set_xlabel("labels trained on", fontsize=SMALL)
-        named = (axes.get_legend_handles_labels() for axes in panels.ravel())
-        handles = {label: h for of in named for h, label in zip(*of, strict=True)}
-        figure.legend(
-            *(handles.values(), handles.keys()),
-            loc="outside lower center",
-            ncols=4,
-            frameon=False,
-            columnspacing=1.0,
-            handlelength=1.5,
-            fontsize=SMALL,
-        )
+        legend_below(figure, panels, fontsize=SMALL)
         set_finding(figure, said)
     return figure
 
