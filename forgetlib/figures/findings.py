@@ -15,7 +15,7 @@ import pandas as pd
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2b, fig3, intervals
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.numbers import estimate, estimate_of, number
+from forgetlib.figures.numbers import between, estimate, estimate_of, number
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
 
@@ -53,7 +53,6 @@ def answer(tables: Tables) -> str:
     after = skills[skills["phase"] == "random"].set_index("eval_task")
     tuned = skills[skills["phase"] == "tuned"].set_index("eval_task")
     known = after[after["verdict"] != NOTHING]
-    on_the_set = known["set_accuracy"].agg(["min", "max"]).map(number)
     gone = [
         f"{title(task)}: AUROC {estimate_of(tuned.loc[task], 'auroc')} to "
         f"{estimate_of(known.loc[task], 'auroc')}"
@@ -73,9 +72,9 @@ def answer(tables: Tables) -> str:
     forgotten = f"{len(gone) or 'none'} {'are' if len(gone) > 1 else 'is'} shown to be forgotten"
     forgotten += f" on new questions{' (' + '; '.join(gone) + ')' if gone else ''}"
     said = (
-        f"Of {len(known)} skills that {skills['model'].iloc[0]} had once fine-tuned, "
+        f"Of {len(known)} skills that {skills['model'].iloc[0]} had after fine-tuning, "
         f"{listed([forgotten, *others])}; on the forgetting sets, whose labels were random, "
-        f"accuracy falls to {on_the_set['min']} to {on_the_set['max']}."
+        f"accuracy falls to {between(known['set_accuracy'])}."
     )
     control = tables.get("fig2_control")
     if control is not None and len(control) <= FEW:
@@ -96,7 +95,7 @@ def answer(tables: Tables) -> str:
             if x > DAMAGE
         ]
         if risen:
-            said += " Forgetting may be damage: in pairs of tasks (one seed), other tasks' true "
+            said += " Forgetting may be damage: where pairs of tasks were tried, other tasks' true "
             said += f"answers cost {listed(risen)} random labels; the models above were not "
             said += "checked for this."
         else:
@@ -111,14 +110,11 @@ def _harm(skills: pd.DataFrame) -> str:
     if after["damage"].isna().all():
         return ""
     said = " Random labels change the loss on other tasks' true answers by "
-    said += f"{_between(after['damage'])} nats a token (a rise of more than {number(DAMAGE, 0)} is "
+    said += (
+        f"{between(after['damage'], 1)} nats a token (a rise of more than {number(DAMAGE, 0)} is "
+    )
     said += "called damage)"
-    return f"{said}, true labels by {_between(again)}." if again.notna().any() else f"{said}."
-
-
-def _between(values: pd.Series) -> str:
-    """Write one number, or the least and the greatest."""
-    return " to ".join(dict.fromkeys(number(x, 1) for x in (values.min(), values.max())))
+    return f"{said}, true labels by {between(again, 1)}." if again.notna().any() else f"{said}."
 
 
 def _task_by_task(control: pd.DataFrame) -> str:
@@ -183,10 +179,7 @@ def _of_forgetting_sets(skills: pd.DataFrame) -> str:
     after = skills[(skills["phase"] == "random") & (skills["verdict"] != NOTHING)]
     if after.empty:
         after = skills[skills["phase"] == "random"]
-    accuracy, auroc, fit = (
-        " to ".join(dict.fromkeys(number(after[name].agg(end)) for end in ("min", "max")))
-        for name in ("set_accuracy", "set_auroc", "fit")
-    )
+    accuracy, auroc, fit = (between(after[name]) for name in ("set_accuracy", "set_auroc", "fit"))
     return (
         f"**On the questions that were trained with random labels**, accuracy by the true labels "
         f"ends at {accuracy} (chance: 0.5), and AUROC at {auroc}. The model repeats {fit} of the "
@@ -195,15 +188,11 @@ def _of_forgetting_sets(skills: pd.DataFrame) -> str:
 
 
 def _of_control(control: pd.DataFrame) -> str:
-    def shown(measure: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        above = control[control[f"{measure}_low"] > 0].sort_values(measure, ascending=False)
-        return above, above[above[f"{measure}_holm"] < LEVEL]
-
+    if len(control) <= FEW:
+        return f"**{BEYOND}**, {_task_by_task(control)} ([control](fig2_control.png))."
     heading = "More training costs something whatever the labels"
     if not intervals.mean_interval(control["lost_again"].to_numpy()).low > 0:
         heading = "The control by true labels"
-    if len(control) <= FEW:
-        return f"**{BEYOND}**, {_task_by_task(control)} ([control](fig2_control.png))."
     said = (
         f"**{heading}**: training again on *true* labels costs {_mean_of(control, 'lost_again')} "
         f"of accuracy (mean of {len(control)} tasks). Random labels cost "
@@ -211,7 +200,9 @@ def _of_control(control: pd.DataFrame) -> str:
         f"{_mean_of(control, 'auroc_beyond_true_labels')} more of AUROC. Task by task, a loss of "
         "AUROC beyond true labels is shown in "
     )
-    above, certain = shown("auroc_beyond_true_labels")
+    above = control[control["auroc_beyond_true_labels_low"] > 0]
+    above = above.sort_values("auroc_beyond_true_labels", ascending=False)
+    certain = above[above["auroc_beyond_true_labels_holm"] < LEVEL]
     said += f"{len(above) or 'none'} of {len(control)}"
     if len(above):
         most = above.iloc[0]

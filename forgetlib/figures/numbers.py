@@ -28,3 +28,8 @@ def estimate_of(row: pd.Series, measure: str, digits: int = 2) -> str:
     """Write a measure of a table's row, whose columns end in _low and _high, as `estimate` does."""
     value, low, high = (float(row[f"{measure}{end}"]) for end in ("", "_low", "_high"))
     return estimate(Interval(value, low, high), digits)
+
+
+def between(values: pd.Series, digits: int = 2) -> str:
+    """Write the least and the greatest of some values: "0.1 to 0.3"; one number where they agree."""
+    return " to ".join(dict.fromkeys(number(x, digits) for x in (values.min(), values.max())))

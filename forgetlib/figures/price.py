@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.names import listed, method_title, title, titles
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.numbers import between, estimate_of
 from forgetlib.figures.reach import NEW, SET, away
 from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.style import (
@@ -162,7 +162,7 @@ def _of_skill(table: pd.DataFrame) -> str:
     of, rows, n = groups(table), table.set_index("method"), len(table)
     said = f"{name}: "
     if of["generalises"]:
-        lost = _between(rows.loc[of["generalises"], "auroc_lost"])
+        lost = between(rows.loc[of["generalises"], "auroc_lost"])
         said += f"after {_named(of['generalises'], rows)} new questions are forgotten too, without "
         said += f"damage to other tasks (AUROC lost: {lost})"
     else:
@@ -194,12 +194,6 @@ def _taught(row: pd.Series) -> str:
         nats = estimate_of(size, "nll_taught")
         return f" Teaching it had {moved} other tasks' nats a token by {nats}."
     return ""
-
-
-def _between(values: pd.Series) -> str:
-    """Write one number, or the least and the greatest."""
-    ends = dict.fromkeys((number(values.min()), number(values.max())))
-    return " to ".join(ends)
 
 
 def _named(methods: Sequence[str], rows: pd.DataFrame) -> str:

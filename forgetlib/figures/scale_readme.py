@@ -8,7 +8,7 @@ from forgetlib.figures import scale, scale_agreement, scale_regressions
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables, claims_finding
 from forgetlib.figures.names import title
-from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
+from forgetlib.figures.numbers import UNDEFINED_TEXT, between, estimate_of, number
 from forgetlib.figures.rows import names_or_count
 from forgetlib.figures.verdicts import DAMAGE
 
@@ -71,7 +71,7 @@ def _of_model(table: pd.DataFrame) -> str:
         for verdict, of in reached.groupby("verdict", sort=False)
     ]
     if named:
-        between = _between(reached[scale.LOST])
+        between = between(reached[scale.LOST])
         said += f": {', '.join(named)} (AUROC lost beyond true labels: {between})"
     harmful = known[known["damage_low"] > DAMAGE]
     by_both = harmful["damage_again_low"] > DAMAGE  # then it is no matter of labels
@@ -81,15 +81,8 @@ def _of_model(table: pd.DataFrame) -> str:
     ):
         if len(of):
             said += f"; {words.format(names_or_count(of['eval_task']))} (nats a token up by "
-            said += (
-                f"{_between(of['damage'])}, after true labels by {_between(of['damage_again'])})"
-            )
+            said += f"{between(of['damage'])}, after true labels by {between(of['damage_again'])})"
     return said
-
-
-def _between(values: pd.Series) -> str:
-    """Write one number, or the least and the greatest."""
-    return " to ".join(dict.fromkeys(number(x) for x in (values.min(), values.max())))
 
 
 def table(tables: Tables) -> str:

@@ -93,7 +93,8 @@ def of_study(study: Study, section: str | None = None, tflops: float | None = No
         import torch
 
         threads = torch.get_num_threads()
-    spent_by = {int(found["threads"]) for found in _origins(stored, store) if "threads" in found}
+    origins = _origins(stored, store)
+    spent_by = {int(found["threads"]) for found in origins if "threads" in found}
     return Estimate(
         study=study.name,
         description=study.description,
@@ -101,7 +102,7 @@ def of_study(study: Study, section: str | None = None, tflops: float | None = No
         missing=missing,
         jobs_missing=n_missing,
         jobs_stored=len(stored),
-        hours_spent=spent(stored, store) / 3600,
+        hours_spent=_seconds(origins) / 3600,
         hours_estimated=guessed,
         threads_spent=tuple(sorted(spent_by)),
         threads_estimated=threads,
@@ -110,7 +111,11 @@ def of_study(study: Study, section: str | None = None, tflops: float | None = No
 
 def spent(jobs: Iterable[Job], store: Store) -> float:
     """Add up the seconds that stored jobs took; rows that were measured together count once."""
-    return sum(float(found.get("seconds", 0)) for found in _origins(jobs, store))
+    return _seconds(_origins(jobs, store))
+
+
+def _seconds(origins: Iterable[Mapping[str, Any]]) -> float:
+    return sum(float(found.get("seconds", 0)) for found in origins)
 
 
 def _origins(jobs: Iterable[Job], store: Store) -> list[Mapping[str, Any]]:

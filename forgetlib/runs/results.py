@@ -70,12 +70,12 @@ def so_far(study: Study, sections: Sequence[str]) -> Study:
     def complete(task: str, seeds: Iterable[int]) -> bool:
         return lacking.isdisjoint((task, seed) for seed in seeds)
 
-    left = tuple(t for t in study.tasks if complete(t, study.seeds))
-    more = tuple(t for t in study.more_seeds_tasks if t in left and complete(t, study.more_seeds))
-    if not left:
+    lost = {t for t in study.tasks if not complete(t, study.seeds)}
+    if len(lost) == len(study.tasks):
         return study
-    cross = study.cross_tasks and tuple(t for t in study.cross_tasks if t in left)
-    return replace(study, tasks=left, more_seeds_tasks=more, cross_tasks=cross or None)
+    part = _without(study, lost)
+    more = tuple(t for t in part.more_seeds_tasks if complete(t, study.more_seeds))
+    return replace(part, more_seeds_tasks=more)
 
 
 def run(
@@ -206,8 +206,11 @@ def _note_left_out(study: Study, lost: Mapping[str, str]) -> None:
 def _without(study: Study, lost: Container[str]) -> Study:
     """Make the study of those tasks that are not lost, of which there has to be one."""
     cross = study.cross_tasks and tuple(t for t in study.cross_tasks if t not in lost)
-    left = tuple(t for t in study.tasks if t not in lost)
-    return replace(study, tasks=left, cross_tasks=cross or None)  # where none is left, all pairs
+    left, more = (
+        tuple(t for t in of if t not in lost) for of in (study.tasks, study.more_seeds_tasks)
+    )
+    # Where no task of the pairs is left, all pairs.
+    return replace(study, tasks=left, more_seeds_tasks=more, cross_tasks=cross or None)
 
 
 def data_note(study: Study) -> str:
