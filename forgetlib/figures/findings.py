@@ -110,10 +110,8 @@ def _harm(skills: pd.DataFrame) -> str:
     if after["damage"].isna().all():
         return ""
     said = " Random labels change the loss on other tasks' true answers by "
-    said += (
-        f"{between(after['damage'], 1)} nats a token (a rise of more than {number(DAMAGE, 0)} is "
-    )
-    said += "called damage)"
+    said += f"{between(after['damage'], 1)} nats a token (a rise of more than "
+    said += f"{number(DAMAGE, 0)} is called damage)"
     return f"{said}, true labels by {between(again, 1)}." if again.notna().any() else f"{said}."
 
 

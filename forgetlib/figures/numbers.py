@@ -31,5 +31,5 @@ def estimate_of(row: pd.Series, measure: str, digits: int = 2) -> str:
 
 
 def between(values: pd.Series, digits: int = 2) -> str:
-    """Write the least and the greatest of some values: "0.1 to 0.3"; one number where they agree."""
+    """Write the least and the greatest of some values, "0.1 to 0.3", or the one."""
     return " to ".join(dict.fromkeys(number(x, digits) for x in (values.min(), values.max())))

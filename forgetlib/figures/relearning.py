@@ -2,8 +2,9 @@
 
 Of the ladder (`ladder_figure`) the part that decides: each model as it is, and trained on a few and
 on many true labels. A skill that was hidden is back after few labels. One that is gone comes as
-slowly as to models that were never taught it: where a forgotten model rises no faster, this training
-found nothing left, or damage kept it from learning. Training on random labels, which have nothing to teach, is the control.
+slowly as to models that were never taught it: where a forgotten model rises no faster, this
+training found nothing left, or damage kept the model from learning. Training on random labels,
+which have nothing to teach, is the control.
 
 The table is `rungs.table`, a row a rung.
 """

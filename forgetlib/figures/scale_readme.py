@@ -71,8 +71,8 @@ def _of_model(table: pd.DataFrame) -> str:
         for verdict, of in reached.groupby("verdict", sort=False)
     ]
     if named:
-        between = between(reached[scale.LOST])
-        said += f": {', '.join(named)} (AUROC lost beyond true labels: {between})"
+        lost = between(reached[scale.LOST])
+        said += f": {', '.join(named)} (AUROC lost beyond true labels: {lost})"
     harmful = known[known["damage_low"] > DAMAGE]
     by_both = harmful["damage_again_low"] > DAMAGE  # then it is no matter of labels
     for of, words in (

@@ -162,3 +162,11 @@ def test_rows_that_lack_something_are_told_with_a_result_and_in_the_figures(proj
     lacking = {"gaps": {"n": 10, "first": "gaps/all/7", "why": "null q"}}
     assert told == {"tiny_city": None, "gaps": lacking}
     assert data_note(chosen) == "Rows left out, with nothing where text is needed: gaps (10)"
+
+
+def test_a_study_without_a_task_that_has_more_seeds_is_one():
+    """The task is left out there, too."""
+    both = ("tiny_city", "tiny_review")
+    chosen = replace(small(), more_seeds=(1,), more_seeds_tasks=both)
+    part = results._without(chosen, {"tiny_review"})
+    assert part.tasks == part.more_seeds_tasks == ("tiny_city",)
