@@ -11,13 +11,16 @@ READ := $(VENV)/ready-to-read# what reading and drawing needs: neither torch nor
 READY := $(VENV)/ready# all of it
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 # A target's name is its notebook's up to the first "_": fig2 draws notebooks/fig2_*.ipynb.
-# Of studies of methods and of models other notebooks than of the rest (forgetlib resolve --notebooks).
+# Each kind of study has notebooks of its own (forgetlib resolve --notebooks).
 OF_METHODS := $(sort $(wildcard notebooks/methods/*.ipynb))
 OF_SCALE := $(sort $(wildcard notebooks/scale/*.ipynb))
+OF_IMPLICIT := $(sort $(wildcard notebooks/implicit/*.ipynb))
 OF_PAPER := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebooks/claims.ipynb
-EVERY := $(OF_PAPER) $(OF_METHODS) $(OF_SCALE)
-FIGURES := $(if $(STUDY_FOLDER),$(foreach n,$(EVERY),$(if $(filter $(STUDY_FOLDER)/,$(dir $(n))),$(n))),$(EVERY))
-FIGURE_NAMES := $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n))))))
+EVERY := $(OF_PAPER) $(OF_METHODS) $(OF_SCALE) $(OF_IMPLICIT)
+# implicit-tiny has no real model that could read a pattern.
+NONE_OF := $(if $(filter implicit-tiny,$(STUDY_NAME)),%/pattern.ipynb)
+FIGURES := $(filter-out $(NONE_OF),$(if $(STUDY_FOLDER),$(foreach n,$(EVERY),$(if $(filter $(STUDY_FOLDER)/,$(dir $(n))),$(n))),$(EVERY)))
+FIGURE_NAMES := $(sort $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n)))))))
 DRAW = $(BIN)/python notebooks/draw.py "$$STUDY" .work/$(STUDY_NAME)/notebooks
 notebook_of = $(firstword $(wildcard $(foreach f,$(STUDY_FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
 
@@ -31,7 +34,7 @@ AGAIN := $(MAKE) --no-print-directory --silent --file $(firstword $(MAKEFILE_LIS
 .PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench agreement intervals settings pilots lint notebooks lock audit clean
 
 help: ## print the targets
-	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|scale|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
+	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|scale|implicit|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
 	  | while read -r name text; do printf '  %-14s%s\n' "$$name" "$$text"; done
 	@printf '  %s\n                %s\n' "$(FIGURE_NAMES)" "draw one figure of STUDY"
@@ -97,6 +100,9 @@ fig8: SECTIONS := cross cross_control flipped
 fig9: SECTIONS := models
 dose forms generalisation: SECTIONS := methods
 models regressions: SECTIONS := control own
+bayes conjugate shift tuning: SECTIONS := regression
+weights: SECTIONS := regression weights
+pattern: SECTIONS := pattern
 
 check-figures: named $(READY) ## compute some of STUDY's stored checkpoints again, drawn by SEED, and compare
 	@$(BIN)/python -m forgetlib verify "$$STUDY" $(RUNS) --seed $(SEED)

@@ -9,13 +9,13 @@ COLM 2024, arXiv 2409.02228). Where to look:
     measuring    what is asked of a checkpoint: scores, probes
     forgetting   what is done to weights: methods, the training loop
     runs         checkpoints and measurements: what decides them, how they are done and stored
+    implicit     in-context regression: a world in which it is known what forgetting is
     studies      the named studies, and one's own
     figures      one file a figure: table makes the numbers, draw the picture
     compare      what is left of a skill in one model that another had, for any two
-    implicit     in-context regression: a world in which it is known what forgetting is
 
-Imports go upward in this list only, but that compare and implicit draw with figures. Importing the
-package imports none of them, so that reading results never loads torch.
+Imports go upward in this list only. Importing the package imports none of them, so that reading
+results never loads torch.
 """
 
 import sys

@@ -20,10 +20,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import forgetlib
 from forgetlib.errors import ForgetlibError, InputError
+from forgetlib.implicit import command
+
+if TYPE_CHECKING:
+    from forgetlib.implicit.study import ImplicitStudy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,8 +147,17 @@ def _list(given: argparse.Namespace) -> int:
     return 0
 
 
+def _implicit(name: str) -> ImplicitStudy | None:
+    """Return the study of implicit inference of a name; None where it is another kind of study."""
+    from forgetlib.implicit import study
+
+    return study.STUDIES.get(name)
+
+
 def _run(given: argparse.Namespace) -> int:
     """Compute what is missing, and say how much there is now."""
+    if implicit := _implicit(given.study):
+        return command.run(implicit, given.section)
     from forgetlib import studies
     from forgetlib.runs.estimate import spent
     from forgetlib.runs.grid import open_store
@@ -173,10 +186,13 @@ def _run(given: argparse.Namespace) -> int:
 def _draw(given: argparse.Namespace) -> int:
     """Draw figures, and say where they are."""
     from forgetlib import studies
-    from forgetlib.figures import drawing
+    from forgetlib.figures import drawing, implicit_drawing
 
-    chosen = studies.study(given.study)
-    for path in drawing.drawn(chosen, given.figure):
+    if implicit := _implicit(given.study):
+        paths = implicit_drawing.drawn(implicit, given.figure)
+    else:
+        paths = drawing.drawn(studies.study(given.study), given.figure)
+    for path in paths:
         print(path, flush=True)  # what there is, whatever becomes of the next
     return 0
 
@@ -186,7 +202,7 @@ def _readme(given: argparse.Namespace) -> int:
     from forgetlib import studies
     from forgetlib.figures import readme
 
-    for path in readme.write(studies.resolve(given.study)):
+    for path in readme.write(_implicit(given.study) or studies.resolve(given.study)):
         print(path)
     return 0
 
@@ -204,6 +220,8 @@ def _page(given: argparse.Namespace) -> int:
 
 def _cost(given: argparse.Namespace) -> int:
     """Print what is missing, and what it would take."""
+    if implicit := _implicit(given.study):
+        return command.cost(implicit, given.section, as_json=given.json)
     from forgetlib import studies
     from forgetlib.runs import estimate
 
@@ -221,13 +239,18 @@ def _cost(given: argparse.Namespace) -> int:
 def _verify(given: argparse.Namespace) -> int:
     """Print a row a checkpoint and data set; 1 where one does not come out again."""
     from forgetlib import studies
+    from forgetlib.implicit import study as implicit
     from forgetlib.runs.verify import verify
 
-    table = verify(studies.study(given.study), given.n, given.seed)
+    if found := _implicit(given.study):
+        table = implicit.verify(found, given.n, given.seed)
+    else:
+        table = verify(studies.study(given.study), given.n, given.seed)
     if given.json:
         print(table.to_json(orient="records", indent=1))
     else:
-        shown = table.drop(columns=["checkpoint_id", "machine", "machine_again", "commit_again"])
+        machines = ["checkpoint_id", "machine", "machine_again", "commit_again"]
+        shown = table.drop(columns=machines, errors="ignore")
         print(shown.round(3).to_string(index=False))
     return 0 if table["ok"].all() else 1
 
@@ -353,6 +376,8 @@ def _cache(given: argparse.Namespace) -> int:
 
 def _stored(given: argparse.Namespace) -> int:
     """Return 0 where nothing is missing, 1 where something is."""
+    if implicit := _implicit(given.study):
+        return command.stored(implicit, given.section)
     from forgetlib import studies
     from forgetlib.runs.results import has_all
 
@@ -364,7 +389,7 @@ def _resolve(given: argparse.Namespace) -> int:
     """Print the name that a study's folders have, or the folder of the notebooks that draw it."""
     from forgetlib import studies
 
-    chosen = studies.study(given.study)
+    chosen = _implicit(given.study) or studies.study(given.study)
     print(chosen.notebooks if given.notebooks else chosen.name)
     return 0
 

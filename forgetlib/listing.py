@@ -11,6 +11,7 @@ import pandas as pd
 from forgetlib.data import tasks, views
 from forgetlib.errors import InputError
 from forgetlib.forgetting.base import methods
+from forgetlib.implicit import study as implicit
 from forgetlib.models import catalogue
 from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.rows import describe
@@ -35,9 +36,12 @@ def of(what: str) -> dict[str, pd.DataFrame]:
         return {kind: makers[kind]() for kind in KINDS if what in (kind, "")}
     if what in STUDIES or what.endswith(".py"):
         return {what: of_study(study(what))}
+    if what in implicit.STUDIES:
+        return {what: implicit.table(implicit.STUDIES[what]).round(2)}
+    names = ", ".join((*STUDIES, *implicit.STUDIES))
     raise InputError(
         "list",
-        expected=f"one of {', '.join(KINDS)}, or a study: {', '.join(STUDIES)}, or a file",
+        expected=f"one of {', '.join(KINDS)}, or a study: {names}, or a file",
         found=repr(what),
         do="Correct the name, or leave it out.",
     )
@@ -58,7 +62,10 @@ def as_json(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def of_studies() -> pd.DataFrame:
-    """List the named studies: jobs, and how many of each section are stored."""
+    """List the named studies: jobs, and how many of each section are stored.
+
+    Those of implicit inference, whose models are no language models, come last.
+    """
     rows = []
     every = dict.fromkeys(section for chosen in STUDIES.values() for section in chosen.sections)
     for chosen in STUDIES.values():
@@ -68,7 +75,15 @@ def of_studies() -> pd.DataFrame:
             jobs = chosen.jobs(section) if section in chosen.sections else ()
             row[section] = f"{sum(map(store.has, jobs))}/{len(jobs)}" if jobs else "-"
         rows.append(row)
-    return pd.DataFrame(rows)
+    for other in implicit.STUDIES.values():
+        row = {"study": other.name, "description": other.description}
+        row |= {
+            section: f"{sum(map(implicit.is_stored, of_section))}/{len(of_section)}"
+            for section in implicit.SECTIONS
+            if (of_section := other.jobs(section))
+        }
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("-")
 
 
 def _stored() -> dict[str, Counter[str]]:

@@ -41,6 +41,7 @@ from forgetlib.forgetting.quantise import Quantise
 from forgetlib.forgetting.representation import RMU
 from forgetlib.forgetting.selective import SSD, SelectivePruning
 from forgetlib.forgetting.uniform import UniformChoice, UniformToken
+from forgetlib.implicit import study as implicit
 from forgetlib.models import catalogue
 from forgetlib.runs import content
 from forgetlib.runs.answers import load_answers
@@ -389,7 +390,15 @@ def resolve(name: str) -> Study:
     if isinstance(name, str) and name.endswith(".py"):
         return _of_file(Path(name))
     do = "Correct the name; vary one: study('quick', tasks=[...]); or name a file, mine.py."
-    require_one_of("study", name, STUDIES, do)
+    if name in implicit.STUDIES:
+        raise InputError(
+            "study",
+            expected="one of language models that forget",
+            found=f"{name!r}, which is of implicit inference",
+            do=f"Use forgetlib list, run, draw, readme, cost or verify {name}; in Python, "
+            "forgetlib.implicit.study.",
+        )
+    require_one_of("study", name, (*STUDIES, *implicit.STUDIES), do)
     return STUDIES[name]
 
 

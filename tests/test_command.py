@@ -14,6 +14,7 @@ import forgetlib
 from forgetlib import studies
 from forgetlib.__main__ import main
 from forgetlib.figures import fig2
+from forgetlib.implicit import study as implicit
 from forgetlib.models import loading
 from forgetlib.runs import local, verify
 from forgetlib.runs.grid import figures_dir
@@ -281,7 +282,7 @@ def test_the_module_is_the_command_and_root_says_where_results_are(tmp_path):
     done = subprocess.run([*command, "list", "studies"], capture_output=True, text=True,
                           env=os.environ | {"FORGETLIB_ROOT": str(tmp_path)})  # fmt: skip
     rows = [line.split()[0] for line in done.stdout.splitlines()[1:]]
-    assert rows == list(studies.STUDIES)
+    assert rows == [*studies.STUDIES, *implicit.STUDIES]
 
 
 def test_the_table_of_a_section_is_the_one_that_was_run(tiny_study):

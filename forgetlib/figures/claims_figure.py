@@ -21,6 +21,7 @@ from forgetlib.figures.statements import (
     DOES_NOT_HOLD,
     HOLDS,
     MEAN,
+    NATS,
     NOT_DECIDED,
     RANK,
     SHARE,
@@ -50,16 +51,18 @@ VERDICT_MARKS = {
 }
 # Statistics of one kind have an axis in common, and its limits.
 AXES = {SHARE: ("share", 0, 1), MEAN: ("difference", -1, 1), RANK: ("correlation", -1, 1)}
+AXES |= {NATS: ("difference in nats", -1, 1)}
 
 
-def draw(table: pd.DataFrame) -> Figure:
+def draw(table: pd.DataFrame, of: str = "the paper's claims") -> Figure:
     """Draw each claim's statistic and interval, threshold, verdict, and the paper's number.
 
-    table: from `claims.verdicts`. Post hoc: stated after the study was computed.
+    table: from `claims.verdicts`; of: whose claims they are, for the title. Post hoc: stated after
+    the study was computed.
     """
     columns = ["claim", "statistic", *VALUE, "statement", "threshold", "ceiling", "paper"]
     require_columns(table, [*columns, "verdict", "why", "n", "unit", "axis"])
-    said = claims_finding(table)
+    said = claims_finding(table, of)
     rows = readable(table).rename(columns=dict(zip(VALUE, with_intervals(["value"]), strict=True)))
     parts = [rows[rows["axis"] == axis] for axis in AXES]
     parts = [part for part in parts if len(part)]
@@ -113,7 +116,8 @@ def _draw_part(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axvline(0, color=LIGHT, linewidth=0.8, zorder=0)
     sns.despine(ax=axes, left=True)
     for at, (_, row) in zip(y, rows.iterrows(), strict=True):
-        text = f"{row['n']:.0f} {row['unit']}" if row["n"] > 0 else "no data"
+        unit = row["unit"].removesuffix("s") if row["n"] == 1 else row["unit"]
+        text = f"{row['n']:.0f} {unit}" if row["n"] > 0 else "no data"
         text += ", post hoc" if row.get("post_hoc", False) else ""
         if isinstance(row["why"], str) and row["why"]:
             text = textwrap.fill(f"{text}: {row['why']}" if row["n"] > 0 else row["why"], 32)

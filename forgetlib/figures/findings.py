@@ -275,16 +275,14 @@ def _seeds_of_pairs(pairs: pd.DataFrame, skills: pd.DataFrame) -> int:
     return round(float((n * asked["n_seeds"] / asked["n"]).median()))
 
 
-def claims_finding(claims: pd.DataFrame) -> str:
+def claims_finding(claims: pd.DataFrame, of: str = "the paper's claims") -> str:
     """Count the verdicts in a sentence, for titles and texts.
 
-    claims: from `claims.verdicts`
+    claims: from `claims.verdicts`; of: whose claims they are
     """
     counts = claims["verdict"].value_counts()
     if counts.get(CANNOT_DECIDE, 0) == len(claims):
-        return (
-            f"None of {len(claims)} statistics of the paper's claims can be decided by this study"
-        )
+        return f"None of {len(claims)} statistics of {of} can be decided by this study"
     words = {
         HOLDS: ("holds", "hold"),
         DOES_NOT_HOLD: ("does not hold", "do not hold"),
@@ -296,7 +294,7 @@ def claims_finding(claims: pd.DataFrame) -> str:
         n = int(counts.get(verdict, 0))
         if n or verdict in (HOLDS, DOES_NOT_HOLD):
             said.append(f"{n or 'none'} {several if n > 1 else one}")
-    return f"Of {len(claims)} statistics of the paper's claims, {listed(said)}"
+    return f"Of {len(claims)} statistics of {of}, {listed(said)}"
 
 
 def _of_claims(claims: pd.DataFrame) -> str:

@@ -86,19 +86,27 @@ def table(
     return pd.DataFrame(rows)
 
 
-def finding(found: pd.DataFrame) -> str:
-    """Say in a clause what the scale at which pictures look brings back, and its controls.
+def told(found: pd.DataFrame) -> pd.Series | None:
+    """Choose the row of which sentences tell: the smallest scale above 1; None without any.
 
-    found: from `table`. At the smallest scale above 1, and 5 examples where these were asked.
+    found: from `table`. At 5 examples where these were asked, else at the most.
     """
     k = 5 if 5 in set(found["k"]) else found["k"].max()
     own = found[(found["k"] == k) & (found["gamma"] > 1)].sort_values("gamma")
-    if own.empty:
+    return None if own.empty else own.iloc[0]
+
+
+def finding(found: pd.DataFrame) -> str:
+    """Say in a clause what the scale of `told` brings back, and its controls.
+
+    found: from `table`
+    """
+    row = told(found)
+    if row is None:
         return "No scale of labels above 1 was tried"
-    row = own.iloc[0]
     controls = (
         f"change the error of the pre-trained model by {estimate_of(row, 'harm')} and of the one "
-        f"that never knew by {estimate_of(row, 'never_change')}, at {k} examples"
+        f"that never knew by {estimate_of(row, 'never_change')}, at {row['k']:.0f} examples"
     )
     scaled_by = f"labels scaled by {row['gamma']:g}"
     if np.isnan(row["recovered"]):

@@ -113,7 +113,6 @@ PICTURES = {
     "fig8_comparison": "Accuracy lost by random against flipped labels, other tasks' and its own.",
     "fig9_models": "**Figure 9.** The matrix of every model of the study.",
     "tasks": "How far rules get that understand nothing, beside the model.",
-    "claims": "Every claim of the paper, its statistic, and where it would hold.",
     # Of studies of models.
     "scale_models": "**Do other models forget the same tasks?** AUROC lost beyond true labels, the "
     "forgetting set, and the harm to other tasks. Open: the model was not shown to know the task, "
@@ -125,6 +124,16 @@ PICTURES = {
     "scale_regressions": "**Figure 4 over models.** What predicts forgetting: a mixed model of all "
     "models and tasks, and partial regressions.",
     "scale_claims": "The paper's claims that need several models, and where each would hold.",
+    # Of studies of implicit inference.
+    "shift": "**Is forgetting a wrong guess of the task?** The shift of the inferred task by "
+    "fine-tuning, in nats of log-odds, and the share of the change that it explains.",
+    "conjugate": "**Conjugate prompting.** What scaled labels bring back, beside what scaling does "
+    "to the model before fine-tuning and to one that never knew.",
+    "tuning": "What fine-tuning costs, by how likely a prompt is under what it was tuned on.",
+    "bayes": "**The gate.** Pre-training against Bayes' rule, by the number of examples.",
+    "weights": "One kind of task against the other, as their weights in pre-training vary.",
+    "pattern": "**Pattern or instruction**: a real model before and after it was tuned to obey, "
+    "asked in other forms.",
     # Of studies of methods: one of all skills, then one a skill, whose name ends the picture's.
     "price": "**Which methods generalise, and at what price?** AUROC on new questions after each "
     "method, and the harm to other tasks. Dotted: before, and what is called damage; dash-dotted: "
@@ -141,6 +150,7 @@ PICTURES = {
     "generalisation": "**What else is lost?** AUROC lost by each method on its forgetting set, on "
     "new questions, in other forms, and on other tasks, retained or not.",
     "accuracy_and_nll": "The same in accuracy, and in nats a token of the true responses.",
+    "claims": "Every claim of the paper, its statistic, and where it would hold.",
 }
 
 

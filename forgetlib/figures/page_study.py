@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forgetlib.figures import findings, generalisation, scale, scale_readme
+from forgetlib.figures import findings, generalisation, implicit_readme, scale, scale_readme
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import PICTURES, listed, method_title, title, titles
@@ -94,12 +94,13 @@ BESIDE = {
 REACH = {"auroc_lost": PAIRS["auroc_lost"], "accuracy_lost": PAIRS["accuracy_lost"]}
 REACH |= {"nll_rise": PAIRS["nll_risen"]}
 MARKDOWN = re.compile(r"\*\*(.+?)\*\*|\*(.+?)\*|\[([^\]]+)\]\(([^)]+)\)")
+IMPLICIT = "shift"  # the first picture of a study of implicit inference
 EXAMPLES = {"Sec. 5": "fig4_examples"}  # a claim that is of no figure of the paper
 
 
 def is_study(folder: Path) -> bool:
     """Tell whether a folder has tables that the page shows."""
-    names = ("fig2b_skill", "scale_models")
+    names = ("fig2b_skill", "scale_models", IMPLICIT)
     return any((folder / f"{n}.csv").exists() for n in names) or bool(_of_methods(folder))
 
 
@@ -128,6 +129,13 @@ def shown(folder: Path, link: str) -> Json:
             "findings": [_tokens(said.removeprefix("- "), folder) for said in more],
             "scaled": _scaled(scaled),
             "claims": _claims(tables.get("scale_claims"), folder),
+        }
+    if tables.get(IMPLICIT) is not None:
+        first, *more = implicit_readme.findings(tables).split("\n")
+        return found | {
+            "headline": first.split("**")[1],
+            "findings": [_tokens(said.removeprefix("- "), folder) for said in more],
+            "claims": _claims(tables.get("claims"), folder),
         }
     if (skills := tables.get("fig2b_skill")) is None:
         skills = [of["skill"] for of in found["methods"]]

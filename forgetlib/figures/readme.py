@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forgetlib.figures import methods_readme, scale_readme
+from forgetlib.figures import implicit_readme, methods_readme, scale_readme
 from forgetlib.figures.audit import SHORTCUTS
 from forgetlib.figures.findings import Tables, answer, findings
 from forgetlib.figures.names import PICTURES, listed, title
@@ -20,8 +20,9 @@ from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
 from forgetlib.figures.verdicts import NOTHING
 from forgetlib.files import replacing, root
+from forgetlib.implicit.study import ImplicitStudy, is_stored, provenance_of
 from forgetlib.metrics import CHANCE
-from forgetlib.runs.grid import Study, figures_dir, open_store
+from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.results import data_note, has_all
 from forgetlib.runs.rows import MOST
@@ -31,19 +32,40 @@ OF_SEVERAL = (
     "What one model cannot decide of families, predictors and models is asked of several in the "
     "study `scale`."
 )
+CLAIMS = (
+    "A claim holds where the whole interval is on its side of its threshold, and does not hold "
+    "where all of it is on the other. Else this study did not decide it; it could not have "
+    "where its power was below 0.8: the chance that the claim's interval would be on its side "
+    "if the claim were true, and as strong as was supposed. Thresholds and suppositions are "
+    "ours, with reasons in `forgetlib/figures/thresholds.py`; post hoc are those stated after "
+    "the study was computed. The paper's values are computed from its published accuracies "
+    "where these suffice."
+)
+IMPLICIT_CLAIMS = (
+    f"{CLAIMS.partition(' Thresholds')[0]} Thresholds and suppositions are ours, with reasons in "
+    "`forgetlib/figures/implicit_claims.py` and `implicit_pattern.py`; post hoc are those stated "
+    "after the first results were computed. Errors are squared; of Bayes' rule they are about 0.5."
+)
 # Around what the project's README has of a study: its answer, and its findings.
 BEGIN, END = "<!-- {} of {}: written by forgetlib readme -->", "<!-- end of {} -->"
 
 
-def text(study: Study) -> str:
+def text(study: Study | ImplicitStudy) -> str:
     """Write a study's README: findings, pictures, tables, what to distrust, provenance."""
-    tables = Tables(figures_dir(study))
+    tables = Tables(root() / "figures" / study.name)
     parts = [
         f"# {study.description}",
         "*Written by `forgetlib readme` from the tables in this folder. Terms: "
         "[how to read the figures](../README.md#what-is-measured).*",
         "## What was found",
     ]
+    if isinstance(study, ImplicitStudy):
+        parts.insert(2, implicit_readme.ABOUT)
+        parts += [implicit_readme.findings(tables)]
+        if (claims := tables.get("claims")) is not None:
+            parts += ["## The paper's claims", _claims_table(claims, IMPLICIT_CLAIMS)]
+        parts += ["## Pictures", _gallery(tables), "## What to distrust", implicit_readme.DISTRUST]
+        return "\n\n".join([*parts, "## Provenance", _of_jobs(study)]) + "\n"
     if isinstance(study, LadderStudy):
         parts += [methods_readme.findings(tables), "## Every method", methods_readme.table(tables)]
         parts += ["## Pictures", _gallery(tables)]
@@ -125,7 +147,7 @@ def _known_a_token(after: pd.DataFrame, tuned: pd.DataFrame) -> str:
     return f" So counted, {listed(known)} had something to forget too." if known else ""
 
 
-def _claims_table(claims: pd.DataFrame) -> str:
+def _claims_table(claims: pd.DataFrame, about: str = CLAIMS) -> str:
     header = ["claim", "statistic", "value [95 % interval]", "holds if", "verdict", "why", "paper"]
     rows = []
     for _, of in claims.iterrows():
@@ -142,16 +164,7 @@ def _claims_table(claims: pd.DataFrame) -> str:
                 paper,
             ]
         )
-    words = (
-        "A claim holds where the whole interval is on its side of its threshold, and does not hold "
-        "where all of it is on the other. Else this study did not decide it; it could not have "
-        "where its power was below 0.8: the chance that the claim's interval would be on its side "
-        "if the claim were true, and as strong as was supposed. Thresholds and suppositions are "
-        "ours, with reasons in `forgetlib/figures/thresholds.py`; post hoc are those stated after "
-        "the study was computed. The paper's values are computed from its published accuracies "
-        "where these suffice."
-    )
-    return f"{_table(header, rows)}\n\n{words}"
+    return f"{_table(header, rows)}\n\n{about}"
 
 
 def _gallery(tables: Tables) -> str:
@@ -236,7 +249,7 @@ def _provenance(study: Study) -> str:
     checkpoints = {c.id for c, _ in found}
     values = {k: sorted({str(p[k]) for _, p in found if p.get(k)}) for k in ("device", "torch")}
     dates = sorted(str(p["date"])[:10] for _, p in found if p.get("date"))
-    days = f", {dates[0]} to {dates[-1]}" if dates else ""
+    days = f", {_days(dates)}" if dates else ""
     lines = [
         f"{len(checkpoints)} checkpoints, {len(found)} measurements{days}.",
         f"Machines: {'; '.join(values['device']) or 'not recorded'}.",
@@ -246,9 +259,26 @@ def _provenance(study: Study) -> str:
     return " ".join(lines)
 
 
-def write(study: Study) -> list[Path]:
+def _days(dates: list[str]) -> str:
+    """Write the first and the last of days in order, or the only one."""
+    return " to ".join(dict.fromkeys((dates[0], dates[-1])))
+
+
+def _of_jobs(study: ImplicitStudy) -> str:
+    """Say where the results of a study of implicit inference come from."""
+    there = [job for job in study.jobs() if is_stored(job)]
+    found = [provenance_of(job) for job in there]
+    values = {k: listed(sorted({str(of[k]) for of in found})) for k in ("device", "torch")}
+    days = sorted(of["date"][:10] for of in found)
+    return (
+        f"{len(there)} of {len(study.jobs())} jobs, {_days(days)}. Machines: "
+        f"{values['device']}. torch {values['torch']}. Every file of [results](results) says which."
+    )
+
+
+def write(study: Study | ImplicitStudy) -> list[Path]:
     """Write a study's README, and what the project's README has of it, where that has marks."""
-    tables = Tables(figures_dir(study))
+    tables = Tables(root() / "figures" / study.name)
     written = [tables.folder / "README.md"]
     with replacing(written[0]) as partial:
         partial.write_text(text(study))
@@ -256,6 +286,8 @@ def write(study: Study) -> list[Path]:
     parts = {"answer": answer, "findings": findings}
     if isinstance(study, LadderStudy):
         parts = {"answer": methods_readme.answer, "findings": methods_readme.findings}
+    elif isinstance(study, ImplicitStudy):
+        parts = {"answer": implicit_readme.answer, "findings": implicit_readme.findings}
     elif isinstance(study, ScaleStudy):
         parts = {"answer": scale_readme.answer, "findings": scale_readme.findings}
     said = before = readme.read_text() if readme.exists() else ""

@@ -20,6 +20,7 @@ from forgetlib.figures.intervals import Interval
 
 ABOVE, BELOW, WITHIN = "above", "below", "within +-"  # statements about a threshold
 MEAN, RANK, SHARE = "mean", "rank correlation", "share"  # what statistics are: see `power`
+NATS = "nats"  # an axis of its own for means that are in nats
 HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
 NOT_DECIDED, CANNOT_DECIDE = "not decided by these data", "this study cannot decide"
 VERDICTS = (HOLDS, DOES_NOT_HOLD, NOT_DECIDED, CANNOT_DECIDE)
@@ -34,7 +35,7 @@ class Statement:
     supposed: the statistic where the claim is true, for the power
     of: what the statistic is, MEAN, RANK or SHARE
     stated: the day, year-month-day; for a study computed before, it is post hoc
-    axis: on which of the three it is drawn, where that is not `of`
+    axis: on which of the three, or of NATS, it is drawn, where that is not `of`
     """
 
     kind: str
@@ -47,7 +48,7 @@ class Statement:
     def __post_init__(self) -> None:
         require_one_of("statement of a claim", self.kind, (ABOVE, BELOW, WITHIN))
         require_one_of("statistic of a claim", self.of, (MEAN, RANK, SHARE))
-        require_one_of("axis of a claim", self.axis or self.of, (MEAN, RANK, SHARE))
+        require_one_of("axis of a claim", self.axis or self.of, (MEAN, RANK, SHARE, NATS))
 
     def power(self, found: Interval, n: int) -> power.Power:
         """Give the power of this statement, of other numbers of tasks than n too."""
@@ -114,6 +115,8 @@ def row(
     why = ""
     if said in (NOT_DECIDED, CANNOT_DECIDE):
         why = _why(lacks, ceiling if low_ceiling else np.nan, has, enough, unit)
+        if not lacks and found.low == found.high:
+            why = f"the same value in all {unit}: nothing to tell the power by"
     return pd.DataFrame(
         [
             {

@@ -1,6 +1,6 @@
 """Tune a real model to obey, ask it and the model from before, and keep what both answer.
 
-    figures/implicit/patterns/<key>.parquet   a file a model, seed and other settings
+    figures/<study>/patterns/<key>.parquet   a file a model, seed and other settings
 
 After arXiv 2309.10105, section 3, whose tuned models are instruction-tuned ones of others. Here the
 pair is made: a low-rank tuning on prompts of `pattern`, asked plainly, towards the answer that
@@ -10,7 +10,7 @@ obeys. Both models are then asked other prompts, plainly and through views.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ class Obedience:
     n: other prompts of each task, which both models are asked
     through: views by name; "plain" as it is
     seed: of the sentences, the numbers and the training
+    study: of the folder that the answers are kept in; it never changes a number
     """
 
     model: str = "gemma-3-270m"
@@ -46,9 +47,11 @@ class Obedience:
     training: Training = TUNING
     through: tuple[str, ...] = pattern.VIEWS
     seed: int = 0
+    study: str = "implicit"
 
     def __post_init__(self) -> None:
         require_name("model that is tuned to obey", self.model)
+        require_name("study of a model that is tuned to obey", self.study)
         object.__setattr__(self, "through", tuple(self.through))
         for name, least in (("n_train", 1), ("n", 1), ("seed", 0)):
             require_whole(f"Obedience.{name}", getattr(self, name), least)
@@ -68,8 +71,10 @@ class Obedience:
         return f"{Path(self.model).name}-{self.seed}-{hash_of(self.as_dict())[:8]}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Write the settings as JSON has them."""
-        return asdict(self) | {"through": list(self.through)}
+        """Write the settings as JSON has them, those that change a number."""
+        found = asdict(self) | {"through": list(self.through)}
+        del found["study"]
+        return found
 
     def examples(self) -> tuple[list[Example], dict[str, list[Example]]]:
         """Draw the prompts that are trained on, with the answer that obeys as their label.
@@ -94,7 +99,7 @@ def obtain(
     What is stored is read, without torch; what is not is computed and stored, about a quarter of
     an hour of a core for each seed of Gemma-3-270M.
 
-    settings: n_train, n, training and through, of `Obedience`
+    settings: n_train, n, training, through and study, of `Obedience`
 
     Columns: key, seed, and those of `pattern.ask`, whose models are "base" and "tuned". Raises
     InputError where there is no seed, and for settings that cannot be.
@@ -107,17 +112,23 @@ def obtain(
     for each in wanted:
         if not path_of(each).exists():
             run(each)
-    stored = results.read("implicit", TABLE)
+    stored = results.read(wanted[0].study, TABLE)
     return stored[stored["key"].isin([each.key for each in wanted])].reset_index(drop=True)
 
 
 def path_of(setting: Obedience) -> Path:
     """Name the file of what was answered."""
-    return results.folder("implicit") / TABLE / f"{setting.key}.parquet"
+    return results.folder(setting.study) / TABLE / f"{setting.key}.parquet"
 
 
 def run(setting: Obedience, *, quiet: bool = False) -> None:
     """Ask the model, tune it, ask it again, and store the answers."""
+    found, about = answers(setting, quiet=quiet)
+    results.put(path_of(setting), found, setting.as_dict(), about)
+
+
+def answers(setting: Obedience, *, quiet: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Ask the model, tune it and ask it again; return the answers and their provenance."""
     import pandas as pd
 
     from forgetlib.forgetting import loop
@@ -130,7 +141,7 @@ def run(setting: Obedience, *, quiet: bool = False) -> None:
     started = time.perf_counter()
     lm = loading.load(setting.model, tuning="lora")
     trained, asked = setting.examples()
-    answers = []
+    found = []
     with new_bar(2 * len(setting.through), quiet=quiet) as bar:
         for name in ("base", "tuned"):
             if name == "tuned":
@@ -139,8 +150,7 @@ def run(setting: Obedience, *, quiet: bool = False) -> None:
                 loop.apply(lm, method, Context(setting.seed, trained))
             for view in setting.through:
                 bar.set_description_str(f"{setting.key}: {name}, {view}", refresh=False)
-                answers.append(pattern.ask({name: lm}, asked, [view]))
+                found.append(pattern.ask({name: lm}, asked, [view]))
                 bar.update(1)
-    found = pd.concat(answers, ignore_index=True).assign(seed=setting.seed)
-    about: Mapping[str, Any] = provenance(lm, time.perf_counter() - started)
-    results.put(path_of(setting), found, setting.as_dict(), about)
+    table = pd.concat(found, ignore_index=True).assign(seed=setting.seed)
+    return table, dict(provenance(lm, time.perf_counter() - started))

@@ -101,14 +101,17 @@ def read(name: str = "implicit", table: str = "results") -> pd.DataFrame:
             f"results of {name!r}",
             expected=f"files in {place}",
             found="none",
-            do=f"Compute them: python -m forgetlib.implicit run {name}",
+            do=f"Compute them: forgetlib run {name}.",
         )
-    found = []
-    for path in paths:
-        stored = _table(path, TABLES[table]).to_pandas()
-        stored.insert(0, "key", path.stem)
-        found.append(stored)
+    found = [read_file(path) for path in paths]
     return pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True)
+
+
+def read_file(path: Path) -> pd.DataFrame:
+    """Read one file of a folder of TABLES, with its `key` first; StoreError where it is damaged."""
+    stored = _table(path, TABLES[path.parent.name]).to_pandas()
+    stored.insert(0, "key", path.stem)
+    return stored
 
 
 def about(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 
@@ -63,15 +65,22 @@ def run(setting: Setting, *, quiet: bool = False, every: int = train.EVERY) -> N
     """
     if results.is_stored(setting):
         return
+    errors, shifts, about = computed(setting, quiet=quiet, every=every)
+    if not results.is_stored(setting):  # nor meanwhile, by a process that waited for this training
+        results.write(setting, errors, shifts, about)
+
+
+def computed(
+    setting: Setting, *, quiet: bool = False, every: int = train.EVERY
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Train the models and ask them; return errors, shifts and the provenance."""
     started = time.perf_counter()
     models = trained(setting, quiet=quiet, every=every)
     asked = {name: predictor(model) for name, model in models.items()}
     errors = evaluate.ask(setting, asked)
     shifts = evaluate.shifts(setting, asked["pre-trained"], asked["fine-tuned"])
-    if results.is_stored(setting):  # meanwhile, by a process that waited for the same training
-        return
-    seconds = time.perf_counter() - started
-    results.write(setting, errors, shifts, of_machine(torch.device("cpu"), seconds))
+    about = of_machine(torch.device("cpu"), time.perf_counter() - started)
+    return errors, shifts, dict(about)
 
 
 def predictor(model: Regressor) -> Predictor:

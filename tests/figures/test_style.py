@@ -211,9 +211,10 @@ def test_no_drawing_function_is_left_out():
     }
     # Of studies of models: test_scale_figures.
     of_methods |= {"scale.draw", "scale_agreement.draw", "scale_regressions.draw"}
-    # Of in-context regression: test_implicit_figures draws these.
+    # Of implicit inference: test_implicit_figures, test_implicit_models and test_study.
     regressors = {n for n in named if n.startswith("implicit_") and n.endswith(".draw")}
-    assert set(USUAL) == named - parts - of_methods - regressors - {"drawing.draw", "drawing.drawn"}
+    studies = {"drawing.draw", "drawing.drawn", "implicit_drawing.drawn"}
+    assert set(USUAL) == named - parts - of_methods - regressors - studies
 
 
 def changed(arguments, of_table, of_cross=lambda cross: cross):

@@ -9,9 +9,11 @@ import test_notebooks
 from test_executed import execute, said
 from test_executed import kernel as kernel
 
+from forgetlib.figures import implicit_drawing
+
 ROOT = test_notebooks.ROOT
 PATHS = sorted((ROOT / "notebooks" / "implicit").glob("*.ipynb"))
-OF_MODELS = "implicit_pattern"  # asks real models; the others are of the small world
+OF_MODELS = "pattern"  # asks real models; the others are of the small world
 RULES = [name for name in vars(test_notebooks.TestEveryNotebook) if name.startswith("test_")]
 
 
@@ -22,10 +24,7 @@ def values(path):
 
 
 def test_there_is_one_for_each_picture():
-    assert [p.stem for p in PATHS] == [
-        f"implicit_{name}"
-        for name in ("bayes", "conjugate", "pattern", "shift", "tuning", "weights")
-    ]
+    assert [p.stem for p in PATHS] == sorted(implicit_drawing.FIGURES)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -35,21 +34,21 @@ def test_the_rules_of_all_notebooks_hold(path, rule):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
-def test_it_takes_a_setting_seeds_and_weights(path):
+def test_it_takes_a_study_seeds_and_weights(path):
     of_models = path.stem == OF_MODELS
-    expected = ["model", "seeds", "n_train", "n"] if of_models else ["setting", "seeds", "alphas"]
-    assert list(values(path)) == expected
+    expected = ["model", "seeds", "n_train", "n"] if of_models else ["seeds", "alphas"]
+    assert list(values(path)) == ["study", *expected]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_it_prints_what_it_printed_and_computes_nothing(path, kernel, tmp_path):
-    setting = values(path).get("setting", "implicit")
-    for kind in ("patterns",) if path.stem == OF_MODELS else ("results", "shifts"):
-        place = f"figures/{setting}/{kind}"
+    study = values(path)["study"]
+    for kind in ("results", "shifts", "patterns"):
+        place = f"figures/{study}/{kind}"
         shutil.copytree(ROOT / place, tmp_path / place)
     executed = execute(kernel, nbformat.read(path, 4), tmp_path)
     assert not (tmp_path / ".work").exists(), "results are missing: something was computed"
     code = [cell for cell in executed if cell.cell_type == "code"]
     assert [said(cell) for cell in code] == [said(cell) for cell in test_notebooks.cells(path)]
-    name = f"figures/{setting}/{path.stem}.csv"
+    name = f"figures/{study}/{path.stem}.csv"
     assert (tmp_path / name).read_text() == (ROOT / name).read_text()

@@ -11,7 +11,6 @@ import torch
 from forgetlib.errors import InputError, UnusableNumbers
 from forgetlib.files import StoreError
 from forgetlib.implicit import evaluate, muon, prompts, results, run, settings, train
-from forgetlib.implicit.__main__ import main
 from forgetlib.implicit.settings import named
 from forgetlib.implicit.transformer import Regressor, as_tensor, predict
 
@@ -222,10 +221,10 @@ def test_a_training_that_runs_away_is_told():
 
 @pytest.fixture(scope="module")
 def tiny_results(tmp_path_factory):
-    """A folder in which `implicit-tiny` was computed by the command."""
+    """What `implicit-tiny` gives."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORGETLIB_ROOT", str(tmp_path_factory.mktemp("implicit")))
-        assert main(["run", "implicit-tiny"]) == 0
+        run.run(TINY, quiet=True)
         yield results.read("implicit-tiny"), results.read("implicit-tiny", "shifts")
 
 
@@ -393,15 +392,6 @@ def test_files_that_are_no_results_are_told(project):
     made_up(1.0).to_parquet(path)
     with pytest.raises(StoreError, match="found format none"):
         results.read(TINY.name)
-
-
-def test_the_command_says_what_is_wrong(project, capsys):
-    assert main(["gate", "implicit"]) == 1
-    assert main(["run", "implicit-tiny", "--alpha", "2"]) == 1
-    assert main(["run", "implicit-tinny"]) == 1
-    said = capsys.readouterr().err
-    assert said.count("error: ") == 3
-    assert "Setting.alpha: expected a probability from 0 to 1, found 2.0" in said
 
 
 def test_reading_needs_no_torch():

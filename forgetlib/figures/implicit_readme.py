@@ -1,0 +1,106 @@
+"""Say what a study of implicit inference found, as Markdown, from its figures' tables."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from forgetlib.figures import (
+    implicit_bayes,
+    implicit_conjugate,
+    implicit_pattern,
+    implicit_shift,
+    implicit_tuning,
+    implicit_verdicts,
+)
+from forgetlib.figures.findings import Tables
+from forgetlib.figures.names import listed
+from forgetlib.figures.numbers import estimate_of
+from forgetlib.metrics import CHANCE
+from forgetlib.runs.specs import PLAIN
+
+ABOUT = """\
+After *Understanding Catastrophic Forgetting in Language Models via Implicit Inference* (Kotha,
+Springer, Raghunathan, ICLR 2024): a small transformer sees examples of a linear rule, and predicts
+the next one. In pre-training the rule is one of eight (a *discrete* prompt) or any (a *continuous*
+one), and the model has to guess which; Bayes' rule tells how. Then it is fine-tuned on discrete
+prompts alone, and seems to forget how to answer the others. Does it, or does it only guess that
+every prompt is discrete? How far its guess moved is told in nats of log-odds: 1 nat makes the
+odds 2.7 times as high. *Conjugate prompting* asks in a form that looks unlike the fine-tuning:
+with all labels scaled, and the answer scaled back. A language model is asked the like in words."""
+DISTRUST = """\
+- **A small world is small.** Eight vectors and at most ten examples: what is said of it is said of
+  models that are within 10 % of Bayes' rule there, and of no language model.
+- **Its sizes are ours.** The sister paper's text was not at hand: the number of dimensions, the
+  spread of vectors and all sizes of model and training are assumptions
+  (`forgetlib/implicit/settings.py`).
+- **Scaled labels are harder, or easier, by themselves.** What they return to the fine-tuned model
+  is to be read beside what they do to the other two.
+- **Other mixture weights have one seed**, and do not meet the gate: nothing is claimed of them.
+- **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked."""
+FINDINGS = {
+    "shift": implicit_shift.finding,
+    "conjugate": implicit_conjugate.finding,
+    "tuning": implicit_tuning.finding,
+    "bayes": implicit_bayes.finding,
+    "pattern": implicit_pattern.finding,
+}
+
+
+def answer(tables: Tables) -> str:
+    """Answer what implicit inference says about forgetting: in the small world, and outside it."""
+    said = _small_world(tables.need("shift"), tables.need("conjugate"))
+    if (found := tables.get("pattern")) is not None:
+        said += f" {_real_model(found)}"
+    return said
+
+
+def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
+    """Say how much of what fine-tuning changes is a wrong guess of the task."""
+    whole = shifts[shifts["k"] == implicit_shift.ALL].iloc[0]
+    least = "at least " if whole["n_bound"] else ""
+    explained = "is shown to be" if whole["share_low"] > CHANCE else "is not shown to be"
+    said = (
+        f"More than half of what fine-tuning changes {explained} a wrong guess of the task: a "
+        f"shift of {least}{estimate_of(whole, 'moved')} nats towards the tasks of fine-tuning "
+        f"explains {estimate_of(whole, 'share')} of it ([shift](shift.png))."
+    )
+    row = implicit_conjugate.told(conjugate)
+    if row is None or pd.isna(row["recovered"]):
+        return said
+    return said + (
+        f" Prompts whose labels are scaled by {row['gamma']:g} return "
+        f"{estimate_of(row, 'recovered')} of what it cost. Scaling by itself changes the error of "
+        f"the model before fine-tuning by {estimate_of(row, 'harm')}, and of one that never knew "
+        f"by {estimate_of(row, 'never_change')} ([conjugate prompting](conjugate.png))."
+    )
+
+
+def _real_model(found: pd.DataFrame) -> str:
+    """Say which forms of a prompt show that what a model was tuned away from is still there."""
+    plain = found[found["view"] == PLAIN].iloc[0]
+    said = (
+        "A real model is tuned to obey where it used to continue a pattern. The share of prompts "
+        f"on which it prefers the pattern falls by {estimate_of(plain, 'drop')}"
+    )
+    shown = found[found["base_low"] > CHANCE]
+    back = shown[shown["tuned_low"] > CHANCE]
+    if back.empty:
+        return f"{said}; in no other form it is shown to prefer it ([pattern](pattern.png))."
+    each = [
+        f"in {implicit_pattern.form(of['view'])} it is {estimate_of(of, 'tuned')}"
+        for _, of in back.iterrows()
+    ]
+    return f"{said}; {listed(each)}: hidden there, and not gone ([pattern](pattern.png))."
+
+
+def findings(tables: Tables) -> str:
+    """Say of each picture what it shows, the most telling first, and count the verdicts."""
+    said = [
+        f"{find(found)} ([{name}]({name}.png))."
+        for name, find in FINDINGS.items()
+        if (found := tables.get(name)) is not None
+    ]
+    said[0] = f"**{said[0].replace(' ([', '** ([', 1)}"
+    if (claims := tables.get("claims")) is not None:
+        said.append(f"{implicit_verdicts.finding(claims)} ([table](#the-papers-claims)).")
+    return "\n".join(f"- {sentence}" for sentence in said)

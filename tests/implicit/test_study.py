@@ -1,0 +1,162 @@
+"""A study of implicit inference by the command: listed, computed, checked, drawn and told."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from forgetlib import studies
+from forgetlib.__main__ import main
+from forgetlib.errors import InputError
+from forgetlib.figures import findings, implicit_drawing, implicit_readme, implicit_stored, readme
+from forgetlib.implicit import obey, results, run, settings, study
+from forgetlib.implicit.obey import Obedience
+from forgetlib.implicit.settings import named
+from forgetlib.implicit.study import STUDIES, ImplicitStudy
+
+BRIEF = replace(
+    named("implicit-tiny"), name="brief", steps=4, tuning_steps=2, alone_steps=2, n_prompts=64
+)
+CHECKED = ["job", "device", "device_again", "same_origin", "n", "difference", "ok"]
+
+
+@pytest.fixture
+def brief(project, monkeypatch):
+    """A study that takes a moment, in a folder of its own."""
+    monkeypatch.setitem(settings.NAMED, "brief", BRIEF)
+    chosen = ImplicitStudy("brief", "a moment", (0,), (0.2,), ())
+    monkeypatch.setitem(STUDIES, "brief", chosen)
+    return chosen
+
+
+def test_it_is_computed_once_and_the_command_says_what_there_is(brief, capsys):
+    assert main(["stored", "brief"]) == 1
+    assert main(["cost", "brief"]) == 0
+    assert "2 jobs are missing (hours unknown)" in capsys.readouterr().out
+    assert main(["run", "brief", "regression"]) == 0
+    assert "1 jobs stored, 1 of them computed just now" in capsys.readouterr().out
+    assert main(["stored", "brief", "regression"]) == 0 and main(["stored", "brief"]) == 1
+    assert main(["cost", "brief", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["jobs_missing"] == told["jobs_stored"] == 1
+    assert told["hours_missing"] == told["hours_spent"]  # by what the other took
+    assert main(["run", "brief"]) == 0 and main(["run", "brief"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of them computed just now" in said and "0 of them computed just now" in said
+    assert main(["list", "brief", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["section"], row["stored"]) for row in rows] == [
+        ("regression", True),
+        ("weights", True),
+    ]
+    assert main(["cost", "brief"]) == 0
+    assert "nothing is missing" in capsys.readouterr().out
+    assert main(["resolve", "brief", "--notebooks"]) == 0
+    assert capsys.readouterr().out == "notebooks/implicit\n"
+
+
+def test_what_was_stored_comes_out_again_and_what_was_changed_is_found_out(brief, capsys):
+    study.run(brief)
+    found = study.verify(brief, 2)
+    assert list(found.columns) == CHECKED
+    assert found.ok.all() and found.same_origin.all() and (found.difference == 0).all()
+    assert not (run.work(replace(BRIEF, name="brief-again"))).exists()
+    path = study.path_of(brief.jobs("regression")[0])
+    errors, (setting, about) = results.read_file(path), results.about(path)
+    errors["error"] *= 1.001
+    results.put(path, errors, setting, about)
+    assert main(["verify", "brief", "2", "--json"]) == 1
+    assert [row["ok"] for row in json.loads(capsys.readouterr().out)] == [False, True]
+    results.put(path, errors, setting, about | {"device": "another"})  # sums in another order
+    assert study.verify(brief, 2).ok.all()
+    with pytest.raises(InputError, match="from 1 to 2 jobs"):
+        study.verify(brief, 3)
+
+
+def test_a_real_model_that_was_tuned_comes_out_again(brief, monkeypatch):
+    obeying = Obedience("tiny", 4, 2, through=("plain",), study="brief")
+    chosen = replace(brief, obeying=(obeying,))
+    table = pd.DataFrame({name: ["x"] for name in results.TABLES["patterns"]})
+    table = table.assign(seed=0, pattern=-1.0, instruction=-2.0, distance=1.0)
+    about = {"device": "one", "threads": 1, "torch": "2", "seconds": 36.0, "date": "2026-01-01"}
+    monkeypatch.setattr(obey, "answers", lambda *_, **__: (table, about))
+    assert study.run(chosen, "pattern") == 1 and study.run(chosen, "pattern") == 0
+    assert study.estimate(chosen, "pattern")["hours_spent"] == 0.01
+    assert study.verify(chosen, 1).ok.all()
+    monkeypatch.setattr(obey, "answers", lambda *_, **__: (table.assign(pattern=-1.1), about))
+    assert not study.verify(chosen, 1).ok.any()
+    # In a folder of its own, and by the same key: the folder changes no number.
+    assert study.path_of(obeying).parts[-3:-1] == ("brief", "patterns")
+    assert replace(obeying, study="implicit").key == obeying.key
+
+
+@pytest.mark.parametrize("command", ["run", "cost", "stored"])
+def test_a_section_that_there_is_not_is_told_before_anything_is_done(command, brief, capsys):
+    assert main([command, "brief", "regression", "pattren"]) == 1
+    assert "Did you mean 'pattern'?" in capsys.readouterr().err
+    assert not results.folder("brief").exists()
+
+
+def test_what_cannot_be_drawn_is_told(brief, capsys):
+    assert main(["draw", "brief"]) == 1
+    said = capsys.readouterr().err
+    assert "expected all 1 jobs of regression stored, found 0" in said
+    assert "forgetlib run brief regression" in said
+    study.run(brief)
+    assert main(["draw", "brief", "shfit"]) == 1
+    assert "Did you mean 'shift'?" in capsys.readouterr().err
+    with pytest.raises(InputError, match="none of seeds"):
+        implicit_stored.stored(brief, [7])
+
+
+def test_where_it_is_no_study_of_language_models_that_is_said():
+    with pytest.raises(InputError, match="forgetlib list, run, draw, readme, cost or verify"):
+        studies.study("implicit")
+    with pytest.raises(InputError, match="Did you mean 'implicit'"):
+        studies.study("implict")
+
+
+def test_without_a_real_model_nothing_is_drawn_or_said_of_one(brief):
+    study.run(brief)
+    drawn = {path.stem for path in implicit_drawing.drawn(brief)}
+    assert drawn == set(implicit_drawing.FIGURES) - {"pattern"}
+    tables = findings.Tables(results.folder("brief"))
+    assert "A real model" not in implicit_readme.answer(tables)
+    claims = tables.need("claims")
+    assert set(claims.why) == {"needs models within 10 % of Bayes (the gate)"}
+    said = readme.text(brief)
+    assert said.startswith("# a moment\n") and "2 of 2 jobs, " in said and "pattern.png" not in said
+
+
+def committed():
+    """The tables of the committed study."""
+    return findings.Tables(results.folder("implicit"))
+
+
+def test_the_answer_follows_the_numbers():
+    said = implicit_readme.answer(committed())
+    assert said.startswith(
+        "More than half of what fine-tuning changes is shown to be a wrong guess"
+    )
+    assert "in leetspeak it is 0.85 [0.79, 0.91]: hidden there, and not gone" in said
+
+    class Changed(findings.Tables):
+        def get(self, name):
+            found = super().get(name)
+            if name == "shift":
+                found = found.assign(share_low=0.4)
+            if name == "pattern":
+                found = found.assign(tuned_low=0.1)
+            return found.assign(recovered=float("nan")) if name == "conjugate" else found
+
+    said = implicit_readme.answer(Changed(results.folder("implicit")))
+    assert "changes is not shown to be a wrong guess" in said and "scaled" not in said
+    assert "in no other form it is shown to prefer it" in said
+
+
+def test_longer_prompts_are_a_claim_that_was_made_later():
+    claims = committed().need("claims")
+    near = claims[claims.claim == "near-harmed-most"]
+    assert near.post_hoc.tolist() == [False, True]
+    assert near.statistic.str.endswith("k = 10").tolist() == [False, True]
