@@ -25,7 +25,7 @@ def checkpoint_of(task, kind, *, seed=0, start=None, n=200, model="tiny"):
 def result_of(checkpoint, scores, *, seed=None, n_eval=None, provenance=None, **values):
     """A result with these scores, by "<task>/<split>", and these other values of its own task.
 
-    values: dynamics, dose, probe, hidden_variance, loss, logit_lens
+    values: dynamics, dose, probe, hidden_variance, loss, logit_lens, prompt_nats
     """
     seed = checkpoint.seed if seed is None else seed
     about = {} if provenance is None else provenance

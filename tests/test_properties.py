@@ -22,7 +22,15 @@ from forgetlib.forgetting.base import OPTIMIZERS, Training
 from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.labels import LABELS, Labels, training_labels
 from forgetlib.measuring import scoring
-from forgetlib.measuring.base import Dynamics, HiddenVariance, LogitLens, Loss, Probe, Scores
+from forgetlib.measuring.base import (
+    Dynamics,
+    HiddenVariance,
+    LogitLens,
+    Loss,
+    Probe,
+    PromptNats,
+    Scores,
+)
 from forgetlib.models import forward
 from forgetlib.models.catalogue import DTYPES, TUNINGS
 from forgetlib.runs import rows
@@ -298,6 +306,11 @@ def lenses(draw):
 
 
 @st.composite
+def prompt_nats(draw):
+    return PromptNats(draw(floats32(draw(st.integers(1, 4)))))
+
+
+@st.composite
 def losses(draw):
     return Loss(draw(floats32(draw(st.integers(0, 3)))))
 
@@ -312,7 +325,9 @@ json_values = st.recursive(
 @st.composite
 def records(draw):
     """A record of any readout, whatever it is asked about."""
-    value = draw(scores() | dynamics() | probes() | variances() | losses() | lenses())
+    value = draw(
+        scores() | dynamics() | probes() | variances() | losses() | lenses() | prompt_nats()
+    )
     asked = replace(draw(measurements()), readout=value.name)
     about = draw(st.dictionaries(texts, json_values, max_size=3))
     return Record(draw(checkpoints(start=1)), asked, value, about)

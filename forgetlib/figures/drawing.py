@@ -308,7 +308,7 @@ def _ladder(study: Study) -> Drawn:
 def _forms(study: Study) -> Drawn:
     study, results, note = _there(study, "methods")
     found = ladders.of_study(study, results, partial(load_answers, study))
-    for task, (of,) in _by_skill(forms.table(found)):
+    for task, (of,) in _by_skill(forms.table(found, results)):
         yield f"forms_{task}", _with_note(forms.draw(of), note), of
 
 

@@ -16,8 +16,10 @@ differences, not shares of the cost: of little lost any share is large.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from statistics import fmean
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -28,7 +30,16 @@ from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import estimate, estimate_of, number
 from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.rungs import DIRECT, Ladder
-from forgetlib.figures.statements import ABOVE, RANK, Statement, row
+from forgetlib.figures.statements import (
+    ABOVE,
+    CANNOT_DECIDE,
+    DOES_NOT_HOLD,
+    HOLDS,
+    NOT_DECIDED,
+    RANK,
+    Statement,
+    row,
+)
 from forgetlib.figures.style import (
     BLUE,
     GREY,
@@ -41,8 +52,10 @@ from forgetlib.figures.style import (
     say_where_nothing,
     style,
 )
+from forgetlib.measuring.base import PromptNats
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, ORACLE
+from forgetlib.runs.records import Result
 
 GAINS = {  # role: (column, in the legend, marker, colour, height in the row)
     KNOWN: ("known_gain", "before forgetting", "o", BLUE, -0.22),
@@ -50,22 +63,32 @@ GAINS = {  # role: (column, in the legend, marker, colour, height in the row)
     FORGOTTEN: ("gain", "after forgetting", "D", VERMILION, 0.22),
 }
 MEASURES = ("cost", "known", "asked", *(column for column, *_ in GAINS.values()))
+SAID = {  # of verdicts, in a sentence
+    HOLDS: "is shown",
+    DOES_NOT_HOLD: "is shown not to be so",
+    NOT_DECIDED: "is not decided by these data",
+    CANNOT_DECIDE: "cannot be decided by this study",
+}
 GROWS = Statement(ABOVE, 0.0, 0.5, RANK, stated="2026-11-28")
 
 
-def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
+def table(
+    ladders: Mapping[tuple[str, str], Ladder], results: Iterable[Result] = ()
+) -> pd.DataFrame:
     """Measure every form in which a skill was asked, a row a skill, method and form.
 
-    ladders: from `ladders.of_study`
+    ladders: from `ladders.of_study`; results: of the same study, for the distances
 
-    Columns: eval_task, method, form, n_seeds, counts (whether the known model is above chance in
+    Columns: eval_task, method, form, n_seeds, distance (how many nats a token more the form's
+    prompts have than the plain ones, to the pre-trained model, which nobody has taught the skill in
+    any form; NaN where that was not measured), counts (whether the known model is above chance in
     this form and forgetting cost anything, each by its whole interval), and with their intervals
     cost (AUROC lost by forgetting, asked plainly), known and asked (AUROC in this form of the known
     and of the forgotten model), and AUROC gained by the form, in the same seeds: gain, by the
     forgotten model; known_gain, by the known one; never_taught_gain, by those that were never
     taught, NaN where there are none.
     """
-    rows = []
+    rows, distances = [], _distances(results)
     for (task, method), ladder in ladders.items():
         plainly = [("auroc", role, DIRECT) for role in (KNOWN, FORGOTTEN)]
         cost = ladder.interval(lambda m: m[..., 0] - m[..., 1], *plainly)
@@ -78,6 +101,7 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
                 "method": method,
                 "form": rung.name,
                 "n_seeds": len(ladder.seeds),
+                "distance": distances.get((task, rung.name), np.nan),
                 "counts": bool(known.low > CHANCE and cost.low > 0),
             }
             of |= as_columns("cost", cost) | as_columns("known", known)
@@ -89,34 +113,56 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
                     gained = ladder.interval(lambda m: m[..., 0] - m[..., 1], *asked)
                 of |= as_columns(column, gained)
             rows.append(of)
-    columns = ["eval_task", "method", "form", "n_seeds", "counts", *with_intervals(MEASURES)]
+    columns = ["eval_task", "method", "form", "n_seeds", "distance", "counts"]
+    columns += with_intervals(MEASURES)
     return pd.DataFrame(rows, columns=columns)
 
 
-def with_distances(found: pd.DataFrame, distances: Mapping[str, float]) -> pd.DataFrame:
-    """Add the distance of each form: nats a token of the prompts as it shows them.
-
-    found: from `table`; distances: by view, as "leet", from `scoring.nats_a_token`
-    """
-    named = {of_view(view).name: distance for view, distance in distances.items()}
-    return found.assign(distance=found["form"].map(named).astype(float))
+def _distances(results: Iterable[Result]) -> dict[tuple[object, object], float]:
+    """Average what was measured of prompts, by skill and form, less the plain form's."""
+    nats: dict[tuple[str, str], list[float]] = {}
+    for result in results:
+        for record in result.records if result.checkpoint.method is None else ():
+            if record.measurement.readout == PromptNats.name:
+                form = of_view(record.measurement.view).name
+                of = nats.setdefault((record.measurement.task, form), [])
+                of.append(float(np.mean(record.value.nats)))
+    plain = {task: fmean(of) for (task, form), of in nats.items() if form == DIRECT.name}
+    return {key: fmean(of) - plain[key[0]] for key, of in nats.items() if key[0] in plain}
 
 
 def distance_claim(found: pd.DataFrame) -> pd.DataFrame:
     """Judge that recovery grows with distance: one row, in the columns of `statements.row`.
 
-    found: from `with_distances`. The rank correlation over forms of the share that comes back, its
-    gains by its costs summed over cases that count, and the distance.
+    found: from `table`. The rank correlation over skills and forms of the share that comes
+    back, its gains by its costs summed over methods that count, and the distance.
     """
     known = found[found["counts"].astype(bool) & found["distance"].notna()]
-    means = known.groupby("form")[["gain", "cost", "distance"]].mean()
+    means = known.groupby(["eval_task", "form"])[["gain", "cost", "distance"]].mean()
     value = UNDEFINED
     if len(means) > 1:
         shares = (means["gain"] / means["cost"]).to_numpy()
         value = rank_correlation(means["distance"].to_numpy(), shares)
-    said = "rank correlation over forms of what comes back and of the prompts' nats a token"
+    said = "rank correlation, over skills and forms, of the share that comes back and the distance"
     lacks = "" if len(means) else "a form in which the known model is above chance"
-    return row(said, GROWS, value, len(means), unit="forms", lacks=lacks)
+    return row(said, GROWS, value, len(means), unit="skills' forms", lacks=lacks)
+
+
+def distance_finding(found: pd.DataFrame) -> str:
+    """Say in a sentence whether more comes back in forms that are farther away; "" without any.
+
+    found: from `table`, of all skills
+    """
+    judged = distance_claim(found).iloc[0]
+    if not judged["n"]:
+        return ""
+    value = estimate_of(judged.rename({"low": "value_low", "high": "value_high"}), "value")
+    why = f": {judged['why']}" if judged["why"] else ""
+    return (
+        "That more comes back in forms which are farther away, in nats a token of the prompts, "
+        f"{SAID[judged['verdict']]} (rank correlation {value} over {judged['n']} skills' "
+        f"forms{why})"
+    )
 
 
 def comes_back(found: pd.DataFrame) -> pd.Series:
@@ -157,7 +203,8 @@ def draw(found: pd.DataFrame) -> Figure:
     found: of one skill, from `table`. Filled: what comes back (`comes_back`). Grey: forms and
     methods that do not count.
     """
-    wanted = ["eval_task", "method", "form", "counts", "n_seeds", *with_intervals(MEASURES)]
+    wanted = ["eval_task", "method", "form", "counts", "n_seeds", "distance"]
+    wanted += with_intervals(MEASURES)
     require_columns(found, wanted)
     said = finding(found)
     best = found.groupby("method")["gain"].max().sort_values(na_position="first")
@@ -188,7 +235,9 @@ def draw(found: pd.DataFrame) -> Figure:
                 draw_intervals(axes, rest, "gain", y[~counts] + 0.22, words, "D", GREY, False)
             mark(axes, 0.0)
             say_where_nothing(axes, of["gain"], "not asked")
-            axes.set_title(form, loc="left", fontsize=SMALL)
+            away = of["distance"].iloc[0]
+            told = f"{form}\n({number(away)} nats)" if np.isfinite(away) else form
+            axes.set_title(readable(told), loc="left", fontsize=SMALL)
         panels[0].set_yticks(list(rows.values()), names, fontsize=SMALL)
         panels[0].set_ylim(-0.6, max(len(rows), 1) - 0.4)
         panels[len(panels) // 2].set_xlabel("AUROC gained by the form")

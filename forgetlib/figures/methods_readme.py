@@ -62,8 +62,11 @@ def _sentences(tables: Tables) -> Iterator[str]:
             yield f"{said} ([ladder](ladder_{skill}.png))."
             if again := relearning.finding(rungs):
                 yield f"{again} ([relearning](relearning_{skill}.png))."
-        if (asked := tables.get(f"forms_{skill}")) is not None:
-            yield f"{forms.finding(asked)} ([other forms](forms_{skill}.png))."
+        if (of := tables.get(f"forms_{skill}")) is not None:
+            yield f"{forms.finding(of)} ([other forms](forms_{skill}.png))."
+    asked = [of for skill in skills(tables) if (of := tables.get(f"forms_{skill}")) is not None]
+    if asked and (said := forms.distance_finding(pd.concat(asked, ignore_index=True))):
+        yield f"{said}."
 
 
 def table(tables: Tables) -> str:

@@ -10,6 +10,7 @@ from forgetlib.measuring.base import (
     HiddenVariance,
     LogitLens,
     Probe,
+    PromptNats,
     Readout,
     Scores,
     readout,
@@ -20,6 +21,7 @@ OWN: dict[str, Callable[[Asked], Readout]] = {
     Probe.name: probing.probe,
     HiddenVariance.name: probing.hidden_variance,
     LogitLens.name: lens.logit_lens,
+    PromptNats.name: scoring.prompt_nats,
 }
 
 

@@ -85,6 +85,7 @@ class Asked:
 
 # Defined below.
 BUILT_IN = ("scores", "dynamics", "dose", "probe", "hidden_variance", "loss", "logit_lens")
+BUILT_IN += ("prompt_nats",)
 # What a row of the store has beside a readout.
 RESERVED = ("checkpoint", "checkpoint_id", "measurement", "measurement_id", "provenance")
 
@@ -389,3 +390,28 @@ class LogitLens(Readout, name="logit_lens"):
                 do="Score at least one example at every layer, and every choice of it.",
             )
         require_finite("LogitLens.log_likelihoods", self.log_likelihoods)
+
+
+@dataclass(frozen=True)
+class PromptNats(Readout, name="prompt_nats"):
+    """Hold how unusual the prompts of N questions are to a model (arXiv 2309.10105, section 3).
+
+    The questions are those of the checkpoint's scores of the same view, in their order.
+    """
+
+    columns: ClassVar = {
+        "nats": Column(_NUMBERS, "(N,) nats a token of each prompt, after its first word")
+    }
+
+    nats: np.ndarray
+
+    def __post_init__(self) -> None:
+        require_arrays(self, "nats")
+        if self.nats.ndim != 1 or not len(self.nats):
+            raise InputError(
+                "PromptNats.nats",
+                expected="shape (N,), N >= 1",
+                found=self.nats.shape,
+                do="Give one number for each prompt.",
+            )
+        require_finite("PromptNats.nats", self.nats)

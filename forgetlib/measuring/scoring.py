@@ -11,7 +11,7 @@ from torch import Tensor
 from forgetlib.data.base import Example
 from forgetlib.engine import parallel
 from forgetlib.errors import InputError, UnusableNumbers, require_distinct_uids
-from forgetlib.measuring.base import Scores
+from forgetlib.measuring.base import Asked, PromptNats, Scores
 from forgetlib.models import forward
 from forgetlib.models.lm import LM
 
@@ -134,3 +134,12 @@ def nats_a_token(lm: LM, texts: Sequence[str]) -> np.ndarray:
         examples.append(Example(f"texts/test/{i}", (head, head), (rest.rstrip(), other), 0))
     scores = score(lm, examples)
     return -scores.log_likelihoods[:, 0].astype(np.float64) / scores.n_tokens[:, 0]
+
+
+def prompt_nats(asked: Asked) -> PromptNats:
+    """Measure how unusual questions are as they are shown; of several prompts, the true answer's.
+
+    Raises InputError where a prompt is of a single word.
+    """
+    texts = [e.prompts[e.label] for e in asked.questions()]
+    return PromptNats(nats_a_token(asked.lm, texts).astype(np.float32))

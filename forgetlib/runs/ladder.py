@@ -26,7 +26,7 @@ from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.runs.grid import Study, in_order
 from forgetlib.runs.records import Job
-from forgetlib.runs.specs import Checkpoint, Measurement
+from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement
 
 BASE, KNOWN, FORGOTTEN, ORACLE, MOVED = ROLES = (
     "base",
@@ -179,7 +179,11 @@ class LadderStudy(Study):
     def _methods_of(self, task: str, seed: int) -> Iterator[Job]:
         asked = self._asked(task, seed)
         base = tuple(m for m in asked if m.task == task)
-        yield Job(Checkpoint(self.models[0], dtype=self.dtype), base)
+        # How far each form is from what the model expects, before anybody taught it anything.
+        forms = (PLAIN, *(view for view in self.views if not view.startswith("few_shot")))
+        about = task, "test", self.n_eval, seed
+        seen = (Measurement("prompt_nats", *about, view=view) for view in forms)
+        yield Job(Checkpoint(self.models[0], dtype=self.dtype), (*base, *seen))
         yield Job(self.taught(task, seed), (Measurement("loss"), *asked))
         for method in self.of(task, seed):
             yield Job(self.after(method, task, seed), (*_watched(method), *asked))

@@ -12,6 +12,9 @@ from forgetlib.figures import forms
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.rungs import Ladder, Seed
 from forgetlib.figures.statements import DOES_NOT_HOLD, HOLDS
+from forgetlib.measuring.base import PromptNats
+from forgetlib.runs.records import Record, Result
+from forgetlib.runs.specs import Checkpoint, Measurement
 
 FEW = 200
 
@@ -107,9 +110,39 @@ def test_what_was_lost_a_little_weighs_a_little():
     assert one == pytest.approx(1.0) and both == pytest.approx(1.0)
 
 
-def test_distances_are_those_of_the_views(found):
-    assert forms.with_distances(found, {"upper": 3.5, "leet": 6.0}).distance[0] == 3.5
-    assert np.isnan(forms.with_distances(found, {"leet": 6.0}).distance[0])
+def base_result(task, seed, **nats):
+    """What the pre-trained model was asked of prompts, by view."""
+    asked = [
+        Record(
+            Checkpoint("m"),
+            Measurement("prompt_nats", task, "test", 2, seed, view=view),
+            PromptNats(np.array([value, value + 1.0], np.float32)),
+        )
+        for view, value in nats.items()
+    ]
+    return Result(Checkpoint("m"), seed, tuple(asked))
+
+
+def test_distances_are_means_over_seeds_of_what_the_form_has_more_than_the_plain_one():
+    ladders = {(task, "npo"): ladder(SKILL) for task in ("sst2", "sciq")}
+    results = [
+        base_result("sst2", 0, plain=2.0, upper=5.0),
+        base_result("sst2", 1, plain=3.0, upper=5.0),
+        base_result("sciq", 0, upper=9.0),  # with nothing to compare with
+    ]
+    found = forms.table(ladders, results).set_index("eval_task")["distance"]
+    assert found["sst2"] == pytest.approx(2.5) and np.isnan(found["sciq"])
+
+
+def test_a_sentence_says_whether_more_comes_back_farther_away():
+    assert forms.distance_finding(grown(1)).startswith(
+        "That more comes back in forms which are farther away, in nats a token of the prompts, is "
+        "shown (rank correlation 1.00"
+    )
+    assert "is shown not to be so" in forms.distance_finding(grown(-1))
+    few = forms.distance_finding(grown(1).iloc[:3])
+    assert "cannot be decided by this study" in few and "over 3 skills' forms: " in few
+    assert forms.distance_finding(grown(1).assign(distance=np.nan)) == ""
 
 
 def test_the_picture_has_a_panel_a_form_and_a_row_a_method(found, monkeypatch):
@@ -129,6 +162,6 @@ def test_the_picture_has_a_panel_a_form_and_a_row_a_method(found, monkeypatch):
 
 
 def test_columns_of_the_docstring_are_those_of_the_table(found):
-    first = ["eval_task", "method", "form", "n_seeds", "counts"]
+    first = ["eval_task", "method", "form", "n_seeds", "distance", "counts"]
     assert list(found) == [*first, *with_intervals(forms.MEASURES)]
     assert all(name in forms.table.__doc__ for name in (*first, *forms.MEASURES))

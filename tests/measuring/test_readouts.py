@@ -19,6 +19,7 @@ from forgetlib.measuring.base import (
     LogitLens,
     Loss,
     Probe,
+    PromptNats,
     Readout,
     Scores,
     readout,
@@ -52,6 +53,10 @@ def a_lens(**changes):
     return LogitLens(**(values | changes))
 
 
+def nats(**changes):
+    return PromptNats(**({"nats": np.ones(2)} | changes))
+
+
 def loss(**changes):
     return Loss(**({"loss": np.ones(3)} | changes))
 
@@ -80,7 +85,7 @@ def dose(**changes):
     return DoseCurve(**({"steps": np.array([0, 2]), "auroc": np.array([0.9, 0.5])} | changes))
 
 
-MADE = (scores, a_probe, dynamics, variance, loss, dose, a_lens)
+MADE = (scores, a_probe, dynamics, variance, loss, dose, a_lens, nats)
 
 
 @pytest.mark.parametrize("make", MADE)
@@ -211,6 +216,13 @@ def test_a_bad_probe_is_refused(changes, message):
             "finite numbers",
             "not-a-number or infinity",
             "The model computes no usable numbers: check its weights and dtype.",
+        ),
+        (
+            lambda: nats(nats=np.ones((2, 1))),
+            "PromptNats.nats",
+            "shape (N,), N >= 1",
+            "(2, 1)",
+            "Give one number for each prompt.",
         ),
         (
             lambda: dynamics(confidence=np.zeros((1, 2))),

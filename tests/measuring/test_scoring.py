@@ -8,10 +8,16 @@ import oracle
 import pytest
 from questions import mixed_examples
 
+from forgetlib.data import splits
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError
-from forgetlib.measuring import scoring
+from forgetlib.measuring import ask, scoring
+from forgetlib.measuring.base import Asked
 from forgetlib.models import forward, loading
+from forgetlib.runs import jobs
+from forgetlib.runs.records import Job
+from forgetlib.runs.rows import read_records, write_records
+from forgetlib.runs.specs import Checkpoint, Measurement
 
 
 def test_scores_equal_a_naive_loop_on_every_architecture(folder):
@@ -122,3 +128,20 @@ def test_choices_that_are_equal_to_the_model_are_an_error(tiny):
         " which are equal to tiny. It cannot tell them apart: drop the question, or use another "
         "model."
     )
+
+
+def test_prompts_are_measured_as_a_view_shows_them_and_stored(project, tiny, tmp_path):
+    """Of a question with several prompts that of the true answer."""
+    asked = Measurement("prompt_nats", "tiny_city", "test", 6)
+    among = replace(asked, view="few_shot(2)")
+    base = Checkpoint("tiny", dtype="float32")
+    write_records(jobs.run(Job(base, (asked, among))), tmp_path / "some.parquet")
+    found = {r.measurement: r.value.nats for r in read_records(tmp_path / "some.parquet")}
+    plain, seen = found[asked], found[among]
+    questions = splits.load("tiny_city", "test", 6, 0)
+    texts = [e.prompts[e.label] for e in questions]
+    assert plain == pytest.approx(scoring.nats_a_token(tiny, texts), rel=1e-5)
+    assert seen.shape == (6,) and not np.allclose(seen, plain)
+    two = Example("t/test/0", ("it is good", "it is bad"), ("yes", "no"), 1)
+    one = ask.measure(Asked(tiny, asked, lambda split, n: [two]))
+    assert one.nats == pytest.approx(scoring.nats_a_token(tiny, ["it is bad"]), rel=1e-5)

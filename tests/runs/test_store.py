@@ -31,6 +31,7 @@ from forgetlib.measuring.base import (
     LogitLens,
     Loss,
     Probe,
+    PromptNats,
     Readout,
     readout,
     readouts,
@@ -63,6 +64,7 @@ def a_result(**about):
         logit_lens=LogitLens(
             np.arange(3, dtype=np.int16), -rng.random((3, 20, 2), dtype=np.float32)
         ),
+        prompt_nats=PromptNats(rng.random(20, dtype=np.float32)),
     )
 
 
