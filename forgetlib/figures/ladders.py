@@ -139,10 +139,16 @@ class _Models:
         return self._of(self.study.after(method, self.task, self.seed, role), method)
 
     def never_taught(self) -> Iterator[Model]:
-        """Find the models that were taught random labels, and were then made to forget these."""
-        first = self._of(self.study.taught(self.task, self.seed, oracle=True))
-        others = (self.model(ORACLE, m) for m in self.study.of(self.task, self.seed))
-        yield from (model for model in (first, *others) if model is not None)
+        """Find the models that were never taught the skill.
+
+        The pre-trained one; that which was taught random labels; and those that were then made to
+        forget these.
+        """
+        study = self.study
+        base = self._of(Checkpoint(study.models[0], dtype=study.dtype))
+        first = self._of(study.taught(self.task, self.seed, oracle=True))
+        others = (self.model(ORACLE, m) for m in study.of(self.task, self.seed))
+        yield from (model for model in (base, first, *others) if model is not None)
 
     def _of(self, checkpoint: Checkpoint, method: Method | None = None) -> Model | None:
         where = f"{self.task}/test"
@@ -154,7 +160,7 @@ class _Models:
             if where in (seen := result.seen(view)):
                 found[of_view(view).name] = (seen[where],)
         # A hook leaves the weights as they were: to round them or to relearn starts from these.
-        start = checkpoint
+        start = checkpoint if checkpoint.method is not None else None
         if method is not None and method.kind == "hook" and checkpoint.start is not None:
             start = checkpoint.start
         for rung, of_draws in self._from(start):
@@ -170,14 +176,18 @@ class _Models:
             probed = probe.correct[at].mean(-1)
         return Model(found, elsewhere, probed)
 
-    def _from(self, start: Checkpoint) -> Iterator[tuple[Rung, list[Checkpoint]]]:
-        """List what starts from a model: it with rounded weights, and taught again."""
-        of = self.study
+    def _from(self, start: Checkpoint | None) -> Iterator[tuple[Rung, list[Checkpoint]]]:
+        """List what starts from a model: it with rounded weights, and taught again.
+
+        start: None is the pre-trained model
+        """
+        of, seed = self.study, self.seed
         for method in of.quantised:
             yield quantised(method), [of.rounded(start, method)]
         for n in of.n_relearned:
-            draws = [of.relearned(start, self.task, n, draw) for draw in range(of.draws)]
-            yield relearned(n), draws
+            draws = range(of.draws)
+            yield relearned(n), [of.relearned(start, self.task, n, d, seed=seed) for d in draws]
         if of.n_relearned:
             n = max(of.n_relearned)
-            yield relearned(n, "random"), [of.relearned(start, self.task, n, 0, "random")]
+            last = of.relearned(start, self.task, n, 0, "random", seed=seed)
+            yield relearned(n, "random"), [last]

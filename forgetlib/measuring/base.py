@@ -84,7 +84,15 @@ class Asked:
 
 
 # Defined below.
-BUILT_IN = ("scores", "dynamics", "dose", "probe", "hidden_variance", "loss", "logit_lens")
+BUILT_IN: tuple[str, ...] = (
+    "scores",
+    "dynamics",
+    "dose",
+    "probe",
+    "hidden_variance",
+    "loss",
+    "logit_lens",
+)
 BUILT_IN += ("prompt_nats",)
 # What a row of the store has beside a readout.
 RESERVED = ("checkpoint", "checkpoint_id", "measurement", "measurement_id", "provenance")

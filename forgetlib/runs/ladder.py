@@ -133,23 +133,34 @@ class LadderStudy(Study):
         return replace(found, data=replace(found.data, shuffled=role == ORACLE))
 
     def relearned(
-        self, start: Checkpoint, task: str, n: int, draw: int, labels: str = "true"
+        self,
+        start: Checkpoint | None,
+        task: str,
+        n: int,
+        draw: int,
+        labels: str = "true",
+        *,
+        seed: int = 0,
     ) -> Checkpoint:
         """Teach a model a skill again, by so many labelled questions outside all other sets.
 
+        start: None is the pre-trained model, which is taught with the questions of `seed`
         draw: 0, 1, ...: which of several sets
         labels: "random" for the control that has the questions' form alone
         """
         training = relearning_of(self.relearning, self.relearning_steps, n)
         skip = self.n_train + draw * max(self.n_relearned)
-        seed = start.seed
-        found = self.checkpoint((task,), seed, start.model, Labels(labels, training), start, n)
+        seed = start.seed if start else seed
+        found = self.checkpoint((task,), seed, self.models[0], Labels(labels, training), start, n)
         assert found.data is not None
         return replace(found, data=replace(found.data, skip=skip))
 
-    def rounded(self, start: Checkpoint, method: Quantise) -> Checkpoint:
-        """Round the weights of a model, which takes no data and draws nothing."""
-        return Checkpoint(start.model, method, start, tuning=start.tuning, dtype=start.dtype)
+    def rounded(self, start: Checkpoint | None, method: Quantise) -> Checkpoint:
+        """Round the weights of a model, which takes no data and draws nothing.
+
+        start: None is the pre-trained model
+        """
+        return Checkpoint(self.models[0], method, start, tuning=self.tuning, dtype=self.dtype)
 
     # --- jobs
 
@@ -158,7 +169,8 @@ class LadderStudy(Study):
 
         methods: base, known and forgotten models of each skill and seed
         oracles: these, the never-taught and the moved ones
-        relearning: these, and known, forgotten and never-taught ones quantised and taught again
+        relearning: these, and known, forgotten and never-taught ones, among them the pre-trained
+            model, quantised and taught again
         """
         if section is not None:
             self.require_section(section)
@@ -199,7 +211,8 @@ class LadderStudy(Study):
                 yield Job(moved, (*_watched(method), *directly))
 
     def _relearning_of(self, task: str, seed: int) -> Iterator[Job]:
-        starts = [self.taught(task, seed), self.taught(task, seed, oracle=True)]
+        starts: list[Checkpoint | None]  # None: the pre-trained model, which nobody taught either
+        starts = [self.taught(task, seed), None, self.taught(task, seed, oracle=True)]
         for method in self.of(task, seed):
             # It leaves the weights as they were: rounded or taught again, they are known's.
             if method.kind == "hook":
@@ -211,8 +224,9 @@ class LadderStudy(Study):
                 yield Job(self.rounded(start, method), (test,))
             for n in self.n_relearned:
                 for draw in range(self.draws):
-                    yield Job(self.relearned(start, task, n, draw), (Measurement("loss"), test))
-            last = self.relearned(start, task, max(self.n_relearned), 0, "random")
+                    found = self.relearned(start, task, n, draw, seed=seed)
+                    yield Job(found, (Measurement("loss"), test))
+            last = self.relearned(start, task, max(self.n_relearned), 0, "random", seed=seed)
             yield Job(last, (Measurement("loss"), test))
 
     def _asked(self, task: str, seed: int) -> tuple[Measurement, ...]:

@@ -180,7 +180,8 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
         return load_answers(STUDY, task, seed)
 
     under_way = ladders.of_study(STUDY, part, answers)
-    assert not under_way["tiny_review", "random"].has_oracle
+    early = under_way["tiny_review", "random"]
+    assert early.has_oracle and [len(s.models[ORACLE]) for s in early.seeds] == [1, 1]
     assert rungs.summary(under_way)["verdict"].isin(OF_LADDERS).all()
     found = ladders.of_study(STUDY, results, answers)
     names = {method for _, method in found}
@@ -202,8 +203,12 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
         "relearned from 16",
         "relearned from 16, random labels",
     ]
-    # Never taught are the one that was taught random labels, and it after each method.
-    assert [len(s.models[ORACLE]) for s in of.seeds] == [5, 4]
+    # Never taught are the pre-trained one, the one that was taught random labels, and it after
+    # each method.
+    assert [len(s.models[ORACLE]) for s in of.seeds] == [6, 5]
+    for seed in of.seeds:
+        assert all("relearned from 16" in model.rungs for model in seed.models[ORACLE][:2])
+        assert all("4 bits" in model.rungs for model in seed.models[ORACLE][:2])
     # Rounded weights answer otherwise, and are the known model's after a filter.
     for seed in of.seeds:
         rung = seed.models[FORGOTTEN][0].rungs
