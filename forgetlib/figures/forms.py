@@ -236,8 +236,8 @@ def draw(found: pd.DataFrame) -> Figure:
             mark(axes, 0.0)
             say_where_nothing(axes, of["gain"], "not asked")
             away = of["distance"].iloc[0]
-            told = f"{form}\n({number(away)} nats)" if np.isfinite(away) else form
-            axes.set_title(readable(told), loc="left", fontsize=SMALL)
+            told = f"{readable(form)}\n({number(away)} nats)" if np.isfinite(away) else form
+            axes.set_title(told, loc="left", fontsize=SMALL)
         panels[0].set_yticks(list(rows.values()), names, fontsize=SMALL)
         panels[0].set_ylim(-0.6, max(len(rows), 1) - 0.4)
         panels[len(panels) // 2].set_xlabel("AUROC gained by the form")

@@ -113,7 +113,21 @@ def of_study(
                 loaded = answers(task, seed) if fixed else None
                 key = task, names[method]
                 found.setdefault(key, []).append(Seed(models, loaded))
-    return {key: Ladder(seeds, rungs(study)) for key, seeds in found.items()}
+    return {key: Ladder(_complete(seeds), rungs(study)) for key, seeds in found.items()}
+
+
+def _complete(seeds: list[Seed]) -> list[Seed]:
+    """Keep the seeds that have every rung which any has; all, where none has every one.
+
+    While a study is under way, some seeds' models are not taught again yet: a rung is compared with
+    others in the same seeds, and is not left out because of a seed that came later.
+    """
+    there = [
+        {(role, name) for role, of in seed.models.items() for m in of for name in m.rungs}
+        for seed in seeds
+    ]
+    every = set().union(*there)
+    return [s for s, own in zip(seeds, there, strict=True) if own == every] or seeds
 
 
 class _Models:

@@ -65,9 +65,9 @@ def finding(table: pd.DataFrame) -> str:
         return ""
     beyond, less, rest = _groups(rows)
     parts = {
-        f"show {listed(_with_excess(beyond))}": beyond,
-        f"less than half after {listed(map(method_title, less['method']))}": less,
-        f"it is not decided which after {listed(map(method_title, rest['method']))}": rest,
+        f"show {listed(_with_excess(beyond, rows))}": beyond,
+        f"less than half after {listed(_names(less, rows))}": less,
+        f"it is not decided which after {listed(_names(rest, rows))}": rest,
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
     n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
@@ -82,7 +82,7 @@ def headline(table: pd.DataFrame) -> str:
     rows = judged(table)
     if rows.empty:
         return "No model was taught again yet"
-    beyond, less, rest = (listed(map(method_title, of["method"])) for of in _groups(rows))
+    beyond, less, rest = (listed(_names(of, rows)) for of in _groups(rows))
     parts = {
         "they show more of it than never-taught models": beyond,
         "less than half of what was taught": less,
@@ -99,11 +99,20 @@ def _groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
 
 
-def _with_excess(rows: pd.DataFrame) -> list[str]:
+def _names(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """Name methods; those of a single seed are marked where others of all rows have more."""
+    several = (rows["n_seeds"] > 1).any()
+    return [
+        method_title(str(method)) + (" (one seed)" if several and n == 1 else "")
+        for method, n in zip(of["method"], of["n_seeds"], strict=True)
+    ]
+
+
+def _with_excess(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     """Name methods with their excess: "0.1 [0.0, 0.2] after random labels"."""
     return [
-        f"{estimate_of(row, 'excess')} after {method_title(str(row['method']))}"
-        for _, row in rows.iterrows()
+        f"{estimate_of(row, 'excess')} after {name}"
+        for name, (_, row) in zip(_names(of, rows), of.iterrows(), strict=True)
     ]
 
 
@@ -113,7 +122,7 @@ def draw(table: pd.DataFrame) -> Figure:
     table: from `rungs.table`, of one skill; InputError where no model was taught again
     """
     do = "Pass the table of figures.rungs, of one skill, with models that were taught again."
-    wanted = ["eval_task", "method", "rung", "kind", "labels", *with_intervals(ROLES)]
+    wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", *with_intervals(ROLES)]
     intervals.require_columns("table of the ladder", table, wanted, do)
     rows, said = judged(table), f"{headline(table)}. In numbers: {SCALE}"
     if rows.empty:
@@ -135,7 +144,8 @@ def draw(table: pd.DataFrame) -> Figure:
         for axes, (_, row) in zip(panels.ravel(), rows.iterrows(), strict=False):
             of = table[table["method"] == row["method"]]
             _panel(axes, of, labels)
-            name = readable(method_title(str(row["method"])))
+            n = int(row["n_seeds"])
+            name = readable(f"{method_title(str(row['method']))}, {n} seed{'s' * (n > 1)}")
             axes.set_title(f"{name}\n{estimate_of(row, 'excess')}", fontsize=SMALL, loc="left")
         for axes in panels.ravel()[len(methods) :]:
             axes.set_axis_off()

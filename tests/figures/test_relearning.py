@@ -20,6 +20,9 @@ def table():
     )
 
 
+N_SEEDS = seeds(*TRUTHS[verdicts.REMOVED])
+
+
 def at(table, method, rung):
     return table[(table["method"] == method) & (table["rung"] == rung.name)].iloc[0]
 
@@ -35,6 +38,17 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
         "Models trained again on 8 labels of SST-2: after NPO they show more of it than "
         "never-taught models; after random labels less than half of what was taught"
     )
+
+
+def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
+    one = table.assign(n_seeds=table["n_seeds"].mask(table["method"] == "npo", 1))
+    assert "after NPO (one seed); less than half after random labels (damage" in (
+        relearning.finding(one)
+    )
+    assert "after NPO (one seed) they show" in relearning.headline(one)
+    assert "seed" not in relearning.finding(table.assign(n_seeds=1))
+    titles = [axes.get_title(loc="left").split("\n")[0] for axes in relearning.draw(one).axes]
+    assert titles[:2] == ["NPO, 1 seed", f"random labels, {len(N_SEEDS)} seeds"]
 
 
 def test_what_had_not_to_come_back_is_left_out(table):
@@ -64,7 +78,7 @@ def test_the_picture_has_the_numbers_of_the_table(table):
     assert len(panels) == 2
     for axes, method, name in zip(panels, ("npo", "random"), ("NPO", "random labels"), strict=True):
         excess = estimate_of(at(table, method, FEW), "excess")
-        assert axes.get_title(loc="left") == f"{name}\n{excess}"
+        assert axes.get_title(loc="left") == f"{name}, {len(N_SEEDS)} seeds\n{excess}"
         drawn = [c.lines[0].get_ydata() for c in axes.containers]
         direct = table[(table["method"] == method) & (table["rung"] == "directly")].iloc[0]
         for role, y in zip(relearning.ROLES, drawn, strict=False):

@@ -7,7 +7,7 @@ import pytest
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import ladder_figure, rungs, verdicts
+from forgetlib.figures import ladder_figure, ladders, rungs, verdicts
 from forgetlib.figures.intervals import UNDEFINED
 from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.measuring.base import Scores
@@ -82,6 +82,22 @@ def seeds(forgotten, more=None, n_seeds=5, known=KNOWN, **changes):
 @pytest.mark.parametrize("truth", TRUTHS)
 def test_each_truth_gets_its_verdict(truth):
     assert Ladder(seeds(*TRUTHS[truth]), RUNGS).verdict() == truth
+
+
+def test_a_seed_that_is_not_taught_again_yet_takes_no_rung_from_the_others():
+    first, second, later = seeds(NEVER, n_seeds=3)
+    less = {
+        role: tuple(
+            replace(m, rungs={k: v for k, v in m.rungs.items() if k != FEW.name}) for m in of
+        )
+        for role, of in later.models.items()
+    }
+    later = replace(later, models=less)
+    assert ladders._complete([first, later, second]) == [first, second]
+    assert ladders._complete([later, later]) == [later, later]
+    # Where each lacks something else, all stay, and what any lacks is not told.
+    other = replace(first, models={r: of for r, of in first.models.items() if r != "moved"})
+    assert ladders._complete([later, other]) == [later, other]
 
 
 def test_what_was_never_known_is_nothing_to_forget():
