@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -62,28 +63,41 @@ def as_json(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def of_studies() -> pd.DataFrame:
-    """List the named studies: jobs, and how many of each section are stored.
+    """List the named studies: jobs stored of all, what it is, and its sections.
 
-    Those of implicit inference, whose models are no language models, come last.
+    Of a section that is not complete, how many of its jobs are stored. Studies of implicit
+    inference, whose models are no language models, come last.
     """
     rows = []
-    every = dict.fromkeys(section for chosen in STUDIES.values() for section in chosen.sections)
     for chosen in STUDIES.values():
         store = open_store(chosen, any_content=True)
-        row = {"study": chosen.name, "description": chosen.description}
-        for section in every:
-            jobs = chosen.jobs(section) if section in chosen.sections else ()
-            row[section] = f"{sum(map(store.has, jobs))}/{len(jobs)}" if jobs else "-"
-        rows.append(row)
-    for other in implicit.STUDIES.values():
-        row = {"study": other.name, "description": other.description}
-        row |= {
-            section: f"{sum(map(implicit.is_stored, of_section))}/{len(of_section)}"
-            for section in implicit.SECTIONS
-            if (of_section := other.jobs(section))
-        }
-        rows.append(row)
-    return pd.DataFrame(rows).fillna("-")
+        rows.append(_study_row(chosen, chosen.sections, store.has))
+    rows += [
+        _study_row(o, implicit.SECTIONS, implicit.is_stored) for o in implicit.STUDIES.values()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _study_row(
+    chosen: Study | implicit.ImplicitStudy, sections: Iterable[str], has: Callable[[Any], bool]
+) -> dict[str, str]:
+    """Make a study's row; has: whether a job is stored."""
+
+    def stored(section: str | None) -> tuple[int, int]:
+        jobs = chosen.jobs(section)
+        return sum(map(has, jobs)), len(jobs)
+
+    told = []
+    for section in sections:
+        n, every = stored(section)
+        if every:
+            told.append(section if n == every else f"{section} ({n} of {every})")
+    return {
+        "study": chosen.name,
+        "stored": "{}/{}".format(*stored(None)),
+        "description": chosen.description,
+        "sections": ", ".join(told),
+    }
 
 
 def _stored() -> dict[str, Counter[str]]:

@@ -11,13 +11,13 @@ import pytest
 from helpers import MINE, in_place_of_tiny
 
 import forgetlib
-from forgetlib import studies
+from forgetlib import listing, studies
 from forgetlib.__main__ import main
 from forgetlib.figures import fig2
 from forgetlib.implicit import study as implicit
 from forgetlib.models import loading
 from forgetlib.runs import local, verify
-from forgetlib.runs.grid import figures_dir
+from forgetlib.runs.grid import figures_dir, open_store
 from forgetlib.runs.results import load_results, run
 from forgetlib.studies import STUDIES, study
 
@@ -80,7 +80,7 @@ def test_list_shows_what_there_is(project, capsys):
     assert main(["list"]) == 0
     everything = capsys.readouterr().out
     for kind, some in {
-        "studies": r"tiny +two random layers, synthetic tasks +0/12",
+        "studies": r"tiny +0/\d+ +two random layers, synthetic tasks +own \(0 of 12\), control",
         "tasks": r"sst2 .* paper",
         "models": r"gemma-3-270m +\d+ ",
         "methods": r"labels +\d+ +Train towards given responses",
@@ -91,6 +91,14 @@ def test_list_shows_what_there_is(project, capsys):
         assert main(["list", kind]) == 0
         table = capsys.readouterr().out
         assert re.search(some, table) and f"{kind}\n{table}" in everything
+
+
+def test_of_a_study_only_what_is_not_complete_is_counted(project, tiny_study, capsys):
+    run(tiny_study, "own", progress=False)
+    n, every = len(tiny_study.jobs("own")), len(tiny_study.jobs())
+    table = listing._study_row(tiny_study, tiny_study.sections, open_store(tiny_study).has)
+    assert table["stored"] == f"{n}/{every}"
+    assert re.match(rf"own, control \({n} of \d+\), ", table["sections"])
 
 
 def test_what_is_stored_is_counted_by_what_it_is_of(project, tiny_study, capsys):
