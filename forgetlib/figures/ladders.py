@@ -120,10 +120,12 @@ def _complete(seeds: list[Seed]) -> list[Seed]:
     """Keep the seeds that have every rung which any has; all, where none has every one.
 
     While a study is under way, some seeds' models are not taught again yet: a rung is compared with
-    others in the same seeds, and is not left out because of a seed that came later.
+    others in the same seeds, and is not left out because of a seed that came later. Of models that
+    were changed by another task nothing but their answers is asked: a seed may lack them.
     """
+    compared = (KNOWN, FORGOTTEN, ORACLE)
     there = [
-        {(role, name) for role, of in seed.models.items() for m in of for name in m.rungs}
+        {(role, name) for role in compared for m in seed.models.get(role, ()) for name in m.rungs}
         for seed in seeds
     ]
     every = set().union(*there)

@@ -40,6 +40,8 @@ def answer(tables: Tables) -> str:
     rungs = tables.get(f"ladder_{skill}")
     if rungs is not None and (again := relearning.finding(rungs)):
         said += f" {again} ([relearning](relearning_{skill}.png))."
+    if rungs is not None and (ends := relearning.apart(rungs)):
+        said += f" {ends}."
     return said
 
 
@@ -62,6 +64,8 @@ def _sentences(tables: Tables) -> Iterator[str]:
             yield f"{said} ([ladder](ladder_{skill}.png))."
             if again := relearning.finding(rungs):
                 yield f"{again} ([relearning](relearning_{skill}.png))."
+            if ends := relearning.apart(rungs):
+                yield f"{ends}."
         if (of := tables.get(f"forms_{skill}")) is not None:
             yield f"{forms.finding(of)} ([other forms](forms_{skill}.png))."
     asked = [of for skill in skills(tables) if (of := tables.get(f"forms_{skill}")) is not None]

@@ -24,7 +24,7 @@ from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.ladder_figure import JOINED, LINES, legend_below
 from forgetlib.figures.names import listed, method_title, title
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import BLACK, SMALL, TEXT_WIDTH, readable, style
 from forgetlib.figures.verdicts import SHARE
@@ -33,6 +33,7 @@ from forgetlib.metrics import CHANCE
 ROLES = ("known", "forgotten", "oracle")
 SCALE = "0 as never-taught ones, 1 as if never forgotten"  # of the excess
 PER_ROW = 3  # panels
+FAR = 0.25  # of AUROC, between seeds
 ASIDE = 0.1  # of places, between models
 
 
@@ -65,16 +66,40 @@ def finding(table: pd.DataFrame) -> str:
         return ""
     beyond, less, rest = _groups(rows)
     parts = {
-        f"show {listed(_with_excess(beyond, rows))}": beyond,
+        listed(_with_excess(beyond, rows)): beyond,
         f"less than half after {listed(_names(less, rows))}": less,
-        f"it is not decided which after {listed(_names(rest, rows))}": rest,
+        f"after {listed(_names(rest, rows))} it is not decided": rest,
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
     n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
     return (
         f"Of {title(task)} (0: as much as never-taught models show, 1: as if never forgotten) "
-        f"models trained again on {n} labels {said} (damage may keep a model from learning)"
+        f"models trained again on {n} labels show {said} (damage may keep a model from learning)"
     )
+
+
+def apart(table: pd.DataFrame) -> str:
+    """Say after which methods seeds end far from each other; "" where none do, or there is one.
+
+    Far is `FAR` of AUROC: half the way from chance to knowing all.
+
+    table: from `rungs.table`, of one skill
+    """
+    rows = table[(table["kind"] == "direct") & (table["measure"] == "auroc")]
+    said = []
+    for _, row in rows.iterrows():
+        ends = _seeds(row)
+        if max(ends) - min(ends) > FAR:
+            name = method_title(str(row["method"]))
+            said.append(f"{listed(number(end) for end in sorted(ends))} after {name}")
+    if not said:
+        return ""
+    return f"Seeds may end far apart: their AUROC on new questions is {', '.join(said)}"
+
+
+def _seeds(row: pd.Series) -> list[float]:
+    """Read what a row has of each seed."""
+    return [float(end) for end in str(row["seeds"]).split()]
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -84,13 +109,13 @@ def headline(table: pd.DataFrame) -> str:
         return "No model was taught again yet"
     beyond, less, rest = (listed(_names(of, rows)) for of in _groups(rows))
     parts = {
-        "they show more of it than never-taught models": beyond,
-        "less than half of what was taught": less,
-        "it is not decided which": rest,
+        f"more of it than never-taught models after {beyond}": beyond,
+        f"less than half of what was taught after {less}": less,
+        f"after {rest} it is not decided": rest,
     }
-    said = "; ".join(f"after {after} {what}" for what, after in parts.items() if after)
+    said = "; ".join(words for words, names in parts.items() if names)
     n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
-    return f"Models trained again on {n} labels of {title(task)}: {said}"
+    return f"Trained again on {n} labels of {title(task)}, models show {said}"
 
 
 def _groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -122,7 +147,8 @@ def draw(table: pd.DataFrame) -> Figure:
     table: from `rungs.table`, of one skill; InputError where no model was taught again
     """
     do = "Pass the table of figures.rungs, of one skill, with models that were taught again."
-    wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", *with_intervals(ROLES)]
+    wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", "seeds"]
+    wanted += with_intervals(ROLES)
     intervals.require_columns("table of the ladder", table, wanted, do)
     rows, said = judged(table), f"{headline(table)}. In numbers: {SCALE}"
     if rows.empty:
@@ -170,7 +196,15 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
         of = joined[joined[role].notna()]
         x = of["labels"].map(labels.index).to_numpy() + (i - 1) * ASIDE
         _points(axes, of, role, x, label=label, marker=marker, color=colour, linestyle="-")
+    of = joined[joined["forgotten"].notna()]
+    x = of["labels"].map(labels.index).to_numpy() + (ROLES.index("forgotten") - 1) * ASIDE
+    every = np.array([_seeds(row) for _, row in of.iterrows()])
     _, marker, colour = LINES["forgotten"]
+    if every.shape[1] > 1:
+        name = "single seeds of it"
+        for i, ends in enumerate(every.T):
+            label = name if i == 0 else "_" + name
+            axes.plot(x, ends, color=colour, linewidth=0.7, alpha=0.5, linestyle=":", label=label)
     there = control[control["forgotten"].notna()]
     x = np.full(len(there), len(labels) - 1 + 2.5 * ASIDE)
     open_mark = {"marker": marker, "color": colour, "markerfacecolor": "white", "linestyle": "none"}

@@ -396,7 +396,8 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
 
     Columns: eval_task, method, rung, kind, labels, measure, n_seeds, and with their intervals
     (_low, _high) known, forgotten, oracle (the mean of never-taught models) and moved, the measure
-    of these models; recovered and excess. The measure is auroc, but for the first rows: "as
+    of these models; recovered and excess; and seeds, the forgotten model's measure in each seed,
+    "0.5 0.62". The measure is auroc, but for the first rows: "as
     answered", whose measure is accuracy; "calibrated", matched, where answers are fixed; and
     "probe", pairs, where there are probes (`PROBED`).
     """
@@ -420,6 +421,9 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             for role in (KNOWN, FORGOTTEN, ORACLE, MOVED):
                 there = found.has(role, rung)
                 row |= as_columns(role, found.of(measure, role, rung) if there else UNDEFINED)
+            if found.has(FORGOTTEN, rung):
+                ends = found.get(measure, FORGOTTEN, rung).of_seeds[:, 0]
+                row["seeds"] = " ".join(f"{end:.4g}" for end in ends)
             judged = measure == "auroc"
             row |= as_columns("recovered", found.recovered(rung) if judged else UNDEFINED)
             row |= as_columns("excess", found.excess(rung) if judged else UNDEFINED)

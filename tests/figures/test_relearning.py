@@ -35,8 +35,8 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
         "labels (damage may keep a model from learning)"
     )
     assert relearning.headline(table) == (
-        "Models trained again on 8 labels of SST-2: after NPO they show more of it than "
-        "never-taught models; after random labels less than half of what was taught"
+        "Trained again on 8 labels of SST-2, models show more of it than never-taught models "
+        "after NPO; less than half of what was taught after random labels"
     )
 
 
@@ -45,10 +45,30 @@ def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
     assert "after NPO (one seed); less than half after random labels (damage" in (
         relearning.finding(one)
     )
-    assert "after NPO (one seed) they show" in relearning.headline(one)
+    assert "never-taught models after NPO (one seed); less" in relearning.headline(one)
     assert "seed" not in relearning.finding(table.assign(n_seeds=1))
     titles = [axes.get_title(loc="left").split("\n")[0] for axes in relearning.draw(one).axes]
     assert titles[:2] == ["NPO, 1 seed", f"random labels, {len(N_SEEDS)} seeds"]
+
+
+def test_seeds_that_end_far_apart_are_told(table):
+    direct = table["kind"] == "direct"
+    ends = table.assign(seeds=table["seeds"].mask(direct & (table["method"] == "npo"), "0.7 0.31"))
+    assert relearning.apart(ends) == (
+        "Seeds may end far apart: their AUROC on new questions is 0.31 and 0.70 after NPO"
+    )
+    assert relearning.apart(table) == ""
+    one = table.assign(seeds=table["seeds"].str.split().str[0])
+    assert relearning.apart(one) == ""
+    # Each is drawn, beside their mean, where there are several.
+    dotted = [
+        [line for axes in relearning.draw(t).axes for line in axes.lines if line.get_ls() == ":"]
+        for t in (table, one)
+    ]
+    assert [len(lines) for lines in dotted] == [2 * len(N_SEEDS), 0]
+    rows = [at(table, "npo", rung) for rung in (FEW, MANY)]
+    first = [float(row["seeds"].split()[0]) for row in rows]
+    assert list(dotted[0][0].get_ydata()[1:]) == first
 
 
 def test_what_had_not_to_come_back_is_left_out(table):

@@ -96,8 +96,12 @@ def test_a_seed_that_is_not_taught_again_yet_takes_no_rung_from_the_others():
     assert ladders._complete([first, later, second]) == [first, second]
     assert ladders._complete([later, later]) == [later, later]
     # Where each lacks something else, all stay, and what any lacks is not told.
-    other = replace(first, models={r: of for r, of in first.models.items() if r != "moved"})
+    other, moved = (
+        replace(first, models={r: of for r, of in first.models.items() if r != role})
+        for role in ("oracle", "moved")
+    )
     assert ladders._complete([later, other]) == [later, other]
+    assert ladders._complete([moved, first]) == [moved, first]
 
 
 def test_what_was_never_known_is_nothing_to_forget():
