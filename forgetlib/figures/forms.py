@@ -158,10 +158,12 @@ def distance_finding(found: pd.DataFrame) -> str:
         return ""
     value = estimate_of(judged.rename({"low": "value_low", "high": "value_high"}), "value")
     why = f": {judged['why']}" if judged["why"] else ""
+    apart = found.drop_duplicates(["eval_task", "form"])["distance"].dropna()
+    fewer = int((apart < 0).sum())
     return (
         "That more comes back in forms which are farther away, in nats a token of the prompts, "
         f"{SAID[judged['verdict']]} (rank correlation {value} over {judged['n']} skills' "
-        f"forms{why})"
+        f"forms{why}); {fewer} of {len(apart)} have fewer nats a token than the plain prompts"
     )
 
 

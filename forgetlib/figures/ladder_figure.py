@@ -197,10 +197,10 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, places: Mapping[str, 
         if right - left > 1:
             axes.axvline((left + right) / 2, color=LIGHT, linewidth=0.8)
     verdict = str(row["verdict"])
-    axes.set_title(f"{readable(method_title(str(row['method'])))}\n", fontsize=7, loc="left")
-    text = verdict
+    axes.set_title(f"{readable(method_title(str(row['method'])))}\n\n", fontsize=7, loc="left")
+    text = f"{verdict}\n"
     if "residue" in row and np.isfinite(row["residue"]):
-        text += f", residue {estimate_of(row, 'residue')}"
+        text += f"residue {estimate_of(row, 'residue')}"
     written = axes.text(
         *(0, 1.03, text), transform=axes.transAxes, fontsize=SMALL - 0.5, color=COLOURS[verdict]
     )

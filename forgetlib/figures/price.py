@@ -147,11 +147,16 @@ def headline(table: pd.DataFrame) -> str:
             continue
         methods = groups(of)["generalises"]
         named = _named(methods, of.set_index("method")) or f"none of {len(of)} methods"
-        said.append(f"{title(str(task))} by {named}")
+        said.append(f"{title(str(task))} by {named}{_one_seed(of, table)}")
     if not said:
         return "No skill was shown to be known before"
     one = "" if (table["n_seeds"] > 1).any() else "; one seed"
     return f"Forgotten on new questions without damage to other tasks: {'; '.join(said)}{one}"
+
+
+def _one_seed(of: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Mark a skill that has a single seed, where another has more."""
+    return " (one seed)" if (of["n_seeds"] == 1).all() and (table["n_seeds"] > 1).any() else ""
 
 
 def _of_skill(table: pd.DataFrame) -> str:

@@ -65,16 +65,18 @@ def finding(table: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     beyond, less, rest = _groups(rows)
+    scale = " (0: as much as never-taught models show, 1: as if never forgotten)"
+    half = "less than half" if len(beyond) else "less than half of what was taught"
     parts = {
         listed(_with_excess(beyond, rows)): beyond,
-        f"less than half after {listed(_names(less, rows))}": less,
+        f"{half} after {listed(_names(less, rows))}": less,
         f"after {listed(_names(rest, rows))} it is not decided": rest,
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
     n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
     return (
-        f"Of {title(task)} (0: as much as never-taught models show, 1: as if never forgotten) "
-        f"models trained again on {n} labels show {said} (damage may keep a model from learning)"
+        f"Of {title(task)}{scale if len(beyond) else ''} models trained again on {n} labels show "
+        f"{said} (damage may keep a model from learning)"
     )
 
 

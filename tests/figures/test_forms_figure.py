@@ -143,6 +143,10 @@ def test_a_sentence_says_whether_more_comes_back_farther_away():
     few = forms.distance_finding(grown(1).iloc[:3])
     assert "cannot be decided by this study" in few and "over 3 skills' forms: " in few
     assert forms.distance_finding(grown(1).assign(distance=np.nan)) == ""
+    less = grown(1).assign(distance=lambda of: of["distance"] - 1.5)
+    assert forms.distance_finding(less).endswith(
+        f"; 2 of {len(less)} have fewer nats a token than the plain prompts"
+    )
 
 
 def test_the_picture_has_a_panel_a_form_and_a_row_a_method(found, monkeypatch):

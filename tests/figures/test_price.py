@@ -157,6 +157,10 @@ def test_the_picture_has_a_row_a_method_and_a_mark_a_skill(table):
     )
     none = price.headline(table.assign(set_auroc_low=0.7, n_seeds=1))
     assert none.endswith("by none of 5 methods; ARC Easy by none of 4 methods; one seed")
+    arc = table["eval_task"] == "arc_easy"
+    assert price.headline(table.assign(n_seeds=table["n_seeds"].mask(arc, 1))).endswith(
+        "ARC Easy by random labels (one seed)"
+    )
     assert price.headline(table.assign(auroc_known_low=0.4)).startswith("No skill was shown")
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
         "SST-2 in made-up words",

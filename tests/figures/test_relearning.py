@@ -51,6 +51,13 @@ def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
     assert titles[:2] == ["NPO, 1 seed", f"random labels, {len(N_SEEDS)} seeds"]
 
 
+def test_where_nothing_is_beyond_never_taught_models_no_scale_is_told(table):
+    assert relearning.finding(table[table["method"] == "random"]) == (
+        "Of SST-2 models trained again on 8 labels show less than half of what was taught after "
+        "random labels (damage may keep a model from learning)"
+    )
+
+
 def test_seeds_that_end_far_apart_are_told(table):
     direct = table["kind"] == "direct"
     ends = table.assign(seeds=table["seeds"].mask(direct & (table["method"] == "npo"), "0.7 0.31"))
