@@ -147,7 +147,7 @@ def headline(table: pd.DataFrame) -> str:
             continue
         methods = groups(of)["generalises"]
         named = _named(methods, of.set_index("method")) or f"none of {len(of)} methods"
-        said.append(f"{title(str(task))} by {named}{_one_seed(of, table)}")
+        said.append(f"{title(str(task))}{_one_seed(of, table)} by {named}")
     if not said:
         return "No skill was shown to be known before"
     one = "" if (table["n_seeds"] > 1).any() else "; one seed"

@@ -159,7 +159,7 @@ def test_the_picture_has_a_row_a_method_and_a_mark_a_skill(table):
     assert none.endswith("by none of 5 methods; ARC Easy by none of 4 methods; one seed")
     arc = table["eval_task"] == "arc_easy"
     assert price.headline(table.assign(n_seeds=table["n_seeds"].mask(arc, 1))).endswith(
-        "ARC Easy by random labels (one seed)"
+        "ARC Easy (one seed) by random labels"
     )
     assert price.headline(table.assign(auroc_known_low=0.4)).startswith("No skill was shown")
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
