@@ -62,7 +62,7 @@ GROUPS = {
 MOST_NAMED = 6  # methods that a sentence names; of more it says how many
 MOST = Dose().most  # AUROC up to which the forgetting set is at the dose
 MEASURES = {
-    "auroc": "AUROC after forgetting, on new questions\n(open: on the forgetting set)",
+    "auroc": "AUROC on new questions\n(open: on the forgetting set)",
     "nll_rise": "rise of nats a token\nof other tasks",
 }
 
