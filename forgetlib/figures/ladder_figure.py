@@ -95,9 +95,12 @@ def finding(summary: pd.DataFrame) -> str:
         said.append(f"not decided after {listed(names[NOT_DECIDED]) if n < 4 else f'{n} methods'}")
     if "oracle_knows" in summary and summary["oracle_knows"].any():
         said.append(
-            "models that were trained on random labels alone know it too, so that suppressed and "
-            "removed cannot be told apart"
+            "models that were never taught it here know it too, so that suppressed and removed "
+            "cannot be told apart"
         )
+    if "n_seeds" in summary and (summary["n_seeds"] > 1).any() and (summary["n_seeds"] == 1).any():
+        more = summary.loc[summary["n_seeds"] > 1, "method"]
+        said.append(f"one seed, but of {listed(method_title(str(m)) for m in more)} several")
     return f"{title(task)} is {'; '.join(said)}"
 
 

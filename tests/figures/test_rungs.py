@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from forgetlib import metrics
@@ -261,11 +262,14 @@ def test_known_and_forgotten_have_to_be_there(role):
 def test_a_null_that_knows_the_skill_is_told():
     found = {("sst2", "npo"): Ladder(seeds(*TRUTHS[verdicts.SUPPRESSED]), RUNGS)}
     summary = rungs.summary(found)
-    assert "random labels alone" not in ladder_figure.finding(summary)
+    assert "never taught" not in ladder_figure.finding(summary)
     assert ladder_figure.finding(summary.assign(oracle_knows=True)).endswith(
-        "; models that were trained on random labels alone know it too, so that suppressed and "
-        "removed cannot be told apart"
+        "; models that were never taught it here know it too, so that suppressed and removed "
+        "cannot be told apart"
     )
+    two = pd.concat([summary, summary.assign(method="random", n_seeds=1)])
+    assert ladder_figure.finding(two).endswith("; one seed, but of NPO several")
+    assert "one seed" not in ladder_figure.finding(summary)
 
 
 def _alone(seed):
