@@ -1,6 +1,6 @@
 """What can be measured of a checkpoint: an open set of readouts, each with documented columns.
 
-Long because what is stored is one subject: each readout says what its columns mean, and checks them.
+Long because what is stored is one subject: each readout says what its columns mean and checks it.
 
 A readout is a frozen class whose fields are what is stored, `columns` says what each means, and
 `measure` asks a model. To add one, define it where it is imported before it is asked for:
