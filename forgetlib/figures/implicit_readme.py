@@ -13,6 +13,7 @@ from forgetlib.figures import (
     implicit_verdicts,
 )
 from forgetlib.figures.findings import Tables
+from forgetlib.figures.implicit_claims import GATED
 from forgetlib.figures.names import listed
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.metrics import CHANCE
@@ -21,14 +22,14 @@ from forgetlib.runs.specs import PLAIN
 ABOUT = """\
 After *Understanding Catastrophic Forgetting in Language Models via Implicit Inference* (Kotha,
 Springer, Raghunathan, ICLR 2024): a small transformer sees examples of a linear rule, and predicts
-the next one. In pre-training the rule is one of eight (a *discrete* prompt) or any (a *continuous*
+the next one. In pre-training the rule is one of a few (a *discrete* prompt) or any (a *continuous*
 one), and the model has to guess which; Bayes' rule tells how. Then it is fine-tuned on discrete
 prompts alone, and seems to forget how to answer the others. Does it, or does it only guess that
 every prompt is discrete? How far its guess moved is told in nats of log-odds: 1 nat makes the
 odds 2.7 times as high. *Conjugate prompting* asks in a form that looks unlike the fine-tuning:
 with all labels scaled, and the answer scaled back. A language model is asked the like in words."""
 DISTRUST = """\
-- **A small world is small.** Eight vectors and at most ten examples: what is said of it is said of
+- **A small world is small.** A few vectors and a few examples: what is said of it is said of
   models that are within 10 % of Bayes' rule there, and of no language model.
 - **Its sizes are ours.** The sister paper's text was not at hand: the number of dimensions, the
   spread of vectors and all sizes of model and training are assumptions
@@ -48,6 +49,8 @@ FINDINGS = {
 
 def answer(tables: Tables) -> str:
     """Answer what implicit inference says about forgetting: in the small world, and outside it."""
+    if (claims := tables.get("claims")) is not None and not _gate_met(claims):
+        return f"Nothing is claimed, as this needs {GATED} ([bayes](bayes.png))."
     said = _small_world(tables.need("shift"), tables.need("conjugate"))
     if (found := tables.get("pattern")) is not None:
         said += f" {_real_model(found)}"
@@ -100,7 +103,16 @@ def findings(tables: Tables) -> str:
         for name, find in FINDINGS.items()
         if (found := tables.get(name)) is not None
     ]
+    claims = tables.get("claims")
+    if claims is not None and not _gate_met(claims):
+        said.insert(0, f"Nothing is claimed, as this needs {GATED} ([bayes](bayes.png)).")
     said[0] = f"**{said[0].replace(' ([', '** ([', 1)}"
-    if (claims := tables.get("claims")) is not None:
+    if claims is not None:
         said.append(f"{implicit_verdicts.finding(claims)} ([table](#the-papers-claims)).")
     return "\n".join(f"- {sentence}" for sentence in said)
+
+
+def _gate_met(claims: pd.DataFrame) -> bool:
+    """Tell whether models of the study's own mixture weight may be spoken of."""
+    own = claims[claims["claim"] == "fine-tuning-harms"]
+    return not own["why"].eq(f"needs {GATED}").any()

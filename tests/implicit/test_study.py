@@ -117,7 +117,7 @@ def test_where_it_is_no_study_of_language_models_that_is_said():
         studies.study("implict")
 
 
-def test_without_a_real_model_nothing_is_drawn_or_said_of_one(brief):
+def test_without_a_real_model_and_far_from_bayes_nothing_is_claimed(brief):
     study.run(brief)
     drawn = {path.stem for path in implicit_drawing.drawn(brief)}
     assert drawn == set(implicit_drawing.FIGURES) - {"pattern"}
@@ -125,6 +125,8 @@ def test_without_a_real_model_nothing_is_drawn_or_said_of_one(brief):
     assert "A real model" not in implicit_readme.answer(tables)
     claims = tables.need("claims")
     assert set(claims.why) == {"needs models within 10 % of Bayes (the gate)"}
+    assert implicit_readme.answer(tables).startswith("Nothing is claimed, as this needs models")
+    assert implicit_readme.findings(tables).startswith("- **Nothing is claimed, as this needs")
     said = readme.text(brief)
     assert said.startswith("# a moment\n") and "2 of 2 jobs, " in said and "pattern.png" not in said
 
