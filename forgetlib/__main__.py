@@ -157,7 +157,7 @@ def _implicit(name: str) -> ImplicitStudy | None:
 def _run(given: argparse.Namespace) -> int:
     """Compute what is missing, and say how much there is now."""
     if implicit := _implicit(given.study):
-        return command.run(implicit, given.section)
+        return command.run(implicit, given.section, ray=given.ray, keep_weights=given.keep_weights)
     from forgetlib import studies
     from forgetlib.runs.estimate import spent
     from forgetlib.runs.grid import open_store

@@ -16,7 +16,7 @@ from forgetlib.figures import implicit_readme, methods_readme, scale_readme
 from forgetlib.figures.audit import SHORTCUTS
 from forgetlib.figures.findings import Tables, answer, findings
 from forgetlib.figures.names import PICTURES, listed, title
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
 from forgetlib.figures.verdicts import NOTHING
 from forgetlib.files import replacing, root
@@ -196,8 +196,8 @@ def _distrust(study: Study, tables: Tables) -> str:
         widths = (after["accuracy_high"] - after["accuracy_low"]).sort_values(ascending=False)
         names = listed(title(t) for t in widths.index[:3])
         said.append(
-            f"**{len(study.seeds)} seeds are few.** Intervals over them (Student's t) are wide "
-            f"where trainings end differently: most in {names}."
+            f"**{between(skills['n_seeds'], 0)} seeds are few.** Intervals over them (Student's t) "
+            f"are wide where trainings end differently: most in {names}."
         )
     rules = tables.get("tasks")
     if rules is not None:

@@ -75,7 +75,7 @@ def finding(table: pd.DataFrame) -> str:
     said = "; ".join(words for words, of in parts.items() if len(of))
     n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
     return (
-        f"Of {title(task)}{scale if len(beyond) else ''} models trained again on {n} labels show "
+        f"Of {title(task)}{scale if len(beyond) else ','} models trained again on {n} labels show "
         f"{said} (damage may keep a model from learning)"
     )
 

@@ -6,14 +6,32 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from forgetlib.errors import InputError
+
 if TYPE_CHECKING:
     from forgetlib.implicit.study import ImplicitStudy
 
 
-def run(of: ImplicitStudy, sections: Sequence[str]) -> int:
-    """Compute what is missing, on this machine, and say how much there is now."""
+def run(
+    of: ImplicitStudy,
+    sections: Sequence[str],
+    *,
+    ray: str | None = None,
+    keep_weights: bool = False,
+) -> int:
+    """Compute what is missing, on this machine, and say how much there is now.
+
+    Raises InputError where a cluster is asked for, or weights: these are for other studies.
+    """
     from forgetlib.implicit import study
 
+    if ray or keep_weights:
+        raise InputError(
+            f"run of study {of.name!r}",
+            expected="neither --ray, nor RAY_ADDRESS, nor --keep-weights",
+            found=f"--ray {ray}" if ray else "--keep-weights",
+            do="Leave it out: this study is computed on this machine, and keeps its checkpoints.",
+        )
     for section in sections:
         of.jobs(section)  # before hours of work: is there such a section?
     computed = sum(study.run(of, section) for section in sections or (None,))

@@ -86,7 +86,7 @@ class Asked:
 
 
 # Defined below.
-BUILT_IN: tuple[str, ...] = (
+BUILT_IN = (
     "scores",
     "dynamics",
     "dose",
@@ -94,8 +94,8 @@ BUILT_IN: tuple[str, ...] = (
     "hidden_variance",
     "loss",
     "logit_lens",
+    "prompt_nats",
 )
-BUILT_IN += ("prompt_nats",)
 # What a row of the store has beside a readout.
 RESERVED = ("checkpoint", "checkpoint_id", "measurement", "measurement_id", "provenance")
 

@@ -53,7 +53,7 @@ def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
 
 def test_where_nothing_is_beyond_never_taught_models_no_scale_is_told(table):
     assert relearning.finding(table[table["method"] == "random"]) == (
-        "Of SST-2 models trained again on 8 labels show less than half of what was taught after "
+        "Of SST-2, models trained again on 8 labels show less than half of what was taught after "
         "random labels (damage may keep a model from learning)"
     )
 

@@ -98,6 +98,13 @@ def test_a_section_that_there_is_not_is_told_before_anything_is_done(command, br
     assert not results.folder("brief").exists()
 
 
+@pytest.mark.parametrize("option", [["--ray", "auto"], ["--keep-weights"]])
+def test_an_option_that_it_has_no_use_for_is_not_passed_over(option, brief, capsys):
+    assert main(["run", "brief", *option]) == 1
+    assert f"found {' '.join(option)}" in capsys.readouterr().err
+    assert not results.folder("brief").exists()
+
+
 def test_what_cannot_be_drawn_is_told(brief, capsys):
     assert main(["draw", "brief"]) == 1
     said = capsys.readouterr().err
