@@ -219,6 +219,7 @@ STUDIES: dict[str, Study] = {
             readouts=("probe",),
             moved_by="arc_easy",
             quantised=(Quantise(8), Quantise(4)),
+            inside=True,
             elsewhere=(*_RETAINED, "sciq", "coding", "mrpc"),
             n_elsewhere=40,
             models=("smollm2-135m-instruct",),

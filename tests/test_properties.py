@@ -302,7 +302,8 @@ def variances(draw):
 @st.composite
 def lenses(draw):
     p, n, c = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(2, 3))
-    return LogitLens(np.arange(p, dtype=np.int16), draw(floats32(p, n, c)))
+    uids, labels = tuple(f"t/x/{i}" for i in range(n)), np.arange(n) % c
+    return LogitLens(uids, labels, np.arange(p, dtype=np.int16), draw(floats32(p, n, c)))
 
 
 @st.composite

@@ -115,7 +115,7 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
     intervals.require_columns("table of the ladder", table, wanted, do)
     intervals.require_columns("summary of the ladder", summary, ["method", "verdict"], do)
     said = said or finding(summary)
-    shown = table[table["kind"] != "control"]
+    shown = table[~table["kind"].isin(("control", "direction"))]
     methods = list(summary["method"])
     n_columns = min(PER_ROW, len(methods))
     n_rows = -(-len(methods) // n_columns)

@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
+import numpy as np
+
+from forgetlib import metrics
 from forgetlib.data import tasks
 from forgetlib.figures.join import by_checkpoint
-from forgetlib.figures.rungs import DIRECT, KINDS, Ladder, Model, Rung, Seed
+from forgetlib.figures.rungs import DIRECT, DIRECTIONS, KINDS, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Method, Training
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import Scores
-from forgetlib.runs.answers import Load
+from forgetlib.runs.answers import Answers, Load
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import PLAIN, Checkpoint
@@ -111,8 +114,9 @@ def of_study(
                 models[ORACLE] = tuple(never)
             if KNOWN in models and FORGOTTEN in models:
                 loaded = answers(task, seed) if fixed else None
+                layer = of_seed.layer(method, loaded)
                 key = task, names[method]
-                found.setdefault(key, []).append(Seed(models, loaded))
+                found.setdefault(key, []).append(Seed(models, loaded, layer))
     return {key: Ladder(_complete(seeds), rungs(study)) for key, seeds in found.items()}
 
 
@@ -124,8 +128,10 @@ def _complete(seeds: list[Seed]) -> list[Seed]:
     were changed by another task nothing but their answers is asked: a seed may lack them.
     """
     compared = (KNOWN, FORGOTTEN, ORACLE)
+    looked_into = {rung.name for rung in DIRECTIONS}
     there = [
         {(role, name) for role in compared for m in seed.models.get(role, ()) for name in m.rungs}
+        - {(FORGOTTEN, name) for name in looked_into}
         for seed in seeds
     ]
     every = set().union(*there)
@@ -179,7 +185,7 @@ class _Models:
         start = checkpoint if checkpoint.method is not None else None
         if method is not None and method.kind == "hook" and checkpoint.start is not None:
             start = checkpoint.start
-        for rung, of_draws in self._from(start):
+        for rung, of_draws in (*self._from(start), *self._without(checkpoint, method)):
             draws = [self.known.get((c.id, self.seed)) for c in of_draws]
             there = tuple(r.scores[where] for r in draws if r is not None)
             if there:
@@ -190,7 +196,35 @@ class _Models:
         if (probe := result.probe) is not None:
             at = list(probe.layers).index(probe.paper_layer)
             probed = probe.correct[at].mean(-1)
-        return Model(found, elsewhere, probed)
+        lens = result.lenses.get(where)
+        return Model(found, elsewhere, probed, lens.log_likelihoods if lens else None)
+
+    def layer(self, method: Method, answers: Answers | None) -> int | None:
+        """Choose the layer that tells true from false best in the forgotten model.
+
+        By training questions that no other set has. None where it was not asked about these.
+        """
+        study, where = self.study, f"{self.task}/train"
+        result = self.known.get((study.after(method, self.task, self.seed).id, self.seed))
+        if result is None or where not in result.lenses:
+            return None
+        pool = result.lenses[where]
+        margins = metrics.lens_margins(pool.log_likelihoods, pool.labels)[:, study.n_train :]
+        given = None
+        if answers is not None:
+            given = np.array([answers[uid] for uid in pool.uids[study.n_train :]])
+        return metrics.best_layer(margins, given)
+
+    def _without(
+        self, checkpoint: Checkpoint, method: Method | None
+    ) -> Iterator[tuple[Rung, list[Checkpoint]]]:
+        """List the forgotten model without the direction in which it was moved, and its control."""
+        of = self.study
+        if not of.inside or method is None:
+            return
+        if method.kind != "hook" and checkpoint == of.after(method, self.task, self.seed):
+            for rung, random in zip(DIRECTIONS, (False, True), strict=True):
+                yield rung, [of.without_direction(checkpoint, random=random)]
 
     def _from(self, start: Checkpoint | None) -> Iterator[tuple[Rung, list[Checkpoint]]]:
         """List what starts from a model: it with rounded weights, and taught again.

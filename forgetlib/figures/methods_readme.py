@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from forgetlib.figures import dose, forms, generalisation, ladder_figure, price, relearning
+from forgetlib.figures import dose, forms, generalisation, inside, ladder_figure, price, relearning
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
@@ -66,6 +66,8 @@ def _sentences(tables: Tables) -> Iterator[str]:
                 yield f"{again} ([relearning](relearning_{skill}.png))."
             if ends := relearning.apart(rungs):
                 yield f"{ends}."
+            if states := inside.finding(rungs):
+                yield f"{states} ([hidden states](ladder_{skill}.csv))."
         if (of := tables.get(f"forms_{skill}")) is not None:
             yield f"{forms.finding(of)} ([other forms](forms_{skill}.png))."
     asked = [of for skill in skills(tables) if (of := tables.get(f"forms_{skill}")) is not None]

@@ -60,6 +60,7 @@ METHODS = {
     "selective_pruning": "selective pruning",
     "leace": "LEACE",
     "prompt_filter": "prompt filter",
+    "without_direction": "without its direction",
 }
 # Methods that always have a retain set: it need not be told.
 RETAINING = ("gradient_difference", "kl_ascent", "rmu", "ssd", "selective_pruning", "prompt_filter")

@@ -64,13 +64,13 @@ def finding(table: pd.DataFrame) -> str:
     rows = judged(table)
     if rows.empty:
         return ""
-    beyond, less, rest = _groups(rows)
+    beyond, less, rest = groups(rows)
     scale = " (0: as much as never-taught models show, 1: as if never forgotten)"
     half = "less than half" if len(beyond) else "less than half of what was taught"
     parts = {
         listed(_with_excess(beyond, rows)): beyond,
-        f"{half} after {listed(_names(less, rows))}": less,
-        f"after {listed(_names(rest, rows))} it is not decided": rest,
+        f"{half} after {listed(named(less, rows))}": less,
+        f"after {listed(named(rest, rows))} it is not decided": rest,
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
     n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
@@ -109,7 +109,7 @@ def headline(table: pd.DataFrame) -> str:
     rows = judged(table)
     if rows.empty:
         return "No model was taught again yet"
-    beyond, less, rest = (listed(_names(of, rows)) for of in _groups(rows))
+    beyond, less, rest = (listed(named(of, rows)) for of in groups(rows))
     parts = {
         f"more of it than never-taught models after {beyond}": beyond,
         f"less than half of what was taught after {less}": less,
@@ -120,13 +120,13 @@ def headline(table: pd.DataFrame) -> str:
     return f"Trained again on {n} labels of {title(task)}, models show {said}"
 
 
-def _groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
+def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Sort methods: excess shown to be above 0, else below `SHARE`; and the rest."""
     beyond, less = rows["excess_low"] > 0, rows["excess_high"] < SHARE
     return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
 
 
-def _names(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+def named(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     """Name methods; those of a single seed are marked where others of all rows have more."""
     several = (rows["n_seeds"] > 1).any()
     return [
@@ -139,7 +139,7 @@ def _with_excess(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     """Name methods with their excess: "0.1 [0.0, 0.2] after random labels"."""
     return [
         f"{estimate_of(row, 'excess')} after {name}"
-        for name, (_, row) in zip(_names(of, rows), of.iterrows(), strict=True)
+        for name, (_, row) in zip(named(of, rows), of.iterrows(), strict=True)
     ]
 
 

@@ -25,7 +25,7 @@ given the same forgetting, nor verdicts that tell inversion, bias, gating and re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -50,8 +50,20 @@ from forgetlib.runs.answers import Answers
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE
 
 # "control": with random labels, what a rung's form brings without its labels; no verdict has it.
-# "answered" and "probe" are other measures than AUROC: no verdict has them either.
-KINDS = ("answered", "probe", "direct", "quantised", "form", "context", "relearned", "control")
+# "answered" and "probe" are other measures than AUROC: no verdict has them either, nor those that
+# look into hidden states, "lens" and "direction".
+KINDS = (
+    "answered",
+    "probe",
+    "lens",
+    "direction",
+    "direct",
+    "quantised",
+    "form",
+    "context",
+    "relearned",
+    "control",
+)
 # Kinds that give a model something to learn from: what they bring is nothing without an oracle.
 TEACHING = ("context", "relearned", "control")
 
@@ -75,6 +87,14 @@ CALIBRATED = Rung("calibrated", "answered")
 # In tables: how many pairs of question and answer a linear probe judges rightly. It is fitted to
 # hidden states and true labels, so that it is another measure, and no verdict has it.
 PROBED = Rung("probe", "probe")
+# In tables: what the layer would answer that tells true from false best in the forgotten model.
+LENS = Rung("logit lens", "lens")
+# In tables, of the forgotten model alone: without the direction in which forgetting has moved it,
+# and without as many random ones.
+DIRECTIONS = (
+    Rung("without its direction", "direction"),
+    Rung("without a random direction", "direction"),
+)
 
 
 @dataclass(frozen=True)
@@ -85,15 +105,30 @@ class Model:
     elsewhere: of tasks that have nothing to do with the skill
     probed: (N,) share of each question's answers that a linear probe judges rightly, for the
         questions of DIRECT; None: none was fitted
+    lens: (P, N, C) log-likelihoods of their choices at every layer; None: not asked
     """
 
     rungs: Mapping[str, tuple[Scores, ...]]
     elsewhere: tuple[Scores, ...] = ()
     probed: np.ndarray | None = None
+    lens: np.ndarray | None = None
 
     def has(self, rung: Rung) -> bool:
         """Tell whether it was measured on a rung."""
+        if rung == LENS:
+            return self.lens is not None
         return self.probed is not None if rung == PROBED else rung.name in self.rungs
+
+    def scores(self, rung: Rung, layer: int | None = None) -> tuple[Scores, ...]:
+        """Give the scores of a rung, one a draw of its labels; () where it was not measured.
+
+        layer: which layer's, of the logit lens
+        """
+        if rung != LENS:
+            return self.rungs.get(rung.name, ())
+        if self.lens is None or layer is None:
+            return ()
+        return (replace(self.rungs[DIRECT.name][0], log_likelihoods=self.lens[layer]),)
 
 
 @dataclass(frozen=True)
@@ -101,10 +136,12 @@ class Seed:
     """Hold one seed's models by their role, of each role one or several, which are averaged.
 
     answers: true response and distractor of each question by uid, where answers are fixed
+    layer: the layer at which every model is read through the logit lens; None: at none
     """
 
     models: Mapping[str, tuple[Model, ...]]
     answers: Answers | None = None
+    layer: int | None = None
 
 
 class Ladder:
@@ -136,7 +173,8 @@ class Ladder:
     def has(self, role: str, rung: Rung) -> bool:
         """Tell whether every seed has a model of this role that was measured on the rung."""
         return role in self.roles and all(
-            any(m.has(rung) for m in s.models[role]) for s in self.seeds
+            any(m.has(rung) for m in s.models[role]) and (rung != LENS or s.layer is not None)
+            for s in self.seeds
         )
 
     @cached_property
@@ -207,7 +245,7 @@ class Ladder:
         Undefined for rungs that teach where there is no never-taught model.
         """
         null = self._null(rung)
-        if rung.kind in TEACHING and not null:
+        if (rung.kind in TEACHING and not null) or not self.has(KNOWN, rung):
             return UNDEFINED
         columns = [("auroc", FORGOTTEN, rung), ("auroc", KNOWN, rung), *null]
         floor = _column(2) if null else _constant(CHANCE)
@@ -353,7 +391,7 @@ def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
     if measure == "pairs":
         right = np.mean([m.probed for m in models if m.probed is not None], axis=0)
         return of_means(models[0].rungs[DIRECT.name][0].uids, right[:, None])
-    scores = [s for m in models for s in m.rungs.get(rung.name, ())]
+    scores = [s for m in models for s in m.scores(rung, seed.layer)]
     each: Sequence[Callable[[np.ndarray], metrics.Numbers]]
     if measure == "accuracy":
         right = np.mean([metrics.correct(s) for s in scores], axis=0)
@@ -399,7 +437,8 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     of these models; recovered and excess; and seeds, the forgotten model's measure in each seed,
     "0.5 0.62". The measure is auroc, but for the first rows: "as
     answered", whose measure is accuracy; "calibrated", matched, where answers are fixed; and
-    "probe", pairs, where there are probes (`PROBED`).
+    "probe", pairs, where there are probes (`PROBED`). "logit lens" and the rows without a direction
+    (`LENS`, `DIRECTIONS`) are there where hidden states were looked into.
     """
     rows = []
     for (task, method), found in ladders.items():
@@ -408,6 +447,9 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             first.append((CALIBRATED, DIRECT, "matched"))
         if all(found.has(role, PROBED) for role in (KNOWN, FORGOTTEN)):
             first.append((PROBED, PROBED, "pairs"))
+        if all(found.has(role, LENS) for role in (KNOWN, FORGOTTEN)):
+            first.append((LENS, LENS, "auroc"))
+        first += [(r, r, "auroc") for r in DIRECTIONS if found.has(FORGOTTEN, r)]
         for shown, rung, measure in first + [(r, r, "auroc") for r in found.rungs]:
             row: dict[str, object] = {
                 "eval_task": task,

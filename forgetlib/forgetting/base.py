@@ -135,12 +135,14 @@ class Method:
         that value, so that the ids of older ones hold
     keeps: what of the model before training its loss looks at: "log_likelihoods" of all sequences
         (`context.reference`), "weights" (`context.at_start`), both, or nothing
+    origin: whether its hook compares the model with what that was trained from (`context.origin`)
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "1"
     later: ClassVar[Mapping[str, Any]] = {}
     keeps: ClassVar[tuple[str, ...]] = ()
+    origin: ClassVar[bool] = False
 
     def __init_subclass__(cls, registered: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -50,12 +50,14 @@ class Context:
     examples: those to forget; () where an edit needs none
     retain: examples of the tasks that `Method.retained` names
     pretrained: the trainable weights before any method, as `LM.weights` gives them
+    origin: those from which the model was trained that a hook is for; empty where none asks
     """
 
     seed: int
     examples: Sequence[Example] = ()
     retain: Sequence[Example] = ()
     pretrained: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    origin: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     _reference: tuple[dict[TokenSequence, int], Tensor] | None = field(default=None, repr=False)
     _start: dict[str, Tensor] | None = field(default=None, repr=False)
 

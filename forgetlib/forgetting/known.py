@@ -5,6 +5,7 @@ A new file of methods has its line here. It imports torch where it needs it only
 
 from forgetlib.forgetting.arithmetic import Noise, TaskVector
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference, KLAscent
+from forgetlib.forgetting.direction import WithoutDirection
 from forgetlib.forgetting.erasure import LEACE
 from forgetlib.forgetting.filtering import PromptFilter
 from forgetlib.forgetting.labels import Labels
@@ -32,4 +33,5 @@ __all__ = [
     "TaskVector",
     "UniformChoice",
     "UniformToken",
+    "WithoutDirection",
 ]

@@ -371,11 +371,12 @@ class LogitLens(Readout, name="logit_lens"):
 
     A layer's hidden states pass the final norm and the output layer (nostalgebraist, 2020,
     "interpreting GPT: the logit lens"). What a model has forgotten may still be read in an earlier
-    layer (Łucki et al., arXiv 2409.18025). The examples are those of the checkpoint's scores of the
-    same questions, in their order.
+    layer (Łucki et al., arXiv 2409.18025).
     """
 
     columns: ClassVar = {
+        "uids": Column(_TEXTS, "(N,) which examples, <task>/<source's split>/<row>"),
+        "labels": Column(pa.list_(pa.int8()), "(N,) index of the true response", "int64"),
         "layers": Column(
             pa.list_(pa.int16()), "(P,) 0 is the token embeddings, l the output of block l"
         ),
@@ -386,17 +387,20 @@ class LogitLens(Readout, name="logit_lens"):
         ),
     }
 
+    uids: tuple[str, ...]
+    labels: np.ndarray
     layers: np.ndarray
     log_likelihoods: np.ndarray
 
     def __post_init__(self) -> None:
-        require_arrays(self, "layers", "log_likelihoods")
-        shape = self.log_likelihoods.shape
-        if len(shape) != 3 or shape[:1] != self.layers.shape or 0 in shape or shape[2] < 2:
+        require_arrays(self, "labels", "layers", "log_likelihoods")
+        shape, n = self.log_likelihoods.shape, len(self.uids)
+        fits = len(shape) == 3 and shape[:2] == (len(self.layers), n) and 0 not in shape
+        if not fits or shape[2] < 2 or self.labels.shape != (n,):
             raise InputError(
                 "LogitLens",
-                expected="layers (P,) with log_likelihoods (P, N, C), P and N >= 1, C >= 2",
-                found=f"{self.layers.shape} and {shape}",
+                expected="layers (P,), uids and labels (N,) with log_likelihoods (P, N, C)",
+                found=f"{self.layers.shape}, {n}, {self.labels.shape} and {shape}",
                 do="Score at least one example at every layer, and every choice of it.",
             )
         require_finite("LogitLens.log_likelihoods", self.log_likelihoods)

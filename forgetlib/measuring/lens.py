@@ -59,7 +59,9 @@ def of_layers(lm: LM, examples: Sequence[Example], token_budget: int | None = No
         return torch.cat([*found, _log_likelihoods(lm, batch, last)])
 
     found, _ = scoring.of_choices(lm, examples, compute, token_budget)
-    return LogitLens(np.arange(len(found), dtype=np.int16), found)
+    labels = np.array([e.label for e in examples])
+    layers = np.arange(len(found), dtype=np.int16)
+    return LogitLens(tuple(e.uid for e in examples), labels, layers, found)
 
 
 def _log_likelihoods(lm: LM, batch: forward.Batch, hidden: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,8 +226,32 @@ class Bench:
             for ancestor in checkpoint.lineage:
                 if ancestor.method is not None and _has_hook(ancestor.method):
                     lm = self.load(checkpoint)
-                    held.enter_context(ancestor.method.hook(lm, self.context(ancestor)))
+                    context = self.context(ancestor)
+                    if ancestor.method.origin:
+                        context = replace(context, origin=self._origin(ancestor))
+                    held.enter_context(ancestor.method.hook(lm, context))
             yield
+
+    def _origin(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Find the weights from which a checkpoint's start was trained; the model stays as it is.
+
+        InputError where it starts from the pre-trained model, which was trained from nothing here.
+        """
+        if checkpoint.start is None:
+            raise InputError(
+                f"start of {checkpoint}",
+                expected="a checkpoint that was trained, to compare it with what it was before",
+                found="the pre-trained model",
+                do="Start from a model that was made to forget.",
+            )
+        of = checkpoint.start.start
+        if of is None:
+            return self._pretrained
+        if (kept := self._kept(of)) is not None:
+            return kept
+        weights = self.at(of, checkpoint, ignore_progress).weights()
+        self.at(checkpoint, checkpoint, ignore_progress)
+        return weights
 
     def make(
         self, checkpoint: Checkpoint, report: Progress, watch: Measurement | None = None

@@ -384,9 +384,7 @@ def in_order(jobs: Iterable[Job]) -> tuple[Job, ...]:
     """
     unique: dict[tuple[str, int, str], Job] = {}
     for job in jobs:
-        # The base model is asked about one task at a time, as the tuned ones.
-        task = "" if job.checkpoint.method else next(m.task for m in job.measurements)
-        key = job.checkpoint.id, job.seed, task
+        key = same_job(job)
         if key in unique:
             merged = dict.fromkeys((*unique[key].measurements, *job.measurements))
             job = Job(job.checkpoint, tuple(merged))
@@ -406,6 +404,15 @@ def in_order(jobs: Iterable[Job]) -> tuple[Job, ...]:
                 yield from below(child)
 
     return tuple(job for top in children.get(None, ()) for job in below(top))
+
+
+def same_job(job: Job) -> tuple[str, int, str]:
+    """Tell what jobs have in common that are one: checkpoint, seed, and of the base model the task.
+
+    The base model is asked about one task at a time, as the tuned ones.
+    """
+    task = "" if job.checkpoint.method else next(m.task for m in job.measurements)
+    return job.checkpoint.id, job.seed, task
 
 
 def figures_dir(study: Study) -> Path:

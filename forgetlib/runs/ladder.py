@@ -10,7 +10,9 @@ Models of a skill and seed, by their role:
     moved      known, and then the same method on another task: what any such change does
 
 Each is asked directly, in other forms, with examples in the prompt, with rounded weights
-(quantised), and after a little training on labels that no other set has (relearning).
+(quantised), and after a little training on labels that no other set has (relearning). Where hidden
+states are looked into, every layer is asked what it would answer (logit lens), and forgotten models
+once more without the direction in which forgetting moved them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import ClassVar
 from forgetlib.data import tasks
 from forgetlib.errors import InputError, require, require_whole
 from forgetlib.forgetting.base import Method, Training
+from forgetlib.forgetting.direction import WithoutDirection
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.runs.grid import Study, in_order
@@ -57,12 +60,14 @@ class LadderStudy(Study):
         which are as many for each number of labels
     n_relearned: numbers of labelled questions
     draws: how many different sets of questions for each
+    inside: whether hidden states are looked into
     """
 
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "methods": ("dose", "forms", "generalisation"),
         "oracles": ("ladder",),
         "relearning": ("ladder",),
+        "inside": ("ladder",),
     }
     notebooks: ClassVar[str] = "notebooks/methods"
 
@@ -73,6 +78,7 @@ class LadderStudy(Study):
     relearning_steps: int = 16
     n_relearned: tuple[int, ...] = (8, 128)
     draws: int = 2
+    inside: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +177,8 @@ class LadderStudy(Study):
         oracles: these, the never-taught and the moved ones
         relearning: these, and known, forgotten and never-taught ones, among them the pre-trained
             model, quantised and taught again
+        inside: known, forgotten and never-taught ones, asked at every layer; and forgotten ones
+            without the direction in which they were moved
         """
         if section is not None:
             self.require_section(section)
@@ -184,8 +192,10 @@ class LadderStudy(Study):
             wanted |= dict.fromkeys(self._methods_of(task, seed))
             if section != "methods":
                 wanted |= dict.fromkeys(self._oracles_of(task, seed))
-            if section not in ("methods", "oracles"):
+            if section in (None, "relearning"):
                 wanted |= dict.fromkeys(self._relearning_of(task, seed))
+            if section in (None, "inside"):
+                wanted |= dict.fromkeys(self._inside_of(task, seed))
         return in_order(wanted)
 
     def _methods_of(self, task: str, seed: int) -> Iterator[Job]:
@@ -228,6 +238,41 @@ class LadderStudy(Study):
                     yield Job(found, (Measurement("loss"), test))
             last = self.relearned(start, task, max(self.n_relearned), 0, "random", seed=seed)
             yield Job(last, (Measurement("loss"), test))
+
+    def _inside_of(self, task: str, seed: int) -> Iterator[Job]:
+        if not self.inside:
+            return
+        test, chosen_on = self.lenses(task, seed)
+        base = Checkpoint(self.models[0], dtype=self.dtype)
+        for oracle in (False, True):
+            yield Job(self.taught(task, seed, oracle=oracle), (test,))
+        yield Job(base, (test,))
+        directly = self._scored(task, seed)[0]
+        for method in self.of(task, seed):
+            forgotten = self.after(method, task, seed)
+            yield Job(forgotten, (test, chosen_on))
+            yield Job(self.after(method, task, seed, ORACLE), (test,))
+            if method.kind != "hook":  # its weights have not moved
+                for random in (False, True):
+                    yield Job(self.without_direction(forgotten, random=random), (directly,))
+
+    def lenses(self, task: str, seed: int) -> tuple[Measurement, Measurement]:
+        """Ask every layer about test questions, and about training ones, to choose a layer by.
+
+        By the last `max(n_relearned)` of them: the first `n_train` are those that were forgotten.
+        """
+        n = self.n_train + max(self.n_relearned)
+        return (
+            Measurement("logit_lens", task, "test", self.n_eval, seed),
+            Measurement("logit_lens", task, "train", n, seed),
+        )
+
+    def without_direction(self, start: Checkpoint, *, random: bool) -> Checkpoint:
+        """Ask a forgotten model without the direction in which forgetting moved it.
+
+        random: without a direction of no meaning, as a control
+        """
+        return replace(start, method=WithoutDirection(random), start=start)
 
     def _asked(self, task: str, seed: int) -> tuple[Measurement, ...]:
         """Ask a model about a skill, in every form, read it inside, and ask about other tasks."""

@@ -102,7 +102,9 @@ def asked_of(
     if elsewhere:
         wanted |= {(task, "test", study.n_elsewhere) for task in names & set(study.elsewhere)}
     for checkpoint, m, _ in store.origins():
-        if m.readout == "scores" and (m.task, m.split, m.n) in wanted:
+        scored = m.readout == "scores" and (m.task, m.split, m.n) in wanted
+        # Questions by which a layer is chosen are beside those that a study asks.
+        if scored or (elsewhere and m.readout == "logit_lens" and m.task in names):
             value: Any = store.read(checkpoint, m).value
             of_task = found.setdefault((m.task, m.seed), {part: set() for part in PARTS})
             of_task[m.split].update(value.uids)

@@ -19,7 +19,7 @@ from forgetlib.errors import InputError
 from forgetlib.files import replacing
 from forgetlib.runs.answers import keep_answers
 from forgetlib.runs.bench import StudyError
-from forgetlib.runs.grid import Study, open_store, work_dir
+from forgetlib.runs.grid import Study, open_store, same_job, work_dir
 from forgetlib.runs.local import compute
 from forgetlib.runs.processes import told, writes
 from forgetlib.runs.questions import keep_questions
@@ -47,9 +47,26 @@ def load_results(study: Study, section: str | None = None) -> list[Result]:
 
 
 def load_stored(study: Study, section: str | None = None) -> list[Result]:
-    """Read the results of those jobs that are stored, of a study that is under way."""
-    store = open_store(study)
-    return [store.result(job) for job in study.jobs(section) if store.has(job)]
+    """Read the results of those jobs that are stored, of a study that is under way.
+
+    Several sections may ask the same checkpoint: what is stored of it for one of them counts, also
+    where another is still to be computed.
+    """
+    store, jobs = open_store(study), study.jobs(section)
+    asked: dict[tuple[str, int, str], set[Measurement]] = {
+        same_job(job): set(job.measurements) for job in jobs if store.has(job)
+    }
+    parts: dict[tuple[str, int, str], set[Measurement]] = {}
+    if section is None and len(asked) < len(jobs):
+        for job in (job for name in study.sections for job in study.jobs(name)):
+            if same_job(job) not in asked and store.has(job):
+                parts.setdefault(same_job(job), set()).update(job.measurements)
+    asked |= parts
+    return [
+        store.result(replace(job, measurements=tuple(m for m in job.measurements if m in of_job)))
+        for job in jobs
+        if (of_job := asked.get(same_job(job)))
+    ]
 
 
 def has_all(study: Study, section: str | None = None) -> bool:

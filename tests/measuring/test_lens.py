@@ -119,8 +119,9 @@ def test_what_is_known_is_read_in_late_layers_and_not_in_the_embeddings(taught):
     """The prompt's last token is the same for all questions of a form: its embedding knows none."""
     questions = splits.load("tiny_city", "train", 24, 0)
     found = lens.of_layers(taught, questions)
-    labels = np.array([e.label for e in questions])
-    margins = metrics.lens_margins(found.log_likelihoods, labels)
+    assert found.uids == tuple(e.uid for e in questions)
+    assert found.labels.tolist() == [e.label for e in questions]
+    margins = metrics.lens_margins(found.log_likelihoods, found.labels)
     assert margins.shape == (3, 24)
     assert margins[-1] == pytest.approx(metrics.margins(scoring.score(taught, questions)), abs=1e-4)
     right = (margins > 0).mean(1)

@@ -49,7 +49,8 @@ def variance(**changes):
 
 
 def a_lens(**changes):
-    values = {"layers": np.arange(3), "log_likelihoods": np.full((3, 2, 2), -1.0)}
+    asked = {"uids": ("a", "b"), "labels": np.arange(2)}
+    values = asked | {"layers": np.arange(3), "log_likelihoods": np.full((3, 2, 2), -1.0)}
     return LogitLens(**(values | changes))
 
 
@@ -199,15 +200,15 @@ def test_a_bad_probe_is_refused(changes, message):
         (
             lambda: a_lens(layers=np.arange(2)),
             "LogitLens",
-            "layers (P,) with log_likelihoods (P, N, C), P and N >= 1, C >= 2",
-            "(2,) and (3, 2, 2)",
+            "layers (P,), uids and labels (N,) with log_likelihoods (P, N, C)",
+            "(2,), 2, (2,) and (3, 2, 2)",
             "Score at least one example at every layer, and every choice of it.",
         ),
         (
             lambda: a_lens(log_likelihoods=np.zeros((3, 2, 1))),
             "LogitLens",
-            "layers (P,) with log_likelihoods (P, N, C), P and N >= 1, C >= 2",
-            "(3,) and (3, 2, 1)",
+            "layers (P,), uids and labels (N,) with log_likelihoods (P, N, C)",
+            "(3,), 2, (2,) and (3, 2, 1)",
             "Score at least one example at every layer, and every choice of it.",
         ),
         (

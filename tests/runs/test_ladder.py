@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -42,6 +43,7 @@ STUDY = LadderStudy(
     moved_by="tiny_city",
     readouts=("probe",),
     quantised=(Quantise(4),),
+    inside=True,
     relearning=Training(3e-3),
     relearning_steps=2,
     n_relearned=(8, 16),
@@ -85,7 +87,9 @@ def test_a_section_has_what_it_is_for(section):
     shuffled = [j for j in STUDY.jobs(section) if j.checkpoint.data and j.checkpoint.data.shuffled]
     assert bool(shuffled) == (section != "methods")
     relearned = [j for j in STUDY.jobs(section) if j.checkpoint.data and j.checkpoint.data.skip]
-    assert bool(relearned) == (section not in ("methods", "oracles"))
+    assert bool(relearned) == (section not in ("methods", "oracles", "inside"))
+    lenses = [j for j in STUDY.jobs(section) if any("lens" in m.readout for m in j.measurements)]
+    assert bool(lenses) == (section in ("inside", None))
 
 
 def test_other_methods_are_tried_on_the_first_skill_and_seed_alone():
@@ -232,6 +236,21 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     ]
     assert probed.loc["random", "known"] == pytest.approx(sum(by_hand) / 2)
     assert probed[["forgotten", "oracle"]].notna().all(axis=None)
+    read = table[table["rung"] == "logit lens"].set_index("method")
+    assert set(read.index) == names and set(read["measure"]) == {"auroc"}
+    assert read[["known", "forgotten", "oracle"]].notna().all(axis=None)
+    # One layer for every model of a method and seed, chosen by questions that no other set has.
+    (model,) = of.seeds[0].models[FORGOTTEN]
+    (chosen,) = model.scores(rungs.LENS, of.seeds[0].layer)
+    assert np.array_equal(chosen.log_likelihoods, model.lens[of.seeds[0].layer])
+    assert model.lens[-1] == pytest.approx(
+        model.rungs["directly"][0].log_likelihoods.astype(float), abs=1e-4
+    )
+    # What a filter hides did not move.
+    moved = table[table["kind"] == "direction"]
+    assert set(moved["method"]) == names - {"prompt_filter(retain)"}
+    assert len(moved) == 6 and moved[["forgotten", "recovered"]].notna().all(axis=None)
+    assert moved[["known", "oracle", "excess"]].isna().all(axis=None)
     curves = [r.dose for r in results if r.checkpoint.kind == "gradient_ascent" and r.dose]
     assert curves and all(c.steps[0] == 0 for c in curves)
     figure = ladder_figure.draw(table, summary)

@@ -62,7 +62,10 @@ def a_result(**about):
         loss=Loss(np.array([2.5, 1 / 3], np.float32)),
         dose=DoseCurve(np.array([0, 4], np.int32), np.array([0.9, 1 / 3], np.float32)),
         logit_lens=LogitLens(
-            np.arange(3, dtype=np.int16), -rng.random((3, 20, 2), dtype=np.float32)
+            uids,
+            np.arange(20) % 2,
+            np.arange(3, dtype=np.int16),
+            -rng.random((3, 20, 2), np.float32),
         ),
         prompt_nats=PromptNats(rng.random(20, dtype=np.float32)),
     )

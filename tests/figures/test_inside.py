@@ -1,0 +1,49 @@
+"""What is said of hidden states follows from the rows of the ladder's table."""
+
+import pandas as pd
+import pytest
+
+from forgetlib.figures import inside
+from forgetlib.figures.rungs import DIRECTIONS, LENS
+
+
+def row(rung, method, *, n_seeds=3, excess=None, recovered=None):
+    found = {"eval_task": "sst2", "method": method, "rung": rung.name, "kind": rung.kind}
+    found |= {"labels": rung.labels, "n_seeds": n_seeds}
+    for name, value in (("excess", excess), ("recovered", recovered)):
+        for end, number in zip(("", "_low", "_high"), value or (float("nan"),) * 3, strict=True):
+            found[name + end] = number
+    return found
+
+
+def test_it_tells_methods_by_what_their_layer_shows():
+    rows = [
+        row(LENS, "random", excess=(0.1, -0.1, 0.3)),
+        row(LENS, "npo", excess=(0.6, 0.4, 0.8), n_seeds=1),
+        row(LENS, "dpo", excess=(0.5, -0.1, 1.1)),
+    ]
+    assert inside.finding(pd.DataFrame(rows)) == (
+        "Of SST-2, the layer that tells most shows more than in never-taught models after NPO (one "
+        "seed); shows less than half of what was taught after random labels; does not decide it "
+        "after DPO to the distractor"
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "said"),
+    [
+        ((0.5, 0.3, 0.7), (0.0, -0.1, 0.1), "comes back: 0.50 [0.30, 0.70] after NPO"),
+        ((0.5, 0.05, 0.7), (0.0, -0.1, 0.1), "no more is shown to come back"),
+        ((-0.5, -0.7, -0.3), (-0.9, -1.0, -0.8), "no more is shown to come back"),
+    ],
+)
+def test_a_direction_is_told_where_it_brings_back_more_than_a_random_one(own, other, said):
+    rows = [
+        row(rung, "npo", recovered=value)
+        for rung, value in zip(DIRECTIONS, (own, other), strict=True)
+    ]
+    assert said in inside.finding(pd.DataFrame(rows))
+
+
+def test_where_no_hidden_states_were_looked_into_nothing_is_said():
+    assert inside.finding(pd.DataFrame([row(LENS, "npo")])) == ""
