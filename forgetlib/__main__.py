@@ -301,6 +301,12 @@ def _compared(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rate", type=float, help="learning rate of relearning; 2e-5")
     command.add_argument("--draws", type=int, help="how many sets of these labels; 2")
     command.add_argument("--elsewhere", nargs="*", metavar="TASK", help="where damage is measured")
+    command.add_argument(
+        "--lens",
+        type=int,
+        metavar="N",
+        help="look into hidden states too (logit lens), at a layer chosen on N training questions",
+    )
     command.add_argument("--tuning", help="what relearning changes: body, full or lora; body")
     command.add_argument("--dtype", help="bfloat16 or float32; bfloat16")
     command.add_argument("--json", action="store_true", help="print what was found as JSON")
@@ -311,17 +317,9 @@ def _compare(given: argparse.Namespace) -> int:
     from forgetlib import compare
     from forgetlib.forgetting.base import Training
 
-    settings: dict[str, Any] = {
-        "n": given.n,
-        "seed": given.seed,
-        "forms": given.forms,
-        "quantised": given.bits,
-        "n_relearned": given.relearn,
-        "draws": given.draws,
-        "elsewhere": given.elsewhere,
-        "tuning": given.tuning,
-        "dtype": given.dtype,
-    }
+    same = ("n", "seed", "forms", "draws", "elsewhere", "lens", "tuning", "dtype")
+    settings: dict[str, Any] = {name: getattr(given, name) for name in same}
+    settings |= {"quantised": given.bits, "n_relearned": given.relearn}
     chosen: dict[str, Any] = dict(compare.QUICK if given.quick else {})
     if given.rate is not None:
         chosen["relearning"] = Training(given.rate)

@@ -28,13 +28,13 @@ from forgetlib import files
 from forgetlib.data import splits, tasks, views
 from forgetlib.errors import InputError, require, require_name, require_one_of, require_whole
 from forgetlib.figures import report, rungs
-from forgetlib.figures.ladders import of_view, quantised, relearned
+from forgetlib.figures.ladders import layer_of, of_view, quantised, relearned
 from forgetlib.figures.numbers import estimate
 from forgetlib.figures.rungs import DIRECT, KINDS, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.quantise import Quantise
-from forgetlib.measuring.base import Scores
+from forgetlib.measuring.base import LogitLens, Scores
 from forgetlib.models.catalogue import DTYPES, TUNINGS
 from forgetlib.runs import answers, content, cost, local
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, ORACLE, RELEARNING, relearning_of
@@ -74,6 +74,8 @@ class Comparison:
     relearning, n_relearned, draws: how the skill is taught again, from so many labels, with so many
         different sets of questions; the number of steps is the same for all (`relearning_steps`)
     elsewhere: tasks of which `n_elsewhere` questions are asked: what was damaged
+    lens: training questions on which a layer is chosen, whose answers are then read through the
+        logit lens; 0: hidden states are not looked into, as long answers take it long
     """
 
     original: str
@@ -90,6 +92,7 @@ class Comparison:
     draws: int = 2
     elsewhere: tuple[str, ...] = ELSEWHERE
     n_elsewhere: int = 40
+    lens: int = 0
     tuning: str = "body"
     dtype: str = "bfloat16"
 
@@ -106,6 +109,7 @@ class Comparison:
             require_whole(name, getattr(self, name), 1)
         for n in self.n_relearned:
             require_whole("n_relearned", n, 1)
+        require_whole("lens", self.lens)
         if not self.tasks:
             raise InputError("tasks", expected="at least one", found="none", do="Name a task.")
         for task in (*self.tasks, *self.elsewhere):
@@ -138,10 +142,15 @@ class Comparison:
     def jobs(self) -> tuple[Job, ...]:
         """List what is to be computed, model by model."""
         found = []
-        for model in self.models.values():
+        for role, model in self.models.items():
             checkpoint = Checkpoint(model, dtype=self.dtype)
             for task in self.tasks:
                 about = task, "test", self.n, self.seed
+                if self.lens:
+                    found.append(Job(checkpoint, (Measurement("logit_lens", *about),)))
+                if self.lens and role == FORGOTTEN:
+                    chosen_on = Measurement("logit_lens", task, "train", self.lens, self.seed)
+                    found.append(Job(checkpoint, (chosen_on,)))
                 found.append(Job(checkpoint, (Measurement("scores", *about),)))
                 # By itself, as a form may be too long for the model, or have equal choices for it.
                 forms = [Measurement("scores", *about, view=v) for v in self.forms_of(task)[0]]
@@ -243,7 +252,12 @@ class Comparison:
             whole = splits.split(task, self.seed)
             loaded = answers.of(whole.test) if fixed else None
             models = {role: (self._model(m, task, known),) for role, m in self.models.items()}
-            found[task, name] = Ladder([Seed(models, loaded)], self.rungs(task))
+            layer = None
+            if self.lens:
+                chosen_on = self._lens(self.unlearned, f"{task}/train", known)
+                given = answers.of(whole.train) if fixed else None
+                layer = layer_of(chosen_on, given) if chosen_on is not None else None
+            found[task, name] = Ladder([Seed(models, loaded, layer)], self.rungs(task))
         return found
 
     def rungs(self, task: str) -> list[Rung]:
@@ -265,7 +279,12 @@ class Comparison:
             rungs[quantised(Quantise(bits)).name] = (found.scores[f"{task}/test"],)
         places = [f"{t}/test" for t in self._others]
         elsewhere = [r.scores[w] for w in places for r in own if w in r.scores]
-        return Model(rungs, tuple(elsewhere))
+        lens = self._lens(model, f"{task}/test", known)
+        return Model(rungs, tuple(elsewhere), lens=lens.log_likelihoods if lens else None)
+
+    def _lens(self, model: str, where: str, known: dict[str, list[Result]]) -> LogitLens | None:
+        own = known[Checkpoint(model, dtype=self.dtype).id]
+        return next((r.lenses[where] for r in own if where in r.lenses), None)
 
     @property
     def digest(self) -> str:
@@ -336,8 +355,8 @@ def cannot_tell(comparison: Comparison) -> Sequence[str]:
         "another run of the same method would give."
     )
     said.append(
-        "Which questions the method was given is not known here: relearning and examples may take "
-        "some of them."
+        "Which questions the method was given is not known here: relearning, examples and the "
+        "choice of a layer may take some of them."
     )
     if not comparison.elsewhere:
         said.append("Damage to other tasks was not measured.")

@@ -106,6 +106,22 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     assert not any("--retrained" in said for said in found.unknown)
 
 
+def test_hidden_states_are_looked_into_where_that_is_asked_for(folders, tmp_path):
+    comparison = of(folders, "base", lens=24)
+    store = compare.run(comparison, tmp_path, progress=False)
+    table = compare.found(comparison, store).table.set_index("rung")
+    row = table.loc["logit lens"]
+    assert row["measure"] == "auroc" and row[["known", "forgotten", "oracle"]].notna().all()
+    # The known model's own layer would tell it best; here it is the unlearned one's.
+    ((_, ladder),) = comparison.ladders(store).items()
+    (seed,) = ladder.seeds
+    (known,) = seed.models["known"]
+    assert seed.layer in range(len(known.lens))
+    direct = known.rungs["directly"][0].log_likelihoods
+    assert known.lens[-1] == pytest.approx(direct.astype(float), abs=1e-4)
+    assert "logit lens" not in compare.found(replace(comparison, lens=0), store).table["rung"]
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
 def test_an_adapter_that_trainer_and_peft_made_is_compared(folders, tmp_path):
     """Trained by transformers' Trainer on random labels, and saved by peft."""

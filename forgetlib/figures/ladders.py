@@ -14,7 +14,7 @@ from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.rungs import DIRECT, DIRECTIONS, KINDS, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Method, Training
 from forgetlib.forgetting.quantise import Quantise
-from forgetlib.measuring.base import Scores
+from forgetlib.measuring.base import LogitLens, Scores
 from forgetlib.runs.answers import Answers, Load
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.records import Result
@@ -53,6 +53,19 @@ def relearned(n: int, labels: str = "true") -> Rung:
 def quantised(method: Quantise) -> Rung:
     """Name the rung of a model whose weights are rounded."""
     return Rung(f"{method.bits} bits", "quantised")
+
+
+def layer_of(lens: LogitLens, answers: Answers | None, skip: int = 0) -> int:
+    """Choose the layer that tells true responses from false ones best.
+
+    answers: of the lens's questions, where they are fixed, so that no bias towards one decides
+    skip: how many of its first questions to leave out
+    """
+    margins = metrics.lens_margins(lens.log_likelihoods, lens.labels)[:, skip:]
+    given = None
+    if answers is not None:
+        given = np.array([answers[uid] for uid in lens.uids[skip:]])
+    return metrics.best_layer(margins, given)
 
 
 def method_names(study: LadderStudy) -> dict[Method, str]:
@@ -208,12 +221,7 @@ class _Models:
         result = self.known.get((study.after(method, self.task, self.seed).id, self.seed))
         if result is None or where not in result.lenses:
             return None
-        pool = result.lenses[where]
-        margins = metrics.lens_margins(pool.log_likelihoods, pool.labels)[:, study.n_train :]
-        given = None
-        if answers is not None:
-            given = np.array([answers[uid] for uid in pool.uids[study.n_train :]])
-        return metrics.best_layer(margins, given)
+        return layer_of(result.lenses[where], answers, skip=study.n_train)
 
     def _without(
         self, checkpoint: Checkpoint, method: Method | None

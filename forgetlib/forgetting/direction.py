@@ -83,7 +83,7 @@ def directions(lm: LM, prompts: Sequence[str], origin: Mapping[str, Tensor]) -> 
 
     now, weights = _ends(lm, prompts), lm.weights()
     try:
-        lm.set_weights(origin)
+        lm.set_weights(dict(origin))
         moved = now - _ends(lm, prompts)
     finally:
         lm.set_weights(weights)
