@@ -23,6 +23,7 @@ Answers are the first words alone, so that both are about as long.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 from forgetlib.data import views
@@ -116,7 +117,11 @@ def examples(task: str, n: int = 100, seed: int = 0) -> list[Example]:
     n, seed = require_whole("n", n, 1), require_whole("seed", seed)
     change, last = task.split("-")
     found: dict[str, Example] = {}
-    for row in range(100 * n):
+    last_new = 0
+    for row in count():
+        # Drawn with repetition: the last of those there are is missed so long in e^-10 of cases.
+        if row > last_new + 10 * (len(found) + 100):
+            break
         uid = f"{NAME}/{task}/{row}"
         asked, answer = _last(last, uid, seed)
         prompt = prompt_of(change, _shots(uid, seed), asked)
@@ -125,6 +130,7 @@ def examples(task: str, n: int = 100, seed: int = 0) -> list[Example]:
             label = int(hash_uniform("pattern-order", seed, uid) < 0.5)
             choices = (answer, pattern) if label else (pattern, answer)
             found[prompt] = Example(uid, (prompt, prompt), choices, label)
+            last_new = row
         if len(found) == n:
             return list(found.values())
     raise InputError(
