@@ -47,9 +47,13 @@ def load_answers(study: Study, task: str, seed: int) -> Answers:
             return known
     # Of a task that is only asked elsewhere, or asked more there, no questions are stored.
     more = task in study.elsewhere and study.n_elsewhere > study.n_eval
-    whole = more or task not in study.tasks
-    found = splits.split(task, seed) if whole else questions.load_questions(study, task, seed)
-    return of(found.train + found.test)
+    stored = questions.stored_questions(path.parents[1], task, seed)
+    if more or task not in study.tasks or stored is None:
+        whole = splits.split(task, seed)
+        return of(whole.train + whole.test)
+    # Beside what the study asks, as a variation may ask more, that by which layers are chosen.
+    found = questions.load_questions(study, task, seed)
+    return of(stored.train + stored.test + found.train + found.test)
 
 
 def stored_answers(folder: Path, task: str, seed: int) -> Answers | None:

@@ -57,7 +57,7 @@ def load_questions(study: Study, task: str, seed: int) -> Split:
     return _with(
         whole,
         *(
-            _of(getattr(whole, part), asked[part]) if asked.get(part) else getattr(whole, part)[:n]
+            (_of(getattr(whole, part), asked.get(part)) or getattr(whole, part))[:n]
             for part, n in sizes.items()
         ),
     )
@@ -94,6 +94,8 @@ def asked_of(
 ) -> dict[tuple[str, int], Uids]:
     """List what stored scores of these tasks are of, by task and seed: uids by part.
 
+    And logit lenses, by which a layer is chosen on questions beside those that a study asks.
+
     elsewhere: also those that models of other tasks were asked, of the study's `elsewhere`
     """
     found: dict[tuple[str, int], Uids] = {}
@@ -103,8 +105,7 @@ def asked_of(
         wanted |= {(task, "test", study.n_elsewhere) for task in names & set(study.elsewhere)}
     for checkpoint, m, _ in store.origins():
         scored = m.readout == "scores" and (m.task, m.split, m.n) in wanted
-        # Questions by which a layer is chosen are beside those that a study asks.
-        if scored or (elsewhere and m.readout == "logit_lens" and m.task in names):
+        if scored or (m.readout == "logit_lens" and m.task in names):
             value: Any = store.read(checkpoint, m).value
             of_task = found.setdefault((m.task, m.seed), {part: set() for part in PARTS})
             of_task[m.split].update(value.uids)
@@ -131,8 +132,8 @@ def _sizes(study: Study) -> dict[str, int]:
     return {"train": study.n_train, "test": study.n_eval}
 
 
-def _of(examples: Iterable[Example], uids: set[str]) -> tuple[Example, ...]:
-    return tuple(e for e in examples if e.uid in uids)
+def _of(examples: Iterable[Example], uids: set[str] | None) -> tuple[Example, ...]:
+    return tuple(e for e in examples if e.uid in (uids or ()))
 
 
 def _with(whole: Split, train: tuple[Example, ...], test: tuple[Example, ...]) -> Split:
