@@ -143,6 +143,12 @@ class Seed:
     answers: Answers | None = None
     layer: int | None = None
 
+    def has(self, role: str, rung: Rung) -> bool:
+        """Tell whether a model of this role was measured on the rung."""
+        if rung == LENS and self.layer is None:
+            return False
+        return any(m.has(rung) for m in self.models.get(role, ()))
+
 
 class Ladder:
     """Measure one method's models of all seeds on every rung, from the same resamples.
@@ -172,10 +178,18 @@ class Ladder:
 
     def has(self, role: str, rung: Rung) -> bool:
         """Tell whether every seed has a model of this role that was measured on the rung."""
-        return role in self.roles and all(
-            any(m.has(rung) for m in s.models[role]) and (rung != LENS or s.layer is not None)
-            for s in self.seeds
-        )
+        return role in self.roles and all(s.has(role, rung) for s in self.seeds)
+
+    def where(self, rung: Rung) -> Ladder | None:
+        """Take the seeds whose known and forgotten models have a rung; None where no seed has it.
+
+        For what is beside the ladder: a rung of it is in every seed.
+        """
+        needed = (FORGOTTEN,) if rung in DIRECTIONS else (KNOWN, FORGOTTEN)
+        there = [s for s in self.seeds if all(s.has(role, rung) for role in needed)]
+        if len(there) == len(self.seeds):
+            return self
+        return Ladder(there, self.rungs, self.n_resamples) if there else None
 
     @cached_property
     def has_oracle(self) -> bool:
@@ -438,19 +452,21 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     "0.5 0.62". The measure is auroc, but for the first rows: "as
     answered", whose measure is accuracy; "calibrated", matched, where answers are fixed; and
     "probe", pairs, where there are probes (`PROBED`). "logit lens" and the rows without a direction
-    (`LENS`, `DIRECTIONS`) are there where hidden states were looked into.
+    (`LENS`, `DIRECTIONS`) are there where hidden states were looked into, of the seeds in which
+    they were: n_seeds is each row's own.
     """
     rows = []
     for (task, method), found in ladders.items():
-        first = [(ANSWERED, DIRECT, "accuracy")]
+        shares = [(ANSWERED, DIRECT, "accuracy", found)]
         if all(seed.answers is not None for seed in found.seeds):
-            first.append((CALIBRATED, DIRECT, "matched"))
-        if all(found.has(role, PROBED) for role in (KNOWN, FORGOTTEN)):
-            first.append((PROBED, PROBED, "pairs"))
-        if all(found.has(role, LENS) for role in (KNOWN, FORGOTTEN)):
-            first.append((LENS, LENS, "auroc"))
-        first += [(r, r, "auroc") for r in DIRECTIONS if found.has(FORGOTTEN, r)]
-        for shown, rung, measure in first + [(r, r, "auroc") for r in found.rungs]:
+            shares.append((CALIBRATED, DIRECT, "matched", found))
+        beside = [
+            (rung, rung, "pairs" if rung == PROBED else "auroc", of)
+            for rung in (PROBED, LENS, *DIRECTIONS)
+            if (of := found.where(rung)) is not None
+        ]
+        rungs = [(r, r, "auroc", found) for r in found.rungs]
+        for shown, rung, measure, of in (*shares, *beside, *rungs):
             row: dict[str, object] = {
                 "eval_task": task,
                 "method": method,
@@ -458,17 +474,17 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
                 "kind": shown.kind,
                 "labels": shown.labels,
                 "measure": measure,
-                "n_seeds": len(found.seeds),
+                "n_seeds": len(of.seeds),
             }
             for role in (KNOWN, FORGOTTEN, ORACLE, MOVED):
-                there = found.has(role, rung)
-                row |= as_columns(role, found.of(measure, role, rung) if there else UNDEFINED)
-            if found.has(FORGOTTEN, rung):
-                ends = found.get(measure, FORGOTTEN, rung).of_seeds[:, 0]
+                there = of.has(role, rung)
+                row |= as_columns(role, of.of(measure, role, rung) if there else UNDEFINED)
+            if of.has(FORGOTTEN, rung):
+                ends = of.get(measure, FORGOTTEN, rung).of_seeds[:, 0]
                 row["seeds"] = " ".join(f"{end:.4g}" for end in ends)
             judged = measure == "auroc"
-            row |= as_columns("recovered", found.recovered(rung) if judged else UNDEFINED)
-            row |= as_columns("excess", found.excess(rung) if judged else UNDEFINED)
+            row |= as_columns("recovered", of.recovered(rung) if judged else UNDEFINED)
+            row |= as_columns("excess", of.excess(rung) if judged else UNDEFINED)
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -246,6 +246,11 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     assert model.lens[-1] == pytest.approx(
         model.rungs["directly"][0].log_likelihoods.astype(float), abs=1e-4
     )
+    # Where a seed was not asked at every layer, the others are told.
+    one = replace(of.seeds[1], layer=None)
+    fewer = rungs.Ladder([of.seeds[0], one], of.rungs, of.n_resamples)
+    part = rungs.table({("tiny_review", "random"): fewer}).set_index("rung")["n_seeds"]
+    assert (part["logit lens"], part["probe"], part["directly"]) == (1, 2, 2)
     # What a filter hides did not move.
     moved = table[table["kind"] == "direction"]
     assert set(moved["method"]) == names - {"prompt_filter(retain)"}
