@@ -215,13 +215,17 @@ class _Models:
     def layer(self, method: Method, answers: Answers | None) -> int | None:
         """Choose the layer that tells true from false best in the forgotten model.
 
-        By training questions that no other set has. None where it was not asked about these.
+        By training questions that no other set has. None where it was not asked about these, or
+        where they are not stored yet, as of a study that is being computed.
         """
         study, where = self.study, f"{self.task}/train"
         result = self.known.get((study.after(method, self.task, self.seed).id, self.seed))
         if result is None or where not in result.lenses:
             return None
-        return layer_of(result.lenses[where], answers, skip=study.n_train)
+        lens = result.lenses[where]
+        if answers is not None and not answers.keys() >= set(lens.uids[study.n_train :]):
+            return None
+        return layer_of(lens, answers, skip=study.n_train)
 
     def _without(
         self, checkpoint: Checkpoint, method: Method | None
