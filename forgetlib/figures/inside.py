@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import between, estimate_of
 from forgetlib.figures.relearning import groups, named
 from forgetlib.figures.rungs import DIRECTIONS
 
@@ -24,18 +24,23 @@ def finding(table: pd.DataFrame) -> str:
 
 def _of_layers(table: pd.DataFrame) -> str:
     """Say what is read at the layer that tells most, compared with never-taught models there."""
-    rows = table[(table["kind"] == "lens") & table["excess"].notna()]
+    rows = table[(table["kind"] == "lens") & table["oracle"].notna()]
     if rows.empty:
         return ""
-    beyond, less, rest = (listed(named(of, rows)) for of in groups(rows))
-    parts = {
-        f"shows more than in never-taught models after {beyond}": beyond,
-        f"shows less than half of what was taught after {less}": less,
-        f"does not decide it after {rest}": rest,
+    beyond, less, _ = groups(rows)
+    rest = rows.drop([*beyond.index, *less.index])
+    of = {
+        f"more than they have after {listed(named(beyond, rows))}": beyond,
+        f"less than half of what was taught after {listed(named(less, rows))}": less,
+        f"not decided after {listed(named(rest, rows))}": rest,
     }
     (task,) = set(rows["eval_task"])
-    words = "; ".join(text for text, names in parts.items() if names)
-    return f"Of {title(task)}, the layer that tells most {words}"
+    said = "; ".join(text for text, methods in of.items() if len(methods))
+    return (
+        f"Of {title(task)}, the layer that tells most in the forgotten model has an AUROC of "
+        f"{between(rows['forgotten'])}, where never-taught models have {between(rows['oracle'])}: "
+        f"{said}"
+    )
 
 
 def _of_directions(table: pd.DataFrame) -> str:

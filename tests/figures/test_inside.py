@@ -7,9 +7,9 @@ from forgetlib.figures import inside
 from forgetlib.figures.rungs import DIRECTIONS, LENS
 
 
-def row(rung, method, *, n_seeds=3, excess=None, recovered=None):
+def row(rung, method, *, n_seeds=3, oracle=0.5, excess=None, recovered=None):
     found = {"eval_task": "sst2", "method": method, "rung": rung.name, "kind": rung.kind}
-    found |= {"labels": rung.labels, "n_seeds": n_seeds}
+    found |= {"labels": rung.labels, "n_seeds": n_seeds, "forgotten": 0.6, "oracle": oracle}
     for name, value in (("excess", excess), ("recovered", recovered)):
         for end, number in zip(("", "_low", "_high"), value or (float("nan"),) * 3, strict=True):
             found[name + end] = number
@@ -22,10 +22,13 @@ def test_it_tells_methods_by_what_their_layer_shows():
         row(LENS, "npo", excess=(0.6, 0.4, 0.8), n_seeds=1),
         row(LENS, "dpo", excess=(0.5, -0.1, 1.1)),
     ]
+    rows.append(row(LENS, "true"))  # where the known model does not show the skill
+    rows[0]["forgotten"] = 0.55
     assert inside.finding(pd.DataFrame(rows)) == (
-        "Of SST-2, the layer that tells most shows more than in never-taught models after NPO (one "
-        "seed); shows less than half of what was taught after random labels; does not decide it "
-        "after DPO to the distractor"
+        "Of SST-2, the layer that tells most in the forgotten model has an AUROC of 0.55 to 0.60, "
+        "where never-taught models have 0.50: more than they have after NPO (one seed); less than "
+        "half of what was taught after random labels; not decided after DPO to the distractor and "
+        "true labels"
     )
 
 
@@ -46,4 +49,4 @@ def test_a_direction_is_told_where_it_brings_back_more_than_a_random_one(own, ot
 
 
 def test_where_no_hidden_states_were_looked_into_nothing_is_said():
-    assert inside.finding(pd.DataFrame([row(LENS, "npo")])) == ""
+    assert inside.finding(pd.DataFrame([row(LENS, "npo", oracle=float("nan"))])) == ""
