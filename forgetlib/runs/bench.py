@@ -1,4 +1,7 @@
-"""One model in memory, brought to checkpoints: loaded once, trained, its weights kept."""
+"""One model in memory, brought to checkpoints: loaded once, trained, its weights kept.
+
+Long because what state that model is in is one subject, whoever changes or asks it.
+"""
 
 from __future__ import annotations
 
