@@ -259,9 +259,9 @@ class LadderStudy(Study):
     def lenses(self, task: str, seed: int) -> tuple[Measurement, Measurement]:
         """Ask every layer about test questions, and about training ones, to choose a layer by.
 
-        By the last `max(n_relearned)` of them: the first `n_train` are those that were forgotten.
+        By those after the first `n_train`, which were forgotten: as many as are relearned from.
         """
-        n = self.n_train + max(self.n_relearned)
+        n = self.n_train + max(self.n_relearned, default=self.n_train)
         return (
             Measurement("logit_lens", task, "test", self.n_eval, seed),
             Measurement("logit_lens", task, "train", n, seed),
