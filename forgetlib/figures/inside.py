@@ -58,8 +58,8 @@ def _of_directions(table: pd.DataFrame) -> str:
     ]
     without = "Without the direction in which forgetting moved it,"
     if not more:
-        n = f"{len(both)} methods" if len(both) > 1 else "the one method"
-        return f"{without} no more is shown to come back than without a random one, of {n}"
+        which = f"any of {len(both)} methods" if len(both) > 1 else "the one method"
+        return f"{without} more is not shown to come back after {which} than without a random one"
     shares = [estimate_of(own.loc[m], "recovered") for m in more]
     names = named(own.loc[more].reset_index(), own.reset_index())
     told = listed(f"{s} after {n}" for s, n in zip(shares, names, strict=True))

@@ -141,10 +141,14 @@ def _complete(seeds: list[Seed]) -> list[Seed]:
     were changed by another task nothing but their answers is asked: a seed may lack them.
     """
     compared = (KNOWN, FORGOTTEN, ORACLE)
-    looked_into = {rung.name for rung in DIRECTIONS}
+    beside = {rung.name for rung in DIRECTIONS}  # the ladder, and not of it
     there = [
-        {(role, name) for role in compared for m in seed.models.get(role, ()) for name in m.rungs}
-        - {(FORGOTTEN, name) for name in looked_into}
+        {
+            (role, name)
+            for role in compared
+            for m in seed.models.get(role, ())
+            for name in m.rungs.keys() - beside
+        }
         for seed in seeds
     ]
     every = set().union(*there)

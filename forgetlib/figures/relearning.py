@@ -88,15 +88,18 @@ def apart(table: pd.DataFrame) -> str:
     table: from `rungs.table`, of one skill
     """
     rows = table[(table["kind"] == "direct") & (table["measure"] == "auroc")]
-    said = []
+    said, least = [], CHANCE
     for _, row in rows.iterrows():
         ends = _seeds(row)
         if max(ends) - min(ends) > FAR:
+            least = min(least, *ends)
             name = method_title(str(row["method"]))
             said.append(f"{listed(number(end) for end in sorted(ends))} after {name}")
     if not said:
         return ""
-    return f"Seeds may end far apart: their AUROC on new questions is {', '.join(said)}"
+    # A mean near or below 0.5 would otherwise be taken for a skill that is gone.
+    turned = " (far below 0.5: not gone, but with the sign turned)" if least < CHANCE - FAR else ""
+    return f"Seeds may end far apart: their AUROC on new questions is {', '.join(said)}{turned}"
 
 
 def _seeds(row: pd.Series) -> list[float]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class WithoutDirection(Method):
     """Project out the direction in which forgetting moved hidden states, at every block.
 
-    Łucki et al. (arXiv 2409.18025, section 3): where a method only adds a direction that covers
+    Łucki et al. (arXiv 2409.18025): where a method only adds a direction that covers
     what the model knows, the skill comes back without it. Of each block it is the first right
     singular vector of h(forgotten) - h(known), at the last token of the prompts that were to be
     forgotten. They are not centred, so that a shift that all prompts share is in it. It takes the

@@ -36,8 +36,12 @@ def test_it_tells_methods_by_what_their_layer_shows():
     ("own", "other", "said"),
     [
         ((0.5, 0.3, 0.7), (0.0, -0.1, 0.1), "comes back: 0.50 [0.30, 0.70] after NPO"),
-        ((0.5, 0.05, 0.7), (0.0, -0.1, 0.1), "no more is shown to come back"),
-        ((-0.5, -0.7, -0.3), (-0.9, -1.0, -0.8), "no more is shown to come back"),
+        ((0.5, 0.05, 0.7), (0.0, -0.1, 0.1), "more is not shown to come back after the one"),
+        (
+            (-0.5, -0.7, -0.3),
+            (-0.9, -1.0, -0.8),
+            "more is not shown to come back after the one",
+        ),
     ],
 )
 def test_a_direction_is_told_where_it_brings_back_more_than_a_random_one(own, other, said):

@@ -64,6 +64,10 @@ def test_seeds_that_end_far_apart_are_told(table):
     assert relearning.apart(ends) == (
         "Seeds may end far apart: their AUROC on new questions is 0.31 and 0.70 after NPO"
     )
+    ends = ends.assign(seeds=ends["seeds"].replace("0.7 0.31", "0.7 0.15"))
+    assert relearning.apart(ends).endswith(
+        "0.15 and 0.70 after NPO (far below 0.5: not gone, but with the sign turned)"
+    )
     assert relearning.apart(table) == ""
     one = table.assign(seeds=table["seeds"].str.split().str[0])
     assert relearning.apart(one) == ""
