@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import cached_property, partial
 
 import numpy as np
 
 from forgetlib import metrics
 from forgetlib.data import tasks
 from forgetlib.figures.join import by_checkpoint
-from forgetlib.figures.rungs import DIRECT, DIRECTIONS, KINDS, Ladder, Model, Rung, Seed
+from forgetlib.figures.rungs import (
+    DIRECT,
+    DIRECTIONS,
+    KINDS,
+    SIGNED,
+    Ladder,
+    Model,
+    Rung,
+    Seed,
+    exchanged,
+)
 from forgetlib.forgetting.base import Method, Training
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import LogitLens, Scores
+from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers, Load
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.records import Result
@@ -62,10 +74,11 @@ def layer_of(lens: LogitLens, answers: Answers | None, skip: int = 0) -> int:
     skip: how many of its first questions to leave out
     """
     margins = metrics.lens_margins(lens.log_likelihoods, lens.labels)[:, skip:]
-    given = None
-    if answers is not None:
-        given = np.array([answers[uid] for uid in lens.uids[skip:]])
-    return metrics.best_layer(margins, given)
+    return metrics.best_layer(margins, _given(answers, lens.uids[skip:]))
+
+
+def _given(answers: Answers | None, uids: Iterable[str]) -> np.ndarray | None:
+    return None if answers is None else np.array([answers[uid] for uid in uids])
 
 
 def method_names(study: LadderStudy) -> dict[Method, str]:
@@ -115,7 +128,8 @@ def of_study(
         fixed = tasks.get(task).answer_format == "verbaliser"
         family = tasks.get(task).family
         unrelated = [t for t in elsewhere if tasks.get(t).family != family] or elsewhere
-        of_seed = _Models(study, known, task, seed, unrelated)
+        load = partial(answers, task, seed) if fixed else lambda: None
+        of_seed = _Models(study, known, task, seed, unrelated, load)
         never = list(of_seed.never_taught())
         for method in study.of(task, seed):
             models: dict[str, tuple[Model, ...]] = {}
@@ -126,10 +140,8 @@ def of_study(
             if never:
                 models[ORACLE] = tuple(never)
             if KNOWN in models and FORGOTTEN in models:
-                loaded = answers(task, seed) if fixed else None
-                layer = of_seed.layer(method, loaded)
-                key = task, names[method]
-                found.setdefault(key, []).append(Seed(models, loaded, layer))
+                seeds = found.setdefault((task, names[method]), [])
+                seeds.append(Seed(models, of_seed.answers, of_seed.layer(method)))
     return {key: Ladder(_complete(seeds), rungs(study)) for key, seeds in found.items()}
 
 
@@ -141,7 +153,7 @@ def _complete(seeds: list[Seed]) -> list[Seed]:
     were changed by another task nothing but their answers is asked: a seed may lack them.
     """
     compared = (KNOWN, FORGOTTEN, ORACLE)
-    beside = {rung.name for rung in DIRECTIONS}  # the ladder, and not of it
+    beside = {rung.name for rung in (SIGNED, *DIRECTIONS)}  # the ladder, and not of it
     there = [
         {
             (role, name)
@@ -165,9 +177,15 @@ class _Models:
         task: str,
         seed: int,
         elsewhere: Iterable[str],
+        load: Callable[[], Answers | None],
     ) -> None:
         self.study, self.known, self.task, self.seed = study, known, task, seed
-        self.elsewhere = tuple(elsewhere)
+        self.elsewhere, self._load = tuple(elsewhere), load
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """Read what is true and false of each question, where answers are fixed."""
+        return self._load()
 
     def model(self, role: str, method: Method) -> Model | None:
         """Find the model of a role; None where it is not there."""
@@ -195,6 +213,10 @@ class _Models:
         if result is None or where not in result.scores:
             return None
         found: dict[str, tuple[Scores, ...]] = {DIRECT.name: (result.scores[where],)}
+        if (sign := self._sign(result)) is not None:
+            found[SIGNED.name] = (
+                exchanged(result.scores[where]) if sign < 0 else found[DIRECT.name][0],
+            )
         for view in self.study.views:
             if where in (seen := result.seen(view)):
                 found[of_view(view).name] = (seen[where],)
@@ -216,13 +238,26 @@ class _Models:
         lens = result.lenses.get(where)
         return Model(found, elsewhere, probed, lens.log_likelihoods if lens else None)
 
-    def layer(self, method: Method, answers: Answers | None) -> int | None:
+    def _sign(self, result: Result) -> int | None:
+        """Tell whether a model knows its forgetting set, or its opposite, -1; None: not asked.
+
+        By the true responses, of which those questions have as many as were forgotten.
+        """
+        scores = result.scores.get(f"{self.task}/train")
+        if scores is None:
+            return None
+        if self.answers is not None and not self.answers.keys() >= set(scores.uids):
+            return None
+        margins = metrics.margins(scores)
+        return 1 if metrics.auroc(margins, _given(self.answers, scores.uids)) >= CHANCE else -1
+
+    def layer(self, method: Method) -> int | None:
         """Choose the layer that tells true from false best in the forgotten model.
 
         By training questions that no other set has. None where it was not asked about these, or
         where they are not stored yet, as of a study that is being computed.
         """
-        study, where = self.study, f"{self.task}/train"
+        study, where, answers = self.study, f"{self.task}/train", self.answers
         result = self.known.get((study.after(method, self.task, self.seed).id, self.seed))
         if result is None or where not in result.lenses:
             return None

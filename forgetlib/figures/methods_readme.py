@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from forgetlib.figures import dose, forms, generalisation, inside, ladder_figure, price, relearning
+from forgetlib.figures import (
+    dose,
+    forms,
+    generalisation,
+    inside,
+    ladder_figure,
+    price,
+    relearning,
+    sign,
+)
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
@@ -40,8 +49,10 @@ def answer(tables: Tables) -> str:
     rungs = tables.get(f"ladder_{skill}")
     if rungs is not None and (again := relearning.finding(rungs)):
         said += f" {again} ([relearning](relearning_{skill}.png))."
-    if rungs is not None and (ends := relearning.apart(rungs)):
+    if rungs is not None and (ends := sign.apart(rungs)):
         said += f" {ends}."
+    if rungs is not None and (turned := sign.turned(rungs)):
+        said += f" {turned}."
     return said
 
 
@@ -64,8 +75,10 @@ def _sentences(tables: Tables) -> Iterator[str]:
             yield f"{said} ([ladder](ladder_{skill}.png))."
             if again := relearning.finding(rungs):
                 yield f"{again} ([relearning](relearning_{skill}.png))."
-            if ends := relearning.apart(rungs):
+            if ends := sign.apart(rungs):
                 yield f"{ends}."
+            if turned := sign.turned(rungs):
+                yield f"{turned} ([table](ladder_{skill}.csv))."
             if states := inside.finding(rungs):
                 yield f"{states} ([hidden states](ladder_{skill}.csv))."
         if (of := tables.get(f"forms_{skill}")) is not None:

@@ -24,8 +24,9 @@ from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.ladder_figure import JOINED, LINES, legend_below
 from forgetlib.figures.names import listed, method_title, title
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rows import set_finding
+from forgetlib.figures.rungs import seeds_of
 from forgetlib.figures.style import BLACK, SMALL, TEXT_WIDTH, readable, style
 from forgetlib.figures.verdicts import SHARE
 from forgetlib.metrics import CHANCE
@@ -33,7 +34,6 @@ from forgetlib.metrics import CHANCE
 ROLES = ("known", "forgotten", "oracle")
 SCALE = "0 as never-taught ones, 1 as if never forgotten"  # of the excess
 PER_ROW = 3  # panels
-FAR = 0.25  # of AUROC, between seeds
 ASIDE = 0.1  # of places, between models
 
 
@@ -78,33 +78,6 @@ def finding(table: pd.DataFrame) -> str:
         f"Of {title(task)}{scale if len(beyond) else ','} models trained again on {n} labels show "
         f"{said} (damage may keep a model from learning)"
     )
-
-
-def apart(table: pd.DataFrame) -> str:
-    """Say after which methods seeds end far from each other; "" where none do, or there is one.
-
-    Far is `FAR` of AUROC: half the way from chance to knowing all.
-
-    table: from `rungs.table`, of one skill
-    """
-    rows = table[(table["kind"] == "direct") & (table["measure"] == "auroc")]
-    said, least = [], CHANCE
-    for _, row in rows.iterrows():
-        ends = _seeds(row)
-        if max(ends) - min(ends) > FAR:
-            least = min(least, *ends)
-            name = method_title(str(row["method"]))
-            said.append(f"{listed(number(end) for end in sorted(ends))} after {name}")
-    if not said:
-        return ""
-    # A mean near or below 0.5 would otherwise be taken for a skill that is gone.
-    turned = " (far below 0.5: not gone, but with the sign turned)" if least < CHANCE - FAR else ""
-    return f"Seeds may end far apart: their AUROC on new questions is {', '.join(said)}{turned}"
-
-
-def _seeds(row: pd.Series) -> list[float]:
-    """Read what a row has of each seed."""
-    return [float(end) for end in str(row["seeds"]).split()]
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -203,7 +176,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
         _points(axes, of, role, x, label=label, marker=marker, color=colour, linestyle="-")
     of = joined[joined["forgotten"].notna()]
     x = of["labels"].map(labels.index).to_numpy() + (ROLES.index("forgotten") - 1) * ASIDE
-    every = np.array([_seeds(row) for _, row in of.iterrows()])
+    every = np.array([seeds_of(row) for _, row in of.iterrows()])
     _, marker, colour = LINES["forgotten"]
     if every.shape[1] > 1:
         name = "single seeds of it"

@@ -27,7 +27,7 @@ import pandas as pd
 from forgetlib.errors import InputError
 from forgetlib.figures.intervals import N_RESAMPLES
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.rungs import Ladder, Model, Seed
+from forgetlib.figures.rungs import Ladder, Model, Seed, exchanged
 from forgetlib.figures.verdicts import (
     DAMAGE,
     DAMAGED,
@@ -133,7 +133,7 @@ def cases(ladder: Ladder, most: int = MOST) -> Iterator[tuple[str, int, list[See
     if all(len(_answers(seed)) == 2 for seed in ladder.seeds):  # else a bias is no single shift
         for side in (0, 1):
             yield SHIFTED, side, of_known(partial(_biased, side=side))
-    yield INVERTED, 0, of_known(lambda model, _: _changed(model, _exchanged))
+    yield INVERTED, 0, of_known(lambda model, _: _changed(model, exchanged))
     for i in range(min(n_pool, most)):
         yield GATED, i, of_never(i, asked)
         if few:
@@ -165,11 +165,6 @@ def _changed(model: Model, change: Callable[[Scores], Scores]) -> Model:
     """Change what a model says on every rung."""
     rungs = {name: tuple(map(change, draws)) for name, draws in model.rungs.items()}
     return Model(rungs, model.elsewhere)
-
-
-def _exchanged(scores: Scores) -> Scores:
-    """Give the true response what the distractor has, and the other way round."""
-    return replace(scores, log_likelihoods=scores.log_likelihoods[:, ::-1].copy())
 
 
 def _biased(model: Model, seed: Seed, side: int) -> Model:

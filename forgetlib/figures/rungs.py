@@ -50,11 +50,13 @@ from forgetlib.runs.answers import Answers
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE
 
 # "control": with random labels, what a rung's form brings without its labels; no verdict has it.
-# "answered" and "probe" are other measures than AUROC: no verdict has them either, nor those that
-# look into hidden states, "lens" and "direction".
+# "answered" and "probe" are other measures than AUROC: no verdict has them either, nor "signed", of
+# which `verdicts.INVERTED` says enough where all seeds agree, nor those that look into hidden
+# states, "lens" and "direction".
 KINDS = (
     "answered",
     "probe",
+    "signed",
     "lens",
     "direction",
     "direct",
@@ -64,8 +66,9 @@ KINDS = (
     "relearned",
     "control",
 )
-# Kinds that give a model something to learn from: what they bring is nothing without an oracle.
-TEACHING = ("context", "relearned", "control")
+# Kinds that take labels, to learn from or to tell the sign: what they bring is nothing without an
+# oracle.
+TEACHING = ("context", "relearned", "control", "signed")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ CALIBRATED = Rung("calibrated", "answered")
 # In tables: how many pairs of question and answer a linear probe judges rightly. It is fitted to
 # hidden states and true labels, so that it is another measure, and no verdict has it.
 PROBED = Rung("probe", "probe")
+# In tables: with the two answers exchanged if a model takes the true response for the false one in
+# the questions that it was made to forget. Each model has its own sign, never-taught ones too, so
+# that seeds which turned the skill round and seeds which did not can be averaged.
+SIGNED = Rung("sign corrected", "signed")
 # In tables: what the layer would answer that tells true from false best in the forgotten model.
 LENS = Rung("logit lens", "lens")
 # In tables, of the forgotten model alone: without the direction in which forgetting has moved it,
@@ -373,6 +380,11 @@ class Ladder:
                 )
 
 
+def exchanged(scores: Scores) -> Scores:
+    """Give the true response what the distractor has, and the other way round."""
+    return replace(scores, log_likelihoods=scores.log_likelihoods[:, ::-1].copy())
+
+
 def _auroc(*roles: str) -> list[tuple[str, str, Rung]]:
     return [("auroc", role, DIRECT) for role in roles]
 
@@ -451,9 +463,10 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     of these models; recovered and excess; and seeds, the forgotten model's measure in each seed,
     "0.5 0.62". The measure is auroc, but for the first rows: "as
     answered", whose measure is accuracy; "calibrated", matched, where answers are fixed; and
-    "probe", pairs, where there are probes (`PROBED`). "logit lens" and the rows without a direction
-    (`LENS`, `DIRECTIONS`) are there where hidden states were looked into, of the seeds in which
-    they were: n_seeds is each row's own.
+    "probe", pairs, where there are probes (`PROBED`). "sign corrected" (`SIGNED`) is there where
+    the forgetting set was asked about, "logit lens" and the rows without a direction (`LENS`,
+    `DIRECTIONS`) where hidden states were looked into; of the seeds in which they were: n_seeds is
+    each row's own.
     """
     rows = []
     for (task, method), found in ladders.items():
@@ -462,7 +475,7 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             shares.append((CALIBRATED, DIRECT, "matched", found))
         beside = [
             (rung, rung, "pairs" if rung == PROBED else "auroc", of)
-            for rung in (PROBED, LENS, *DIRECTIONS)
+            for rung in (PROBED, SIGNED, LENS, *DIRECTIONS)
             if (of := found.where(rung)) is not None
         ]
         rungs = [(r, r, "auroc", found) for r in found.rungs]
@@ -514,3 +527,8 @@ def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
         row |= as_columns("damage", found.remains().damage)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def seeds_of(row: pd.Series) -> list[float]:
+    """Read what a row of `table` has of each seed."""
+    return [float(end) for end in str(row["seeds"]).split()]

@@ -58,19 +58,8 @@ def test_where_nothing_is_beyond_never_taught_models_no_scale_is_told(table):
     )
 
 
-def test_seeds_that_end_far_apart_are_told(table):
-    direct = table["kind"] == "direct"
-    ends = table.assign(seeds=table["seeds"].mask(direct & (table["method"] == "npo"), "0.7 0.31"))
-    assert relearning.apart(ends) == (
-        "Seeds may end far apart: their AUROC on new questions is 0.31 and 0.70 after NPO"
-    )
-    ends = ends.assign(seeds=ends["seeds"].replace("0.7 0.31", "0.7 0.15"))
-    assert relearning.apart(ends).endswith(
-        "0.15 and 0.70 after NPO (far below 0.5: not gone, but with the sign turned)"
-    )
-    assert relearning.apart(table) == ""
+def test_single_seeds_are_drawn_where_there_are_several(table):
     one = table.assign(seeds=table["seeds"].str.split().str[0])
-    assert relearning.apart(one) == ""
     # Each is drawn, beside their mean, where there are several.
     dotted = [
         [line for axes in relearning.draw(t).axes for line in axes.lines if line.get_ls() == ":"]

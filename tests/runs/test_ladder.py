@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forgetlib import studies
+from forgetlib import metrics, studies
 from forgetlib.data import splits
 from forgetlib.data.base import normalised
 from forgetlib.errors import InputError
@@ -236,6 +236,21 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     ]
     assert probed.loc["random", "known"] == pytest.approx(sum(by_hand) / 2)
     assert probed[["forgotten", "oracle"]].notna().all(axis=None)
+    corrected = table[table["rung"] == "sign corrected"].set_index("method")
+    assert set(corrected.index) == names
+    assert corrected[["known", "forgotten", "oracle"]].notna().all(axis=None)
+    # The answers are exchanged where a model is wrong about what it was made to forget.
+    for role in ("known", FORGOTTEN):
+        for seed in of.seeds:
+            (model,) = seed.models[role]
+            same = model.rungs["sign corrected"][0] is model.rungs["directly"][0]
+            of_set = next(
+                r.scores["tiny_review/train"]
+                for r in results
+                if r.scores.get("tiny_review/test") is model.rungs["directly"][0]
+            )
+            told = np.array([seed.answers[uid] for uid in of_set.uids])
+            assert same == (metrics.auroc(metrics.margins(of_set), told) >= 0.5)
     read = table[table["rung"] == "logit lens"].set_index("method")
     assert set(read.index) == names and set(read["measure"]) == {"auroc"}
     assert read[["known", "forgotten", "oracle"]].notna().all(axis=None)

@@ -1,0 +1,70 @@
+"""Say where forgetting turned a skill round: a model that answers the opposite has not lost it.
+
+Seeds that end below 0.5 and seeds that end above it average to what looks like chance. So each
+model's sign is corrected (`rungs.SIGNED`), and the never-taught ones' too.
+
+The table is `rungs.table`, a row a rung.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.numbers import between, number
+from forgetlib.figures.relearning import groups, named
+from forgetlib.figures.rungs import DIRECT, SIGNED, seeds_of
+from forgetlib.metrics import CHANCE
+
+FAR = 0.25  # of AUROC, between seeds
+
+
+def apart(table: pd.DataFrame) -> str:
+    """Say after which methods seeds end far from each other; "" where none do, or there is one.
+
+    Far is `FAR` of AUROC: half the way from chance to knowing all.
+
+    table: from `rungs.table`, of one skill
+    """
+    rows = table[(table["kind"] == "direct") & (table["measure"] == "auroc")]
+    said, least = [], CHANCE
+    for _, row in rows.iterrows():
+        ends = seeds_of(row)
+        if max(ends) - min(ends) > FAR:
+            least = min(least, *ends)
+            name = method_title(str(row["method"]))
+            said.append(f"{listed(number(end) for end in sorted(ends))} after {name}")
+    if not said:
+        return ""
+    # A mean near or below 0.5 would otherwise be taken for a skill that is gone.
+    turned = " (far below 0.5: not gone, but with the sign turned)" if least < CHANCE - FAR else ""
+    return f"Seeds may end far apart: their AUROC on new questions is {', '.join(said)}{turned}"
+
+
+def turned(table: pd.DataFrame) -> str:
+    """Say what is left after methods that turned a seed's sign, once it is corrected; "": none did.
+
+    table: from `rungs.table`, of one skill
+    """
+    rows = table[(table["rung"] == SIGNED.name) & table["excess"].notna()]
+    direct = table[table["rung"] == DIRECT.name].set_index("method")["seeds"]
+    rows = rows[(rows["seeds"] != rows["method"].map(direct)).to_numpy()]
+    rows = rows.sort_values("excess", ascending=False, kind="stable")
+    if rows.empty:
+        return ""
+    beyond, less, rest = groups(rows)
+    (task,) = set(rows["eval_task"])
+    more = f"more of {title(task)} than never-taught ones after {listed(named(beyond, rows))}"
+    half = (
+        "less than half" if len(beyond) else f"less than half of what was taught of {title(task)}"
+    )
+    parts = {
+        f"{more} (excess {between(beyond['excess'])})": beyond,
+        f"{half} after {listed(named(less, rows))}": less,
+        f"after {listed(named(rest, rows))} it is not decided": rest,
+    }
+    said = "; ".join(words for words, of in parts.items() if len(of))
+    return (
+        "With the answers exchanged wherever the forgetting set shows that a model has turned "
+        f"them, models show {said}"
+    )

@@ -1,0 +1,93 @@
+"""A skill that was turned round is told from one that is gone, on models of known truth."""
+
+from dataclasses import replace
+
+import pytest
+
+from forgetlib.figures import rungs, sign, verdicts
+from forgetlib.figures.numbers import number
+from forgetlib.figures.rungs import DIRECT, SIGNED, Ladder, exchanged
+from tests.figures.test_rungs import NEVER, RUNGS, SKILL, TRUTHS, seeds
+
+FORGOTTEN = "forgotten"
+
+
+def signed(seeds, turned=()):
+    """Correct every model's sign: in these seeds the forgotten ones' answers are exchanged."""
+    found = []
+    for i, seed in enumerate(seeds):
+        models = {}
+        for role, of_role in seed.models.items():
+            back = role == FORGOTTEN and i in turned
+            models[role] = tuple(
+                replace(m, rungs={**m.rungs, SIGNED.name: (exchanged(own) if back else own,)})
+                for m in of_role
+                for own in m.rungs[DIRECT.name]
+            )
+        found.append(replace(seed, models=models))
+    return found
+
+
+def half_turned():
+    """Seeds of which the first two took the opposite for true, and the others know the skill."""
+    kept, turned = (seeds(NEVER | {"direct": skill}) for skill in (SKILL, -SKILL))
+    return signed([*turned[:2], *kept[2:]], turned=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Of three methods: turned round in two of five seeds, gone, and nothing taken."""
+    gone = signed(seeds(*TRUTHS[verdicts.REMOVED]), turned=(4,))
+    kept = signed(seeds(*TRUTHS[verdicts.KEPT]))
+    of = {"npo": half_turned(), "random": gone, "rmu": kept}
+    return rungs.table({("sst2", m): Ladder(models, RUNGS) for m, models in of.items()})
+
+
+def test_a_skill_turned_round_in_some_seeds_is_found(table):
+    rows = table[table["method"] == "npo"].set_index("rung")
+    direct, corrected = rows.loc[DIRECT.name], rows.loc[SIGNED.name]
+    assert direct["forgotten_low"] < 0.5 < direct["forgotten_high"]
+    assert corrected["forgotten"] == pytest.approx(corrected["known"], abs=0.05)
+    ends, before = rungs.seeds_of(corrected), rungs.seeds_of(direct)
+    assert ends[:2] == pytest.approx([1 - end for end in before[:2]], abs=1e-3)
+    assert ends[2:] == before[2:]
+
+
+def test_the_sentence_tells_only_of_methods_that_turned_a_seed(table):
+    excess = table.loc[(table["method"] == "npo") & (table["rung"] == SIGNED.name), "excess"]
+    assert sign.turned(table) == (
+        "With the answers exchanged wherever the forgetting set shows that a model has turned "
+        "them, models show more of SST-2 than never-taught ones after NPO "
+        f"(excess {number(excess.iloc[0])}); less than half after random labels"
+    )
+    assert sign.turned(table[table["method"] == "random"]).endswith(
+        "models show less than half of what was taught of SST-2 after random labels"
+    )
+    assert sign.turned(table[table["method"] == "rmu"]) == ""
+
+
+def test_without_never_taught_models_nothing_is_said():
+    models = [
+        replace(s, models={r: s.models[r] for r in ("known", FORGOTTEN)}) for s in half_turned()
+    ]
+    alone = rungs.table({("sst2", "npo"): Ladder(models, RUNGS)})
+    assert alone.loc[alone["rung"] == SIGNED.name, "forgotten"].notna().all()
+    assert sign.turned(alone) == ""
+
+
+def test_seeds_that_end_far_apart_are_told(table):
+    table = table[table["method"] != "rmu"]
+    assert "after NPO" in sign.apart(table)
+    table = table.assign(seeds="0.52 0.5")
+    direct = table["kind"] == "direct"
+    ends = table.assign(seeds=table["seeds"].mask(direct & (table["method"] == "npo"), "0.7 0.31"))
+    assert sign.apart(ends) == (
+        "Seeds may end far apart: their AUROC on new questions is 0.31 and 0.70 after NPO"
+    )
+    ends = ends.assign(seeds=ends["seeds"].replace("0.7 0.31", "0.7 0.15"))
+    assert sign.apart(ends).endswith(
+        "0.15 and 0.70 after NPO (far below 0.5: not gone, but with the sign turned)"
+    )
+    assert sign.apart(table) == ""
+    one = table.assign(seeds=table["seeds"].str.split().str[0])
+    assert sign.apart(one) == ""
