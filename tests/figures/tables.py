@@ -344,8 +344,8 @@ def drawn_texts(figure, monkeypatch):
             found.append((by_name(self.get_text()), extent.extents, self.get_fontsize()))
         return draw(self, renderer, *args, **kwargs)
 
+    # Everything has its place before the first text is drawn, as when a figure is saved.
     with style.style(), monkeypatch.context() as patch:
-        figure.draw_without_rendering()
         patch.setattr(matplotlib.text.Text, "draw", record)
         figure.draw_without_rendering()
     return found

@@ -1,6 +1,7 @@
 """Several models beside each other, and what predicts forgetting, on models of known truth."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -409,7 +410,7 @@ PICTURES = {
     "agreement": lambda t, a: scale_agreement.draw(t, a),
     "two models": lambda t, a: scale.draw(t[t["model"] != "other"]),
     "no agreement": lambda t, a: scale_agreement.draw(t, a.iloc[:0]),
-    "regressions": lambda t, a: scale_regressions.draw(n := numbers(), regress(n)),
+    "regressions": lambda t, a: scale_regressions.draw(numbers(), regressed()),
     "claims": lambda t, a: claims_figure.draw(scale_claims.table(t, a, numbers())),
     "few tasks": lambda t, a: scale_regressions.draw(n := numbers(2, 2), regress(n)),
 }
@@ -417,6 +418,12 @@ PICTURES = {
 
 def regress(table):
     return scale_regressions.coefficients(table)
+
+
+@cache
+def regressed():
+    """The coefficients of `numbers`, whose mixed models take seconds."""
+    return regress(numbers())
 
 
 def verdicts_of(lost, agreed, points):
@@ -454,17 +461,18 @@ def test_a_partial_correlation_is_that_of_the_mixed_models_test():
 
 
 def test_a_family_of_few_tasks_is_no_family(table, agreed):
-    found, by_claim = verdicts_of(table, agreed, numbers())
+    points = numbers(1, 12)  # of one model: of these, nothing is estimated
+    found, by_claim = verdicts_of(table, agreed, points)
     assert by_claim["task-family-split"] == [CANNOT_DECIDE]
     assert "5 language tasks learned (2 here)" in found["why"].iloc[0]
     names = ("sst2", "rte", "mrpc", "cola_hub", "qnli_hub", "sciq", "piqa", "arc_easy")
     many = pd.DataFrame({"model": "one", "eval_task": names, "known": True, "reached": True})
     many[scale.LOST] = [0.30, 0.32, 0.28, 0.31, 0.29, 0.01, 0.02, 0.03]
-    found, by_claim = verdicts_of(many, agreed.iloc[:0], numbers())
+    found, by_claim = verdicts_of(many, agreed.iloc[:0], points)
     assert by_claim["task-family-split"] == [HOLDS]
     assert found["value"].iloc[0] == pytest.approx(0.28)
     unreached = many.assign(reached=many["eval_task"] != "rte")
-    assert verdicts_of(unreached, agreed, numbers())[1]["task-family-split"] == [CANNOT_DECIDE]
+    assert verdicts_of(unreached, agreed, points)[1]["task-family-split"] == [CANNOT_DECIDE]
 
 
 def test_claims_of_nothing_say_what_they_lack(table, agreed):
@@ -507,7 +515,7 @@ def test_a_mark_stands_at_its_number_and_is_open_where_it_cannot_tell(table):
         lambda t, a: scale.draw(t.drop(columns="fit_low")),
         lambda t, a: scale_agreement.draw(t, a.drop(columns="ceiling")),
         lambda t, a: scale_agreement.draw(t.drop(columns=scale.LOST), a),
-        lambda t, a: scale_regressions.draw(t, regress(numbers())),
+        lambda t, a: scale_regressions.draw(t, regressed()),
         lambda t, a: scale_regressions.draw(numbers(), t),
     ],
 )
@@ -519,7 +527,7 @@ def test_a_table_of_something_else_is_refused(draw, table, agreed):
 def test_the_readme_says_what_the_tables_say(table, agreed, tmp_path):
     table.to_csv(tmp_path / "scale_models.csv", index=False)
     agreed.to_csv(tmp_path / "scale_agreement.csv", index=False)
-    regress(numbers()).to_csv(tmp_path / "scale_regressions.csv", index=False)
+    regressed().to_csv(tmp_path / "scale_regressions.csv", index=False)
     tables = Tables(tmp_path)
     answer = scale_readme.answer(tables)
     assert answer.startswith(scale.finding(table)) and answer.endswith("(scale_agreement.png)).")
@@ -527,7 +535,7 @@ def test_the_readme_says_what_the_tables_say(table, agreed, tmp_path):
     assert agree.startswith(f"- {scale_agreement.finding(agreed)}")
     assert first == f"- **{scale.finding(table)}** ([every model](scale_models.png))."
     assert len(models) == len(MODELS)
-    assert scale_regressions.finding(regress(numbers())) in last
+    assert scale_regressions.finding(regressed()) in last
     one = table[table["model"] == "one"]
     assert models[0].startswith(f"- one knew {one['known'].sum()} of 8 tasks, and forgot the")
     assert "harm" not in models[0]
