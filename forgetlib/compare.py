@@ -275,8 +275,9 @@ class Comparison:
             ids = [self.relearned(model, task, n, draw).id for draw in range(self.draws)]
             rungs[relearned(n).name] = tuple(known[i][0].scores[f"{task}/test"] for i in ids)
         for bits in self.quantised:
-            (found,) = known[self.rounded(model, bits).id]
-            rungs[quantised(Quantise(bits)).name] = (found.scores[f"{task}/test"],)
+            scored = [r.scores for r in known[self.rounded(model, bits).id]]  # a task each
+            where = f"{task}/test"
+            rungs[quantised(Quantise(bits)).name] = tuple(s[where] for s in scored if where in s)
         places = [f"{t}/test" for t in self._others]
         elsewhere = [r.scores[w] for w in places for r in own if w in r.scores]
         lens = self._lens(model, f"{task}/test", known)

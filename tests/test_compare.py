@@ -106,6 +106,14 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     assert not any("--retrained" in said for said in found.unknown)
 
 
+def test_two_tasks_are_compared_at_once(folders, tmp_path):
+    both = replace(of(folders, "base"), tasks=(TASK, "tiny_praise"), forms=(), elsewhere=())
+    found = compare.found(both, compare.run(both, tmp_path, progress=False))
+    assert list(found.summary["eval_task"]) == [TASK, "tiny_praise"]
+    rounded = found.table[found.table["rung"] == "8 bits"]
+    assert len(rounded) == 2 and rounded["forgotten"].notna().all()
+
+
 def test_hidden_states_are_looked_into_where_that_is_asked_for(folders, tmp_path):
     comparison = of(folders, "base", lens=24)
     store = compare.run(comparison, tmp_path, progress=False)

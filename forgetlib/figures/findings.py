@@ -160,8 +160,7 @@ def _of_verdicts(skills: pd.DataFrame) -> str:
         said += f" {listed(unknown)} {'was' if len(unknown) == 1 else 'were'} not shown to be known"
         said += " before, so that nothing can be said of forgetting there."
     if ((after["verdict"] == FORGOTTEN) & after["damage"].isna()).any():
-        said += " Harm to other tasks was not measured here, so that what is called forgotten may "
-        said += "have gone with the language model itself."
+        said += " What is called forgotten may have gone with the language model itself."
     return f"{said}{_harm(skills)}"
 
 

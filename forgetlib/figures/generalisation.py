@@ -112,23 +112,27 @@ def _on_new_questions(rows: pd.DataFrame, task: str, measure: str, exact: bool) 
 def _elsewhere(table: pd.DataFrame, measure: str, every: str, exact: bool) -> Iterator[str]:
     """Say of tasks that were not to be forgotten what they lose, group by group."""
     little: dict[str, pd.DataFrame] = {}
+    every_little = ""
     for where in (FAMILY, RETAINED, OTHER):
-        rows = table[(table["where"] == where) & (table["auroc_known_low"] > CHANCE)]
-        rows = rows[rows[f"{measure}_high"].notna()].set_index("method")
+        there = table[(table["where"] == where) & table[f"{measure}_high"].notna()]
+        rows = there[there["auroc_known_low"] > CHANCE].set_index("method")
+        # A method may have been tried in other seeds than most.
+        some = " before which they were known" if len(rows) < len(there) else ""
         name = "tasks of the same family" if where == FAMILY else where
         if not len(rows):
             continue
         if (rows[f"{measure}_high"] < LITTLE).all():
             little[name] = rows
+            every_little = max(every_little, f"every {every}{some}", key=len)
         elif len(lost := _lost(rows, measure)):
             yield f"{name} lose after {_named(lost)} ({_numbers(lost, measure, exact)})"
         else:
             most = _at_most(rows, measure)
-            yield f"{name} are not shown to lose, and lose {most} after every {every}"
+            yield f"{name} are not shown to lose, and lose {most} after every {every}{some}"
     if little:
         both = pd.concat(list(little.values()))
         one = len(set(both.index)) == 1
-        after = _named(both.iloc[:1]) if one else f"every {every}"
+        after = _named(both.iloc[:1]) if one else every_little
         yield f"{listed(little)} lose {_at_most(both, measure)} after {after}"
 
 

@@ -90,10 +90,11 @@ def _real_model(found: pd.DataFrame) -> str:
     if back.empty:
         return f"{said}; in no other form it is shown to prefer it ([pattern](pattern.png))."
     each = [
-        f"in {implicit_pattern.form(of['view'])} it is {estimate_of(of, 'tuned')}"
+        f"{estimate_of(of, 'tuned')} in {implicit_pattern.form(of['view'])}"
         for _, of in back.iterrows()
     ]
-    return f"{said}; {listed(each)}: hidden there, and not gone ([pattern](pattern.png))."
+    said += f". Asked in another form, that share is {listed(each)}: hidden there, and not gone"
+    return f"{said} ([pattern](pattern.png))."
 
 
 def findings(tables: Tables) -> str:

@@ -27,8 +27,7 @@ def _of_layers(table: pd.DataFrame) -> str:
     rows = table[(table["kind"] == "lens") & table["oracle"].notna()]
     if rows.empty:
         return ""
-    beyond, less, _ = groups(rows)
-    rest = rows.drop([*beyond.index, *less.index])
+    beyond, less, rest = groups(rows)
     of = {
         f"more than they have after {listed(named(beyond, rows))}": beyond,
         f"less than half of what was taught after {listed(named(less, rows))}": less,

@@ -232,7 +232,8 @@ class _Models:
         places = [f"{t}/test" for t in self.elsewhere if t != self.task]
         elsewhere = tuple(result.scores[w] for w in places if w in result.scores)
         probed = None
-        if (probe := result.probe) is not None:
+        # The pre-trained model was asked about every skill.
+        if (probe := result.of(self.task).probe) is not None:
             at = list(probe.layers).index(probe.paper_layer)
             probed = probe.correct[at].mean(-1)
         lens = result.lenses.get(where)
@@ -254,8 +255,8 @@ class _Models:
     def layer(self, method: Method) -> int | None:
         """Choose the layer that tells true from false best in the forgotten model.
 
-        By training questions that no other set has. None where it was not asked about these, or
-        where they are not stored yet, as of a study that is being computed.
+        By training questions that are in no forgetting set. None where it was not asked about
+        these, or where they are not stored yet, as of a study that is being computed.
         """
         study, where, answers = self.study, f"{self.task}/train", self.answers
         result = self.known.get((study.after(method, self.task, self.seed).id, self.seed))

@@ -19,7 +19,7 @@ from forgetlib.figures import (
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
-from forgetlib.figures.reach import WHERES
+from forgetlib.figures.reach import WHERES, away
 
 HEADER = ["method", "dose", "passes"]
 WORDS = (
@@ -49,8 +49,6 @@ def answer(tables: Tables) -> str:
     rungs = tables.get(f"ladder_{skill}")
     if rungs is not None and (again := relearning.finding(rungs)):
         said += f" {again} ([relearning](relearning_{skill}.png))."
-    if rungs is not None and (ends := sign.apart(rungs)):
-        said += f" {ends}."
     if rungs is not None and (turned := sign.turned(rungs)):
         said += f" {turned}."
     return said
@@ -111,14 +109,15 @@ def _table(tables: Tables, skill: str) -> str:
         rows = of.set_index("where")
         steps = doses.loc[method] if method in doses.index else None
         rung = rungs.loc[method] if method in rungs.index else None
-        away = next((w for w in reversed(wheres) if pd.notna(rows.loc[w, "nll_rise"])), None)
+        far = away(of)
+        harm = estimate_of(rows.loc[far], "nll_rise") if far in rows.index else UNDEFINED_TEXT
         lines.append(
             [
                 method_title(str(method)),
                 UNDEFINED_TEXT if steps is None else _dose(steps),
                 UNDEFINED_TEXT if steps is None else number(steps["passes"], 1),
                 *(estimate_of(rows.loc[w], "auroc_lost") for w in wheres),
-                UNDEFINED_TEXT if away is None else estimate_of(rows.loc[away], "nll_rise"),
+                harm,
                 UNDEFINED_TEXT if rung is None else estimate_of(rung, "auroc"),
                 *(said.get(str(method), UNDEFINED_TEXT) for said in rounded.values()),
                 UNDEFINED_TEXT if rung is None else estimate_of(rung, "residue"),

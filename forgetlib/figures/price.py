@@ -105,7 +105,7 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
     "inverts": AUROC on new questions is below 0.5
     "generalises": more than `verdicts.SHARE` of what there was above chance is lost on new
         questions, and other tasks' nats rise by less than `DAMAGE`
-    "spares": less than that share is lost
+    "spares": less than that share is lost, and AUROC of the forgetting set is at most `MOST`
     "open": the rest
     """
     skill_of(table)
@@ -120,7 +120,7 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
             group = "inverts"
         elif of["auroc_lost_low"] > share and of["nll_rise_high"] < DAMAGE:
             group = "generalises"
-        elif of["auroc_lost_high"] < share:
+        elif of["auroc_lost_high"] < share and of["set_auroc"] <= MOST:
             group = "spares"
         else:
             group = "open"

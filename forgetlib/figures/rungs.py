@@ -413,7 +413,7 @@ def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
     """Make the sample of one number: the mean over a role's models and draws that have the rung."""
     models = seed.models[role]
     if measure == "nll":
-        return _of_texts([s for m in models for s in m.elsewhere], len(models))
+        return _of_texts([s for m in models for s in m.elsewhere])
     if measure == "pairs":
         right = np.mean([m.probed for m in models if m.probed is not None], axis=0)
         return of_means(models[0].rungs[DIRECT.name][0].uids, right[:, None])
@@ -439,7 +439,7 @@ def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
     return Sample(scores[0].uids, measured, np.array([[0.0], [1.0]]))
 
 
-def _of_texts(scores: Sequence[Scores], n_models: int) -> Sample:
+def _of_texts(scores: Sequence[Scores]) -> Sample:
     """Make the sample of nats a token of other tasks' true responses, each question once."""
     uids: dict[str, list[float]] = {}
     for of in scores:

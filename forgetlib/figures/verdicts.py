@@ -4,7 +4,8 @@ kept: more than half of what the model knew above chance is there, and is used
 shifted: it is there (AUROC), but the answers no longer show it (accuracy): a bias moved them
 forgotten: more than half of it is gone, whatever the bias
 inverted: true responses are told from false ones the wrong way round
-damaged: the skill is gone, and so is the prediction of text that has nothing to do with it
+damaged: it is not shown to be there, and text that has nothing to do with it is predicted worse;
+    or the same training on another task takes as much of it
 Where it was tried to bring the skill back (`rungs`), shifted and forgotten are told apart further:
 
 gated: most of it is gone when asked directly; in another form, with examples in the prompt, or
@@ -42,8 +43,8 @@ OF_LADDERS = (*VERDICTS[:-2], GATED, SUPPRESSED, REMOVED, NOTHING, NOT_DECIDED)
 # "Mostly": the middle between all and nothing is the only share that favours neither side. The
 # paper's claim, too, is about tasks that lose less than half (`claim_tests.HALF`).
 SHARE = 0.5
-# One nat: each token of an unrelated text is e times less likely, a change that a second training
-# on true labels stays below (the study's control shows by how much).
+# One nat: each token of an unrelated text is e times less likely. A second training on true labels
+# mostly changes less (the study's control shows by how much).
 DAMAGE = 1.0
 
 
@@ -99,7 +100,8 @@ class Remains:
     damage: rise of nats a token of unrelated true responses; NaN where not measured
     moved_left: `left` of the model that was changed by another task; NaN where not measured
     by_form: whether another form, examples, or rounded weights show most of it again
-    by_labels: whether the fewest labels do; None where there is no never-taught model
+    by_labels: whether the fewest labels bring back more than they teach a never-taught model; None
+        where there is none
     teaches: whether relearning was shown to teach a never-taught model anything, so that it is a
         test
     most_excess: of each rung, where it puts the model between never taught, 0, and never

@@ -356,7 +356,9 @@ class Loss(Readout, name="loss"):
 
     in_training = True
     columns: ClassVar = {
-        "loss": Column(_NUMBERS, "(steps,) nats a response token, before each step")
+        "loss": Column(
+            _NUMBERS, "(steps,) the method's, before each step; of labels: nats a response token"
+        )
     }
 
     loss: np.ndarray

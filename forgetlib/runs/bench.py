@@ -130,7 +130,8 @@ class Bench:
             ) from error
         self._pretrained = self._lm.weights()
         self._digest = told(lambda: content.of_model(checkpoint.model))
-        self._loaded, self._state = wanted, None
+        self._loaded = wanted
+        self._enter(None)
         if (now := told(lambda: content.of_folders(checkpoint.model))) != before:
             self._loaded = None
             raise _changed(checkpoint.model, ", ".join(before), ", ".join(now) or "none")

@@ -39,7 +39,8 @@ def cost(job: Job) -> int:
     return found
 
 
-Sets = dict[tuple[str, str, int, int], tuple[list[Example], list[str]]]
+SetKey = tuple[str, str, int, int]  # task, split, n, seed
+Sets = dict[SetKey, tuple[list[Example], list[str]]]
 
 
 def _needed(job: Job) -> list[tuple[str, str, int, int]]:
@@ -129,7 +130,7 @@ def run(
     for m, value in found.items():
         if isinstance(value, Scores) and m.view == PLAIN:
             bench.remember(m, value)
-    by_name = {f"{task}/{split}": of_set for (task, split, *_), of_set in sets.items()}
+    by_name = {_set_name(key, sets): of_set for key, of_set in sets.items()}
     about = provenance(lm, time.perf_counter() - started) | {
         "sets": sorted(by_name),
         "data": content.data_hash({where: examples for where, (examples, _) in by_name.items()}),
@@ -137,6 +138,13 @@ def run(
     }
     about |= _left_out({where: too_long for where, (_, too_long) in by_name.items()})
     return [Record(checkpoint, m, found[m], about) for m in wanted]
+
+
+def _set_name(key: SetKey, sets: Sets) -> str:
+    """Name a set of questions, "<task>/<split>"; with its size where a job has several of them."""
+    task, split, n, _ = key
+    several = sum(of[:2] == key[:2] for of in sets) > 1
+    return f"{task}/{split}" + (f" ({n})" if several else "")
 
 
 def _require_fits(lm: LM, m: Measurement, shown: list[Example]) -> None:

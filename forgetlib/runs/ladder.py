@@ -94,6 +94,13 @@ class LadderStudy(Study):
             require(f"quantised of {what}", method, Quantise, "a Quantise")
         if self.moved_by:
             tasks.get(self.moved_by)
+            if self.moved_by in self.tasks:
+                raise InputError(
+                    f"moved_by of {what}",
+                    expected="another task than the skills, to see what any such change does",
+                    found=repr(self.moved_by),
+                    do='Name another task, or none: moved_by="".',
+                )
         every = (*self.every_method, *self.more_methods)
         if again := {m.name for m in every if every.count(m) > 1}:
             raise InputError(
@@ -236,8 +243,10 @@ class LadderStudy(Study):
                 for draw in range(self.draws):
                     found = self.relearned(start, task, n, draw, seed=seed)
                     yield Job(found, (Measurement("loss"), test))
-            last = self.relearned(start, task, max(self.n_relearned), 0, "random", seed=seed)
-            yield Job(last, (Measurement("loss"), test))
+            if self.n_relearned:
+                n = max(self.n_relearned)
+                last = self.relearned(start, task, n, 0, "random", seed=seed)
+                yield Job(last, (Measurement("loss"), test))
 
     def _inside_of(self, task: str, seed: int) -> Iterator[Job]:
         if not self.inside:

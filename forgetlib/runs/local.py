@@ -111,7 +111,7 @@ def compute(
 
 
 def one_per_model(jobs: Iterable[Job]) -> list[Job]:
-    """Pick the first job of each model, tuning and dtype."""
+    """Pick a job of each model and dtype: the first that trains, or the first."""
     found: dict[tuple[str, str], Job] = {}
     for job in jobs:
         key = job.checkpoint.model, job.checkpoint.dtype

@@ -222,12 +222,11 @@ def _note_left_out(study: Study, lost: Mapping[str, str]) -> None:
 
 def _without(study: Study, lost: Container[str]) -> Study:
     """Make the study of those tasks that are not lost, of which there has to be one."""
-    cross = study.cross_tasks and tuple(t for t in study.cross_tasks if t not in lost)
-    left, more = (
-        tuple(t for t in of if t not in lost) for of in (study.tasks, study.more_seeds_tasks)
-    )
+    lists = ("tasks", "more_seeds_tasks", "cross_tasks", "large_tasks")
+    there: dict[str, tuple[str, ...]] = {n: of for n in lists if (of := getattr(study, n, None))}
+    left: dict[str, Any] = {n: tuple(t for t in of if t not in lost) for n, of in there.items()}
     # Where no task of the pairs is left, all pairs.
-    return replace(study, tasks=left, more_seeds_tasks=more, cross_tasks=cross or None)
+    return replace(study, **left | {"cross_tasks": left.get("cross_tasks") or None})
 
 
 def data_note(study: Study) -> str:

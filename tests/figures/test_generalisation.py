@@ -240,6 +240,14 @@ def test_what_is_not_decided_is_said():
     assert generalisation.finding(spared) == said
 
 
+def test_tasks_that_were_not_known_before_a_method_are_not_said_to_be_spared_by_it():
+    table = made({"npo": {NEW: (0.01, 0.02), OTHER: (0.0, 0.01)}, "random": SPARED})
+    other = made({"leace": {NEW: (0.01, 0.02), OTHER: (0.3, 0.1)}})
+    other.loc[other["where"] == OTHER, "auroc_known_low"] = 0.45
+    said = generalisation.finding(pd.concat([table, other], ignore_index=True))
+    assert said.endswith("after every method before which they were known")
+
+
 def test_what_is_lost_elsewhere_is_said_group_by_group():
     table = made({"npo": LOSES | {FAMILY: (0.2, 0.1), OTHER: (0.01, 0.02)}})
     assert generalisation.finding(table).endswith(

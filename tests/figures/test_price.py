@@ -86,6 +86,7 @@ def changed(table, method, **intervals):
         ({"nll_rise": (np.nan, np.nan)}, "open"),
         ({"auroc_lost": (0.1, 0.3)}, "open"),
         ({"auroc_lost": (0.01, 0.03)}, "spares"),  # shown, and less than half
+        ({"auroc_lost": (0.01, 0.03), "set_auroc": (0.55, 0.7)}, "open"),  # its own may be known
     ],
     ids=str,
 )

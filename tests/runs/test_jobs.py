@@ -234,6 +234,27 @@ def test_the_first_record_is_the_start_s_scores_and_equals_scoring_again_to_the_
         assert same_values(value, second[name]), name
 
 
+def test_remembered_scores_of_another_model_are_not_the_first_record(of_one_task):
+    base, tuned, _ = of_one_task
+    other = Job(replace(tuned.checkpoint, model="tiny-wide"), tuned.measurements)
+    bench = Bench()
+    jobs.run(base, bench)
+    found, alone = (
+        by_name(jobs.run(other, b))["dynamics tiny_city/train"] for b in (bench, Bench())
+    )
+    assert same_values(found, alone)
+
+
+def test_two_sets_of_a_split_are_told_apart_in_the_provenance(of_one_task):
+    base, *_ = of_one_task
+    (first, *_) = base.measurements
+    two = (first, replace(first, n=5))
+    (record, _) = jobs.run(Job(base.checkpoint, two))
+    assert record.provenance["sets"] == [f"{first.where} (12)", f"{first.where} (5)"]
+    (alone,) = jobs.run(Job(base.checkpoint, (first,)))
+    assert alone.provenance["sets"] == [first.where]
+
+
 def test_remembered_scores_of_other_questions_are_not_the_first_record(of_one_task):
     _, tuned, forgotten = of_one_task
     few = replace(forgotten.measurements[1], n=5)

@@ -150,6 +150,7 @@ def test_a_hook_is_not_relearned_from_nor_quantised():
         ({"methods": (Labels("random", UNTIL),)}, "every method with the same settings once"),
         ({"moved_by": "tiny_praise"}, "retain sets of other tasks than the skills"),
         ({"moved_by": "nowhere"}, "task"),
+        ({"moved_by": "tiny_review"}, "another task than the skills"),
         ({"n_relearned": (0,)}, "n_relearned of study"),
         ({"draws": 0}, "draws of study"),
         ({"relearning": 2e-5}, "relearning of study"),
@@ -161,6 +162,13 @@ def test_a_hook_is_not_relearned_from_nor_quantised():
 def test_bad_settings_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         replace(STUDY, **changes)
+
+
+def test_a_study_may_teach_nothing_again():
+    none = replace(STUDY, n_relearned=())
+    kinds = {j.checkpoint.kind for j in none.jobs("relearning") if j.checkpoint.start}
+    assert "quantise(bits=4)" in kinds
+    assert len(none.jobs()) < len(STUDY.jobs())
 
 
 def test_a_section_of_another_study_is_refused():
@@ -236,6 +244,14 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     ]
     assert probed.loc["random", "known"] == pytest.approx(sum(by_hand) / 2)
     assert probed[["forgotten", "oracle"]].notna().all(axis=None)
+    # Of what another skill's probe says of the pre-trained model nothing is taken.
+    base = next(r for r in results if r.checkpoint.method is None and r.probe)
+    (own,) = (r for r in base.records if r.measurement.readout == "probe")
+    wrong = replace(own.value, correct=np.zeros_like(own.value.correct))
+    other = replace(own, measurement=replace(own.measurement, task="tiny_city"), found=wrong)
+    more = [replace(r, records=(*r.records, other)) if r is base else r for r in results]
+    again = rungs.table(ladders.of_study(STUDY, more, answers))
+    pd.testing.assert_frame_equal(again, table)
     corrected = table[table["rung"] == "sign corrected"].set_index("method")
     assert set(corrected.index) == names
     assert corrected[["known", "forgotten", "oracle"]].notna().all(axis=None)

@@ -170,3 +170,6 @@ def test_a_study_without_a_task_that_has_more_seeds_is_one():
     chosen = replace(small(), more_seeds=(1,), more_seeds_tasks=both)
     part = results._without(chosen, {"tiny_review"})
     assert part.tasks == part.more_seeds_tasks == ("tiny_city",)
+    scale = study("scale")
+    assert "sst2" in scale.large_tasks
+    assert "sst2" not in results._without(scale, {"sst2"}).large_tasks
