@@ -90,14 +90,14 @@ def answer(tables: Tables) -> str:
         pairs = tables.get("fig3_cross_task")
         harmed = {t: _risen_by(t, pairs) for t in known.index[known["verdict"] == FORGOTTEN]}
         risen = [
-            f"{number(x, 1)} nats a token more after {title(t)}'s"
+            f"{number(x, 1)} nats a token after {title(t)}'s"
             for t, x in harmed.items()
             if x > DAMAGE
         ]
         if risen:
             said += " Forgetting may be damage: where pairs of tasks were tried, other tasks' true "
-            said += f"answers cost {listed(risen)} random labels; the models above were not "
-            said += "checked for this."
+            said += f"answers became less likely by {listed(risen)} random labels; the models "
+            said += "above were not checked for this."
         else:
             said += " Harm to other tasks was not measured in these models."
     return f"{said}{_harm(skills)}"

@@ -11,6 +11,7 @@ says it ("random", "true", "flipped").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 
@@ -147,7 +148,8 @@ def _of_answers(name: str, scores: Scores, answers: np.ndarray) -> Sample:
     if name == "matched_accuracy":
         return _column(scores.uids, lambda c: metrics.matched_accuracy(margin, answers, c))
     said = answers[:, 0] if name == "true_share" else answers[rows, 1 - metrics.correct(scores)]
-    return _column(scores.uids, lambda counts: metrics.commonest_share(said, counts))
+    share = _column(scores.uids, lambda counts: metrics.commonest_share(said, counts))
+    return replace(share, limits=np.array([[1 / len(set(answers.ravel()))], [1.0]]))
 
 
 def _fit(run: Result, found: Scores) -> Sample:

@@ -119,6 +119,18 @@ def test_one_answer_to_everything_is_no_knowledge_of_a_task_with_fixed_answers()
     assert fig2.table(results)["ratio_defined"].item()  # without the texts nobody can tell
 
 
+def test_the_commoner_of_two_answers_has_half_of_them_at_least():
+    """Also at the end of an interval over two seeds that lie apart."""
+    both = [
+        run
+        for seed, bias in ((0, 0.0), (1, 9.0))
+        for run in runs("sst2", tuned={"strength": 0.0, "bias": bias}, after=NOTHING, seeds=(seed,))
+    ]
+    tuned = row_of(both, phase="tuned")
+    assert tuned["n_seeds"] == 2
+    assert tuned["commonest_share_low"] == 0.5 < tuned["commonest_share"] < 1
+
+
 def test_measures_are_those_of_an_independent_computation():
     results = runs("sst2", tuned=KNOWS, after={"strength": 0.5, "bias": 1.0})
     found, areas, rights = row_of(results), [], []
