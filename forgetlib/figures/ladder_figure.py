@@ -99,8 +99,11 @@ def finding(summary: pd.DataFrame) -> str:
             "cannot be told apart"
         )
     if "n_seeds" in summary and (summary["n_seeds"] > 1).any() and (summary["n_seeds"] == 1).any():
-        more = summary.loc[summary["n_seeds"] > 1, "method"]
-        said.append(f"one seed, but of {listed(method_title(str(m)) for m in more)} several")
+        several = summary["n_seeds"] > 1
+        few = several if several.mean() <= 0.5 else ~several
+        names = listed(method_title(str(m)) for m in summary.loc[few, "method"])
+        how = ("one seed", "several") if few is several else ("several seeds", "one")
+        said.append(f"{how[0]}, but of {names} {how[1]}")
     return f"{title(task)} is {'; '.join(said)}"
 
 

@@ -49,7 +49,7 @@ def answer(tables: Tables) -> str:
     rungs = tables.get(f"ladder_{skill}")
     if rungs is not None and (again := relearning.finding(rungs)):
         said += f" {again} ([relearning](relearning_{skill}.png))."
-    if rungs is not None and (turned := sign.turned(rungs)):
+    if rungs is not None and (turned := sign.headline(rungs)):
         said += f" {turned}."
     return said
 
@@ -140,11 +140,10 @@ def _rounded(tables: Tables, skill: str) -> dict[str, dict[str, str]]:
 
 def _dose(row: pd.Series) -> str:
     """Write a method's dose: the median of its steps, and of how many seeds; or how it ended."""
-    word = dose.ending(row)
-    of = f"{row['n_reached']:g} of {row['n_seeds']:g}"
-    if word == dose.REACHED and pd.isna(row["steps"]):
-        return f"no training, {of}"
-    return f"{row['steps']:g}, {of}" if row["n_reached"] else word
+    if not row["n_reached"]:
+        return dose.ending(row)
+    steps = "no training" if pd.isna(row["steps"]) else f"{row['steps']:g}"
+    return f"{steps}, {row['n_reached']:g} of {row['n_seeds']:g}"
 
 
 def _a_method_each(table: pd.DataFrame) -> pd.DataFrame:

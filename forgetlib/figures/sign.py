@@ -41,15 +41,29 @@ def apart(table: pd.DataFrame) -> str:
     return f"Seeds may end far apart: their AUROC on new questions is {', '.join(said)}{turned}"
 
 
+def headline(table: pd.DataFrame) -> str:
+    """Say after which methods a skill is shown to be turned round and not gone; "": after none.
+
+    table: from `rungs.table`, of one skill
+    """
+    rows = _turned(table)
+    beyond, *_ = groups(rows)
+    if beyond.empty:
+        return ""
+    (task,) = set(rows["eval_task"])
+    return (
+        f"After {listed(named(beyond, rows))} {title(task)} is turned round and not gone: with the "
+        "answers exchanged where the forgetting set shows this, models show "
+        f"{between(beyond['excess'])} of what was taught (0: as much as never-taught models)"
+    )
+
+
 def turned(table: pd.DataFrame) -> str:
     """Say what is left after methods that turned a seed's sign, once it is corrected; "": none did.
 
     table: from `rungs.table`, of one skill
     """
-    rows = table[(table["rung"] == SIGNED.name) & table["excess"].notna()]
-    direct = table[table["rung"] == DIRECT.name].set_index("method")["seeds"]
-    rows = rows[(rows["seeds"] != rows["method"].map(direct)).to_numpy()]
-    rows = rows.sort_values("excess", ascending=False, kind="stable")
+    rows = _turned(table)
     if rows.empty:
         return ""
     beyond, less, rest = groups(rows)
@@ -68,3 +82,11 @@ def turned(table: pd.DataFrame) -> str:
         "With the answers exchanged wherever the forgetting set shows that a model has turned "
         f"them, models show {said}"
     )
+
+
+def _turned(table: pd.DataFrame) -> pd.DataFrame:
+    """Take the corrected rows of methods that turned the sign of a seed, most excess first."""
+    rows = table[(table["rung"] == SIGNED.name) & table["excess"].notna()]
+    direct = table[table["rung"] == DIRECT.name].set_index("method")["seeds"]
+    rows = rows[(rows["seeds"] != rows["method"].map(direct)).to_numpy()]
+    return rows.sort_values("excess", ascending=False, kind="stable")

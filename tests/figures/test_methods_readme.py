@@ -1,5 +1,6 @@
 """The README of a study of methods says what its tables say."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,16 @@ def test_every_method_has_a_row_with_its_numbers(drawn):
     assert found["NPO"]["dose"] == "not reached"
     assert found["random labels"]["dose"].endswith("5 of 5")
     assert found["random labels"]["verdict"] == "-"  # its ladder was not drawn
+
+
+def test_a_method_without_a_training_may_reach_the_dose_in_some_seeds(drawn, tmp_path):
+    for file in drawn.folder.iterdir():
+        shutil.copy(file, tmp_path)
+    table = drawn.need("dose_sst2_nonce")
+    some = table["method"] == "npo"
+    table = table.assign(n_reached=table["n_reached"].mask(some, 4))
+    table.to_csv(tmp_path / "dose_sst2_nonce.csv", index=False)
+    assert rows(Tables(tmp_path))["NPO"]["dose"] == "no training, 4 of 5"
 
 
 def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):

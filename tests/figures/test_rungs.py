@@ -269,6 +269,9 @@ def test_a_null_that_knows_the_skill_is_told():
     )
     two = pd.concat([summary, summary.assign(method="random", n_seeds=1)])
     assert ladder_figure.finding(two).endswith("; one seed, but of NPO several")
+    three = pd.concat([two, summary.assign(method="dpo")])
+    said = ladder_figure.finding(three)
+    assert said.endswith("; several seeds, but of random labels one")
     assert "one seed" not in ladder_figure.finding(summary)
 
 

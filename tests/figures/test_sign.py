@@ -60,6 +60,12 @@ def test_the_sentence_tells_only_of_methods_that_turned_a_seed(table):
         "them, models show more of SST-2 than never-taught ones after NPO "
         f"(excess {number(excess.iloc[0])}); less than half after random labels"
     )
+    assert sign.headline(table) == (
+        "After NPO SST-2 is turned round and not gone: with the answers exchanged where the "
+        f"forgetting set shows this, models show {number(excess.iloc[0])} of what was taught "
+        "(0: as much as never-taught models)"
+    )
+    assert sign.headline(table[table["method"] != "npo"]) == ""
     assert sign.turned(table[table["method"] == "random"]).endswith(
         "models show less than half of what was taught of SST-2 after random labels"
     )
