@@ -101,9 +101,9 @@ def finding(summary: pd.DataFrame) -> str:
     if "n_seeds" in summary and (summary["n_seeds"] > 1).any() and (summary["n_seeds"] == 1).any():
         several = summary["n_seeds"] > 1
         few = several if several.mean() <= 0.5 else ~several
-        names = listed(method_title(str(m)) for m in summary.loc[few, "method"])
+        those = listed(method_title(str(m)) for m in summary.loc[few, "method"])
         how = ("one seed", "several") if few is several else ("several seeds", "one")
-        said.append(f"{how[0]}, but of {names} {how[1]}")
+        said.append(f"{how[0]}, but of {those} {how[1]}")
     return f"{title(task)} is {'; '.join(said)}"
 
 
