@@ -14,6 +14,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "figures" / "methods"
 # Tasks that no method retains, of other families than the skill's: harm is measured there.
 UNRELATED = {"sst2": ("sciq", "coding"), "common_knowledge": ("sciq", "coding", "mrpc")}
+SEEDS = {"sst2": (0,), "common_knowledge": (0, 1, 2)}
 METHODS = (
     *("random", "uniform_choice", "uniform_token", "gradient_ascent", "kl_ascent", "npo", "dpo"),
     *("task_vector", "selective_pruning", "prompt_filter"),
@@ -22,9 +23,9 @@ METHODS = (
 
 @pytest.fixture(scope="module")
 def rows():
-    """Scores of questions as they are, by (what was done last, skill, evaluated task), seed 0."""
+    """Scores of questions as they are, by (seed, what was done last, skill, evaluated task)."""
     found = {}
-    for path in sorted((FOLDER / "results").glob("*-0.parquet")):
+    for path in [FOLDER / f"results/{skill}-{s}.parquet" for skill in SEEDS for s in SEEDS[skill]]:
         columns = ["checkpoint", "measurement", "scores"]
         for row in pq.read_table(path, columns=columns).to_pylist():
             checkpoint, asked = json.loads(row["checkpoint"]), json.loads(row["measurement"])
@@ -40,7 +41,7 @@ def rows():
             scores = row["scores"]
             values, true = np.array(scores["log_likelihoods"]), np.array(scores["labels"])
             every, tokens = np.arange(len(true)), np.array(scores["n_tokens"])
-            found[done, skill, asked["task"]] = {
+            found[asked.get("seed", 0), done, skill, asked["task"]] = {
                 "uids": scores["uids"],
                 "margin": (values[every, true] - values[every, 1 - true]).astype(float),
                 "nll": -values[every, true] / tokens[every, true],
@@ -73,16 +74,23 @@ def drawn(skill, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_verdict_s_numbers_are_those_of_the_stored_rows(rows, method, skill):
     row = drawn(skill, method)
-    known, forgotten = rows["true", skill, skill], rows[method, skill, skill]
-    assert row["known"] == pytest.approx(auroc(skill, known), abs=1e-5)
-    assert row["auroc"] == pytest.approx(auroc(skill, forgotten), abs=1e-5)
+    assert row["n_seeds"] == len(SEEDS[skill])
+    known, forgotten = (
+        [rows[seed, done, skill, skill] for seed in SEEDS[skill]] for done in ("true", method)
+    )
+    area = [np.mean([auroc(skill, found) for found in of]) for of in (known, forgotten)]
+    assert [row["known"], row["auroc"]] == pytest.approx(area, abs=1e-5)
     assert row["auroc_lost"] == pytest.approx(row["known"] - row["auroc"], abs=1e-5)
-    assert row["accuracy"] == pytest.approx((forgotten["margin"] > 0).mean(), abs=1e-5)
-    nats = [
-        np.concatenate([rows[done, skill, task]["nll"] for task in UNRELATED[skill]]).mean()
-        for done in (method, "true")
-    ]
-    assert row["damage"] == pytest.approx(nats[0] - nats[1], abs=1e-4)
+    right = np.mean([(found["margin"] > 0).mean() for found in forgotten])
+    assert row["accuracy"] == pytest.approx(right, abs=1e-5)
+    worse = []
+    for seed in SEEDS[skill]:
+        after, before = (
+            np.concatenate([rows[seed, done, skill, task]["nll"] for task in UNRELATED[skill]])
+            for done in (method, "true")
+        )
+        worse.append(after.mean() - before.mean())
+    assert row["damage"] == pytest.approx(np.mean(worse), abs=1e-4)
 
 
 @pytest.mark.parametrize("skill", UNRELATED)

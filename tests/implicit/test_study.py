@@ -148,7 +148,7 @@ def test_the_answer_follows_the_numbers():
     assert said.startswith(
         "More than half of what fine-tuning changes is shown to be a wrong guess"
     )
-    assert "in leetspeak it is 0.85 [0.79, 0.91]: hidden there, and not gone" in said
+    assert "that share is 0.85 [0.79, 0.91] in leetspeak: hidden there, and not gone" in said
 
     class Changed(findings.Tables):
         def get(self, name):
