@@ -21,6 +21,7 @@ from forgetlib.figures.rungs import (
     Model,
     Rung,
     Seed,
+    Shared,
     exchanged,
 )
 from forgetlib.forgetting.base import Method, Training
@@ -142,7 +143,9 @@ def of_study(
             if KNOWN in models and FORGOTTEN in models:
                 seeds = found.setdefault((task, names[method]), [])
                 seeds.append(Seed(models, of_seed.answers, of_seed.layer(method)))
-    return {key: Ladder(_complete(seeds), rungs(study)) for key, seeds in found.items()}
+    shared: Shared = {}
+    every = rungs(study)
+    return {key: Ladder(_complete(s), every, shared=shared) for key, s in found.items()}
 
 
 def _complete(seeds: list[Seed]) -> list[Seed]:
@@ -187,10 +190,15 @@ class _Models:
         """Read what is true and false of each question, where answers are fixed."""
         return self._load()
 
+    @cached_property
+    def taught(self) -> Model | None:
+        """Find the known model, which is the same one for every method."""
+        return self._of(self.study.taught(self.task, self.seed))
+
     def model(self, role: str, method: Method) -> Model | None:
         """Find the model of a role; None where it is not there."""
         if role == KNOWN:
-            return self._of(self.study.taught(self.task, self.seed))
+            return self.taught
         if role == MOVED and not self.study.moved_by:
             return None
         return self._of(self.study.after(method, self.task, self.seed, role), method)

@@ -27,7 +27,7 @@ import pandas as pd
 from forgetlib.errors import InputError
 from forgetlib.figures.intervals import N_RESAMPLES
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.rungs import Ladder, Model, Seed, exchanged
+from forgetlib.figures.rungs import Ladder, Model, Seed, Shared, exchanged
 from forgetlib.figures.verdicts import (
     DAMAGE,
     DAMAGED,
@@ -62,8 +62,9 @@ def table(
         ladder = next(found for (of, _), found in ladders.items() if of == task)
         if _n_pool(ladder) < 2 or not ladder.has_oracle or ladder.verdict() == NOTHING:
             continue
+        shared: Shared = {}
         for truth, case, seeds in cases(ladder, most):
-            verdict = Ladder(seeds, ladder.rungs, n_resamples).verdict()
+            verdict = Ladder(seeds, ladder.rungs, n_resamples, shared).verdict()
             rows.append({"eval_task": task, "truth": truth, "case": case, "verdict": verdict})
     return pd.DataFrame(rows, columns=["eval_task", "truth", "case", "verdict"])
 

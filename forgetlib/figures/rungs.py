@@ -157,6 +157,10 @@ class Seed:
         return any(m.has(rung) for m in self.models.get(role, ()))
 
 
+# By measure, rung, layers, number of resamples and the models' ids: the models, and what was found.
+Shared = dict[tuple[object, ...], tuple[tuple[Model, ...], Resampled]]
+
+
 class Ladder:
     """Measure one method's models of all seeds on every rung, from the same resamples.
 
@@ -164,10 +168,16 @@ class Ladder:
     different questions.
 
     rungs: in the order in which they are shown
+    shared: what was measured of models that other ladders have too, as methods of a study share
+        known and never-taught ones; None: nothing
     """
 
     def __init__(
-        self, seeds: Sequence[Seed], rungs: Sequence[Rung], n_resamples: int = N_RESAMPLES
+        self,
+        seeds: Sequence[Seed],
+        rungs: Sequence[Rung],
+        n_resamples: int = N_RESAMPLES,
+        shared: Shared | None = None,
     ) -> None:
         self.seeds, self.n_resamples = tuple(seeds), n_resamples
         if not seeds or any(not s.models.get(r) for s in seeds for r in (KNOWN, FORGOTTEN)):
@@ -180,7 +190,7 @@ class Ladder:
         self.roles = [r for r in seeds[0].models if all(s.models.get(r) for s in seeds)]
         needed = [r for r in (KNOWN, FORGOTTEN, ORACLE) if r in self.roles]
         self.rungs = tuple(r for r in rungs if all(self.has(role, r) for role in needed))
-        self._found: dict[tuple[str, str, str], Resampled] = {}
+        self._found: Shared = {} if shared is None else shared
         self._check()
 
     def has(self, role: str, rung: Rung) -> bool:
@@ -196,7 +206,7 @@ class Ladder:
         there = [s for s in self.seeds if all(s.has(role, rung) for role in needed)]
         if len(there) == len(self.seeds):
             return self
-        return Ladder(there, self.rungs, self.n_resamples) if there else None
+        return Ladder(there, self.rungs, self.n_resamples, self._found) if there else None
 
     @cached_property
     def has_oracle(self) -> bool:
@@ -221,11 +231,14 @@ class Ladder:
             token of other tasks' true responses, or "pairs", the share of them that a probe judges
             rightly
         """
-        key = measure, role, rung.name
+        models = tuple(m for seed in self.seeds for m in seed.models[role])
+        layers = tuple(seed.layer for seed in self.seeds) if rung == LENS else ()
+        key = measure, rung.name, layers, self.n_resamples, tuple(map(id, models))
         if key not in self._found:
             samples = [_sample(s, measure, role, rung) for s in self.seeds]
-            self._found[key] = resample(samples, n_resamples=self.n_resamples)
-        return self._found[key]
+            found = resample(samples, n_resamples=self.n_resamples)
+            self._found[key] = models, found  # whose ids are theirs as long as they are here
+        return self._found[key][1]
 
     def of(self, measure: str, role: str, rung: Rung = DIRECT) -> Interval:
         """Give a measure its interval."""

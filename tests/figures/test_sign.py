@@ -40,7 +40,7 @@ def table():
     gone = signed(seeds(*TRUTHS[verdicts.REMOVED]), turned=(4,))
     kept = signed(seeds(*TRUTHS[verdicts.KEPT]))
     of = {"npo": half_turned(), "random": gone, "rmu": kept}
-    return rungs.table({("sst2", m): Ladder(models, RUNGS) for m, models in of.items()})
+    return rungs.table({("sst2", m): Ladder(models, RUNGS, 300) for m, models in of.items()})
 
 
 def test_a_skill_turned_round_in_some_seeds_is_found(table):
@@ -76,7 +76,7 @@ def test_without_never_taught_models_nothing_is_said():
     models = [
         replace(s, models={r: s.models[r] for r in ("known", FORGOTTEN)}) for s in half_turned()
     ]
-    alone = rungs.table({("sst2", "npo"): Ladder(models, RUNGS)})
+    alone = rungs.table({("sst2", "npo"): Ladder(models, RUNGS, 300)})
     assert alone.loc[alone["rung"] == SIGNED.name, "forgotten"].notna().all()
     assert sign.turned(alone) == ""
 
