@@ -17,6 +17,12 @@ from forgetlib.figures.rungs import DIRECT, SIGNED, seeds_of
 from forgetlib.metrics import CHANCE
 
 FAR = 0.25  # of AUROC, between seeds
+# The oracles get random labels. Ascent and preference methods on true ones are a lesson in the
+# opposite, which a model that never knew the skill might learn as well.
+CAUTION = (
+    "methods that see the true labels may have taught the opposite anew: they were not tried with "
+    "these on models that never knew it"
+)
 
 
 def apart(table: pd.DataFrame) -> str:

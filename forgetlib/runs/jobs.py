@@ -43,7 +43,7 @@ SetKey = tuple[str, str, int, int]  # task, split, n, seed
 Sets = dict[SetKey, tuple[list[Example], list[str]]]
 
 
-def _needed(job: Job) -> list[tuple[str, str, int, int]]:
+def _needed(job: Job) -> list[SetKey]:
     """List the sets of questions that a job trains on or asks: task, split, n, seed."""
     checkpoint = job.checkpoint
     data = checkpoint.data
