@@ -294,22 +294,6 @@ STUDIES: dict[str, Study] = {
 }
 
 
-LISTS: tuple[str, ...] = (
-    "tasks",
-    "seeds",
-    "sizes",
-    "control_seeds",
-    "models",
-    "cross_seeds",
-    "cross_tasks",
-    "more_seeds",
-    "more_seeds_tasks",
-    "elsewhere",
-)
-LISTS += ("methods", "views", "readouts", "large", "large_tasks")
-LISTS += ("more_methods", "quantised", "n_relearned")
-
-
 def study(name: str | Study, **changes: Any) -> Study:
     """Return a named study, one of a file, or a variation: study("quick", tasks=["sst2"]).
 
@@ -317,7 +301,7 @@ def study(name: str | Study, **changes: Any) -> Study:
     and takes those from the named study that are the same.
     """
     chosen = name if isinstance(name, Study) else resolve(name)
-    for key in LISTS:
+    for key in (f.name for f in fields(chosen) if str(f.type).startswith("tuple")):
         if not isinstance(changes.get(key), list | tuple | None):
             raise InputError(
                 f"change of study {chosen.name!r}",

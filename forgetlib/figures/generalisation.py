@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.matrix import DROP_COLOURS, readable_on, two_digits
-from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.names import listed, method_title, method_titles, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
 from forgetlib.figures.reach import FAMILY, MEASURES, NEW, OTHER, RETAINED, WHERES, away
 from forgetlib.figures.reach import table as table
@@ -151,9 +151,7 @@ def _named(rows: pd.DataFrame) -> str:
     """Name the methods of rows; those of a single seed are marked where others have more."""
     if len(rows) > MOST_NAMED:
         return f"{len(rows)} methods"
-    several = (rows["n_seeds"] > 1).any()
-    marks = [" (one seed)" if several and n == 1 else "" for n in rows["n_seeds"]]
-    return listed(method_title(str(m)) + mark for m, mark in zip(rows.index, marks, strict=True))
+    return listed(method_titles(rows.index, rows["n_seeds"], rows["n_seeds"].max()))
 
 
 def _numbers(rows: pd.DataFrame, measure: str, exact: bool) -> str:

@@ -76,6 +76,18 @@ def method_title(method: str) -> str:
     return f"{shown} ({', '.join(told)})" if told else shown
 
 
+def method_titles(methods: Iterable[str], n_seeds: Iterable[int], most: int) -> list[str]:
+    """Write methods as people do, those of one seed marked: "NPO (one seed)".
+
+    n_seeds: how many each has; most: how many the methods that they are told with have at most: if
+        one, the mark would tell nothing
+    """
+    return [
+        method_title(str(method)) + (" (one seed)" if most > 1 and n == 1 else "")
+        for method, n in zip(methods, n_seeds, strict=True)
+    ]
+
+
 def _setting(text: str) -> str:
     """Write a setting of a method; of a learning rate its number alone tells."""
     name, _, value = text.partition("=")

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
-from forgetlib.figures.names import listed, method_title, title, titles
+from forgetlib.figures.names import listed, method_title, method_titles, title, titles
 from forgetlib.figures.numbers import between, estimate_of
 from forgetlib.figures.reach import NEW, SET, away
 from forgetlib.figures.rows import mark, set_finding, skill_of
@@ -205,9 +205,8 @@ def _named(methods: Sequence[str], rows: pd.DataFrame) -> str:
     """Name methods; those of a single seed are marked where others have more."""
     if len(methods) > MOST_NAMED:
         return f"{len(methods)} methods"
-    several = (rows["n_seeds"] > 1).any()
-    marks = [" (one seed)" if several and rows.loc[m, "n_seeds"] == 1 else "" for m in methods]
-    return listed(method_title(m) + mark for m, mark in zip(methods, marks, strict=True))
+    n_seeds = rows["n_seeds"]
+    return listed(method_titles(methods, n_seeds[list(methods)], n_seeds.max()))
 
 
 def draw(table: pd.DataFrame) -> Figure:

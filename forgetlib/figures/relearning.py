@@ -23,7 +23,7 @@ from forgetlib.errors import InputError
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.ladder_figure import JOINED, LINES, legend_below
-from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.names import listed, method_title, method_titles, title
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.rows import set_finding
 from forgetlib.figures.rungs import seeds_of
@@ -104,11 +104,7 @@ def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 def named(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     """Name methods; those of a single seed are marked where others of all rows have more."""
-    several = (rows["n_seeds"] > 1).any()
-    return [
-        method_title(str(method)) + (" (one seed)" if several and n == 1 else "")
-        for method, n in zip(of["method"], of["n_seeds"], strict=True)
-    ]
+    return method_titles(of["method"], of["n_seeds"], rows["n_seeds"].max())
 
 
 def _with_excess(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
