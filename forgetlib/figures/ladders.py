@@ -29,7 +29,7 @@ from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import LogitLens, Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers, Load
-from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
+from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import PLAIN, Checkpoint
 
@@ -140,6 +140,8 @@ def of_study(
                     models[role] = (model,)
             if never:
                 models[ORACLE] = tuple(never)
+            if shown := tuple(of_seed.anew(method)):
+                models[ANEW] = shown
             if KNOWN in models and FORGOTTEN in models:
                 seeds = found.setdefault((task, names[method]), [])
                 seeds.append(Seed(models, of_seed.answers, of_seed.layer(method)))
@@ -214,6 +216,11 @@ class _Models:
         first = self._of(study.taught(self.task, self.seed, oracle=True))
         others = (self.model(ORACLE, m) for m in study.of(self.task, self.seed))
         yield from (model for model in (base, first, *others) if model is not None)
+
+    def anew(self, method: Method) -> Iterator[Model]:
+        """Find the models that never knew the skill, and were shown its true labels."""
+        found = map(self._of, self.study.anew(method, self.task, self.seed))
+        yield from (model for model in found if model is not None)
 
     def _of(self, checkpoint: Checkpoint, method: Method | None = None) -> Model | None:
         where = f"{self.task}/test"

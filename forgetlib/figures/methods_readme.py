@@ -50,7 +50,7 @@ def answer(tables: Tables) -> str:
     if rungs is not None and (again := relearning.finding(rungs)):
         said += f" {again} ([relearning](relearning_{skill}.png))."
     if rungs is not None and (turned := sign.headline(rungs)):
-        said += f" {turned}; {sign.CAUTION}."
+        said += f" {turned}."
     return said
 
 
@@ -76,7 +76,7 @@ def _sentences(tables: Tables) -> Iterator[str]:
             if ends := sign.apart(rungs):
                 yield f"{ends}."
             if turned := sign.turned(rungs):
-                yield f"{turned}; {sign.CAUTION} ([table](ladder_{skill}.csv))."
+                yield f"{turned} ([table](ladder_{skill}.csv))."
             if states := inside.finding(rungs):
                 yield f"{states} ([hidden states](ladder_{skill}.csv))."
         if (of := tables.get(f"forms_{skill}")) is not None:

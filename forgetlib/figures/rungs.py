@@ -47,7 +47,7 @@ from forgetlib.figures.verdicts import SHARE, Remains, remains
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers
-from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE
+from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, MOVED, ORACLE
 
 # "control": with random labels, what a rung's form brings without its labels; no verdict has it.
 # "answered" and "probe" are other measures than AUROC: no verdict has them either, nor "signed", of
@@ -92,7 +92,9 @@ CALIBRATED = Rung("calibrated", "answered")
 PROBED = Rung("probe", "probe")
 # In tables: with the two answers exchanged if a model takes the true response for the false one in
 # the questions that it was made to forget. Each model has its own sign, never-taught ones too, so
-# that seeds which turned the skill round and seeds which did not can be averaged.
+# that seeds which turned the skill round and seeds which did not can be averaged. Forgetting may
+# have taught the opposite by itself: so the never-taught models are those that were shown the true
+# labels (`ANEW`), where there are any.
 SIGNED = Rung("sign corrected", "signed")
 # In tables: what the layer would answer that tells true from false best in the forgotten model.
 LENS = Rung("logit lens", "lens")
@@ -264,7 +266,12 @@ class Ladder:
 
     def _null(self, rung: Rung) -> list[tuple[str, str, Rung]]:
         """List the measure of never-taught models on a rung; none where 0.5 stands for it."""
-        return [("auroc", ORACLE, rung)] if self.has_oracle and self.has(ORACLE, rung) else []
+        role = self.never_taught(rung)
+        return [("auroc", role, rung)] if self.has_oracle and self.has(role, rung) else []
+
+    def never_taught(self, rung: Rung) -> str:
+        """Tell with which of the never-taught models a rung is compared, by their role."""
+        return ANEW if rung == SIGNED and self.has(ANEW, rung) else ORACLE
 
     def recovered(self, rung: Rung) -> Interval:
         """Tell what share of what was lost a rung brings back; undefined for direct asking."""
@@ -473,13 +480,14 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
 
     Columns: eval_task, method, rung, kind, labels, measure, n_seeds, and with their intervals
     (_low, _high) known, forgotten, oracle (the mean of never-taught models) and moved, the measure
-    of these models; recovered and excess; and seeds, the forgotten model's measure in each seed,
-    "0.5 0.62". The measure is auroc, but for the first rows: "as
-    answered", whose measure is accuracy; "calibrated", matched, where answers are fixed; and
-    "probe", pairs, where there are probes (`PROBED`). "sign corrected" (`SIGNED`) is there where
-    the forgetting set was asked about, "logit lens" and the rows without a direction (`LENS`,
-    `DIRECTIONS`) where hidden states were looked into; of the seeds in which they were: n_seeds is
-    each row's own.
+    of these models; shown, whether the never-taught ones were shown the true labels; recovered and
+    excess; and seeds, the forgotten model's measure in each seed, "0.5 0.62".
+
+    The measure is auroc, but for the first rows: "as answered", whose measure is accuracy;
+    "calibrated", matched, where answers are fixed; and "probe", pairs, where there are probes
+    (`PROBED`). "sign corrected" (`SIGNED`) is there where the forgetting set was asked about,
+    "logit lens" and the rows without a direction (`LENS`, `DIRECTIONS`) where hidden states were
+    looked into; of the seeds in which they were: n_seeds is each row's own.
     """
     rows = []
     for (task, method), found in ladders.items():
@@ -503,8 +511,10 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
                 "n_seeds": len(of.seeds),
             }
             for role in (KNOWN, FORGOTTEN, ORACLE, MOVED):
-                there = of.has(role, rung)
-                row |= as_columns(role, of.of(measure, role, rung) if there else UNDEFINED)
+                own = of.never_taught(rung) if role == ORACLE else role
+                there = of.has(own, rung)
+                row |= as_columns(role, of.of(measure, own, rung) if there else UNDEFINED)
+            row["shown"] = of.never_taught(rung) == ANEW
             if of.has(FORGOTTEN, rung):
                 ends = of.get(measure, FORGOTTEN, rung).of_seeds[:, 0]
                 row["seeds"] = " ".join(f"{end:.4g}" for end in ends)

@@ -17,12 +17,12 @@ from forgetlib.figures.rungs import DIRECT, SIGNED, seeds_of
 from forgetlib.metrics import CHANCE
 
 FAR = 0.25  # of AUROC, between seeds
-# The oracles get random labels. Ascent and preference methods on true ones are a lesson in the
-# opposite, which a model that never knew the skill might learn as well.
-CAUTION = (
-    "methods that see the true labels may have taught the opposite anew: they were not tried with "
-    "these on models that never knew it"
-)
+# What never-taught models were shown, by whether they were shown the true labels.
+LESSON = {
+    True: "never-taught models that were shown the same true labels",
+    False: "never-taught models that were shown random labels",
+}
+CAUTION = "what methods that see the true labels teach by themselves is not known"
 
 
 def apart(table: pd.DataFrame) -> str:
@@ -60,7 +60,8 @@ def headline(table: pd.DataFrame) -> str:
     return (
         f"After {listed(named(beyond, rows))} {title(task)} is turned round and not gone: with the "
         "answers exchanged where the forgetting set shows this, models show "
-        f"{between(beyond['excess'])} of what was taught (0: as much as never-taught models)"
+        f"{between(beyond['excess'])} of what was taught (0: as much as {_lesson(beyond)})"
+        f"{_caution(beyond)}"
     )
 
 
@@ -72,27 +73,40 @@ def turned(table: pd.DataFrame) -> str:
     rows = _turned(table)
     if rows.empty:
         return ""
-    beyond, less, rest = groups(rows)
+    beyond, less, rest = groups(rows[rows["excess"].notna()])
+    as_taught = rows[rows["excess"].isna()]
     (task,) = set(rows["eval_task"])
-    more = f"more of {title(task)} than never-taught ones after {listed(named(beyond, rows))}"
-    half = (
-        "less than half" if len(beyond) else f"less than half of what was taught of {title(task)}"
-    )
+    more = f"models show more of {title(task)} than {_lesson(beyond)} after"
+    half = "less than half" + (f" of what was taught of {title(task)}" if beyond.empty else "")
     parts = {
-        f"{more} (excess {between(beyond['excess'])})": beyond,
-        f"{half} after {listed(named(less, rows))}": less,
+        f"{more} {listed(named(beyond, rows))} (excess {between(beyond['excess'])})": beyond,
+        f"{'' if len(beyond) else 'models show '}{half} after {listed(named(less, rows))}": less,
         f"after {listed(named(rest, rows))} it is not decided": rest,
+        f"after {listed(named(as_taught, rows))} it cannot be told, as true labels teach models "
+        "that never knew the skill the opposite, too": as_taught,
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
     return (
         "With the answers exchanged wherever the forgetting set shows that a model has turned "
-        f"them, models show {said}"
+        f"them, {said}{_caution(beyond)}"
     )
 
 
 def _turned(table: pd.DataFrame) -> pd.DataFrame:
     """Take the corrected rows of methods that turned the sign of a seed, most excess first."""
-    rows = table[(table["rung"] == SIGNED.name) & table["excess"].notna()]
+    rows = table[(table["rung"] == SIGNED.name) & (table["excess"].notna() | table["shown"])]
     direct = table[table["rung"] == DIRECT.name].set_index("method")["seeds"]
     rows = rows[(rows["seeds"] != rows["method"].map(direct)).to_numpy()]
     return rows.sort_values("excess", ascending=False, kind="stable")
+
+
+def _caution(rows: pd.DataFrame) -> str:
+    return "" if rows["shown"].all() else f"; {CAUTION}"
+
+
+def _lesson(rows: pd.DataFrame) -> str:
+    """Say with which never-taught models methods are compared."""
+    shown = set(rows["shown"])
+    if len(shown) != 1:
+        return "never-taught models"
+    return LESSON[bool(shown.pop())]

@@ -36,6 +36,7 @@ class TaskVector(Method):
     """
 
     keeps = ("weights",)
+    opposes = True
 
     training: Training
     scale: float = 1.0

@@ -31,6 +31,8 @@ class GradientAscent(Method):
     the sign turned.
     """
 
+    opposes = True
+
     training: Training
 
     def __post_init__(self) -> None:
@@ -57,6 +59,8 @@ class GradientDifference(Method):
 
     retain: tasks whose true responses are trained on beside
     """
+
+    opposes = True
 
     training: Training
     retain: tuple[str, ...]
@@ -93,6 +97,7 @@ class KLAscent(Method):
     """
 
     keeps = ("log_likelihoods",)
+    opposes = True
 
     training: Training
     retain: tuple[str, ...]

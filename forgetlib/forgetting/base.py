@@ -201,6 +201,11 @@ class Method:
         ]
         return f"{self.name}({', '.join(told)})" if told else self.name
 
+    @property
+    def opposes(self) -> bool:
+        """Tell whether it makes true responses unlikely, by which it may teach the opposite."""
+        return False
+
     def settings(self) -> Training | None:
         """Return the settings of the method's training; None where it trains nothing."""
         return getattr(self, "training", None)

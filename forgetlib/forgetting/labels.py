@@ -47,6 +47,11 @@ class Labels(Method):
         """Say which labels."""
         return self.labels
 
+    @property
+    def opposes(self) -> bool:
+        """Tell whether labels are flipped."""
+        return self.labels == "flipped"
+
     def sequences(self, lm: LM, example: Example, context: Context) -> tuple[TokenSequence, ...]:
         """Encode the response that the label names."""
         from forgetlib.models import forward

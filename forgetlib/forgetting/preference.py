@@ -36,6 +36,7 @@ class NPO(Method):
     """
 
     keeps = ("log_likelihoods",)
+    opposes = True
 
     training: Training
     beta: float = 0.1
@@ -77,6 +78,7 @@ class SimNPO(Method):
     """
 
     name = "simnpo"
+    opposes = True
 
     training: Training
     beta: float = 4.5
@@ -117,6 +119,7 @@ class DPO(Method):
     """
 
     keeps = ("log_likelihoods",)
+    opposes = True
 
     training: Training
     beta: float = 0.1

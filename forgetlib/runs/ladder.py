@@ -8,6 +8,8 @@ Models of a skill and seed, by their role:
     oracle     never taught: fine-tuned and then made to forget in the same way, on labels that were
                drawn at random from the start, so that there was no skill in them
     moved      known, and then the same method on another task: what any such change does
+    anew       never taught, and then a method that makes true responses less likely, on the true
+               labels: what of the opposite it teaches by itself
 
 Each is asked directly, in other forms, with examples in the prompt, with rounded weights
 (quantised), and after a little training on labels that no other set has (relearning). Where hidden
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from forgetlib.data import tasks
 from forgetlib.errors import InputError, require, require_whole
@@ -31,12 +33,13 @@ from forgetlib.runs.grid import Study, in_order
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement
 
-BASE, KNOWN, FORGOTTEN, ORACLE, MOVED = ROLES = (
+BASE, KNOWN, FORGOTTEN, ORACLE, MOVED, ANEW = ROLES = (
     "base",
     "known",
     "forgotten",
     "oracle",
     "moved",
+    "anew",
 )
 
 # So low that a model that knows the skill loses nothing by it.
@@ -66,6 +69,7 @@ class LadderStudy(Study):
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "methods": ("dose", "forms", "generalisation"),
         "oracles": ("ladder",),
+        "anew": ("ladder",),
         "relearning": ("ladder",),
         "inside": ("ladder",),
     }
@@ -145,6 +149,22 @@ class LadderStudy(Study):
         assert found.data is not None
         return replace(found, data=replace(found.data, shuffled=role == ORACLE))
 
+    def anew(self, method: Method, task: str, seed: int) -> tuple[Checkpoint, ...]:
+        """Make models that never knew a skill, and were shown its true labels by a method.
+
+        From the pre-trained model, and from that which was taught random labels. Both are trained
+        to the end: they are at the dose, which is chance, from the start.
+
+        () where the method does not make true responses less likely.
+        """
+        training = method.settings()
+        if not method.opposes or training is None:
+            return ()
+        values: dict[str, Any] = {"training": replace(training, until=None)}
+        whole = replace(method, **values)
+        starts = (None, self.taught(task, seed, oracle=True))
+        return tuple(self.checkpoint((task,), seed, self.models[0], whole, s) for s in starts)
+
     def relearned(
         self,
         start: Checkpoint | None,
@@ -182,6 +202,7 @@ class LadderStudy(Study):
 
         methods: base, known and forgotten models of each skill and seed
         oracles: these, the never-taught and the moved ones
+        anew: these, and never-taught ones that were shown the true labels
         relearning: these, and known, forgotten and never-taught ones, among them the pre-trained
             model, quantised and taught again
         inside: known, forgotten and never-taught ones, asked at every layer; and forgotten ones
@@ -199,6 +220,8 @@ class LadderStudy(Study):
             wanted |= dict.fromkeys(self._methods_of(task, seed))
             if section != "methods":
                 wanted |= dict.fromkeys(self._oracles_of(task, seed))
+            if section in (None, "anew"):
+                wanted |= dict.fromkeys(self._anew_of(task, seed))
             if section in (None, "relearning"):
                 wanted |= dict.fromkeys(self._relearning_of(task, seed))
             if section in (None, "inside"):
@@ -226,6 +249,11 @@ class LadderStudy(Study):
                 directly = (self._scored(task, seed)[0], *self._elsewhere(task, seed))
                 moved = self.after(method, task, seed, MOVED)
                 yield Job(moved, (*_watched(method), *directly))
+
+    def _anew_of(self, task: str, seed: int) -> Iterator[Job]:
+        for method in self.of(task, seed):
+            for found in self.anew(method, task, seed):
+                yield Job(found, (Measurement("loss"), *self._scored(task, seed)))
 
     def _relearning_of(self, task: str, seed: int) -> Iterator[Job]:
         starts: list[Checkpoint | None]  # None: the pre-trained model, which nobody taught either

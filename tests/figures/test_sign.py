@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from forgetlib.figures import rungs, sign, verdicts
 from forgetlib.figures.numbers import number
-from forgetlib.figures.rungs import DIRECT, SIGNED, Ladder, exchanged
-from tests.figures.test_rungs import NEVER, RUNGS, SKILL, TRUTHS, seeds
-
-FORGOTTEN = "forgotten"
+from forgetlib.figures.rungs import DIRECT, SIGNED, Ladder, Model, exchanged
+from forgetlib.runs.ladder import ANEW, FORGOTTEN
+from tests.figures.test_rungs import NEVER, RUNGS, SKILL, TRUTHS, scores, seeds
 
 
 def signed(seeds, turned=()):
@@ -32,6 +33,16 @@ def half_turned():
     """Seeds of which the first two took the opposite for true, and the others know the skill."""
     kept, turned = (seeds(NEVER | {"direct": skill}) for skill in (SKILL, -SKILL))
     return signed([*turned[:2], *kept[2:]], turned=(0, 1))
+
+
+def shown(seeds, skill):
+    """Add never-taught models that were shown the true labels, and then have such a skill."""
+    found = []
+    for i, seed in enumerate(seeds):
+        of = scores(np.random.default_rng([i, 7]), skill)
+        model = Model({DIRECT.name: (of,), SIGNED.name: (exchanged(of),)})
+        found.append(replace(seed, models={**seed.models, ANEW: (model,)}))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +68,45 @@ def test_the_sentence_tells_only_of_methods_that_turned_a_seed(table):
     excess = table.loc[(table["method"] == "npo") & (table["rung"] == SIGNED.name), "excess"]
     assert sign.turned(table) == (
         "With the answers exchanged wherever the forgetting set shows that a model has turned "
-        "them, models show more of SST-2 than never-taught ones after NPO "
-        f"(excess {number(excess.iloc[0])}); less than half after random labels"
+        "them, models show more of SST-2 than never-taught models that were shown random labels "
+        f"after NPO (excess {number(excess.iloc[0])}); less than half after random labels; "
+        f"{sign.CAUTION}"
     )
     assert sign.headline(table) == (
         "After NPO SST-2 is turned round and not gone: with the answers exchanged where the "
         f"forgetting set shows this, models show {number(excess.iloc[0])} of what was taught "
-        "(0: as much as never-taught models)"
+        "(0: as much as never-taught models that were shown random labels); " + sign.CAUTION
     )
     assert sign.headline(table[table["method"] != "npo"]) == ""
     assert sign.turned(table[table["method"] == "random"]).endswith(
         "models show less than half of what was taught of SST-2 after random labels"
     )
     assert sign.turned(table[table["method"] == "rmu"]) == ""
+
+
+def test_what_forgetting_teaches_by_itself_is_not_taken_for_what_is_left():
+    """Never-taught models that were shown the true labels take the opposite for true as well."""
+
+    def told(skill):
+        return rungs.table({("sst2", "npo"): Ladder(shown(half_turned(), skill), RUNGS, 300)})
+
+    plain = rungs.table({("sst2", "npo"): Ladder(half_turned(), RUNGS, 300)}).set_index("rung")
+    taught, left = told(-SKILL), told(0.0)
+    assert sign.headline(taught) == ""
+    assert sign.turned(taught).endswith(
+        "has turned them, after NPO it cannot be told, as true labels teach models that never knew "
+        "the skill the opposite, too"
+    )
+    assert sign.headline(left).endswith(
+        "(0: as much as never-taught models that were shown the same true labels)"
+    )
+    for table in (taught, left):
+        rows = table.set_index("rung")
+        assert list(rows.index[rows["shown"]]) == [SIGNED.name]
+        # No other rung is compared with them.
+        pd.testing.assert_series_equal(
+            rows["oracle"].drop(SIGNED.name), plain["oracle"].drop(SIGNED.name)
+        )
 
 
 def test_without_never_taught_models_nothing_is_said():

@@ -87,9 +87,11 @@ def test_a_section_has_what_it_is_for(section):
     shuffled = [j for j in STUDY.jobs(section) if j.checkpoint.data and j.checkpoint.data.shuffled]
     assert bool(shuffled) == (section != "methods")
     relearned = [j for j in STUDY.jobs(section) if j.checkpoint.data and j.checkpoint.data.skip]
-    assert bool(relearned) == (section not in ("methods", "oracles", "inside"))
+    assert bool(relearned) == (section in ("relearning", None))
     lenses = [j for j in STUDY.jobs(section) if any("lens" in m.readout for m in j.measurements)]
     assert bool(lenses) == (section in ("inside", None))
+    anew = {c for m in STUDY.of("tiny_review", 0) for c in STUDY.anew(m, "tiny_review", 0)}
+    assert bool(anew & {j.checkpoint for j in STUDY.jobs(section)}) == (section in ("anew", None))
 
 
 def test_other_methods_are_tried_on_the_first_skill_and_seed_alone():
@@ -125,6 +127,20 @@ def test_an_oracle_is_taught_and_made_to_forget_the_same_random_labels():
     # What it relearns is true.
     relearned = STUDY.relearned(oracle, "tiny_review", 8, 0)
     assert list(trained_on(relearned)[-1]) == splits.load("tiny_review", "train", N + 8, 0)[N:]
+
+
+def test_what_is_taught_anew_is_taught_by_true_labels_and_to_the_end():
+    true = splits.load("tiny_review", "train", N, 0)
+    ascent = STUDY.methods[0]
+    base, oracle = STUDY.anew(ascent, "tiny_review", 0)
+    assert (base.start, oracle.start) == (None, STUDY.taught("tiny_review", 0, oracle=True))
+    for checkpoint in (base, oracle):
+        assert list(trained_on(checkpoint)[-1]) == true
+        assert checkpoint.method == GradientAscent(replace(UNTIL, until=None))
+    flipped, random = (Labels(labels, UNTIL) for labels in ("flipped", "random"))
+    assert len(STUDY.anew(flipped, "tiny_review", 0)) == 2
+    for other in (random, PromptFilter(("tiny_praise",))):
+        assert STUDY.anew(other, "tiny_review", 0) == ()
 
 
 def test_a_moved_model_forgets_another_task():
