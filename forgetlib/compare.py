@@ -195,7 +195,9 @@ class Comparison:
                     found="the same one twice",
                     do="Name the model before, and the one after somebody tried to remove a skill.",
                 )
-        sizes = {role: cost.shape(content.origin(model)) for role, model in self.models.items()}
+        sizes = {
+            role: cost.shape(content.whole_model(model)) for role, model in self.models.items()
+        }
         for role, size in sizes.items():
             if size != sizes[KNOWN]:
                 raise InputError(
@@ -224,7 +226,7 @@ class Comparison:
             texts += [f"{e.prompts[i]} {e.choices[i]}" for e in asked for i in (0, 1)]
         first = None
         for role, model in self.models.items():
-            tokenizer = cost.tokenizer(model) or cost.tokenizer(content.origin(model))
+            tokenizer = cost.tokenizer(model) or cost.tokenizer(content.whole_model(model))
             if tokenizer is None:  # not here yet: what is downloaded for it has its own checks
                 continue
             tokens = [tokenizer(text).input_ids for text in texts]

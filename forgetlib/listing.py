@@ -107,7 +107,7 @@ def _stored() -> dict[str, Counter[str]]:
     """
     asked, made = {}, {}
     for chosen in STUDIES.values():
-        for checkpoint, measurement, _ in open_store(chosen, any_content=True).origins():
+        for checkpoint, measurement, _ in open_store(chosen, any_content=True).sources():
             asked[checkpoint.id, measurement.id] = measurement
             made[checkpoint.id] = checkpoint
     return {

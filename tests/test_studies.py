@@ -298,7 +298,7 @@ def test_what_is_stored_of_a_file_s_study_is_read_where_the_file_is_not_run(mine
     code = (
         "from forgetlib import files; from forgetlib.runs.store import Store;"
         "store = Store(files.root() / 'figures/mine/results', files.root() / 'none');"
-        "print(*sorted({c.kind for c, _, _ in store.origins()}))"
+        "print(*sorted({c.kind for c, _, _ in store.sources()}))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)

@@ -128,7 +128,7 @@ def cross_task(
             found=f"{len(missing)} pairs missing ({named}{', ...' if len(missing) > 4 else ''})",
             do="Pass the part of the study that has these runs, and compute all of it.",
         )
-    known = by_checkpoint(results)
+    by_id = by_checkpoint(results)
     control = _control(results, cells)
 
     def phases(seed: int, task: str) -> dict[str, Result]:
@@ -137,7 +137,7 @@ def cross_task(
         return runs | ({again(f): control[seed, task, f][1] for f in tasks} if control else {})
 
     measured = tuple(
-        Measured(task, [phases(s, task) for s in seeds], answers, known, n_resamples)
+        Measured(task, [phases(s, task) for s in seeds], answers, by_id, n_resamples)
         for task in tasks
     )
     outcomes = tuple(map(_outcomes, measured))
@@ -204,14 +204,14 @@ def _pairs(results: Sequence[Result], condition: str) -> tuple[Cells, Checkpoint
     any. Raises InputError where they do not agree, as then the matrix would compare settings and
     not tasks.
     """
-    known = by_checkpoint(results)
+    by_id = by_checkpoint(results)
     cells: Cells = {}
     settings: dict[tuple, Checkpoint] = {}
-    for (_, seed), result in known.items():
+    for (_, seed), result in by_id.items():
         checkpoint, start = result.checkpoint, result.checkpoint.start
         if start is None or kind_after(checkpoint) != condition or checkpoint.n != start.n:
             continue
-        tuned = known.get((start.id, seed))
+        tuned = by_id.get((start.id, seed))
         if tuned is None:
             continue  # its cells are reported as missing
         asked = {r.measurement.where: r.measurement for r in result.records}

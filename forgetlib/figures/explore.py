@@ -98,7 +98,7 @@ class Stored:
     def _results(self) -> dict[tuple[str, int], Result]:
         """Find by checkpoint and seed what was asked of it; no number is read yet."""
         found: dict[tuple[str, int], list[tuple]] = {}
-        for checkpoint, m, _ in self._store.origins():
+        for checkpoint, m, _ in self._store.sources():
             if m.readout == Scores.name and m.view == PLAIN:
                 found.setdefault((checkpoint.id, m.seed), []).append((checkpoint, m))
         return {

@@ -40,14 +40,14 @@ def families(results: Iterable[Result], kind: str) -> dict[tuple[str, str, int],
     kind: what was done after fine-tuning, as `Checkpoint.kind` says it: "random", "flipped", "true"
         or another method; "random > true" for a forgotten model that was trained again
     """
-    known = by_checkpoint(results)
+    by_id = by_checkpoint(results)
     found: dict[tuple[str, str, int], list[Family]] = {}
-    for (_, seed), result in sorted(known.items(), key=lambda of: _skip(of[1].checkpoint)):
+    for (_, seed), result in sorted(by_id.items(), key=lambda of: _skip(of[1].checkpoint)):
         checkpoint, task = result.checkpoint, result.checkpoint.task
         if not _is_own(result) or kind_after(checkpoint) != kind:
             continue
-        tuned = known.get((checkpoint.lineage[0].id, seed))
-        base = known.get((checkpoint.base.id, seed))
+        tuned = by_id.get((checkpoint.lineage[0].id, seed))
+        base = by_id.get((checkpoint.base.id, seed))
         if base is None or tuned is None:
             continue  # the study is not complete: results.load_results says so
         phases = zip(PHASES, (base, tuned, result), strict=True)

@@ -121,7 +121,7 @@ def of_study(
     farther apart than their questions tell. Harm elsewhere is that to tasks that no method retains,
     of other families than the skill's where there are any: those have nothing to do with it.
     """
-    known, names = by_checkpoint(results), method_names(study)
+    by_id, names = by_checkpoint(results), method_names(study)
     retained = {t for m in (*study.methods, *study.more_methods) for t in m.retained()}
     elsewhere = [t for t in study.elsewhere if t not in retained] or list(study.elsewhere)
     found: dict[tuple[str, str], list[Seed]] = {}
@@ -130,7 +130,7 @@ def of_study(
         family = tasks.get(task).family
         unrelated = [t for t in elsewhere if tasks.get(t).family != family] or elsewhere
         load = partial(answers, task, seed) if fixed else lambda: None
-        of_seed = _Models(study, known, task, seed, unrelated, load)
+        of_seed = _Models(study, by_id, task, seed, unrelated, load)
         never = list(of_seed.never_taught())
         for method in study.of(task, seed):
             models: dict[str, tuple[Model, ...]] = {}
@@ -178,13 +178,13 @@ class _Models:
     def __init__(
         self,
         study: LadderStudy,
-        known: Mapping[tuple[str, int], Result],
+        by_id: Mapping[tuple[str, int], Result],
         task: str,
         seed: int,
         elsewhere: Iterable[str],
         load: Callable[[], Answers | None],
     ) -> None:
-        self.study, self.known, self.task, self.seed = study, known, task, seed
+        self.study, self.by_id, self.task, self.seed = study, by_id, task, seed
         self.elsewhere, self._load = tuple(elsewhere), load
 
     @cached_property
@@ -224,7 +224,7 @@ class _Models:
 
     def _of(self, checkpoint: Checkpoint, method: Method | None = None) -> Model | None:
         where = f"{self.task}/test"
-        result = self.known.get((checkpoint.id, self.seed))
+        result = self.by_id.get((checkpoint.id, self.seed))
         if result is None or where not in result.scores:
             return None
         found: dict[str, tuple[Scores, ...]] = {DIRECT.name: (result.scores[where],)}
@@ -240,7 +240,7 @@ class _Models:
         if method is not None and method.kind == "hook" and checkpoint.start is not None:
             start = checkpoint.start
         for rung, of_draws in (*self._from(start), *self._without(checkpoint, method)):
-            draws = [self.known.get((c.id, self.seed)) for c in of_draws]
+            draws = [self.by_id.get((c.id, self.seed)) for c in of_draws]
             there = tuple(r.scores[where] for r in draws if r is not None)
             if there:
                 found[rung.name] = there
@@ -274,7 +274,7 @@ class _Models:
         these, or where they are not stored yet, as of a study that is being computed.
         """
         study, where, answers = self.study, f"{self.task}/train", self.answers
-        result = self.known.get((study.after(method, self.task, self.seed).id, self.seed))
+        result = self.by_id.get((study.after(method, self.task, self.seed).id, self.seed))
         if result is None or where not in result.lenses:
             return None
         lens = result.lenses[where]

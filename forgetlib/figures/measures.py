@@ -95,7 +95,7 @@ def measured(
 
     paired: take only the seeds that have all kinds
     """
-    known = by_checkpoint(results)
+    by_id = by_checkpoint(results)
     of_kinds = {kind: families(results, kind) for kind in kinds}
     for key in sorted(set().union(*of_kinds.values())):
         seeds = {
@@ -116,7 +116,7 @@ def measured(
                 | {kind: seeds[kind][s]["forgotten"] for kind in together}
                 for s in chosen_seeds
             ]
-            yield key, Measured(key[1], runs, answers, known, n_resamples)
+            yield key, Measured(key[1], runs, answers, by_id, n_resamples)
 
 
 # --- one measure of one model on one set of questions, as a sample
@@ -170,7 +170,7 @@ class Measured:
 
     seeds: one seed's run of each phase
     answers: as in `table`
-    known: everything that was measured of each checkpoint, by its id and seed
+    by_id: everything that was measured of each checkpoint, by its id and seed
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Measured:
         task: str,
         seeds: Sequence[Runs],
         answers: Load | None,
-        known: Mapping[tuple[str, int], Result],
+        by_id: Mapping[tuple[str, int], Result],
         n_resamples: int = N_RESAMPLES,
     ) -> None:
         self.task, self.seeds, self.n_resamples = task, list(seeds), n_resamples
@@ -186,11 +186,11 @@ class Measured:
         self.n_seeds = len(self.seeds)
         self.n = sum(len(runs["tuned"].scores[f"{task}/test"]) for runs in self.seeds)
         self.fixed = answers is not None and tasks.get(task).answer_format == "verbaliser"
-        self._load, self._known = answers, known
+        self._load, self._by_id = answers, by_id
         # What is known is the same in every figure, however many resamples it takes.
         self._judge = self
         if n_resamples != N_RESAMPLES:
-            self._judge = Measured(task, seeds, answers, known)
+            self._judge = Measured(task, seeds, answers, by_id)
         self._found: dict[tuple[str, str, str], Resampled] = {}
 
     @property
@@ -274,7 +274,7 @@ class Measured:
         Of other families, where there are any: harm there is no part of what was to be forgotten.
         """
         every = {
-            phase: self._known[run.checkpoint.id, run.seed].scores
+            phase: self._by_id[run.checkpoint.id, run.seed].scores
             for phase, run in self.seeds[i].items()
             if phase != "base"
         }

@@ -74,7 +74,7 @@ def _results(folder: Path) -> Iterator[Result]:
     store = Store(folder, folder / "no-work")
     asked = [
         (checkpoint, m)
-        for checkpoint, m, _ in store.origins()
+        for checkpoint, m, _ in store.sources()
         if (m.readout, m.split, m.view) == ("scores", "test", PLAIN)
     ]
     asked.sort(key=lambda pair: (pair[0].id, pair[1].seed))

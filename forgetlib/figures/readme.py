@@ -218,7 +218,7 @@ def _distrust(study: Study, tables: Tables) -> str:
 def _above_zero(study: Study) -> str:
     """Say how many stored log-likelihoods are above 0, which no probability has."""
     store = open_store(study, any_content=True)
-    scores = (store.read(c, m).value for c, m, _ in store.origins() if m.readout == "scores")
+    scores = (store.read(c, m).value for c, m, _ in store.sources() if m.readout == "scores")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # which says the same of one file
         every = np.concatenate([found.log_likelihoods.ravel() for found in scores])
@@ -245,7 +245,7 @@ def _provenance(study: Study) -> str:
     """Say where the results come from: how many, of which machines, versions and days."""
     store = open_store(study, any_content=True)
     wanted = {key for job in study.jobs() for key in job.keys}
-    found = [(c, p) for c, m, p in store.origins() if (c.id, m.id) in wanted]
+    found = [(c, p) for c, m, p in store.sources() if (c.id, m.id) in wanted]
     checkpoints = {c.id for c, _ in found}
     values = {k: sorted({str(p[k]) for _, p in found if p.get(k)}) for k in ("device", "torch")}
     dates = sorted(str(p["date"])[:10] for _, p in found if p.get("date"))

@@ -60,7 +60,7 @@ def table(
     rows = []
     for task in dict.fromkeys(task for task, _ in ladders):
         ladder = next(found for (of, _), found in ladders.items() if of == task)
-        if _n_pool(ladder) < 2 or not ladder.has_oracle or ladder.verdict() == NOTHING:
+        if _n_pool(ladder) < 2 or not ladder.oracle_is_null or ladder.verdict() == NOTHING:
             continue
         shared: Shared = {}
         for truth, case, seeds in cases(ladder, most):

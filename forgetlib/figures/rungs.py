@@ -211,7 +211,7 @@ class Ladder:
         return Ladder(there, self.rungs, self.n_resamples, self._found) if there else None
 
     @cached_property
-    def has_oracle(self) -> bool:
+    def oracle_is_null(self) -> bool:
         """Tell whether never-taught models can stand for not knowing; else 0.5 stands for it.
 
         They cannot where they are shown to know the skill: what pre-training taught, as SST-2, was
@@ -224,7 +224,7 @@ class Ladder:
     @property
     def oracle_knows(self) -> bool:
         """Tell whether there are never-taught models, which know the skill all the same."""
-        return ORACLE in self.roles and not self.has_oracle
+        return ORACLE in self.roles and not self.oracle_is_null
 
     def get(self, measure: str, role: str, rung: Rung = DIRECT) -> Resampled:
         """Measure a role's models on a rung: (G, 1) and its resamples.
@@ -267,7 +267,7 @@ class Ladder:
     def _null(self, rung: Rung) -> list[tuple[str, str, Rung]]:
         """List the measure of never-taught models on a rung; none where 0.5 stands for it."""
         role = self.never_taught(rung)
-        return [("auroc", role, rung)] if self.has_oracle and self.has(role, rung) else []
+        return [("auroc", role, rung)] if self.oracle_is_null and self.has(role, rung) else []
 
     def never_taught(self, rung: Rung) -> str:
         """Tell with which of the never-taught models a rung is compared, by their role."""
@@ -354,9 +354,9 @@ class Ladder:
             damage=damage,
             moved_left=moved,
             by_form=any(self._bring_back(asked, SHARE)),
-            by_labels=any(self._bring_back(fewest)) if self.has_oracle else None,
+            by_labels=any(self._bring_back(fewest)) if self.oracle_is_null else None,
             teaches=any(self._teaches(r) for r in taught),
-            most_excess=tuple(map(self.excess, self._judged)) if self.has_oracle else (),
+            most_excess=tuple(map(self.excess, self._judged)) if self.oracle_is_null else (),
         )
 
     def _teaches(self, rung: Rung) -> bool:
@@ -528,9 +528,9 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
 def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     """Judge every method: a row a skill and method.
 
-    Columns: eval_task, method, n_seeds, verdict, has_oracle, oracle_knows, and with their intervals
-    accuracy and auroc (directly), auroc_lost, residue, damage (rise of nats a token of other
-    tasks).
+    Columns: eval_task, method, n_seeds, verdict, oracle_is_null, oracle_knows, and with their
+    intervals accuracy and auroc (directly), auroc_lost, residue, damage (rise of nats a token of
+    other tasks).
     """
     rows = []
     for (task, method), found in ladders.items():
@@ -539,7 +539,7 @@ def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             "method": method,
             "n_seeds": len(found.seeds),
             "verdict": found.verdict(),
-            "has_oracle": found.has_oracle,
+            "oracle_is_null": found.oracle_is_null,
             "oracle_knows": found.oracle_knows,
         }
         row |= as_columns("accuracy", found.of("accuracy", FORGOTTEN))

@@ -90,7 +90,7 @@ def in_folders(name: str) -> bool:
         return False
 
 
-def origin(name: str) -> str:
+def whole_model(name: str) -> str:
     """Name the whole model behind a name: of an adapter the model that it is for, or its folder."""
     with contextlib.suppress(OSError, ValueError):
         if not _ours(name):

@@ -93,8 +93,8 @@ def of_study(study: Study, section: str | None = None, tflops: float | None = No
         import torch
 
         threads = torch.get_num_threads()
-    origins = _origins(stored, store)
-    spent_by = {int(found["threads"]) for found in origins if "threads" in found}
+    provenances = _provenances(stored, store)
+    spent_by = {int(found["threads"]) for found in provenances if "threads" in found}
     return Estimate(
         study=study.name,
         description=study.description,
@@ -102,7 +102,7 @@ def of_study(study: Study, section: str | None = None, tflops: float | None = No
         missing=missing,
         jobs_missing=n_missing,
         jobs_stored=len(stored),
-        hours_spent=_seconds(origins) / 3600,
+        hours_spent=_seconds(provenances) / 3600,
         hours_estimated=guessed,
         threads_spent=tuple(sorted(spent_by)),
         threads_estimated=threads,
@@ -111,20 +111,20 @@ def of_study(study: Study, section: str | None = None, tflops: float | None = No
 
 def spent(jobs: Iterable[Job], store: Store) -> float:
     """Add up the seconds that stored jobs took; rows that were measured together count once."""
-    return _seconds(_origins(jobs, store))
+    return _seconds(_provenances(jobs, store))
 
 
-def _seconds(origins: Iterable[Mapping[str, Any]]) -> float:
-    return sum(float(found.get("seconds", 0)) for found in origins)
+def _seconds(provenances: Iterable[Mapping[str, Any]]) -> float:
+    return sum(float(found.get("seconds", 0)) for found in provenances)
 
 
-def _origins(jobs: Iterable[Job], store: Store) -> list[Mapping[str, Any]]:
+def _provenances(jobs: Iterable[Job], store: Store) -> list[Mapping[str, Any]]:
     """List where stored jobs come from, each once: rows that were measured together share one."""
     wanted = {key for job in jobs for key in job.keys}
     return list(
         {
             (checkpoint.id, id(found)): found
-            for checkpoint, measurement, found in store.origins()
+            for checkpoint, measurement, found in store.sources()
             if (checkpoint.id, measurement.id) in wanted
         }.values()
     )

@@ -103,7 +103,7 @@ def asked_of(
     wanted = {(task, part, n) for task in names for part, n in _sizes(study).items()}
     if elsewhere:
         wanted |= {(task, "test", study.n_elsewhere) for task in names & set(study.elsewhere)}
-    for checkpoint, m, _ in store.origins():
+    for checkpoint, m, _ in store.sources():
         scored = m.readout == "scores" and (m.task, m.split, m.n) in wanted
         if scored or (m.readout == "logit_lens" and m.task in names):
             value: Any = store.read(checkpoint, m).value

@@ -189,13 +189,13 @@ def _stored_part(study: Study, store: Store) -> Study:
     lost = left_out(study)
     if not lost:
         return study
-    there = {m.task for _, m, _ in store.origins()}
+    there = {m.task for _, m, _ in store.sources()}
     return _without(study, {task for task in lost if task not in there})
 
 
 def _with_data(study: Study, store: Store) -> Study:
     """Leave out of a study those tasks that are not stored and whose data cannot be had here."""
-    there = {m.task for _, m, _ in store.origins()}
+    there = {m.task for _, m, _ in store.sources()}
     lost = splits.missing(t for t in study.tasks if t not in there)
     if lost or left_out(study):
         reasons = "".join(f"\n  {task}: {why}" for task, why in lost.items())
@@ -259,7 +259,7 @@ def _origins(store: Store) -> dict[str, dict[str, set[str]]]:
     """Map task and "train" or "test" to the source's splits that stored examples are from."""
     found: dict[str, dict[str, set[str]]] = {}
     seen: set[Measurement] = set()
-    for checkpoint, measurement, _ in store.origins():
+    for checkpoint, measurement, _ in store.sources():
         if measurement.readout == "scores" and measurement not in seen:
             seen.add(measurement)
             value: Any = store.read(checkpoint, measurement).value
@@ -273,7 +273,7 @@ def _counts_left_out(study: Study) -> dict[str, list[str]]:
     most: dict[str, dict[str, int]] = {"too_long": {}, "lacking": {}}
     store = open_store(study)
     wanted = {key for job in study.jobs() for key in job.keys}
-    for checkpoint, measurement, found in store.origins():
+    for checkpoint, measurement, found in store.sources():
         if (checkpoint.id, measurement.id) not in wanted:
             continue
         for kind, of_kind in most.items():

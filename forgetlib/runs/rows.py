@@ -171,7 +171,7 @@ class RecordFile:
         with _naming(self.path):
             return _is_known(*self._words[row])
 
-    def origin(self, row: int) -> tuple[Checkpoint, Measurement]:
+    def source(self, row: int) -> tuple[Checkpoint, Measurement]:
         """Read what a record is of."""
         checkpoint, measurement = self._words[row]
         with _naming(self.path):
@@ -225,7 +225,7 @@ def read_records(path: Path) -> list[Record]:
     for row, provenance in enumerate(file.provenances):
         if not file.is_known(row):
             continue
-        checkpoint, measurement = file.origin(row)
+        checkpoint, measurement = file.source(row)
         if measurement.readout in readouts():
             value = file.value(row, measurement.readout)
             found.append(Record(checkpoint, measurement, value, provenance))

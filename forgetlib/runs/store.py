@@ -104,7 +104,7 @@ class Store:
         provenance = file.provenances[row]
         if self.present is None or "content" not in provenance or not file.is_known(row):
             return ()
-        return self.present.differs(*file.origin(row), provenance)
+        return self.present.differs(*file.source(row), provenance)
 
     def _place(self, key: Key) -> tuple[RecordFile, int] | None:
         """Find the newest record of the present content under a key; None where there is none."""
@@ -136,14 +136,14 @@ class Store:
         self._look()
         return set(self._places)
 
-    def origins(self) -> list[tuple[Checkpoint, Measurement, Mapping[str, Any]]]:
+    def sources(self) -> list[tuple[Checkpoint, Measurement, Mapping[str, Any]]]:
         """Read what each record of the present content is of, and no number.
 
         Those of a later version, with fields that are not known here, are left out.
         """
         places = filter(None, map(self._found, sorted(self.keys())))
         return [
-            (*file.origin(row), file.provenances[row]) for file, row in places if file.is_known(row)
+            (*file.source(row), file.provenances[row]) for file, row in places if file.is_known(row)
         ]
 
     def outdated(self, jobs: Iterable[Job]) -> dict[str, tuple[str, ...]]:
@@ -220,7 +220,7 @@ class Store:
                 for file, row in filter(None, map(self._place, keys)):
                     if not file.is_known(row):
                         continue
-                    checkpoint, measurement = file.origin(row)
+                    checkpoint, measurement = file.source(row)
                     if file.path.parent != self.packed and measurement.readout in readouts():
                         records.append(self.read(checkpoint, measurement))
                 if records:

@@ -125,13 +125,13 @@ def test_a_never_taught_model_that_knows_the_skill_is_no_null():
     rng = np.random.default_rng(5)
     knowing = tuple(model(rng, dict.fromkeys(NEVER, 0.8)) for _ in range(3))
     found = Ladder(seeds(NEVER, oracle=knowing), RUNGS)
-    assert found.oracle_knows and not found.has_oracle
+    assert found.oracle_knows and not found.oracle_is_null
     assert found.verdict() == verdicts.FORGOTTEN  # and not removed
     assert found.residue() is UNDEFINED and found.excess(FEW) is UNDEFINED
     row = rungs.table({("t", "random"): found}).set_index("rung").loc[FEW.name]
     assert row["oracle"] == found.of("auroc", "oracle", FEW).value  # is shown all the same
     found = Ladder(seeds(NEVER), RUNGS)
-    assert found.has_oracle and not found.oracle_knows
+    assert found.oracle_is_null and not found.oracle_knows
     assert not Ladder([replace(s, models=_without(s)) for s in seeds(NEVER)], RUNGS).oracle_knows
 
 
@@ -164,7 +164,7 @@ def test_without_never_taught_models_the_verdict_is_weaker(truth, verdict):
         for s in seeds(*TRUTHS[truth])
     ]
     found = Ladder(without, RUNGS)
-    assert not found.has_oracle
+    assert not found.oracle_is_null
     assert found.verdict() == verdict
     assert np.isnan(found.excess(FEW).value) and np.isnan(found.residue().value)
 

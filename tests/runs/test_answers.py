@@ -103,7 +103,7 @@ def test_the_papers_suite_has_the_answers_of_every_task_with_fixed_ones(monkeypa
     store = open_store(study, any_content=True)
     asked = {
         (m.task, m.seed, store.read(c, m).value.uids)
-        for c, m, _ in store.origins()
+        for c, m, _ in store.sources()
         if m.readout == "scores" and tasks.get(m.task).answer_format == "verbaliser"
     }
     assert len({task for task, *_ in asked}) == 10

@@ -209,7 +209,7 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
 
     under_way = ladders.of_study(STUDY, part, answers)
     early = under_way["tiny_review", "random"]
-    assert early.has_oracle and [len(s.models[ORACLE]) for s in early.seeds] == [1, 1]
+    assert early.oracle_is_null and [len(s.models[ORACLE]) for s in early.seeds] == [1, 1]
     assert rungs.summary(under_way)["verdict"].isin(OF_LADDERS).all()
     found = ladders.of_study(STUDY, results, answers)
     names = {method for _, method in found}

@@ -134,7 +134,7 @@ def test_packing_keeps_every_record_and_survives_the_loss_of_the_work_folder(pla
     for result in results:
         assert same(elsewhere.result(job_of(result)).records, result.records)
     assert elsewhere.keys() == set(keys_of(*results))
-    found = {(c.id, m.id): p for c, m, p in elsewhere.origins()}
+    found = {(c.id, m.id): p for c, m, p in elsewhere.sources()}
     assert found == {r.key: r.provenance for result in results for r in result.records}
 
 
@@ -567,12 +567,12 @@ def test_records_with_a_field_of_tomorrow_stay_where_they_are_and_all_else_is_re
     place = Store(tmp_path / "packed", tmp_path / "work", Present())
     keys = [(hash_of_text(text), m) for m in table["measurement_id"].to_pylist()]
     assert set(keys) < place.keys()
-    assert {c.id for c, _, _ in place.origins()} == {result.checkpoint.id}
+    assert {c.id for c, _, _ in place.sources()} == {result.checkpoint.id}
     assert read_records(folder / "tomorrow.parquet") == []
     assert place.pack({"b": keys}) == []
     assert (folder / "tomorrow.parquet").exists()
     with pytest.raises(StoreError, match="of a later version") as error:
-        RecordFile(folder / "tomorrow.parquet").origin(0)
+        RecordFile(folder / "tomorrow.parquet").source(0)
     assert "cutoff" in str(error.value)
 
 
@@ -721,7 +721,7 @@ def test_a_record_of_another_content_counts_as_none_until_it_is_written_anew(
             path.unlink()
     now = Store(place.packed, place.work, OtherThan(old))
     assert place.has(job) and not now.has(job)
-    assert now.missing(job) == job.measurements and now.origins() == []
+    assert now.missing(job) == job.measurements and now.sources() == []
     assert now.outdated([job, job_of(unstored)]) == {job.id: ("model 'x'",)}
     assert not now.is_packed(job.keys)
     with pytest.raises(StoreError, match=r"began with, found another: model 'x'\. It was changed"):
