@@ -1,7 +1,9 @@
-"""Say where forgetting turned a skill round: a model that answers the opposite has not lost it.
+"""Say where forgetting turned a skill round, and whether a model had to know it for that.
 
 Seeds that end below 0.5 and seeds that end above it average to what looks like chance. So each
-model's sign is corrected (`rungs.SIGNED`), and the never-taught ones' too.
+model's sign is corrected (`rungs.SIGNED`), and the never-taught ones' too. A method that makes true
+responses less likely teaches the opposite, also to models that never knew the skill: what they show
+then is no sign of what was left of it.
 
 The table is `rungs.table`, a row a rung.
 """
@@ -43,7 +45,7 @@ def apart(table: pd.DataFrame) -> str:
     if not said:
         return ""
     # A mean near or below 0.5 would otherwise be taken for a skill that is gone.
-    turned = " (far below 0.5: not gone, but with the sign turned)" if least < CHANCE - FAR else ""
+    turned = " (far below 0.5: with the sign turned)" if least < CHANCE - FAR else ""
     return f"Seeds may end far apart: their AUROC on new questions is {', '.join(said)}{turned}"
 
 

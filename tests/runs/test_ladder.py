@@ -20,7 +20,7 @@ from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.runs.bench import Bench, StudyError
 from forgetlib.runs.grid import figures_dir
-from forgetlib.runs.ladder import FORGOTTEN, MOVED, ORACLE, LadderStudy
+from forgetlib.runs.ladder import ANEW, FORGOTTEN, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.results import load_results, load_stored, run
 from forgetlib.studies import load_answers
 
@@ -271,6 +271,19 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     corrected = table[table["rung"] == "sign corrected"].set_index("method")
     assert set(corrected.index) == names
     assert corrected[["known", "forgotten", "oracle"]].notna().all(axis=None)
+    # Compared with those that were shown the true labels, where a method shows what is true.
+    opposing = {"gradient_ascent", "gradient_difference(retain)"}
+    assert set(corrected.index[corrected["shown"]]) == opposing
+    assert not table.loc[table["rung"] != "sign corrected", "shown"].any()
+    for method in opposing:
+        by_hand = []
+        for seed in found["tiny_review", method].seeds:
+            assert len(seed.models[ANEW]) == 2
+            for model in seed.models[ANEW]:
+                (scored,) = model.rungs["sign corrected"]
+                told = np.array([seed.answers[uid] for uid in scored.uids])
+                by_hand.append(metrics.auroc(metrics.margins(scored), told))
+        assert corrected.loc[method, "oracle"] == pytest.approx(np.mean(by_hand), abs=1e-6)
     # The answers are exchanged where a model is wrong about what it was made to forget.
     for role in ("known", FORGOTTEN):
         for seed in of.seeds:
