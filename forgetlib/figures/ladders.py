@@ -151,11 +151,12 @@ def of_study(
 
 
 def _complete(seeds: list[Seed]) -> list[Seed]:
-    """Keep the seeds that have every rung which any has; all, where none has every one.
+    """Keep the seeds that have every rung which any has, where there are two; else all.
 
-    While a study is under way, some seeds' models are not taught again yet: a rung is compared with
-    others in the same seeds, and is not left out because of a seed that came later. Of models that
-    were changed by another task nothing but their answers is asked: a seed may lack them.
+    A rung is compared with others in the same seeds, and is not left out because of a seed whose
+    models are not taught again yet. A single seed has no interval over seeds: its rungs are left
+    out, where others have fewer. Of models that were changed by another task nothing but their
+    answers is asked: a seed may lack them.
     """
     compared = (KNOWN, FORGOTTEN, ORACLE)
     beside = {rung.name for rung in (SIGNED, *DIRECTIONS)}  # the ladder, and not of it
@@ -169,7 +170,8 @@ def _complete(seeds: list[Seed]) -> list[Seed]:
         for seed in seeds
     ]
     every = set().union(*there)
-    return [s for s, own in zip(seeds, there, strict=True) if own == every] or seeds
+    complete = [s for s, own in zip(seeds, there, strict=True) if own == every]
+    return complete if len(complete) > 1 else seeds
 
 
 class _Models:

@@ -96,13 +96,16 @@ def test_a_seed_that_is_not_taught_again_yet_takes_no_rung_from_the_others():
     later = replace(later, models=less)
     assert ladders._complete([first, later, second]) == [first, second]
     assert ladders._complete([later, later]) == [later, later]
+    # With one seed there is no interval over seeds: then it is the rung that is left out.
+    assert ladders._complete([first, later]) == [first, later]
+    assert FEW in Ladder([first], RUNGS).rungs and FEW not in Ladder([first, later], RUNGS).rungs
     # Where each lacks something else, all stay, and what any lacks is not told.
     other, moved = (
         replace(first, models={r: of for r, of in first.models.items() if r != role})
         for role in ("oracle", "moved")
     )
     assert ladders._complete([later, other]) == [later, other]
-    assert ladders._complete([moved, first]) == [moved, first]
+    assert ladders._complete([moved, first, other]) == [moved, first]
 
 
 def test_what_was_never_known_is_nothing_to_forget():
