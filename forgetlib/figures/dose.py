@@ -251,7 +251,10 @@ def finding(summary: pd.DataFrame) -> str:
             for _, row in rows.iterrows()
         ]
         if names:
-            said.append(f"{before} in some seeds only by {_several(names)}")
+            more = f"in {rows[n].sum()} of {rows['n_seeds'].sum()} seeds"
+            if n == "n_reached" and (over := rows["n_inverted"].sum()):
+                more += f", overshot in {over}"
+            said.append(f"{before} in some seeds only by {_several(names, more)}")
     return f"For {title(task)} the dose is {'; '.join(said)}"
 
 

@@ -17,7 +17,7 @@ from forgetlib.figures import fig2b, fig3, intervals
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import between, estimate, estimate_of, number
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
-from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, NOTHING
+from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, KEPT, NOTHING
 
 LEVEL = 0.05
 BEYOND = "Beyond the same training on true labels"
@@ -74,7 +74,7 @@ def answer(tables: Tables) -> str:
     said = (
         f"Of {len(known)} skills that {skills['model'].iloc[0]} had after fine-tuning, "
         f"{listed([forgotten, *others])}; on the forgetting sets, whose labels were random, "
-        f"accuracy falls to {between(known['set_accuracy'])}."
+        f"accuracy falls to {between(known['set_accuracy'])}.{_by_rule(tables, known)}"
     )
     control = tables.get("fig2_control")
     if control is not None and len(control) <= FEW:
@@ -83,7 +83,8 @@ def answer(tables: Tables) -> str:
         said += (
             f" Random labels cost {_mean_of(control, 'beyond_true_labels')} of accuracy more than "
             "the same training on *true* labels, which by itself costs "
-            f"{_mean_of(control, 'lost_again')} (means of {len(control)} tasks; brackets: 95 % "
+            f"{_mean_of(control, 'lost_again')} (means of {len(control)} tasks"
+            f"{_where_free(control, 'beyond_true_labels', 'lost_again')}; brackets: 95 % "
             "intervals)."
         )
     if gone and known["damage"].isna().all():
@@ -103,16 +104,57 @@ def answer(tables: Tables) -> str:
     return f"{said}{_harm(skills)}"
 
 
+def _by_rule(tables: Tables, after: pd.DataFrame) -> str:
+    """Name kept tasks in which a rule does as well that looks for the answers in the prompt."""
+    described = tables.get("tasks")
+    if described is None or "answer_in_prompt" not in described:
+        return ""
+    rule = described.groupby("eval_task")["answer_in_prompt"].mean()
+    kept = after[(after["verdict"] == KEPT) & (after["answer_format"] == "text")]
+    alike = [title(str(t)) for t, of in kept.iterrows() if of["accuracy_low"] <= rule.get(t, 0)]
+    if not alike:
+        return ""
+    are = "is" if len(alike) == 1 else "are"
+    return (
+        f" Of those kept, {listed(alike)} {are} not shown to beat choosing the answer whose words "
+        "stand in the prompt."
+    )
+
+
+def _where_free(control: pd.DataFrame, *measures: str) -> str:
+    """Write the means over the tasks with free answers, where there are others beside."""
+    free = control[control["answer_format"] == "text"]
+    if len(free) in (0, 1, len(control)):
+        return ""
+    means = listed(_mean_of(free, measure) for measure in measures)
+    return f"; of the {len(free)} with free answers {means}"
+
+
 def _harm(skills: pd.DataFrame) -> str:
-    """Say by how much the loss on other tasks changes, where it was measured; "" elsewhere."""
-    after = skills[skills["phase"] == "random"]
-    again = skills.loc[skills["phase"] == "true", "damage"]
+    """Say of which tasks' labels damage is shown or excluded, where it was measured; else ""."""
+    after, again = (skills[skills["phase"] == phase] for phase in ("random", "true"))
     if after["damage"].isna().all():
         return ""
-    said = " Random labels change the loss on other tasks' true answers by "
-    said += f"{between(after['damage'], 1)} nats a token (a rise of more than "
-    said += f"{number(DAMAGE, 0)} is called damage)"
-    return f"{said}, true labels by {between(again, 1)}." if again.notna().any() else f"{said}."
+    said = " Damage to other tasks (their true answers cost more than "
+    said += f"{number(DAMAGE, 0)} nat a token more) is, after random labels, {_decided(after)}"
+    return f"{said}; after true labels, {_decided(again)}." if len(again) else f"{said}."
+
+
+def _decided(rows: pd.DataFrame) -> str:
+    """Sort tasks by what the interval of damage tells: shown, excluded or not decided."""
+    rows = rows[rows["damage"].notna()]
+    shown, excluded = rows["damage_low"] > DAMAGE, rows["damage_high"] < DAMAGE
+    parts = []
+    for word, of in (
+        ("shown", rows[shown]),
+        ("excluded", rows[excluded]),
+        ("not decided", rows[~shown & ~excluded]),
+    ):
+        names = [f"{title(r['eval_task'])} ({estimate_of(r, 'damage')})" for _, r in of.iterrows()]
+        if names:
+            many = len(names) > FEW
+            parts.append(f"{word} for {f'{len(names)} tasks' if many else listed(names)}")
+    return ", ".join(parts) or "not measured"
 
 
 def _task_by_task(control: pd.DataFrame) -> str:
@@ -194,8 +236,9 @@ def _of_control(control: pd.DataFrame) -> str:
         f"**{heading}**: training again on *true* labels costs {_mean_of(control, 'lost_again')} "
         f"of accuracy (mean of {len(control)} tasks). Random labels cost "
         f"{_mean_of(control, 'beyond_true_labels')} more, and "
-        f"{_mean_of(control, 'auroc_beyond_true_labels')} more of AUROC. Task by task, a loss of "
-        "AUROC beyond true labels is shown in "
+        f"{_mean_of(control, 'auroc_beyond_true_labels')} more of AUROC"
+        f"{_where_free(control, 'beyond_true_labels', 'auroc_beyond_true_labels')}. Task by task, "
+        "a loss of AUROC beyond true labels is shown in "
     )
     above = control[control["auroc_beyond_true_labels_low"] > 0]
     above = above.sort_values("auroc_beyond_true_labels", ascending=False)

@@ -23,11 +23,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from forgetlib.figures import intervals
 from forgetlib.figures.intervals import UNDEFINED, as_columns, rank_correlation, with_intervals
 from forgetlib.figures.ladders import of_view
 from forgetlib.figures.names import method_title, title
-from forgetlib.figures.numbers import estimate, estimate_of, number
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.rungs import DIRECT, Ladder
 from forgetlib.figures.statements import (
@@ -134,17 +133,19 @@ def _distances(results: Iterable[Result]) -> dict[tuple[object, object], float]:
 def distance_claim(found: pd.DataFrame) -> pd.DataFrame:
     """Judge that recovery grows with distance: one row, in the columns of `statements.row`.
 
-    found: from `table`. The rank correlation over skills and forms of the share that comes
-    back, its gains by its costs summed over methods that count, and the distance.
+    found: from `table`. The rank correlation over skills and forms that are farther away than the
+    plain prompts: of the share that comes back, its gains by its costs summed over methods that
+    count, and the distance.
     """
-    known = found[found["counts"].astype(bool) & found["distance"].notna()]
+    known = found[found["counts"].astype(bool) & (found["distance"] > 0)]
     means = known.groupby(["eval_task", "form"])[["gain", "cost", "distance"]].mean()
     value = UNDEFINED
     if len(means) > 1:
         shares = (means["gain"] / means["cost"]).to_numpy()
         value = rank_correlation(means["distance"].to_numpy(), shares)
     said = "rank correlation, over skills and forms, of the share that comes back and the distance"
-    lacks = "" if len(means) else "a form in which the known model is above chance"
+    enough = len(means) > 1
+    lacks = "" if enough else "forms farther away, in which the known model is above chance"
     return row(said, GROWS, value, len(means), unit="skills' forms", lacks=lacks)
 
 
@@ -154,16 +155,18 @@ def distance_finding(found: pd.DataFrame) -> str:
     found: from `table`, of all skills
     """
     judged = distance_claim(found).iloc[0]
-    if not judged["n"]:
+    if found["distance"].isna().all():
         return ""
     value = estimate_of(judged.rename({"low": "value_low", "high": "value_high"}), "value")
     why = f": {judged['why']}" if judged["why"] else ""
     apart = found.drop_duplicates(["eval_task", "form"])["distance"].dropna()
     fewer = int((apart < 0).sum())
+    over = f"rank correlation {value} over {judged['n']} skills' forms"
     return (
         "That more comes back in forms which are farther away, in nats a token of the prompts, "
-        f"{SAID[judged['verdict']]} (rank correlation {value} over {judged['n']} skills' "
-        f"forms{why}); {fewer} of {len(apart)} have fewer nats a token than the plain prompts"
+        f"{SAID[judged['verdict']]} ({over if judged['n'] > 1 else ''}"
+        f"{why if judged['n'] > 1 else why.removeprefix(': ')}); {fewer} of {len(apart)} have "
+        "fewer nats a token than the plain prompts"
     )
 
 
@@ -182,14 +185,12 @@ def finding(found: pd.DataFrame) -> str:
     own = found[found["counts"].astype(bool)]
     if own.empty:
         return f"In no form is there both a loss of {name} and a known model above chance"
-    mean = estimate(intervals.mean_interval(own["gain"].to_numpy(float)))
     back = own[comes_back(own)].sort_values("gain", ascending=False)
     said = f"Asked in another form, {name} comes back in {len(back)} of {len(own)} cases"
     if len(back):
         most = back.iloc[0]
         said += f", most after {method_title(str(most['method']))} ({most['form']}: AUROC up by "
         said += f"{estimate_of(most, 'gain')}, of {number(most['cost'])} lost)"
-    said += f"; on average AUROC changes by {mean}"
     compared = own[own["never_taught_gain"].notna()]
     if compared.empty:
         said += "; models that were never taught are not there to compare with"

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.names import listed, method_title, title
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.rows import set_finding
 from forgetlib.figures.rungs import KINDS
 from forgetlib.figures.style import (
@@ -105,6 +105,26 @@ def finding(summary: pd.DataFrame) -> str:
         how = ("one seed", "several") if few is several else ("several seeds", "one")
         said.append(f"{how[0]}, but of {those} {how[1]}")
     return f"{title(task)} is {'; '.join(said)}"
+
+
+def moved(table: pd.DataFrame) -> str:
+    """Say what the same methods take of a skill when tried on another task; "": none was.
+
+    table: from `rungs.table`, of one skill
+    """
+    rows = table[(table["kind"] == "direct") & table["moved"].notna()]
+    if rows.empty:
+        return ""
+    (task,) = set(rows["eval_task"])
+    ends = listed(
+        f"{estimate_of(row, 'moved')} by {method_title(str(row['method']))} "
+        f"({number(row['forgotten'])} where tried on the skill itself)"
+        for _, row in rows.iterrows()
+    )
+    return (
+        f"Tried on another task, methods take AUROC on new questions of {title(task)} from "
+        f"{between(rows['known'])} to {ends}"
+    )
 
 
 def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:

@@ -237,11 +237,12 @@ class _Models:
         for view in self.study.views:
             if where in (seen := result.seen(view)):
                 found[of_view(view).name] = (seen[where],)
-        # A hook leaves the weights as they were: to round them or to relearn starts from these.
+        # A hook leaves the weights as they were: what is rounded or taught again is the model
+        # without it.
+        hooked = method is not None and method.kind == "hook"
         start = checkpoint if checkpoint.method is not None else None
-        if method is not None and method.kind == "hook" and checkpoint.start is not None:
-            start = checkpoint.start
-        for rung, of_draws in (*self._from(start), *self._without(checkpoint, method)):
+        further = [] if hooked else self._from(start)
+        for rung, of_draws in (*further, *self._without(checkpoint, method)):
             draws = [self.by_id.get((c.id, self.seed)) for c in of_draws]
             there = tuple(r.scores[where] for r in draws if r is not None)
             if there:

@@ -71,8 +71,12 @@ def _sentences(tables: Tables) -> Iterator[str]:
         if (rungs := tables.get(f"ladder_{skill}")) is not None:
             said = ladder_figure.finding(_a_method_each(rungs))
             yield f"{said} ([ladder](ladder_{skill}.png))."
+            if elsewhere := ladder_figure.moved(rungs):
+                yield f"{elsewhere} ([table](ladder_{skill}.csv))."
             if again := relearning.finding(rungs):
                 yield f"{again} ([relearning](relearning_{skill}.png))."
+            if shown := relearning.finding(rungs, "context"):
+                yield f"{shown}; each interval by itself ([ladder](ladder_{skill}.png))."
             if ends := sign.apart(rungs):
                 yield f"{ends}."
             if turned := sign.turned(rungs):

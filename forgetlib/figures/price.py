@@ -145,13 +145,24 @@ def headline(table: pd.DataFrame) -> str:
     for task, of in table.groupby("eval_task", sort=False):
         if not (of["auroc_known_low"] > CHANCE).all():
             continue
-        methods = groups(of)["generalises"]
-        named = _named(methods, of.set_index("method")) or f"none of {len(of)} methods"
+        found = groups(of)
+        named = _named(found["generalises"], of.set_index("method")) or _none(found)
         said.append(f"{title(str(task))}{_one_seed(of, table)} by {named}")
     if not said:
         return "No skill was shown to be known before"
     one = "" if (table["n_seeds"] > 1).any() else "; one seed"
     return f"Forgotten on new questions without damage to other tasks: {'; '.join(said)}{one}"
+
+
+def _none(found: dict[str, list[str]]) -> str:
+    """Say that it is so after no method, and of how many this says nothing."""
+    n = sum(map(len, found.values()))
+    said = [
+        f"{len(found[group])} {GROUPS[group][len(found[group]) > 1]}"
+        for group in ("weak", "open")
+        if found[group]
+    ]
+    return f"none of {n} methods" + (f" ({listed(said)})" if said else "")
 
 
 def _one_seed(of: pd.DataFrame, table: pd.DataFrame) -> str:

@@ -24,7 +24,7 @@ from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.ladder_figure import JOINED, LINES, legend_below
 from forgetlib.figures.names import listed, method_title, method_titles, title
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rows import set_finding
 from forgetlib.figures.rungs import seeds_of
 from forgetlib.figures.style import BLACK, SMALL, TEXT_WIDTH, readable, style
@@ -37,46 +37,54 @@ PER_ROW = 3  # panels
 ASIDE = 0.1  # of places, between models
 
 
-def judged(table: pd.DataFrame) -> pd.DataFrame:
-    """Take what models show once trained on the fewest labels: a row a method, most excess first.
+def judged(table: pd.DataFrame, kind: str = "relearned") -> pd.DataFrame:
+    """Take what models show once given the fewest labels: a row a method, most excess first.
 
-    Not of models that show most of the skill anyway, as nothing had to come back; and not of
-    methods that leave the weights as they were, whose model taught again is the known one.
+    Not of models that show most of the skill anyway, as nothing had to come back.
 
     table: from `rungs.table`, of one skill
+    kind: "relearned", trained on labels, or "context", with labelled examples in the prompt
+    Returns two more columns: opposes, whether the method makes true responses less likely, and so
+    may itself have taught what is found; and turned, whether it is not excluded that with the sign
+    corrected half of the skill or more is there without any label.
     """
     kept = table.loc[(table["kind"] == "direct") & (table["excess_low"] > SHARE), "method"]
-    rows = table[(table["kind"] == "relearned") & table["excess"].notna()]
+    rows = table[(table["kind"] == kind) & table["excess"].notna()]
     rows = rows[~rows["method"].isin(kept)]
-    rows = rows[(rows["excess_low"] < 1) | (rows["excess_high"] > 1)]
     rows = rows[rows["labels"] == rows["labels"].min()]
+    signed = table[table["kind"] == "signed"].set_index("method")
+    less = signed.index[signed["excess_high"] < SHARE]
+    shown = signed.index[signed["shown"].astype(bool)]
+    rows = rows.assign(
+        opposes=rows["method"].isin(shown),
+        turned=rows["method"].isin(signed.index) & ~rows["method"].isin(less),
+    )
     return rows.sort_values("excess", ascending=False, kind="stable")
 
 
-def finding(table: pd.DataFrame) -> str:
-    """Say what models show of a skill once trained on the fewest labels; "" where none were.
+def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
+    """Say what models show of a skill once given the fewest labels; "" where none were.
 
     Whatever the verdict, as a damaged model can be trained again too. It says what is there, also
-    without the training.
+    without the labels.
 
-    table: from `rungs.table`, of one skill
+    table, kind: as of `judged`
     """
-    rows = judged(table)
+    rows = judged(table, kind)
     if rows.empty:
         return ""
     beyond, less, rest = groups(rows)
     scale = " (0: as much as never-taught models show, 1: as if never forgotten)"
-    half = "less than half" if len(beyond) else "less than half of what was taught"
+    half = "less than half" if len(beyond) else "show less than half of what was taught"
     parts = {
-        listed(_with_excess(beyond, rows)): beyond,
+        f"show {listed(_with_excess(beyond, rows))}": beyond,
         f"{half} after {listed(named(less, rows))}": less,
         f"after {listed(named(rest, rows))} it is not decided": rest,
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
-    n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
+    (task,) = set(rows["eval_task"])
     return (
-        f"Of {title(task)}{scale if len(beyond) else ','} models trained again on {n} labels show "
-        f"{said} (damage may keep a model from learning)"
+        f"Of {title(task)}{scale if len(beyond) else ','} models {_given(rows, table, kind)} {said}"
     )
 
 
@@ -87,18 +95,37 @@ def headline(table: pd.DataFrame) -> str:
         return "No model was taught again yet"
     beyond, less, rest = (listed(named(of, rows)) for of in groups(rows))
     parts = {
-        f"more of it than never-taught models after {beyond}": beyond,
-        f"less than half of what was taught after {less}": less,
+        f"show more of it than never-taught models after {beyond}": beyond,
+        f"{'' if beyond else 'show '}less than half of what was taught after {less}": less,
         f"after {rest} it is not decided": rest,
     }
     said = "; ".join(words for words, names in parts.items() if names)
-    n, (task,) = int(rows["labels"].iloc[0]), set(rows["eval_task"])
-    return f"Trained again on {n} labels of {title(task)}, models show {said}"
+    (task,) = set(rows["eval_task"])
+    return f"Of {title(task)}, models {_given(rows, table, 'relearned')} {said}"
+
+
+def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
+    """Say what models were given, and how far that takes those that were never taught."""
+    most = rows.loc[rows["n_seeds"].idxmax()]
+    direct = table[(table["kind"] == "direct") & (table["method"] == most["method"])].iloc[0]
+    before, after, n = number(direct["oracle"]), number(most["oracle"]), int(most["labels"])
+    far = f"AUROC of never-taught models: from {before} to {after}"
+    if kind == "context":
+        return f"with {n} examples in the prompt ({far})"
+    return f"trained again on {n} labels ({far}; damage may keep a model from learning)"
 
 
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Sort methods: excess shown to be above 0, else below `SHARE`; and the rest."""
-    beyond, less = rows["excess_low"] > 0, rows["excess_high"] < SHARE
+    """Sort methods: excess shown to be above 0, else below `SHARE`; and the rest.
+
+    Among the rest are those of which `judged` tells what else would give the same.
+    """
+
+    def told(name: str) -> pd.Series:
+        return rows[name] if name in rows else pd.Series(False, rows.index)
+
+    beyond = (rows["excess_low"] > 0) & ~told("opposes")
+    less = (rows["excess_high"] < SHARE) & ~told("turned")
     return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
 
 

@@ -164,6 +164,10 @@ def test_the_sentence_names_who_reaches_the_dose_who_inverts_and_who_does_not():
         "training by LEACE; overshot, with the sign turned, by gradient ascent; not reached by "
         "SimNPO; reached in some seeds only by RMU (3 of 5)"
     )
+    mixed = made(*((f"own_{i}", 2, 1, i % 2, 5.0) for i in range(7)))
+    assert dose.finding(mixed).endswith(
+        "reached in some seeds only by 7 methods (in 7 of 14 seeds, overshot in 3)"
+    )
     some = made(("npo", 2, 0, 1, np.nan), ("rmu", 2, 1, 0, 4.0))
     assert dose.finding(some) == (
         "For SST-2 the dose is reached in some seeds only by RMU (1 of 2); overshot in some seeds "

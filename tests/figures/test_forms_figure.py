@@ -70,7 +70,7 @@ def test_to_go_from_below_chance_to_chance_is_no_return():
     found = forms.table({("sst2", "dpo"): ladder(0.0, direct=-SKILL)})
     assert found["counts"].all() and found["gain_low"][0] > 0.2
     assert not forms.comes_back(found).any()
-    assert "comes back in 0 of 1 cases; on average" in forms.finding(found)
+    assert "comes back in 0 of 1 cases; beyond" in forms.finding(found)
 
 
 def test_where_nothing_was_lost_nothing_can_come_back():
@@ -89,7 +89,7 @@ def grown(sign, n=8):
             "counts": True,
             "gain": gain,
             "cost": 0.4,
-            "distance": np.arange(n, dtype=float),
+            "distance": np.arange(n) + 1.0,
         }
     )
 
@@ -98,7 +98,16 @@ def test_recovery_that_grows_with_distance_holds_and_one_that_falls_does_not():
     (up,), (down,) = (forms.distance_claim(grown(s)).verdict for s in (1, -1))
     assert (up, down) == (HOLDS, DOES_NOT_HOLD)
     none = forms.distance_claim(grown(1).assign(counts=False))
-    assert none.why[0] == "needs a form in which the known model is above chance"
+    lacks = "needs forms farther away, in which the known model is above chance"
+    assert none.why[0] == lacks
+    # Forms that are nearer than the plain prompts tell nothing of those that are farther.
+    near = grown(1).assign(distance=lambda of: of["distance"] - len(of))
+    assert forms.distance_claim(near).why[0] == lacks
+    assert forms.distance_finding(near) == (
+        "That more comes back in forms which are farther away, in nats a token of the prompts, "
+        f"cannot be decided by this study ({lacks}); 7 of 8 have fewer nats a token than the plain "
+        "prompts"
+    )
 
 
 def test_what_was_lost_a_little_weighs_a_little():
@@ -143,7 +152,7 @@ def test_a_sentence_says_whether_more_comes_back_farther_away():
     few = forms.distance_finding(grown(1).iloc[:3])
     assert "cannot be decided by this study" in few and "over 3 skills' forms: " in few
     assert forms.distance_finding(grown(1).assign(distance=np.nan)) == ""
-    less = grown(1).assign(distance=lambda of: of["distance"] - 1.5)
+    less = grown(1).assign(distance=lambda of: of["distance"] - 2.5)
     assert forms.distance_finding(less).endswith(
         f"; 2 of {len(less)} have fewer nats a token than the plain prompts"
     )

@@ -104,7 +104,7 @@ def test_the_answer_is_short_and_has_what_little_training_brings_back(drawn):
     said, lines = methods_readme.answer(drawn), methods_readme.findings(drawn).splitlines()
     path.unlink()
     again = f"{relearning.finding(table)} ([relearning](relearning_sst2_nonce.png))."
-    assert " after NPO (damage may keep" in again
+    assert again.startswith("Of SST-2 in made-up words") and " after NPO" in again
     assert said == f"{headline} {again}"
     assert f"- {again}" in lines
 

@@ -157,7 +157,10 @@ def test_the_picture_has_a_row_a_method_and_a_mark_a_skill(table):
         )
     )
     none = price.headline(table.assign(set_auroc_low=0.7, n_seeds=1))
-    assert none.endswith("by none of 5 methods; ARC Easy by none of 4 methods; one seed")
+    assert none.endswith(
+        "by none of 5 methods (4 leave their own questions known); ARC Easy by none of 4 methods "
+        "(3 leave their own questions known); one seed"
+    )
     arc = table["eval_task"] == "arc_easy"
     assert price.headline(table.assign(n_seeds=table["n_seeds"].mask(arc, 1))).endswith(
         "ARC Easy (one seed) by random labels"

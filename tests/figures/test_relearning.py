@@ -1,6 +1,7 @@
 """What little training brings back: the sentence and the picture, on models of known truth."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from forgetlib.errors import InputError
@@ -20,6 +21,10 @@ def table():
     )
 
 
+GIVEN = (
+    "trained again on 8 labels (AUROC of never-taught models: from 0.51 to 0.56; damage may keep a "
+    "model from learning)"
+)
 N_SEEDS = seeds(*TRUTHS[verdicts.REMOVED])
 
 
@@ -31,19 +36,39 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
     assert relearning.finding(table) == (
         "Of SST-2 (0: as much as never-taught models show, 1: as if never forgotten) models "
-        f"trained again on 8 labels show {excess['npo']} after NPO; less than half after random "
-        "labels (damage may keep a model from learning)"
+        f"{GIVEN} show {excess['npo']} after NPO; less than half after random labels"
     )
     assert relearning.headline(table) == (
-        "Trained again on 8 labels of SST-2, models show more of it than never-taught models "
-        "after NPO; less than half of what was taught after random labels"
+        f"Of SST-2, models {GIVEN} show more of it than never-taught models after NPO; less than "
+        "half of what was taught after random labels"
+    )
+    shown = relearning.finding(table, "context")
+    assert shown.startswith("Of SST-2, models with 8 examples in the prompt (AUROC of never-taught")
+    assert shown.endswith(") show less than half of what was taught after random labels and NPO")
+
+
+def signed(table, method, shown, high):
+    """Say of one method what there is with the sign corrected, and to whom it is compared."""
+    row = at(table, method, FEW).to_dict() | {"rung": "sign corrected", "kind": "signed"}
+    of_method = pd.DataFrame([row | {"shown": shown, "excess_low": 0.0, "excess_high": high}])
+    return pd.concat([table, of_method], ignore_index=True)
+
+
+def test_what_else_would_give_the_same_decides_nothing(table):
+    """What a method may have taught, and a skill whose sign is turned."""
+    assert relearning.finding(signed(table, "random", False, 0.4)) == relearning.finding(table)
+    turned = relearning.finding(signed(table, "random", False, 0.6))
+    assert turned.endswith("after NPO; after random labels it is not decided")
+    taught = relearning.finding(signed(table, "npo", True, 0.9))
+    assert taught.endswith(
+        "show less than half of what was taught after random labels; after NPO it is not decided"
     )
 
 
 def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
     one = table.assign(n_seeds=table["n_seeds"].mask(table["method"] == "npo", 1))
-    assert "after NPO (one seed); less than half after random labels (damage" in (
-        relearning.finding(one)
+    assert relearning.finding(one).endswith(
+        "after NPO (one seed); less than half after random labels"
     )
     assert "never-taught models after NPO (one seed); less" in relearning.headline(one)
     assert "seed" not in relearning.finding(table.assign(n_seeds=1))
@@ -53,8 +78,7 @@ def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
 
 def test_where_nothing_is_beyond_never_taught_models_no_scale_is_told(table):
     assert relearning.finding(table[table["method"] == "random"]) == (
-        "Of SST-2, models trained again on 8 labels show less than half of what was taught after "
-        "random labels (damage may keep a model from learning)"
+        f"Of SST-2, models {GIVEN} show less than half of what was taught after random labels"
     )
 
 
@@ -73,12 +97,6 @@ def test_single_seeds_are_drawn_where_there_are_several(table):
 
 def test_what_had_not_to_come_back_is_left_out(table):
     assert list(relearning.judged(table)["method"]) == ["npo", "random"]  # the most first
-    # After a filter, which leaves the weights as they were, the model taught again is the known.
-    same = table["method"] == "npo"
-    columns = ["excess", "excess_low", "excess_high"]
-    relearned = table["kind"] == "relearned"
-    filtered = table.assign(**{c: table[c].mask(same & relearned, 1.0) for c in columns})
-    assert list(relearning.judged(filtered)["method"]) == ["random"]
 
 
 def test_without_never_taught_models_nothing_is_said(table):

@@ -10,6 +10,7 @@ from forgetlib import metrics
 from forgetlib.errors import InputError
 from forgetlib.figures import ladder_figure, ladders, rungs, verdicts
 from forgetlib.figures.intervals import UNDEFINED
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
@@ -276,6 +277,19 @@ def test_a_null_that_knows_the_skill_is_told():
     said = ladder_figure.finding(three)
     assert said.endswith("; several seeds, but of random labels one")
     assert "one seed" not in ladder_figure.finding(summary)
+
+
+def test_what_the_same_methods_take_when_tried_on_another_task_is_told():
+    of = seeds(*TRUTHS[verdicts.REMOVED])
+    table = rungs.table({("sst2", "npo"): Ladder(of, RUNGS)})
+    assert table["moved"].notna().any()
+    row = table[table["rung"] == "directly"].iloc[0]
+    assert ladder_figure.moved(table) == (
+        f"Tried on another task, methods take AUROC on new questions of SST-2 from "
+        f"{number(row['known'])} to {estimate_of(row, 'moved')} by NPO "
+        f"({number(row['forgotten'])} where tried on the skill itself)"
+    )
+    assert ladder_figure.moved(table.assign(moved=np.nan)) == ""
 
 
 def _alone(seed):

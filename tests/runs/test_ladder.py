@@ -241,12 +241,10 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     for seed in of.seeds:
         rung = seed.models[FORGOTTEN][0].rungs
         assert (rung["4 bits"][0].log_likelihoods != rung["directly"][0].log_likelihoods).any()
-    # What is relearned after a filter is what is relearned by the known model.
+    # A filter is gone once the model is rounded or taught again: that asks nothing of it.
     filtered = found["tiny_review", "prompt_filter(retain)"]
-    for seed in filtered.seeds:
-        of_role = (seed.models[role][0].rungs for role in ("known", FORGOTTEN))
-        known, forgotten = (scored["relearned from 8"] for scored in of_role)
-        assert all(a is b for a, b in zip(known, forgotten, strict=True))
+    names_left = [r.name for r in filtered.rungs]
+    assert names_left == ["directly", "template 1", "2 examples"]
     table, summary = rungs.table(found), rungs.summary(found)
     assert set(summary["verdict"]) <= set(OF_LADDERS)
     assert summary["damage"].notna().all()
