@@ -15,7 +15,7 @@ from forgetlib.figures import (
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.implicit_claims import GATED
 from forgetlib.figures.names import listed
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import between, estimate_of
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.specs import PLAIN
 
@@ -36,6 +36,8 @@ DISTRUST = """\
   (`forgetlib/implicit/settings.py`).
 - **Scaled labels are harder, or easier, by themselves.** What they return to the fine-tuned model
   is to be read beside what they do to the other two.
+- **A shift describes a loss, too.** With one that is large enough the tasks of fine-tuning alone
+  are left, as in a model that never knew others: it is its size that speaks for a guess.
 - **Other mixture weights have one seed**, and do not meet the gate: nothing is claimed of them.
 - **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked."""
 FINDINGS = {
@@ -61,9 +63,9 @@ def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
     """Say how much of what fine-tuning changes is a wrong guess of the task."""
     whole = shifts[shifts["k"] == implicit_shift.ALL].iloc[0]
     least = "at least " if whole["n_bound"] else ""
-    explained = "is shown to be" if whole["share_low"] > CHANCE else "is not shown to be"
+    explained = "is" if whole["share_low"] > CHANCE else "is not shown to be"
     said = (
-        f"More than half of what fine-tuning changes {explained} a wrong guess of the task: a "
+        f"More than half of what fine-tuning changes {explained} described by a wrong guess: a "
         f"shift of {least}{estimate_of(whole, 'moved')} nats towards the tasks of fine-tuning "
         f"explains {estimate_of(whole, 'share')} of it ([shift](shift.png))."
     )
@@ -72,9 +74,9 @@ def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
         return said
     return said + (
         f" Prompts whose labels are scaled by {row['gamma']:g} return "
-        f"{estimate_of(row, 'recovered')} of what it cost. Scaling by itself changes the error of "
-        f"the model before fine-tuning by {estimate_of(row, 'harm')}, and of one that never knew "
-        f"by {estimate_of(row, 'never_change')} ([conjugate prompting](conjugate.png))."
+        f"{estimate_of(row, 'recovered')} of what it cost, part of which any model gains: they "
+        f"close {estimate_of(row, 'closed')} of the gap to the model before fine-tuning, asked in "
+        "the same way ([conjugate prompting](conjugate.png))."
     )
 
 
@@ -93,7 +95,11 @@ def _real_model(found: pd.DataFrame) -> str:
         f"{estimate_of(of, 'tuned')} in {implicit_pattern.form(of['view'])}"
         for _, of in back.iterrows()
     ]
-    said += f". Asked in another form, that share is {listed(each)}: hidden there, and not gone"
+    others = shown[(shown["view"] != PLAIN) & ~shown["view"].isin(back["view"])]
+    said += f". Asked in another form, that share is {listed(each)}, where it is hidden, or the "
+    said += "instruction is not understood"
+    if len(others):
+        said += f"; in {len(others)} other forms it is {between(others['tuned'])}"
     return f"{said} ([pattern](pattern.png))."
 
 

@@ -146,9 +146,9 @@ def committed():
 def test_the_answer_follows_the_numbers():
     said = implicit_readme.answer(committed())
     assert said.startswith(
-        "More than half of what fine-tuning changes is shown to be a wrong guess"
+        "More than half of what fine-tuning changes is described by a wrong guess"
     )
-    assert "that share is 0.85 [0.79, 0.91] in leetspeak: hidden there, and not gone" in said
+    assert "that share is 0.85 [0.79, 0.91] in leetspeak, where it is hidden" in said
 
     class Changed(findings.Tables):
         def get(self, name):
