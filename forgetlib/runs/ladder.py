@@ -50,8 +50,8 @@ RELEARNING = Training(2e-5)
 class LadderStudy(Study):
     """Name a study of methods on a few skills, in sections.
 
-    tasks: the skills; `tuned` teaches one, `forgetting` is of random labels, `methods` are further
-        ways to forget
+    tasks: the skills, first one that no model knows before; `tuned` teaches one, `forgetting` is of
+        random labels, `methods` are further ways to forget
     more_methods: tried on the first skill and seed alone
     views, readouts: other forms in which test questions are asked, and other ways to read them:
         "probe" is a rung of the ladder
@@ -202,7 +202,7 @@ class LadderStudy(Study):
 
         methods: base, known and forgotten models of each skill and seed
         oracles: these, the never-taught and the moved ones
-        anew: these, and never-taught ones that were shown the true labels
+        anew: these, and of the first skill never-taught ones that were shown the true labels
         relearning: these, and known, forgotten and never-taught ones, among them the pre-trained
             model, quantised and taught again
         inside: known, forgotten and never-taught ones, asked at every layer; and forgotten ones
@@ -220,7 +220,7 @@ class LadderStudy(Study):
             wanted |= dict.fromkeys(self._methods_of(task, seed))
             if section != "methods":
                 wanted |= dict.fromkeys(self._oracles_of(task, seed))
-            if section in (None, "anew"):
+            if section in (None, "anew") and task == self.tasks[0]:
                 wanted |= dict.fromkeys(self._anew_of(task, seed))
             if section in (None, "relearning"):
                 wanted |= dict.fromkeys(self._relearning_of(task, seed))
