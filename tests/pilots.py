@@ -53,7 +53,7 @@ METHODS += [SelectivePruning(RETAINED, share) for share in (0.03, 0.1)]
 
 pilots = LadderStudy(
     "methods-pilots",
-    "SmolLM2-135M, a planted skill: each method in two settings, to choose by; one seed, in no study",
+    "SmolLM2-135M, a planted skill: each method in two settings, to choose by, on one seed",
     ("sst2_nonce",),
     seeds=(7,),
     n_train=128,
