@@ -104,7 +104,7 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
     "weak": AUROC of the forgetting set is above `MOST`: the dose is not reached
     "inverts": AUROC on new questions is below 0.5
     "generalises": more than `verdicts.SHARE` of what there was above chance is lost on new
-        questions, and other tasks' nats rise by less than `DAMAGE`
+        questions and not turned round, and other tasks' nats rise by less than `DAMAGE`
     "spares": less than that share is lost, and AUROC of the forgetting set is at most `MOST`
     "open": the rest
     """
@@ -118,7 +118,11 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
             group = "weak"
         elif of["auroc_high"] < CHANCE:
             group = "inverts"
-        elif of["auroc_lost_low"] > share and of["nll_rise_high"] < DAMAGE:
+        elif (
+            of["auroc_lost_low"] > share
+            and of["auroc_low"] > CHANCE - share
+            and of["nll_rise_high"] < DAMAGE
+        ):
             group = "generalises"
         elif of["auroc_lost_high"] < share and of["set_auroc"] <= MOST:
             group = "spares"

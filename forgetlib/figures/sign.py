@@ -16,6 +16,7 @@ from forgetlib.figures.names import listed, method_title, title
 from forgetlib.figures.numbers import between, number
 from forgetlib.figures.relearning import groups, named
 from forgetlib.figures.rungs import DIRECT, SIGNED, seeds_of
+from forgetlib.figures.verdicts import SHARE
 from forgetlib.metrics import CHANCE
 
 FAR = 0.25  # of AUROC, between seeds
@@ -50,12 +51,15 @@ def apart(table: pd.DataFrame) -> str:
 
 
 def headline(table: pd.DataFrame) -> str:
-    """Say after which methods a skill is shown to be turned round and not gone; "": after none.
+    """Say after which methods most of a skill is turned round and not gone; "": after none.
+
+    Of what is shown to be left, it tells where it is more than `SHARE`.
 
     table: from `rungs.table`, of one skill
     """
     rows = _turned(table)
     beyond, *_ = groups(rows)
+    beyond = beyond[beyond["excess"] > SHARE]
     if beyond.empty:
         return ""
     (task,) = set(rows["eval_task"])

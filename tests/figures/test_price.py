@@ -76,6 +76,8 @@ def changed(table, method, **intervals):
 @pytest.mark.parametrize(
     ("intervals", "expected"),
     [
+        # In some seeds lost, in some turned round: no skill that is gone.
+        ({"auroc": (0.1, 0.55), "auroc_lost": (0.3, 0.8)}, "open"),
         ({}, "generalises"),
         ({"auroc": (0.3, 0.4)}, "inverts"),
         ({"set_auroc": (0.62, 0.7)}, "weak"),

@@ -160,7 +160,7 @@ def test_the_answer_follows_the_numbers():
             return found.assign(recovered=float("nan")) if name == "conjugate" else found
 
     said = implicit_readme.answer(Changed(results.folder("implicit")))
-    assert "changes is not shown to be a wrong guess" in said and "scaled" not in said
+    assert "changes is not shown to be described by a wrong guess" in said and "scaled" not in said
     assert "in no other form it is shown to prefer it" in said
 
 
