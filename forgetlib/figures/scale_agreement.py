@@ -18,10 +18,13 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.stats import norm
 
 from forgetlib.figures import intervals
 from forgetlib.figures.agreement import agreement
+from forgetlib.figures.bootstrap import adjusted
 from forgetlib.figures.crosstask import short_name
+from forgetlib.figures.fig2 import LEVEL
 from forgetlib.figures.intervals import MIN_TASKS, with_intervals
 from forgetlib.figures.measures import Measured
 from forgetlib.figures.names import title
@@ -127,10 +130,12 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
     for measure in (SHARE, FREE):
         if len(of := agreed[agreed["measure"] == measure]):
             shown = int((of["rank_correlation_low"] > 0).sum())
-            counts.append(f"{shown or 'none'}{'' if len(of) == n_pairs else f' of {len(of)}'}")
-    said = f"Of {n_pairs} pair{'s' if n_pairs > 1 else ''} of models {counts[0]} "
-    said += f"{'is' if counts[0] == '1' else 'are'} shown to rank tasks alike by the share lost"
-    said += "".join(f", {count} by free answers alone" for count in counts[1:])
+            count = f"{shown or 'none'}{'' if len(of) == n_pairs else f' of {len(of)}'}"
+            counts.append((count, _corrected(of) if shown and len(of) > 1 else ""))
+    (first, corrected), *free = counts
+    said = f"Of {n_pairs} pair{'s' if n_pairs > 1 else ''} of models {first} "
+    said += f"{'is' if first == '1' else 'are'} shown to rank tasks alike by the share lost"
+    said += corrected + "".join(f", {count} by free answers alone{more}" for count, more in free)
     if not exact:
         of = agreed[agreed["measure"] == KNOWN]["rank_correlation"].dropna()
         both = " to ".join(dict.fromkeys(number(f(of)) for f in (min, max))) if len(of) else ""
@@ -149,6 +154,17 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
         ends = [number(f(of[c])) for c in ("rank_correlation", "ceiling") for f in (min, max)]
         parts = ["rank correlations {} to {}, ceilings {} to {}".format(*ends)]
     return f"{said} ({'; '.join(parts)})"
+
+
+def _corrected(of: pd.DataFrame) -> str:
+    """Say of how many pairs it is still shown where as many are tried.
+
+    The p-value is that of the interval, which is normal in Fisher's z.
+    """
+    value, low, high = np.arctanh(of[with_intervals(["rank_correlation"])].to_numpy(float)).T
+    p = adjusted(2 * norm.sf(abs(value) / (high - low) * 2 * norm.ppf(0.975)))
+    certain = int(((p < LEVEL) & (value > 0)).sum())
+    return f" ({certain or 'none'} after Holm's correction)"
 
 
 def draw(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
