@@ -54,8 +54,9 @@ def auroc(skill, found):
     margin = found["margin"]
     above = (np.sign(margin[:, None] + margin[None]) + 1) / 2
     if skill == "sst2":
-        table = pq.read_table(FOLDER / "questions" / "sst2-0.parquet").to_pylist()
-        known = {r["uid"]: r["choices"][r["label"]] for r in table}
+        paths = [FOLDER / "questions" / f"sst2-{seed}.parquet" for seed in SEEDS[skill]]
+        asked = [r for path in paths for r in pq.read_table(path).to_pylist()]
+        known = {r["uid"]: r["choices"][r["label"]] for r in asked}
         answers = np.array([known[uid] for uid in found["uids"]])
         return above[answers[:, None] != answers[None]].mean()
     return above[np.triu_indices(len(margin), 1)].mean()
