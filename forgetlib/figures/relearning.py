@@ -45,8 +45,9 @@ def judged(table: pd.DataFrame, kind: str = "relearned") -> pd.DataFrame:
     table: from `rungs.table`, of one skill
     kind: "relearned", trained on labels, or "context", with labelled examples in the prompt
     Returns two more columns: opposes, whether the method makes true responses less likely, and so
-    may itself have taught what is found; and turned, whether it is not excluded that with the sign
-    corrected half of the skill or more is there without any label.
+    may itself have taught what is found (known where never-taught models were shown the true
+    labels by it); and turned, whether it is not excluded that with the sign corrected half of the
+    skill or more is there without any label.
     """
     kept = table.loc[(table["kind"] == "direct") & (table["excess_low"] > SHARE), "method"]
     rows = table[(table["kind"] == kind) & table["excess"].notna()]

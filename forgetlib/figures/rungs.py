@@ -514,7 +514,7 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
                 own = of.never_taught(rung) if role == ORACLE else role
                 there = of.has(own, rung)
                 row |= as_columns(role, of.of(measure, own, rung) if there else UNDEFINED)
-            row["shown"] = of.never_taught(rung) == ANEW
+            row["shown"] = of.oracle_is_null and of.never_taught(rung) == ANEW
             if of.has(FORGOTTEN, rung):
                 ends = of.get(measure, FORGOTTEN, rung).of_seeds[:, 0]
                 row["seeds"] = " ".join(f"{end:.4g}" for end in ends)

@@ -20,11 +20,6 @@ from forgetlib.figures.verdicts import SHARE
 from forgetlib.metrics import CHANCE
 
 FAR = 0.25  # of AUROC, between seeds
-# What never-taught models were shown, by whether they were shown the true labels.
-LESSON = {
-    True: "never-taught models that were shown the same true labels",
-    False: "never-taught models that were shown random labels",
-}
 CAUTION = "what methods that see the true labels teach by themselves is not known"
 
 
@@ -88,8 +83,8 @@ def turned(table: pd.DataFrame) -> str:
         f"{more} {listed(named(beyond, rows))} (excess {between(beyond['excess'])})": beyond,
         f"{'' if len(beyond) else 'models show '}{half} after {listed(named(less, rows))}": less,
         f"after {listed(named(rest, rows))} it is not decided": rest,
-        f"after {listed(named(as_taught, rows))} it cannot be told, as true labels teach models "
-        "that never knew the skill the opposite, too": as_taught,
+        f"after {listed(named(as_taught, rows))} it cannot be told, as the same lesson may teach "
+        "as much to models that never knew the skill": as_taught,
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
     return (
@@ -112,7 +107,5 @@ def _caution(rows: pd.DataFrame) -> str:
 
 def _lesson(rows: pd.DataFrame) -> str:
     """Say with which never-taught models methods are compared."""
-    shown = set(rows["shown"])
-    if len(shown) != 1:
-        return "never-taught models"
-    return LESSON[bool(shown.pop())]
+    shown = " that were shown the same true labels" if rows["shown"].all() else ""
+    return f"never-taught models{shown}"

@@ -10,7 +10,7 @@ from forgetlib.figures import rungs, sign, verdicts
 from forgetlib.figures.numbers import number
 from forgetlib.figures.rungs import DIRECT, SIGNED, Ladder, Model, exchanged
 from forgetlib.runs.ladder import ANEW, FORGOTTEN
-from tests.figures.test_rungs import NEVER, RUNGS, SKILL, TRUTHS, scores, seeds
+from tests.figures.test_rungs import NEVER, RUNGS, SKILL, TRUTHS, model, scores, seeds
 
 
 def signed(seeds, turned=()):
@@ -40,8 +40,8 @@ def shown(seeds, skill):
     found = []
     for i, seed in enumerate(seeds):
         of = scores(np.random.default_rng([i, 7]), skill)
-        model = Model({DIRECT.name: (of,), SIGNED.name: (exchanged(of),)})
-        found.append(replace(seed, models={**seed.models, ANEW: (model,)}))
+        made = Model({DIRECT.name: (of,), SIGNED.name: (exchanged(of),)})
+        found.append(replace(seed, models={**seed.models, ANEW: (made,)}))
     return found
 
 
@@ -68,14 +68,14 @@ def test_the_sentence_tells_only_of_methods_that_turned_a_seed(table):
     excess = table.loc[(table["method"] == "npo") & (table["rung"] == SIGNED.name), "excess"]
     assert sign.turned(table) == (
         "With the answers exchanged wherever the forgetting set shows that a model has turned "
-        "them, models show more of SST-2 than never-taught models that were shown random labels "
-        f"after NPO (excess {number(excess.iloc[0])}); less than half after random labels; "
+        "them, models show more of SST-2 than never-taught models after NPO "
+        f"(excess {number(excess.iloc[0])}); less than half after random labels; "
         f"{sign.CAUTION}"
     )
     assert sign.headline(table) == (
         "After NPO SST-2 is turned round and not gone: with the answers exchanged where the "
         f"forgetting set shows this, models show {number(excess.iloc[0])} of what was taught "
-        "(0: as much as never-taught models that were shown random labels); " + sign.CAUTION
+        "(0: as much as never-taught models); " + sign.CAUTION
     )
     assert sign.headline(table[table["method"] != "npo"]) == ""
     assert sign.turned(table[table["method"] == "random"]).endswith(
@@ -94,8 +94,8 @@ def test_what_forgetting_teaches_by_itself_is_not_taken_for_what_is_left():
     taught, left = told(-SKILL), told(0.0)
     assert sign.headline(taught) == ""
     assert sign.turned(taught).endswith(
-        "has turned them, after NPO it cannot be told, as true labels teach models that never knew "
-        "the skill the opposite, too"
+        "has turned them, after NPO it cannot be told, as the same lesson may teach as much to "
+        "models that never knew the skill"
     )
     assert sign.headline(left).endswith(
         "(0: as much as never-taught models that were shown the same true labels)"
@@ -107,6 +107,15 @@ def test_what_forgetting_teaches_by_itself_is_not_taken_for_what_is_left():
         pd.testing.assert_series_equal(
             rows["oracle"].drop(SIGNED.name), plain["oracle"].drop(SIGNED.name)
         )
+
+
+def test_where_never_taught_models_know_the_skill_no_lesson_is_blamed():
+    """As of a skill of pre-training: then there is nothing to compare with."""
+    rng = np.random.default_rng(5)
+    knowing = tuple(model(rng, dict.fromkeys(NEVER, 0.8)) for _ in range(3))
+    known = seeds(NEVER | {"direct": -SKILL}, oracle=knowing)
+    table = rungs.table({("sst2", "npo"): Ladder(shown(signed(known, (0, 1)), 0.0), RUNGS, 300)})
+    assert not table["shown"].any() and sign.turned(table) == ""
 
 
 def test_without_never_taught_models_nothing_is_said():
