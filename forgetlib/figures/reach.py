@@ -120,9 +120,7 @@ def sample(parts: Sequence[Part]) -> Sample:
 
 def places(study: LadderStudy, task: str) -> dict[str, dict[Place, str]]:
     """List where a skill's models are asked: by "where", each place with what it is called."""
-    methods = (*study.every_method, *study.more_methods)
-    retained = {t for method in methods for t in method.retained()}
-    family = tasks.get(task).family
+    unrelated = study.unrelated(task)
     found: dict[str, dict[Place, str]] = {where: {} for where in WHERES}
     found[SET][f"{task}/train", PLAIN] = task
     found[NEW][f"{task}/test", PLAIN] = task
@@ -131,9 +129,8 @@ def places(study: LadderStudy, task: str) -> dict[str, dict[Place, str]]:
             found[FORM][f"{task}/test", view] = rung.name
     for other in study.elsewhere:
         if other != task:
-            same = tasks.get(other).family == family
-            where = RETAINED if other in retained else FAMILY if same else OTHER
-            found[where][f"{other}/test", PLAIN] = other
+            kept = RETAINED if other in study.retained else FAMILY
+            found[OTHER if other in unrelated else kept][f"{other}/test", PLAIN] = other
     return found
 
 

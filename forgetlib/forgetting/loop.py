@@ -50,16 +50,16 @@ def apply(
     method: Method,
     context: Context,
     on_step: OnStep | None = None,
-    watch: Watch | None = None,
+    watches: Sequence[Watch] = (),
     on_check: OnCheck | None = None,
 ) -> np.ndarray:
     """Do what a method does to weights, in place; return its losses (steps,), none for an edit.
 
     A hook changes no weights: it is entered while the model is measured, `with method.hook(...)`.
-    on_step, watch, on_check: as of `train`
+    on_step, watches, on_check: as of `train`
     """
     if method.kind == "loss":
-        return train(lm, method, context, on_step, watch, on_check)
+        return train(lm, method, context, on_step, watches, on_check)
     if method.kind == "edit":
         with torch.no_grad():
             method.edit(lm, context)
@@ -71,7 +71,7 @@ def train(
     method: Method,
     context: Context,
     on_step: OnStep | None = None,
-    watch: Watch | None = None,
+    watches: Sequence[Watch] = (),
     on_check: OnCheck | None = None,
 ) -> np.ndarray:
     """Train the model, in place, with a method's loss; return the loss of each step, (steps,).
@@ -81,8 +81,8 @@ def train(
     It ends early where the method says so, or at the dose that `Training.until` names.
 
     on_step: called after each step with (steps done, steps in all)
-    watch: steps, and what is called before each of them, and once at the end, with the number of
-        steps done by then; it may look at the model, and must not change it
+    watches: each of steps, and what is called before each of them, and once at the end, with the
+        number of steps done by then; it may look at the model, and must not change it
     on_check: called with (steps done, AUROC of the forgetting set) where the dose is looked at
     """
     training = _check(method, context)
@@ -98,12 +98,12 @@ def train(
     n_steps = training.n_steps(len(examples))
     losses = np.empty(n_steps, np.float32)
     worst = math.log(vocabulary_size(lm))
-    watched, look = watch or ((), lambda step: None)
     reached = Check(lm, training.until, examples, on_check) if training.until else None
     others = _retained(len(examples), len(retain), context.seed)
     for step, batch in enumerate(_batches(len(examples), training, context.seed)):
-        if step in watched:
-            look(step)
+        for steps, look in watches:
+            if step in steps:
+                look(step)
         kept = [next(others) for _ in batch] if retain else []
         losses[step] = _step_gradient(
             lm, method, context, [units[i] for i in batch], [units[i] for i in kept]
@@ -124,7 +124,7 @@ def train(
             break
     with torch.no_grad():
         method.after(lm, context)
-    if watch is not None:
+    for _, look in watches:
         look(len(losses))
     return losses
 

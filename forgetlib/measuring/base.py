@@ -89,6 +89,7 @@ class Asked:
 BUILT_IN = (
     "scores",
     "dynamics",
+    "scores_in_training",
     "dose",
     "probe",
     "hidden_variance",
@@ -233,6 +234,63 @@ class Dynamics(Readout, name="dynamics"):
                 do="Record every training example at every step.",
             )
         require_finite("Dynamics.confidence", self.confidence)
+
+
+@dataclass(frozen=True)
+class ScoresInTraining(Readout, name="scores_in_training"):
+    """Hold log-likelihoods of every choice of N examples, at S steps of a training.
+
+    Measurement.settings["every"] says how many steps lie between two records; the last is at the
+    end.
+    """
+
+    in_training = True
+    columns: ClassVar = {
+        "steps": Column(_WHOLE, "(S,) optimiser steps taken; 0 is before training"),
+        "uids": Column(_TEXTS, "(N,) which examples, <task>/<source's split>/<row>"),
+        "labels": Column(pa.list_(pa.int8()), "(N,) index of the true response", "int64"),
+        "log_likelihoods": Column(
+            pa.list_(pa.list_(_NUMBERS)), "(S, N, C) nats, summed over the tokens of the choice"
+        ),
+        "n_tokens": Column(pa.list_(_WHOLE), "(N, C) tokens of the choice"),
+    }
+
+    steps: np.ndarray
+    uids: tuple[str, ...]
+    labels: np.ndarray
+    log_likelihoods: np.ndarray
+    n_tokens: np.ndarray
+
+    def __post_init__(self) -> None:
+        require_arrays(self, "steps", "labels", "log_likelihoods", "n_tokens")
+        shape = self.log_likelihoods.shape
+        if len(shape) != 3 or shape[:1] != self.steps.shape or not len(self.steps):
+            raise InputError(
+                "ScoresInTraining.log_likelihoods",
+                expected=f"shape (S, N, C) of S = {len(self.steps)} steps, and one at least",
+                found=shape,
+                do="Score every example at every step.",
+            )
+        _ = self.scores  # raises where those of a step are none
+
+    @cached_property
+    def scores(self) -> tuple[Scores, ...]:
+        """Return the scores at each step, (S,)."""
+        return tuple(
+            Scores(self.uids, found, self.n_tokens, self.labels) for found in self.log_likelihoods
+        )
+
+    @classmethod
+    def of(cls, records: Sequence[tuple[int, Scores]]) -> Self:
+        """Make it of (step, scores) pairs, all of the same examples."""
+        steps, found = zip(*records, strict=True)
+        return cls(
+            np.array(steps, np.int32),
+            found[0].uids,
+            found[0].labels,
+            np.stack([scores.log_likelihoods for scores in found]),
+            found[0].n_tokens,
+        )
 
 
 @dataclass(frozen=True)

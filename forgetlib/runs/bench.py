@@ -10,7 +10,7 @@ import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +20,9 @@ import numpy as np
 
 from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
-from forgetlib.errors import ForgetlibError, InputError
+from forgetlib.errors import ForgetlibError, InputError, require_whole
 from forgetlib.forgetting.base import Method
-from forgetlib.measuring.base import DoseCurve, Dynamics, Scores
+from forgetlib.measuring.base import DoseCurve, Dynamics, Readout, Scores, ScoresInTraining
 from forgetlib.metrics import confidence
 from forgetlib.runs import code, content
 from forgetlib.runs.processes import told, writes
@@ -69,12 +69,13 @@ class Log:
     """Hold what a training left: the loss of each step, and what was watched.
 
     dose: what the checks of its dose found; None where it had none
-    scores: those of the last record, by the id of the measurement that they answer
+    recorded: by the id of the measurement that asked for it
+    scores: those of the last records, by the id of the measurement that they answer
     """
 
     loss: np.ndarray
-    dynamics: Dynamics | None = None
     dose: DoseCurve | None = None
+    recorded: Mapping[str, Readout] = field(default_factory=dict)
     scores: Mapping[str, Scores] = field(default_factory=dict)
 
 
@@ -258,11 +259,11 @@ class Bench:
         return weights
 
     def make(
-        self, checkpoint: Checkpoint, report: Progress, watch: Measurement | None = None
+        self, checkpoint: Checkpoint, report: Progress, record: Sequence[Measurement] = ()
     ) -> Log:
         """Bring the model to a checkpoint by doing what its method says; return the log.
 
-        watch: the dynamics to record while it is trained
+        record: what is asked of the model while it is trained, as `is_recorded` tells
         """
         from forgetlib.forgetting import loop
 
@@ -274,11 +275,13 @@ class Bench:
         context = self.context(checkpoint)
         self._enter("in the making")  # until it is done, the weights are nobody's
         training = method.settings()
-        recorder, watched = None, None
-        if watch is not None and training is not None:
-            n_steps = training.n_steps(len(context.examples))
-            recorder = _Recorder(lm, watch, before, report, lambda: self.hooked(checkpoint))
-            watched = loop.spaced_steps(n_steps, watch.setting("records", 0)), recorder
+        recorders: dict[str, _Recorder] = {}
+        watches: list[loop.Watch] = []
+        for m in record if training is not None else ():
+            recorder = _Recorder(lm, m, before, report, lambda: self.hooked(checkpoint))
+            recorders[m.id] = recorder
+            assert training is not None
+            watches.append((recorder.steps_of(training.n_steps(len(context.examples))), recorder))
         cost = len(context.examples) * TRAINING_COST * (training.epochs if training else 0)
         report(method.describe(), 0)
 
@@ -288,13 +291,15 @@ class Bench:
 
         checks: list[tuple[int, float]] = []
         loss = loop.apply(
-            lm, method, context, on_step, watched, lambda *check: checks.append(check)
+            lm, method, context, on_step, watches, lambda *check: checks.append(check)
         )
         self._enter(checkpoint.id)
-        dose = DoseCurve.of(checks) if checks else None
-        if recorder is None:
-            return Log(loss, dose=dose)
-        return Log(loss, recorder.dynamics(), dose, recorder.scores())
+        return Log(
+            loss,
+            DoseCurve.of(checks) if checks else None,
+            {wanted: recorder.found() for wanted, recorder in recorders.items()},
+            {recorder.same.id: recorder.records[-1][1] for recorder in recorders.values()},
+        )
 
     def remember(self, measurement: Measurement, scores: Scores) -> None:
         """Remember scores of the state that the model is in, for a record before training."""
@@ -324,8 +329,13 @@ def _has_hook(method: Method) -> bool:
     return type(method).hook is not Method.hook
 
 
+def is_recorded(m: Measurement) -> bool:
+    """Tell whether a measurement asks a model about questions while it is trained."""
+    return m.readout in (Dynamics.name, ScoresInTraining.name)
+
+
 class _Recorder:
-    """Records confidence in a training set while it is trained on, and at the end."""
+    """Scores questions while a model is trained, and at the end."""
 
     def __init__(
         self,
@@ -335,13 +345,20 @@ class _Recorder:
         report: Progress,
         hooked: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self.lm, self.report, self.hooked = lm, report, hooked
+        self.lm, self.asked, self.report, self.hooked = lm, m, report, hooked
         self.examples = fitting(lm, m.task, m.split, m.n, m.seed)[0]
         self.same = Measurement(Scores.name, m.task, m.split, m.n, m.seed)  # as one record
         self.start = before.get(self.same.id)
-        self.steps: list[int] = []
-        self.confidence: list[np.ndarray] = []
-        self.last: Scores | None = None
+        self.records: list[tuple[int, Scores]] = []  # (steps done, scores)
+
+    def steps_of(self, n_steps: int) -> Collection[int]:
+        """List the steps before which to record; the end is no step."""
+        from forgetlib.forgetting import loop
+
+        if self.asked.readout == Dynamics.name:
+            return loop.spaced_steps(n_steps, self.asked.setting("records", 0))
+        what = f"setting 'every' of {self.asked}"
+        return range(0, n_steps, require_whole(what, self.asked.setting("every", 1), 1))
 
     def __call__(self, step: int) -> None:
         """Record after so many steps."""
@@ -349,22 +366,20 @@ class _Recorder:
 
         uids = tuple(e.uid for e in self.examples)
         if step == 0 and self.start is not None and self.start.uids == uids:
-            self.last = self.start  # scored already, as what the training starts from
+            found = self.start  # scored already, as what the training starts from
         else:
             with self.hooked():
-                self.last = scoring.score(self.lm, self.examples)
+                found = scoring.score(self.lm, self.examples)
             self.report("recording", len(uids))
-        self.steps.append(step)
-        self.confidence.append(confidence(self.last).astype(np.float32))
+        self.records.append((step, found))
 
-    def dynamics(self) -> Dynamics:
+    def found(self) -> Dynamics | ScoresInTraining:
         """Return what was recorded."""
-        steps = np.array(self.steps, np.int32)
-        return Dynamics(steps, tuple(e.uid for e in self.examples), np.stack(self.confidence))
-
-    def scores(self) -> dict[str, Scores]:
-        """Return the scores of the last record, which need not be computed again."""
-        return {} if self.last is None else {self.same.id: self.last}
+        if self.asked.readout == ScoresInTraining.name:
+            return ScoresInTraining.of(self.records)
+        steps = np.array([step for step, _ in self.records], np.int32)
+        confidences = [confidence(scores).astype(np.float32) for _, scores in self.records]
+        return Dynamics(steps, tuple(e.uid for e in self.examples), np.stack(confidences))
 
 
 def require_left(task: str, first: list[Example], skip: int) -> list[Example]:

@@ -146,12 +146,17 @@ def work(job: Job) -> Work:
         {(m.where, m.n, m.seed) for m in job.measurements if m.readout == readout}
         for readout in ("dynamics", "scores")
     )
+    training = checkpoint.method.settings() if checkpoint.method else None
     for m in job.measurements:
         if not m.task:
             continue
         if m.fit_on:  # as much as scoring, but for the output layer
             score(m.task, "train", m.fit_on, m.seed, 1)
-        if m.readout == "dynamics":
+        if m.readout == "scores_in_training":
+            n_steps = training.n_steps(checkpoint.n) if training else 0
+            times = len(range(0, n_steps, m.setting("every", 1)))
+            score(m.task, m.split, m.n, m.seed, times)
+        elif m.readout == "dynamics":
             # The first record is the start's scores, the last the checkpoint's own, where those are
             # of the same questions.
             apart = (m.where, m.n, m.seed) not in asked
@@ -162,7 +167,6 @@ def work(job: Job) -> Work:
             # A lens has the output layer at the end of every layer.
             ends = form.n_layers + 1 if m.readout == "logit_lens" else 1
             score(m.task, m.split, m.n, m.seed, 1, ends)
-    training = checkpoint.method.settings() if checkpoint.method else None
     if training and checkpoint.data:
         for task in checkpoint.tasks:
             examples = splits.load(task, "train", checkpoint.n, checkpoint.data.seed)

@@ -14,9 +14,26 @@ import numpy as np
 from forgetlib.data import splits, views
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError
-from forgetlib.measuring.base import Asked, DoseCurve, Dynamics, Loss, Readout, Scores, readout
+from forgetlib.measuring.base import (
+    Asked,
+    DoseCurve,
+    Dynamics,
+    Loss,
+    Readout,
+    Scores,
+    ScoresInTraining,
+    readout,
+)
 from forgetlib.runs import content
-from forgetlib.runs.bench import TRAINING_COST, Bench, Log, Progress, fitting, ignore_progress
+from forgetlib.runs.bench import (
+    TRAINING_COST,
+    Bench,
+    Log,
+    Progress,
+    fitting,
+    ignore_progress,
+    is_recorded,
+)
 from forgetlib.runs.provenance import provenance
 from forgetlib.runs.records import Job, Record
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement
@@ -29,11 +46,14 @@ def cost(job: Job) -> int:
     """Estimate what a job costs, in scored examples."""
     checkpoint = job.checkpoint
     found = 0
-    if checkpoint.method and (training := checkpoint.method.settings()):
+    training = checkpoint.method.settings() if checkpoint.method else None
+    if training:
         found += TRAINING_COST * training.epochs * checkpoint.n * len(checkpoint.tasks)
     for m in job.measurements:
         if m.readout == Dynamics.name:
             found += m.n * m.setting("records", 0)
+        elif m.readout == ScoresInTraining.name and training:
+            found += m.n * len(range(0, training.n_steps(checkpoint.n), m.setting("every", 1)))
         elif m.task:
             found += m.n + m.fit_on
     return found
@@ -84,14 +104,6 @@ def run(
     wanted = [m for m in job.measurements if m not in stored]
     if not wanted:  # all was stored meanwhile
         return []
-    watched = [m for m in wanted if m.readout == Dynamics.name]
-    if len(watched) > 1:
-        raise InputError(
-            f"job of {checkpoint}",
-            expected="one dynamics, as a training is recorded in one way",
-            found=f"{len(watched)}: {[m.to_dict() for m in watched]}",
-            do="Ask for the others in jobs of their own.",
-        )
     in_training = [m for m in wanted if readout(m.readout).in_training]
     there = checkpoint.method is None or (not in_training and bench.has(checkpoint))
     lm = bench.at(checkpoint if there else checkpoint.start, checkpoint, report)
@@ -104,7 +116,7 @@ def run(
                 _require_fits(lm, m, views.apply(m.view, sets[key][0], m.seed))
     log = Log(np.zeros(0, np.float32))
     if not there:
-        log = bench.make(checkpoint, report, next(iter(watched), None))
+        log = bench.make(checkpoint, report, [m for m in wanted if is_recorded(m)])
     memo: dict[Any, Any] = {}
 
     def measure(m: Measurement) -> Readout:
@@ -165,8 +177,8 @@ def _require_fits(lm: LM, m: Measurement, shown: list[Example]) -> None:
 def _in_training(m: Measurement, log: Log, checkpoint: Checkpoint) -> Readout:
     """Return what the training of a checkpoint left."""
     trains = checkpoint.method is not None and checkpoint.method.settings() is not None
-    left = {Loss.name: Loss(log.loss), Dynamics.name: log.dynamics, DoseCurve.name: log.dose}
-    found = left.get(m.readout)
+    left = {Loss.name: Loss(log.loss), DoseCurve.name: log.dose, **log.recorded}
+    found = left.get(m.id, left.get(m.readout))
     if found is None or not trains:
         until = " until a dose" if m.readout == DoseCurve.name else ""
         raise InputError(

@@ -42,6 +42,8 @@ BASE, KNOWN, FORGOTTEN, ORACLE, MOVED, ANEW = ROLES = (
     "anew",
 )
 
+# How often a method without a dose is asked while it is trained.
+CHECKS = 16
 # So low that a model that knows the skill loses nothing by it.
 RELEARNING = Training(2e-5)
 
@@ -68,6 +70,7 @@ class LadderStudy(Study):
 
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "methods": ("dose", "forms", "generalisation"),
+        "collateral": ("dose",),
         "oracles": ("ladder",),
         "anew": ("ladder",),
         "relearning": ("ladder",),
@@ -132,6 +135,17 @@ class LadderStudy(Study):
         """List the methods that are tried on a skill and seed."""
         first = (task, seed) == (self.tasks[0], self.seeds[0])
         return (*self.every_method, *(self.more_methods if first else ()))
+
+    @property
+    def retained(self) -> frozenset[str]:
+        """List the tasks that some method retains, whether or not the others do."""
+        methods = (*self.every_method, *self.more_methods)
+        return frozenset(task for method in methods for task in method.retained())
+
+    def unrelated(self, task: str) -> tuple[str, ...]:
+        """List the tasks elsewhere that no method retains, of other families than a skill's."""
+        others = (t for t in self.elsewhere if t not in self.retained)
+        return tuple(t for t in others if tasks.get(t).family != tasks.get(task).family)
 
     # --- models
 
@@ -201,6 +215,8 @@ class LadderStudy(Study):
         """List the jobs of a section or of the whole study, each after what it starts from.
 
         methods: base, known and forgotten models of each skill and seed
+        collateral: these, and forgotten ones asked while they are trained about new questions and
+            about unrelated tasks, so that methods can be compared at equal harm there
         oracles: these, the never-taught and the moved ones
         anew: these, and of the first skill never-taught ones that were shown the true labels
         relearning: these, and known, forgotten and never-taught ones, among them the pre-trained
@@ -218,7 +234,9 @@ class LadderStudy(Study):
             wanted |= {Job(base, self._elsewhere("", seed)): None for seed in seeds}
         for task, seed in self.with_seeds(self.seeds):
             wanted |= dict.fromkeys(self._methods_of(task, seed))
-            if section != "methods":
+            if section in (None, "collateral"):
+                wanted |= dict.fromkeys(self._collateral_of(task, seed))
+            if section not in ("methods", "collateral"):
                 wanted |= dict.fromkeys(self._oracles_of(task, seed))
             if section in (None, "anew") and task == self.tasks[0]:
                 wanted |= dict.fromkeys(self._anew_of(task, seed))
@@ -238,6 +256,18 @@ class LadderStudy(Study):
         yield Job(Checkpoint(self.models[0], dtype=self.dtype), (*base, *seen))
         yield Job(self.taught(task, seed), (Measurement("loss"), *asked))
         for method in self.of(task, seed):
+            yield Job(self.after(method, task, seed), (*_watched(method), *asked))
+
+    def _collateral_of(self, task: str, seed: int) -> Iterator[Job]:
+        new = Measurement("scores", task, "test", self.n_eval, seed)
+        for method in self.of(task, seed):
+            if (training := method.settings()) is None or method.kind != "loss":
+                continue
+            n_steps = training.n_steps(self.n_train)
+            every = training.until.every if training.until else max(1, n_steps // CHECKS)
+            away = (m for m in self._elsewhere(task, seed) if m.task in self.unrelated(task))
+            recorded: Any = {"readout": "scores_in_training", "settings": (("every", every),)}
+            asked = (new, *(replace(m, **recorded) for m in (new, *away)))
             yield Job(self.after(method, task, seed), (*_watched(method), *asked))
 
     def _oracles_of(self, task: str, seed: int) -> Iterator[Job]:

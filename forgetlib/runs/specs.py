@@ -270,8 +270,8 @@ class Checkpoint:
 class Measurement:
     """Say what is asked of a checkpoint: a readout of a task's questions, seen through a view.
 
-    readout: "scores", "probe", "hidden_variance", "logit_lens", "prompt_nats", "dynamics", "dose",
-        "loss", or one of your own
+    readout: "scores", "probe", "hidden_variance", "logit_lens", "prompt_nats", "dynamics",
+        "scores_in_training", "dose", "loss", or one of your own
     task, split, n, seed: the first n questions of the task's "train" or "test" set; none for what
         is not asked about questions, as the loss
     view: how a question is shown; splits and pairing stay

@@ -92,7 +92,7 @@ def test_a_training_can_be_done_before_its_last_step(lm):
     lm.set_weights(start)
     seen = []
     method = ToyAscent(TRAINING, enough=float(whole[4]) + 1e-6)
-    losses = loop.train(lm, method, Context(0, city()), watch=({0, 8}, seen.append))
+    losses = loop.train(lm, method, Context(0, city()), watches=[({0, 8}, seen.append)])
     n = int(np.argmax(whole < method.enough)) + 1
     assert losses.tolist() == whole[:n].tolist()
     assert 1 < n < len(whole)
@@ -174,7 +174,7 @@ def test_a_loss_compares_with_the_log_likelihoods_before_training(lm, passes):
         seen.append((now - start).sum(1))
 
     method = ToyPreference(0.5, Training(1e-3, epochs=3, batch_size=8))
-    losses = loop.train(lm, method, Context(0, examples), watch=({1, 2}, look))
+    losses = loop.train(lm, method, Context(0, examples), watches=[({1, 2}, look)])
     naive = [np.mean(2 / 0.5 * np.log1p(np.exp(0.5 * ratio))) for ratio in (0 * seen[0], *seen)]
     assert losses.tolist() == pytest.approx(naive[:3], rel=1e-4)
     assert naive[3] < naive[2] < naive[1] < naive[0]

@@ -100,7 +100,7 @@ def test_what_is_watched_at_the_end_is_the_model_that_is_left(lm, taught):
     seen = []
     watch = {0}, lambda step: seen.append(metrics.nll_a_token(score(lm, city())).mean())
     lm.set_weights(taught[1])
-    loop.apply(lm, TaskVector(TRAINING, 4.0), Context(0, city()), watch=watch)
+    loop.apply(lm, TaskVector(TRAINING, 4.0), Context(0, city()), watches=[watch])
     assert len(seen) == 2
     assert seen[1] == metrics.nll_a_token(score(lm, city())).mean()
     assert seen[1] > seen[0]

@@ -54,7 +54,7 @@ def curve(lm, method, examples):
     """max(AUROC, 1 - AUROC) after each step of a whole training."""
     seen = []
     watch = set(range(1, 100)), lambda step: seen.append(told_apart(lm, examples))
-    loop.train(lm, method, Context(0, examples), watch=watch)
+    loop.train(lm, method, Context(0, examples), watches=[watch])
     return seen
 
 

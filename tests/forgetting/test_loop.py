@@ -242,7 +242,7 @@ def test_the_model_is_watched_before_the_steps_asked_for_and_at_the_end(lm):
 
     examples = splits.load("tiny_city", "train", 64, 0)
     steps = loop.spaced_steps(SETTINGS.n_steps(64), 4)
-    _, losses = trained(lm, watch=(steps, look))
+    _, losses = trained(lm, watches=[(steps, look)])
     assert [step for step, _ in seen] == [0, 16, 32, 48, 64]
     assert seen[0][1] < 0.6 < seen[-1][1]
     _, without = trained(loading.load("tiny", dtype="float32", device="cpu"))

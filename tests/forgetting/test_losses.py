@@ -176,7 +176,7 @@ def test_a_loss_is_what_a_loop_over_examples_gives(lm, passes, method, naive):
     start, kept = rows(lm, forget), rows(lm, retain)
     seen = []
     watch = {1}, lambda step: seen.append((rows(lm, forget), rows(lm, retain)))
-    losses = loop.train(lm, method, Context(0, forget, retain), watch=watch)
+    losses = loop.train(lm, method, Context(0, forget, retain), watches=[watch])
     expected = [naive(start, start, kept, kept), naive(seen[0][0], start, seen[0][1], kept)]
     assert losses.tolist() == pytest.approx(expected, rel=2e-4)
     assert abs(expected[1] - expected[0]) > 5e-3  # the second is another

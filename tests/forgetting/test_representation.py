@@ -77,7 +77,7 @@ def test_the_loss_is_what_a_loop_over_sequences_gives(lm, passes):
     context = Context(0, city(), review())
     start, seen = (states(lm, city()), states(lm, review())), []
     watch = {1}, lambda step: seen.append((states(lm, city()), states(lm, review())))
-    losses = loop.train(lm, METHOD, context, watch=watch)
+    losses = loop.train(lm, METHOD, context, watches=[watch])
     expected = [naive(METHOD, *now, *start) for now in (start, seen[0])]
     assert losses.tolist() == pytest.approx(expected, rel=1e-3)
     assert expected[1] < expected[0]

@@ -22,6 +22,7 @@ from forgetlib.measuring.base import (
     PromptNats,
     Readout,
     Scores,
+    ScoresInTraining,
     readout,
     readouts,
 )
@@ -82,11 +83,22 @@ def test_bad_scores_are_refused(changes, message):
         scores(**changes)
 
 
+def scores_in_training(**changes):
+    values = {
+        "steps": np.array([0, 4]),
+        "uids": ("a", "b"),
+        "labels": np.array([0, 1]),
+        "log_likelihoods": np.array([[[-1.0, -2.0], [-3.0, -4.0]], [[-2.0, -1.0], [-4.0, -3.0]]]),
+        "n_tokens": np.ones((2, 2), int),
+    }
+    return ScoresInTraining(**(values | changes))
+
+
 def dose(**changes):
     return DoseCurve(**({"steps": np.array([0, 2]), "auroc": np.array([0.9, 0.5])} | changes))
 
 
-MADE = (scores, a_probe, dynamics, variance, loss, dose, a_lens, nats)
+MADE = (scores, a_probe, dynamics, scores_in_training, variance, loss, dose, a_lens, nats)
 
 
 @pytest.mark.parametrize("make", MADE)
@@ -238,6 +250,20 @@ def test_a_bad_probe_is_refused(changes, message):
             "a step and an example at least",
             "(0, 1)",
             "Record every training example at every step.",
+        ),
+        (
+            lambda: scores_in_training(log_likelihoods=np.zeros((1, 2, 2))),
+            "ScoresInTraining.log_likelihoods",
+            "shape (S, N, C) of S = 2 steps, and one at least",
+            "(1, 2, 2)",
+            "Score every example at every step.",
+        ),
+        (
+            lambda: scores_in_training(labels=np.array([0, 2])),
+            "Scores.labels",
+            "(2,) indices below 2",
+            "int64 of shape (2,), as [0, 2]",
+            "A label is the index of the true response.",
         ),
         (
             lambda: dose(auroc=np.array([0.9])),

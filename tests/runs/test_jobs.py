@@ -269,11 +269,31 @@ def test_remembered_scores_of_other_questions_are_not_the_first_record(of_one_ta
     assert dynamics.confidence == pytest.approx(whole.confidence[:, :5], abs=1e-5)
 
 
-def test_two_recordings_of_one_training_are_refused(of_one_task):
+def test_a_training_is_recorded_in_several_ways_at_once(of_one_task):
     job = of_one_task[1]
-    other = replace(job.measurements[1], settings={"records": 1})
-    with pytest.raises(InputError, match=r"job of .*expected one dynamics, as .*found 2: "):
-        jobs.run(Job(job.checkpoint, (*job.measurements, other)))
+    dynamics = job.measurements[1]
+    once = replace(dynamics, settings={"records": 1})
+    elsewhere = Measurement("scores_in_training", "tiny_review", "test", 5, settings={"every": 2})
+    asked = (dynamics, once, elsewhere, *job.measurements[2:])
+    found = {r.measurement: r.value for r in jobs.run(Job(job.checkpoint, asked))}
+    alone = by_name(jobs.run(job, Bench()))
+    assert same_values(found[dynamics], alone[str(dynamics)])
+    assert (found[once].confidence == found[dynamics].confidence[[0, -1]]).all()
+    n_steps = job.checkpoint.method.settings().n_steps(12)
+    recorded = found[elsewhere]
+    assert recorded.steps.tolist() == [*range(0, n_steps, 2), n_steps]
+    models = loading.load("tiny", dtype="float32"), jobs.trained(job.checkpoint)
+    for lm, scores in zip(models, (recorded.scores[0], recorded.scores[-1]), strict=True):
+        again = scoring.score(lm, splits.load("tiny_review", "test", 5, 0))
+        assert scores.uids == again.uids
+        assert scores.log_likelihoods == pytest.approx(again.log_likelihoods, abs=1e-5)
+
+
+def test_questions_are_asked_every_so_many_steps_and_not_every_none(of_one_task):
+    job = of_one_task[1]
+    asked = Measurement("scores_in_training", "tiny_city", "test", 5, settings={"every": 0})
+    with pytest.raises(InputError, match=r"setting 'every' of .*from 1, found 0"):
+        jobs.run(Job(job.checkpoint, (asked,)))
 
 
 def test_dynamics_of_what_is_not_trained_are_refused(of_one_task):

@@ -57,9 +57,9 @@ def made(monkeypatch):
     """Checkpoints as they are made, and whether their dynamics were recorded."""
     found, make = [], Bench.make
 
-    def noted(bench, checkpoint, report, watch=None):
-        found.append((checkpoint, watch is not None))
-        return make(bench, checkpoint, report, watch)
+    def noted(bench, checkpoint, report, record=()):
+        found.append((checkpoint, bool(record)))
+        return make(bench, checkpoint, report, record)
 
     monkeypatch.setattr(Bench, "make", noted)
     return found

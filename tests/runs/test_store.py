@@ -33,6 +33,7 @@ from forgetlib.measuring.base import (
     Probe,
     PromptNats,
     Readout,
+    ScoresInTraining,
     readout,
     readouts,
 )
@@ -60,6 +61,13 @@ def a_result(**about):
         hidden_variance=HiddenVariance(1, np.linspace(0, 1 / 3, 20, dtype=np.float32)),
         dynamics=Dynamics(np.array([0, 5], np.int32), uids, np.full((2, 20), 0.25, np.float32)),
         loss=Loss(np.array([2.5, 1 / 3], np.float32)),
+        scores_in_training=ScoresInTraining(
+            np.array([0, 5], np.int32),
+            uids,
+            np.arange(20, dtype=np.int64) % 2,
+            np.linspace(-9, -1, 80, dtype=np.float32).reshape(2, 20, 2),
+            np.full((20, 2), 3, np.int32),
+        ),
         dose=DoseCurve(np.array([0, 4], np.int32), np.array([0.9, 1 / 3], np.float32)),
         logit_lens=LogitLens(
             uids,
