@@ -147,6 +147,14 @@ class LadderStudy(Study):
         others = (t for t in self.elsewhere if t not in self.retained)
         return tuple(t for t in others if tasks.get(t).family != tasks.get(task).family)
 
+    @staticmethod
+    def is_looked_at(method: Method) -> bool:
+        """Tell whether a training leads to what a method makes, so that looks on its way tell it.
+
+        Not where what it makes is far from where its training ends, as with a task vector.
+        """
+        return method.kind == "loss" and type(method).after is Method.after
+
     # --- models
 
     def taught(self, task: str, seed: int, *, oracle: bool = False) -> Checkpoint:
@@ -261,7 +269,8 @@ class LadderStudy(Study):
     def _collateral_of(self, task: str, seed: int) -> Iterator[Job]:
         new = Measurement("scores", task, "test", self.n_eval, seed)
         for method in self.of(task, seed):
-            if (training := method.settings()) is None or method.kind != "loss":
+            training = method.settings()
+            if not self.is_looked_at(method) or training is None:
                 continue
             n_steps = training.n_steps(self.n_train)
             every = training.until.every if training.until else max(1, n_steps // CHECKS)

@@ -24,6 +24,7 @@ from forgetlib.measuring.base import (
     Probe,
     Readout,
     Scores,
+    ScoresInTraining,
 )
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement, hash_of
 
@@ -146,6 +147,11 @@ class Result:
     def dynamics(self) -> Dynamics | None:
         """Find confidences while it was trained; None where they were not recorded."""
         return self._of(Dynamics)
+
+    @cached_property
+    def in_training(self) -> Mapping[str, ScoresInTraining]:
+        """Find scores while it was trained, by "<task>/<split>"; of several sizes the largest."""
+        return {r.measurement.where: r.value for r in self._records(ScoresInTraining)}
 
     @property
     def dose(self) -> DoseCurve | None:
