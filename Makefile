@@ -99,6 +99,7 @@ fig7: SECTIONS := sizes
 fig8: SECTIONS := cross cross_control flipped
 fig9: SECTIONS := models
 dose forms generalisation: SECTIONS := methods
+collateral: SECTIONS := collateral
 models regressions: SECTIONS := control own
 bayes conjugate shift tuning: SECTIONS := regression
 weights: SECTIONS := regression weights

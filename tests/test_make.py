@@ -239,6 +239,7 @@ def test_a_figure_s_target_computes_the_sections_that_it_reads_and_draws_it(fold
     [
         ("methods", "dose", ["methods"]),
         ("methods", "generalisation", ["methods"]),
+        ("methods", "collateral", ["collateral"]),
         ("methods", "ladder", []),
         ("scale", "models", ["control", "own"]),
         ("scale", "regressions", ["control", "own"]),

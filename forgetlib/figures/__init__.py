@@ -9,8 +9,9 @@
     regression, mixedmodel,    what predicts forgetting, over tasks and over examples; which rows
     design                     and terms a regression has
     measures, verdicts         what a model knows and says of a task; what became of a skill
-    dose, generalisation,      methods to forget: how far, what else is lost, at what price, the
-    price, reach, forms        numbers of both, and what another form of a question brings back
+    dose, generalisation,      methods to forget: how far, what else is lost, at what price, at
+    price, collateral, reach,  equal harm elsewhere, the numbers of these, and what another form of
+    forms                      a question brings back
     ladder_figure, relearning, the ladder: what brings a skill back, what little training does,
     ladders, rungs, rule       its models in a study, its measures, and its verdicts tried on
                                models of known truth

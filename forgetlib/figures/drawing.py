@@ -20,6 +20,7 @@ from forgetlib.figures import (
     audit,
     claims,
     claims_figure,
+    collateral,
     crossanalysis,
     crosstask,
     dose,
@@ -321,6 +322,18 @@ def _dose(study: Study) -> Drawn:
         yield f"dose_{task}", _with_note(dose.draw(curves, of), note), data
 
 
+def _collateral(study: Study) -> Drawn:
+    study, results, note = _there(study, "collateral")
+    found = collateral.ways(study, results, partial(load_answers, study))
+    tables = collateral.table(found), collateral.curves(found)
+    for task, (of, looks) in _by_skill(*tables):
+        if not of["looked"].any():  # nothing was computed for it
+            continue
+        # In one table, so that it has all that is drawn.
+        data = looks.merge(of.drop(columns="looked"), on=["eval_task", "method"], sort=False)
+        yield f"collateral_{task}", _with_note(collateral.draw(looks, of), note), data
+
+
 def _generalisation(study: Study) -> Drawn:
     study, results, note = _there(study, "methods")
     table = generalisation.table(study, results, partial(load_answers, study))
@@ -384,10 +397,17 @@ FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "claims": _claims,
     "ladder": _ladder,
     "dose": _dose,
+    "collateral": _collateral,
     "forms": _forms,
     "generalisation": _generalisation,
     "models": _models,
     "regressions": _regressions,
 }
-OF_METHODS = ("ladder", "dose", "forms", "generalisation")  # of a LadderStudy, and of no other
+OF_METHODS = (
+    "ladder",
+    "dose",
+    "collateral",
+    "forms",
+    "generalisation",
+)  # of a LadderStudy, and of no other
 OF_SCALE = ("models", "regressions")  # of a ScaleStudy

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from forgetlib.figures import (
+    collateral,
     dose,
     forms,
     generalisation,
@@ -68,6 +69,9 @@ def _sentences(tables: Tables) -> Iterator[str]:
         yield f"{said} ([{title(skill)}](generalisation_{skill}.png))."
         if (curves := tables.get(f"dose_{skill}")) is not None:
             yield f"{dose.finding(_a_method_each(curves))} ([dose](dose_{skill}.png))."
+        if (left := tables.get(f"collateral_{skill}")) is not None:
+            said = collateral.finding(_a_method_each(left))
+            yield f"{said} ([collateral](collateral_{skill}.png))."
         if (rungs := tables.get(f"ladder_{skill}")) is not None:
             said = ladder_figure.finding(_a_method_each(rungs))
             yield f"{said} ([ladder](ladder_{skill}.png))."

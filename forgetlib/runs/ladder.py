@@ -70,7 +70,7 @@ class LadderStudy(Study):
 
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "methods": ("dose", "forms", "generalisation"),
-        "collateral": ("dose",),
+        "collateral": ("collateral",),
         "oracles": ("ladder",),
         "anew": ("ladder",),
         "relearning": ("ladder",),

@@ -199,13 +199,14 @@ def test_no_drawing_function_is_left_out():
         if isinstance(node, ast.FunctionDef) and node.name.startswith("draw")
     }
     parts = {"style.draw_intervals", "rows.draw_constants", "rows.draw_seeds", "matrix.draw_matrix"}
-    # Of studies of methods: test_rungs, test_relearning, test_dose_figure, test_generalisation,
-    # test_price.
+    # Of studies of methods: test_rungs, test_relearning, test_dose_figure, test_collateral,
+    # test_generalisation, test_price.
     of_methods = {
         "forms.draw",
         "ladder_figure.draw",
         "relearning.draw",
         "dose.draw",
+        "collateral.draw",
         "generalisation.draw",
         "price.draw",
     }

@@ -1,0 +1,277 @@
+"""What is left at equal harm elsewhere, on made-up ways whose truth is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up_methods import NLL, SKILL, STUDY, N, answers, results, scores
+
+from forgetlib.errors import InputError
+from forgetlib.figures import collateral
+from forgetlib.forgetting.arithmetic import Noise, TaskVector
+from forgetlib.forgetting.base import Training
+from forgetlib.measuring.base import ScoresInTraining
+from forgetlib.runs.records import Record
+from forgetlib.runs.specs import Measurement
+
+# Of each method, look by look: its skill on new questions, and the rise of nats elsewhere.
+LOOKS = {
+    "random": ((SKILL, 0.0), (0.7, 0.4), (0.0, 0.8), (0.0, 2.5)),
+    "gradient_ascent": ((SKILL, 0.0), (1.4, 0.3), (-0.5, 3.0), (-SKILL, 0.5)),
+    "npo": ((SKILL, 0.0), (1.45, 0.1), (1.4, 0.2)),
+    "gradient_difference(retain)": ((SKILL, 0.0), (0.0, -0.5), (-SKILL, -1.0)),
+}
+
+
+def of_looks(study, looks=LOOKS):
+    """Results of the made-up study, with what forgotten models said in training."""
+    found = results(study)
+    methods = {
+        study.after(method, task, seed).id: (task, method.describe())
+        for task, seed in study.with_seeds(study.seeds)
+        for method in study.of(task, seed)
+    }
+    for i, result in enumerate(found):
+        task, method = methods.get(result.checkpoint.id, ("", ""))
+        if method not in looks:
+            continue
+        more = []
+        for other in (task, *study.unrelated(task)):
+            records = [
+                (4 * k, scores(other, "test", result.seed, skill, nll, f"{method}{k}"))
+                for k, (skill, nll) in enumerate(
+                    (s, NLL) if other == task else (SKILL, NLL + rise) for s, rise in looks[method]
+                )
+            ]
+            asked = Measurement("scores_in_training", other, "test", N, result.seed)
+            more.append(Record(result.checkpoint, asked, ScoresInTraining.of(records)))
+        found[i] = replace(result, records=(*result.records, *more))
+    return found
+
+
+@pytest.fixture(scope="module")
+def ways():
+    return collateral.ways(STUDY, of_looks(STUDY), answers)
+
+
+@pytest.fixture(scope="module")
+def table(ways):
+    return collateral.table(ways, n_resamples=300)
+
+
+@pytest.fixture(scope="module")
+def of_skill(table):
+    return table[table["eval_task"] == "sst2_nonce"].reset_index(drop=True)
+
+
+def test_unrelated_tasks_are_retained_by_none_and_of_another_family():
+    assert STUDY.retained == {"piqa"}
+    assert STUDY.unrelated("sst2_nonce") == ("sciq", "copa")
+    assert STUDY.unrelated("arc_easy") == ("sst2", "copa")
+
+
+def test_a_task_vector_has_no_way_that_could_be_looked_at():
+    methods = TaskVector(Training(1e-4), 2.0), Noise(Training(1e-4))
+    study = replace(STUDY, methods=(*STUDY.methods, *methods), more_methods=())
+    assert not any(map(study.is_looked_at, methods))
+    asked = [
+        job.checkpoint.method.name
+        for job in study.jobs("collateral")
+        if any(m.readout == "scores_in_training" for m in job.measurements)
+    ]
+    assert set(asked) == {"labels", "gradient_ascent", "npo"}
+
+
+def test_the_section_asks_about_new_questions_and_unrelated_tasks_at_each_check_of_the_dose():
+    (job,) = (
+        job
+        for job in STUDY.jobs("collateral")
+        if job.checkpoint == STUDY.after(STUDY.methods[0], "sst2_nonce", 2)
+    )
+    asked = [m for m in job.measurements if m.readout == "scores_in_training"]
+    assert [m.where for m in asked] == ["sst2_nonce/test", "sciq/test", "copa/test"]
+    assert {m.setting("every") for m in asked} == {STUDY.methods[0].training.until.every}
+    assert not any(
+        m.readout == "scores_in_training" for j in STUDY.jobs("methods") for m in j.measurements
+    )
+
+
+def test_without_a_dose_it_asks_sixteen_times_at_most():
+    long = replace(STUDY.forgetting, until=None, epochs=17)
+    study = replace(STUDY, forgetting=long)
+    asked = {
+        m.setting("every")
+        for job in study.jobs("collateral")
+        for m in job.measurements
+        if m.readout == "scores_in_training" and job.checkpoint.method.name == "labels"
+    }
+    assert asked == {long.n_steps(N) // 16}
+
+
+@pytest.mark.parametrize(
+    ("rises", "last"),
+    [
+        ((0.0, 0.5, 1.0), 2),
+        ((0.0, 0.5, 1.01), 1),
+        ((0.0, 1.01, 0.5), 0),  # what comes back within was beyond before
+        ((0.0, -3.0, -1.0), 2),
+        ((0.0,), 0),
+    ],
+)
+def test_the_last_look_is_the_one_before_the_first_beyond_the_budget(rises, last):
+    aurocs = np.linspace(1, 0.2, len(rises))
+    (found,) = collateral.within(np.stack([aurocs, rises], axis=-1)[None])
+    beyond = float(any(rise > collateral.BUDGET for rise in rises))
+    expected = [aurocs[0], aurocs[last], rises[last], aurocs[-1], rises[-1], beyond]
+    assert found == pytest.approx(expected)
+
+
+def test_looks_are_those_of_a_loop_over_tasks_questions_and_steps(ways):
+    way = ways["sst2_nonce", "random"][0]
+    counts = np.random.default_rng(0).integers(0, 3, (2, 3 * N))
+    found = way.measure(counts)
+    for r, k in ((0, 1), (1, 3)):
+        rises = []
+        for place, of_task in enumerate(way.away.values(), 1):
+            own = counts[r, place * N : (place + 1) * N]
+            rise = 0.0
+            for i in range(N):
+                true = [s.log_likelihoods[i, s.labels[i]] for s in (of_task[0], of_task[k])]
+                rise += own[i] * (true[0] - true[1]) / own.sum()
+            rises.append(rise)
+        assert found[r, k, 1] == pytest.approx(np.mean(rises), abs=1e-5)
+        one, margin = way.new[k], []
+        for i in range(N):
+            lls = one.log_likelihoods[i]
+            margin.append(lls[one.labels[i]] - lls[1 - one.labels[i]])
+        wins = total = 0.0
+        for i in range(N):
+            for j in range(N):
+                if way.answers[i][0] != way.answers[j][0]:
+                    weight = counts[r, i] * counts[r, j]
+                    wins += weight * (margin[i] + margin[j] > 0)
+                    total += weight
+        assert found[r, k, 0] == pytest.approx(wins / total, abs=1e-6)
+
+
+def test_the_table_tells_the_truth_within_the_budget_and_at_the_end(of_skill):
+    of = of_skill.set_index("method")
+    known, none = of.loc["npo", "auroc_known"], 0.5
+    assert known > 0.8
+    random = of.loc["random"]
+    assert random["auroc"] == pytest.approx(none, abs=0.05)
+    assert random["nll_rise"] == pytest.approx(0.8, abs=0.05)
+    assert random["nll_end"] == pytest.approx(2.5, abs=0.05)
+    assert (random["n_stopped"], random["n_seeds"]) == (5, 5)
+    ascent = of.loc["gradient_ascent"]  # beyond the budget on its way, and within it at the end
+    assert ascent["auroc"] == pytest.approx(known, abs=0.06)
+    assert ascent["auroc_end"] < 0.2 and ascent["n_stopped"] == 5
+    difference = of.loc["gradient_difference(retain)"]
+    assert difference["auroc"] == difference["auroc_end"] < 0.2
+    assert (difference["n_stopped"], difference["n_seeds"]) == (0, 1)
+    filtered = of.loc["prompt_filter(retain)"]  # at once, and without harm
+    assert not filtered["looked"] and filtered["auroc"] == filtered["auroc_end"]
+    assert (of["auroc_low"] <= of["auroc"]).all() and (of["auroc"] <= of["auroc_high"]).all()
+    lost = of["auroc_known"] - of["auroc"]
+    assert of["auroc_lost"].to_numpy() == pytest.approx(lost.to_numpy())
+
+
+def test_what_is_changed_at_once_and_beyond_the_budget_counts_as_not_done():
+    """The same ends without looks: harm of 4 nats is beyond, so that all is left."""
+    study = replace(STUDY, methods=(TaskVector(Training(1e-4), 2.0),), more_methods=())
+    truth = {
+        "random": (0.0, 0.0, SKILL, NLL, (1.0, 0.5)),
+        "task_vector(scale=2.0)": (0.0, 0.0, 0.0, NLL + 4, None),
+    }
+    found = collateral.ways(study, results(study, truth), answers)
+    assert {method for _, method in found} == {"task_vector(scale=2.0)"}  # the other: never looked
+    (row, _) = collateral.table(found, n_resamples=20).to_dict("records")
+    assert row["auroc"] == row["auroc_known"] > 0.8
+    assert row["auroc_end"] == pytest.approx(0.5, abs=0.06)
+    assert row["n_stopped"] == row["n_seeds"] == 5
+
+
+def test_only_seeds_that_were_looked_at_count():
+    some = [r for r in of_looks(STUDY) if r.seed != 2]
+    without = [r for r in results(STUDY) if r.seed == 2]
+    found = collateral.ways(STUDY, [*some, *without], answers)
+    seeds = [way.seed for way in found["sst2_nonce", "random"]]
+    assert seeds == [0, 1, 3, 4]
+    assert [way.seed for way in found["sst2_nonce", "prompt_filter(retain)"]] == [0, 1, 2, 3, 4]
+    assert collateral.table(collateral.ways(STUDY, [], answers)).empty
+
+
+def test_curves_have_every_look_and_mark_the_last_within(ways):
+    curves = collateral.curves(ways)
+    of = curves[(curves["eval_task"] == "arc_easy") & (curves["method"] == "random")]
+    one = of[of["seed"] == 1]
+    assert one["step"].tolist() == [0, 4, 8, 12]
+    assert one["last"].tolist() == [False, False, True, False]
+    assert one["look_rise"].to_numpy() == pytest.approx([0, 0.4, 0.8, 2.5], abs=0.06)
+    at_once = curves[curves["method"] == "prompt_filter(retain)"]
+    assert not at_once["looked"].any() and (at_once.groupby("seed").size() % 2 == 0).all()
+
+
+def test_methods_are_sorted_by_what_they_do_within_the_budget(of_skill):
+    assert collateral.groups(of_skill) == {
+        "forgets": ["random"],
+        "keeps": ["gradient_ascent", "npo", "prompt_filter(retain)"],
+        "inverts": ["gradient_difference(retain)"],
+        "open": [],
+    }
+    unsure = of_skill.assign(auroc_low=0.1, auroc_high=0.9, auroc_lost_low=-0.1, auroc_lost_high=1)
+    assert collateral.groups(unsure)["open"] == list(of_skill["method"])
+
+
+def test_the_sentence_says_what_each_leaves_and_how_many_would_have_gone_beyond(of_skill):
+    of = of_skill.round(2)
+    lost = dict(zip(of["method"], of["auroc_lost"], strict=True))
+    kept = [abs(lost[m]) for m in ("gradient_ascent", "npo", "prompt_filter(retain)")]
+    assert collateral.finding(of) == (
+        "With at most 1 nat a token of harm to other tasks, SST-2 in made-up words is forgotten on "
+        f"new questions by random labels (AUROC lost: {lost['random']:.2f}); is turned round by "
+        "gradient difference (one seed) (AUROC lost: "
+        f"{lost['gradient_difference(retain)']:.2f}); is mostly kept by gradient ascent, NPO and "
+        f"prompt filter (AUROC lost: {min(kept):.2f} to {max(kept):.2f}); 10 of 21 models would "
+        "have gone beyond"
+    )
+    none = collateral.finding(of[of["method"] == "npo"])
+    assert (
+        ", SST-2 in made-up words is shown to be forgotten on new questions by no method; " in none
+    )
+    unknown = of.assign(auroc_known_low=0.4)
+    assert collateral.finding(unknown) == "SST-2 in made-up words was not shown to be known before"
+
+
+def test_the_picture_shows_both_ends_of_each_method_and_every_way(ways, of_skill):
+    curves = collateral.curves(ways)
+    of = curves[curves["eval_task"] == "sst2_nonce"]
+    figure = collateral.draw(of, of_skill)
+    assert " ".join(figure.get_suptitle().split()) == collateral.finding(of_skill)
+    left, right, *panels = figure.axes
+    named = [label.get_text() for label in left.get_yticklabels()]
+    assert named[0] == "prompt filter" and named[-1].startswith("gradient difference")
+    (ends,) = (line for line in left.lines if line.get_label() == "where the method ends")
+    order = of_skill.sort_values("auroc", ascending=False, kind="stable")
+    assert ends.get_xdata() == pytest.approx(order["auroc_end"].to_numpy())
+    shown = [axes for axes in panels if axes.get_title("left")]
+    assert [axes.get_title("left") for axes in shown] == [
+        "random labels",
+        "gradient ascent",
+        "NPO",
+        "gradient difference",
+    ]
+    lines = [line for line in shown[0].lines if len(line.get_xdata()) == 4]
+    assert len(lines) == 5  # a line a seed
+    first = of[(of["method"] == "random") & (of["seed"] == 0)]
+    assert lines[0].get_xdata() == pytest.approx(first["look_rise"].to_numpy())
+    assert lines[0].get_ydata() == pytest.approx(first["look_auroc"].to_numpy())
+    assert right.get_xlabel().startswith("rise of nats")
+
+
+def test_a_table_that_lacks_a_column_is_refused(ways, of_skill):
+    curves = collateral.curves(ways)
+    with pytest.raises(InputError, match=r"what is left at equal harm.*nll_end"):
+        collateral.draw(curves, of_skill.drop(columns="nll_end"))
+    with pytest.raises(InputError, match=r"ways of methods.*look_rise"):
+        collateral.draw(curves.drop(columns="look_rise"), of_skill)
