@@ -19,6 +19,8 @@
     implicit_<what>            in-context regression, pattern or instruction
     findings, <what>_readme,   sentences from tables; a study's README; the HTML page
     readme, page
+    drawing, <what>_drawing,   which pictures a study has; of one that is under way
+    under_way
     explore, notebook, report  what notebooks and `compare` show
     style, matrix              what pictures share
 

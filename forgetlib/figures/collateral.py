@@ -57,6 +57,8 @@ BUDGET = DAMAGE
 PER_ROW = 4  # panels
 # What methods do within the budget (`groups`).
 FORGETS, KEEPS, INVERTS, OPEN = "forgets", "keeps", "inverts", "open"
+COLUMNS = ["eval_task", "method", "n_seeds", "looked", "n_stopped"]
+MEASURES = ["auroc_known", "auroc", "nll_rise", "auroc_end", "nll_end", "auroc_lost"]
 LOOK = ["seed", "looked", "step", "look_auroc", "look_rise", "last"]  # columns of a look
 
 
@@ -146,7 +148,7 @@ def ways(study: LadderStudy, results: Iterable[Result], answers: Load | None) ->
             after = known.get((study.after(method, task, seed).id, seed))
             if before is None or after is None:
                 continue
-            wheres = [f"{t}/test" for t in (task, *study.unrelated(task))]
+            wheres = [f"{t}/test" for t in (task, *study.away(task))]
             looked = study.is_looked_at(method)
             steps, looks = _looks(before, after, wheres, looked=looked)
             if len(looks) < len(wheres) or len(wheres) < 2:
@@ -219,11 +221,11 @@ def table(
         row: dict[str, object] = {"eval_task": task, "method": name, "n_seeds": len(of_seeds)}
         row |= {"looked": all(way.looked for way in of_seeds)}
         row |= {"n_stopped": int(of.of_seeds[:, 5].sum())}
-        for i, measure in enumerate(("auroc_known", "auroc", "nll_rise", "auroc_end", "nll_end")):
+        for i, measure in enumerate(MEASURES[:5]):
             row |= as_columns(measure, of.interval(column(i)))
         row |= as_columns("auroc_lost", of.interval(lambda m: m[..., 0] - m[..., 1]))
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*COLUMNS, *with_intervals(MEASURES)])
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -289,8 +291,7 @@ def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     looks within the budget, which is the dotted line.
     """
     do = "Pass the tables of figures.collateral, of one skill."
-    measures = ["auroc_known", "auroc", "auroc_lost", "nll_rise", "auroc_end", "nll_end"]
-    wanted = ["eval_task", "method", "n_seeds", "looked", "n_stopped", *with_intervals(measures)]
+    wanted = [*COLUMNS, *with_intervals(MEASURES)]
     intervals.require_columns("what is left at equal harm", table, wanted, do)
     intervals.require_columns("ways of methods", curves, ["method", *LOOK], do)
     said = finding(table)

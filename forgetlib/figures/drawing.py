@@ -20,10 +20,8 @@ from forgetlib.figures import (
     audit,
     claims,
     claims_figure,
-    collateral,
     crossanalysis,
     crosstask,
-    dose,
     fig1,
     fig2,
     fig2b,
@@ -35,22 +33,16 @@ from forgetlib.figures import (
     fig7,
     fig8,
     fig9,
-    forms,
-    generalisation,
     intervals,
-    ladder_figure,
-    ladders,
+    methods_drawing,
     mixedmodel,
-    price,
     regression,
-    relearning,
-    rows,
-    rungs,
     scale,
     scale_agreement,
     scale_claims,
     scale_regressions,
     style,
+    under_way,
 )
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.forgetting.labels import training_labels
@@ -59,7 +51,7 @@ from forgetlib.runs.grid import Study
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.questions import load_questions
 from forgetlib.runs.records import Result
-from forgetlib.runs.results import has_all, load_results, load_stored, so_far
+from forgetlib.runs.results import has_all, load_results, so_far
 from forgetlib.runs.scale import ScaleStudy
 
 Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
@@ -135,17 +127,17 @@ def _fig2(study: Study) -> Drawn:
     part, note = _own(study)
     answers = partial(load_answers, study)
     table = fig2.table(load_results(part, "own"), answers=answers)
-    yield "fig2_forget_gap", _with_note(fig2.draw(table), note), table
+    yield "fig2_forget_gap", under_way.with_note(fig2.draw(table), note), table
     control = fig2.control_table(load_results(part, "control"), answers=answers)
     if len(control):
-        yield "fig2_control", _with_note(fig2.draw_control(control), note), control
+        yield "fig2_control", under_way.with_note(fig2.draw_control(control), note), control
 
 
 def _fig2b(study: Study) -> Drawn:
     part, note = _own(study)
     results = [*load_results(part, "own"), *load_results(part, "control")]
     table = fig2b.table(results, partial(load_answers, study), fig2b.KINDS)
-    yield "fig2b_skill", _with_note(fig2b.draw(table), note), table
+    yield "fig2b_skill", under_way.with_note(fig2b.draw(table), note), table
 
 
 def _cross(study: Study, condition: str = "random") -> CrossTask:
@@ -253,98 +245,6 @@ def _claims(study: Study) -> Drawn:
     yield "claims", claims_figure.draw(table), table
 
 
-# --- studies of methods: one picture a skill
-
-
-def _there(study: Study, section: str | None = None) -> tuple[LadderStudy, list[Result], str]:
-    """Read what there is of a study of methods, and what to say where that is not all."""
-    assert isinstance(study, LadderStudy)  # draw has seen to it
-    forgotten = {
-        study.after(method, task, seed).id
-        for task, seed in study.with_seeds(study.seeds)
-        for method in study.of(task, seed)
-    }
-    return study, *_so_far(study, forgotten, section)
-
-
-def _so_far(study: Study, needed: set[str], section: str | None = None) -> tuple[list[Result], str]:
-    """Read what is stored, and what to say where that is not all; StudyError where too little is.
-
-    needed: ids of checkpoints; without any of them there is nothing to draw
-    """
-    if has_all(study, section):
-        return load_results(study, section), ""
-    found = load_stored(study, section)
-    if needed.isdisjoint(r.checkpoint.id for r in found):
-        return load_results(study, section), ""  # which raises, and says what is missing
-    return found, f"under way: {len(found)} of {len(study.jobs(section))} jobs"
-
-
-def _with_note(figure: Figure, note: str) -> Figure:
-    """Say in a figure's title that the study is under way."""
-    if note:
-        said = f"{' '.join(figure.get_suptitle().split())} ({note})"
-        with style.style([said]):
-            rows.set_finding(figure, said)
-    return figure
-
-
-def _by_skill(*tables: pd.DataFrame) -> Iterator[tuple[str, list[pd.DataFrame]]]:
-    """Take of tables what they have of each skill, with the end of a file's name."""
-    for task in dict.fromkeys(tables[0]["eval_task"]):
-        yield str(task).replace(":", "-"), [t[t["eval_task"] == task] for t in tables]
-
-
-def _ladder(study: Study) -> Drawn:
-    study, results, note = _there(study)
-    found = ladders.of_study(study, results, partial(load_answers, study))
-    for task, (summary, table) in _by_skill(rungs.summary(found), rungs.table(found)):
-        figure = ladder_figure.draw(table, summary)
-        data = table.merge(summary.drop(columns="n_seeds"), on=["eval_task", "method"])
-        yield f"ladder_{task}", _with_note(figure, note), data
-        if len(relearning.judged(table)):
-            yield f"relearning_{task}", _with_note(relearning.draw(table), note), table
-
-
-def _forms(study: Study) -> Drawn:
-    study, results, note = _there(study, "methods")
-    found = ladders.of_study(study, results, partial(load_answers, study))
-    for task, (of,) in _by_skill(forms.table(found, results)):
-        yield f"forms_{task}", _with_note(forms.draw(of), note), of
-
-
-def _dose(study: Study) -> Drawn:
-    study, results, note = _there(study, "methods")
-    summary = dose.summary(study, results, partial(load_answers, study))
-    for task, (of, curves) in _by_skill(summary, dose.curves(study, results)):
-        # In one table, so that it has all that is drawn: a method without a curve is one row.
-        data = curves.merge(of, on=["eval_task", "method"], how="outer", sort=False)
-        yield f"dose_{task}", _with_note(dose.draw(curves, of), note), data
-
-
-def _collateral(study: Study) -> Drawn:
-    study, results, note = _there(study, "collateral")
-    found = collateral.ways(study, results, partial(load_answers, study))
-    tables = collateral.table(found), collateral.curves(found)
-    for task, (of, looks) in _by_skill(*tables):
-        if not of["looked"].any():  # nothing was computed for it
-            continue
-        # In one table, so that it has all that is drawn.
-        data = looks.merge(of.drop(columns="looked"), on=["eval_task", "method"], sort=False)
-        yield f"collateral_{task}", _with_note(collateral.draw(looks, of), note), data
-
-
-def _generalisation(study: Study) -> Drawn:
-    study, results, note = _there(study, "methods")
-    table = generalisation.table(study, results, partial(load_answers, study))
-    costs = price.table(table)
-    yield "price", _with_note(price.draw(costs), note), costs
-    for task, (of,) in _by_skill(table):
-        yield f"generalisation_{task}", _with_note(generalisation.draw(of), note), of
-        others = generalisation.draw(of, ("accuracy_lost", "nll_rise"))
-        yield f"accuracy_and_nll_{task}", _with_note(others, note), of
-
-
 # --- studies of models
 
 
@@ -356,7 +256,7 @@ def _of_scale(study: Study) -> tuple[list[Result], str]:
         for j in study.jobs("control")
         if len(j.checkpoint.lineage) > 1 and j.checkpoint.kind == "true"
     }
-    return _so_far(study, again)
+    return under_way.so_far(study, again)
 
 
 def _models(study: Study) -> Drawn:
@@ -364,9 +264,9 @@ def _models(study: Study) -> Drawn:
     answers = partial(load_answers, study)
     table, agreed = scale.table(results, answers), scale_agreement.table(results, answers)
     more = table[[*scale.COLUMNS, *intervals.with_intervals([scale.LOST, *scale.MORE])]]
-    yield "scale_models", _with_note(scale.draw(table), note), table
-    yield "scale_more", _with_note(scale.draw(more, scale.MORE), note), more
-    yield "scale_agreement", _with_note(scale_agreement.draw(table, agreed), note), agreed
+    yield "scale_models", under_way.with_note(scale.draw(table), note), table
+    yield "scale_more", under_way.with_note(scale.draw(more, scale.MORE), note), more
+    yield "scale_agreement", under_way.with_note(scale_agreement.draw(table, agreed), note), agreed
 
 
 def _regressions(study: Study) -> Drawn:
@@ -374,12 +274,12 @@ def _regressions(study: Study) -> Drawn:
     answers = partial(load_answers, study)
     points = scale_regressions.table(results, answers)
     found = scale_regressions.coefficients(points)
-    figure = _with_note(scale_regressions.draw(points, found), note)
+    figure = under_way.with_note(scale_regressions.draw(points, found), note)
     # In one table, so that it has all that is drawn: a point is a row without a coefficient.
     yield "scale_regressions", figure, pd.concat([found, points.assign(fitted="point")])
     lost, agreed = scale.table(results, answers), scale_agreement.table(results, answers)
     judged = scale_claims.table(lost, agreed, points)
-    yield "scale_claims", _with_note(claims_figure.draw(judged), note), judged
+    yield "scale_claims", under_way.with_note(claims_figure.draw(judged), note), judged
 
 
 FIGURES: dict[str, Callable[[Study], Drawn]] = {
@@ -395,19 +295,9 @@ FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "fig9": _fig9,
     "tasks": _tasks,
     "claims": _claims,
-    "ladder": _ladder,
-    "dose": _dose,
-    "collateral": _collateral,
-    "forms": _forms,
-    "generalisation": _generalisation,
     "models": _models,
     "regressions": _regressions,
+    **methods_drawing.FIGURES,
 }
-OF_METHODS = (
-    "ladder",
-    "dose",
-    "collateral",
-    "forms",
-    "generalisation",
-)  # of a LadderStudy, and of no other
+OF_METHODS = tuple(methods_drawing.FIGURES)  # of a LadderStudy, and of no other
 OF_SCALE = ("models", "regressions")  # of a ScaleStudy

@@ -147,6 +147,12 @@ class LadderStudy(Study):
         others = (t for t in self.elsewhere if t not in self.retained)
         return tuple(t for t in others if tasks.get(t).family != tasks.get(task).family)
 
+    def away(self, task: str) -> tuple[str, ...]:
+        """List the tasks elsewhere by which harm is read: of those there are, the least related."""
+        others = tuple(t for t in self.elsewhere if t != task)
+        free = tuple(t for t in others if t not in self.retained)
+        return self.unrelated(task) or free or others
+
     @staticmethod
     def is_looked_at(method: Method) -> bool:
         """Tell whether a training leads to what a method makes, so that looks on its way tell it.
@@ -274,7 +280,7 @@ class LadderStudy(Study):
                 continue
             n_steps = training.n_steps(self.n_train)
             every = training.until.every if training.until else max(1, n_steps // CHECKS)
-            away = (m for m in self._elsewhere(task, seed) if m.task in self.unrelated(task))
+            away = (m for m in self._elsewhere(task, seed) if m.task in self.away(task))
             recorded: Any = {"readout": "scores_in_training", "settings": (("every", every),)}
             asked = (new, *(replace(m, **recorded) for m in (new, *away)))
             yield Job(self.after(method, task, seed), (*_watched(method), *asked))

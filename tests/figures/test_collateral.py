@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_up_methods import NLL, SKILL, STUDY, N, answers, results, scores
 
 from forgetlib.errors import InputError
 from forgetlib.figures import collateral
@@ -13,6 +12,7 @@ from forgetlib.forgetting.base import Training
 from forgetlib.measuring.base import ScoresInTraining
 from forgetlib.runs.records import Record
 from forgetlib.runs.specs import Measurement
+from tests.figures.made_up_methods import NLL, SKILL, STUDY, N, answers, results, scores
 
 # Of each method, look by look: its skill on new questions, and the rise of nats elsewhere.
 LOOKS = {
@@ -68,6 +68,13 @@ def test_unrelated_tasks_are_retained_by_none_and_of_another_family():
     assert STUDY.retained == {"piqa"}
     assert STUDY.unrelated("sst2_nonce") == ("sciq", "copa")
     assert STUDY.unrelated("arc_easy") == ("sst2", "copa")
+
+
+def test_harm_is_read_by_the_least_related_tasks_there_are():
+    assert STUDY.away("sst2_nonce") == ("sciq", "copa")
+    assert replace(STUDY, elsewhere=("sst2", "piqa")).away("sst2_nonce") == ("sst2",)
+    assert replace(STUDY, elsewhere=("piqa", "arc_easy")).away("arc_easy") == ("piqa",)
+    assert replace(STUDY, elsewhere=()).away("arc_easy") == ()
 
 
 def test_a_task_vector_has_no_way_that_could_be_looked_at():

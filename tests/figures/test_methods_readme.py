@@ -7,6 +7,7 @@ import pytest
 
 from forgetlib.errors import InputError
 from forgetlib.figures import (
+    collateral,
     dose,
     forms,
     generalisation,
@@ -21,6 +22,7 @@ from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.reach import NEW
 from forgetlib.figures.rungs import DIRECT, Ladder, Rung
 from tests.figures import made_up_methods as made_up
+from tests.figures.test_collateral import of_looks
 from tests.figures.test_forms_figure import SKILL, ladder
 from tests.figures.test_rungs import RUNGS, TRUTHS, seeds
 
@@ -81,6 +83,18 @@ def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
     assert generalisation.finding(table, exact=True) in said[0]
     assert said[0].endswith("(generalisation_sst2_nonce.png)).")
     assert "not reached by NPO" in said[1] and said[1].endswith("(dose_sst2_nonce.png)).")
+
+
+def test_what_is_left_at_equal_harm_is_told_where_it_was_drawn(drawn):
+    ways = collateral.ways(made_up.STUDY, of_looks(made_up.STUDY), made_up.answers)
+    left = collateral.table(ways, n_resamples=50)
+    whole = collateral.curves(ways).merge(left.drop(columns="looked"), on=["eval_task", "method"])
+    path = drawn.folder / "collateral_sst2_nonce.csv"
+    whole[whole["eval_task"] == "sst2_nonce"].to_csv(path, index=False)
+    said = methods_readme.findings(drawn).splitlines()[3]
+    path.unlink()
+    finding = collateral.finding(left[left["eval_task"] == "sst2_nonce"])
+    assert said == f"- {finding} ([collateral](collateral_sst2_nonce.png))."
 
 
 def test_other_forms_are_told_where_they_were_drawn(drawn):

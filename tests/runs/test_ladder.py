@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import same_values
 
 from forgetlib import metrics, studies
 from forgetlib.data import splits
@@ -85,7 +86,7 @@ def test_a_section_has_what_it_is_for(section):
     kinds = {job.checkpoint.kind for job in STUDY.jobs(section)}
     assert {"base", "true", "random", "gradient_ascent", "prompt_filter(retain)"} <= kinds
     shuffled = [j for j in STUDY.jobs(section) if j.checkpoint.data and j.checkpoint.data.shuffled]
-    assert bool(shuffled) == (section != "methods")
+    assert bool(shuffled) == (section not in ("methods", "collateral"))
     relearned = [j for j in STUDY.jobs(section) if j.checkpoint.data and j.checkpoint.data.skip]
     assert bool(relearned) == (section in ("relearning", None))
     lenses = [j for j in STUDY.jobs(section) if any("lens" in m.readout for m in j.measurements)]
@@ -207,6 +208,19 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     def answers(task, seed):
         return load_answers(STUDY, task, seed)
 
+    assert not list(drawing.FIGURES["collateral"](replace(STUDY, elsewhere=())))
+    ((name, _, data),) = drawing.FIGURES["collateral"](STUDY)
+    assert name == "collateral_tiny_review"
+    ascents = [
+        r for r in results if r.checkpoint == STUDY.after(STUDY.methods[0], "tiny_review", 1)
+    ]
+    looks = ascents[0].in_training["tiny_colour/test"]
+    of = data[(data["method"] == "gradient_ascent") & (data["seed"] == 1)]
+    assert of["step"].tolist() == looks.steps.tolist() == ascents[0].dose.steps.tolist()
+    nats = [metrics.nll_a_token(s).mean() for s in looks.scores]
+    assert of["look_rise"].to_numpy() == pytest.approx(np.array(nats) - nats[0], abs=1e-6)
+    assert same_values(looks.scores[-1], ascents[0].scores["tiny_colour/test"])
+
     under_way = ladders.of_study(STUDY, part, answers)
     early = under_way["tiny_review", "random"]
     assert early.oracle_is_null and [len(s.models[ORACLE]) for s in early.seeds] == [1, 1]
@@ -320,7 +334,7 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     titles = [axes.get_title(loc="left").strip() for axes in figure.axes]
     assert titles[:2] == ["random labels", "gradient ascent"]
     written = {path.name for path in drawing.draw(STUDY)}
-    names = ("ladder", "dose", "forms", "generalisation", "accuracy_and_nll")
+    names = ("ladder", "dose", "collateral", "forms", "generalisation", "accuracy_and_nll")
     endings = ("pdf", "png", "csv")
     again = ["relearning_tiny_review"] if len(relearning.judged(table)) else []
     pictures = ("price", *again, *(f"{name}_tiny_review" for name in names))
