@@ -180,6 +180,30 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
     assert said.split(" Damage")[1] in next(findings.sentences(findings.Tables(tmp_path)))
 
 
+def test_kept_tasks_that_a_rule_does_as_well_are_named(tmp_path):
+    """Only those with free answers, whose accuracy after all may be that of the rule."""
+    folder = ROOT / "figures" / "embedded"
+    skills = findings.Tables(folder).need("fig2b_skill")
+    skills.to_csv(tmp_path / "fig2b_skill.csv", index=False)
+    rules = pd.read_csv(folder / "tasks.csv").assign(answer_in_prompt=0.0)
+
+    def said(task, reached):
+        changed = rules.assign(
+            answer_in_prompt=rules["answer_in_prompt"].mask(rules["eval_task"] == task, reached)
+        )
+        changed.to_csv(tmp_path / "tasks.csv", index=False)
+        tables = findings.Tables(tmp_path)
+        return findings.answer(tables), next(findings.sentences(tables))
+
+    after = skills[skills["phase"] == "random"].set_index("eval_task")
+    low = float(after.loc["sciq", "accuracy_low"])
+    rule = "Of those kept, SciQ is not shown to beat choosing the answer whose words stand in"
+    assert all(rule in text for text in said("sciq", low + 0.01))
+    assert not any("stand in the prompt" in text for text in said("sciq", low - 0.01))
+    assert after.loc["sst2", "verdict"] != "kept"
+    assert not any("stand in the prompt" in text for text in said("sst2", 1.0))
+
+
 def test_tasks_that_are_known_by_the_likelihood_a_token_alone_are_named():
     skills = findings.Tables(ROOT / "figures" / "embedded").need("fig2b_skill")
     table = readme._task_table(skills)

@@ -182,7 +182,7 @@ def sentences(tables: Tables) -> Iterator[str]:
     """Say what a study found, in a few sentences that each name their evidence, in Markdown."""
     skills = tables.need("fig2b_skill")
     pairs, flipped = tables.get("fig3_cross_task"), tables.get("fig8_flipped")
-    yield _of_verdicts(skills)
+    yield _of_verdicts(skills, tables)
     yield _of_forgetting_sets(skills)
     if (control := tables.get("fig2_control")) is not None:
         yield _of_control(control)
@@ -194,7 +194,7 @@ def sentences(tables: Tables) -> Iterator[str]:
         yield _of_claims(claims)
 
 
-def _of_verdicts(skills: pd.DataFrame) -> str:
+def _of_verdicts(skills: pd.DataFrame, tables: Tables) -> str:
     after = skills[skills["phase"] == "random"]
     unknown = [title(t) for t in after.loc[after["verdict"] == NOTHING, "eval_task"]]
     said = f"**{fig2b.finding(skills)}** (95 % intervals; [Figure 2b](fig2b_skill.png))."
@@ -203,7 +203,7 @@ def _of_verdicts(skills: pd.DataFrame) -> str:
         said += " before, so that nothing can be said of forgetting there."
     if ((after["verdict"] == FORGOTTEN) & after["damage"].isna()).any():
         said += " What is called forgotten may have gone with the language model itself."
-    return f"{said}{_harm(skills)}"
+    return f"{said}{_by_rule(tables, after.set_index('eval_task'))}{_harm(skills)}"
 
 
 def _risen_by(task: str, pairs: pd.DataFrame | None) -> float:

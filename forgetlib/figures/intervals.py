@@ -113,11 +113,28 @@ def rank_interval(value: float, n: int) -> Interval:
     """
     if n < MIN_TASKS or np.isnan(value):
         return Interval(value, np.nan, np.nan)
+    z, error = _fisher(value, n)
+    half = norm.ppf(1 - TAIL) * error
+    low, high = np.tanh(z + np.array([-half, half]))
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def rank_p_value(value: float, n: int) -> float:
+    """Test that a rank correlation of N tasks is 0: the two-sided p-value of `rank_interval`.
+
+    NaN where the interval has no ends.
+    """
+    if n < MIN_TASKS or np.isnan(value):
+        return np.nan
+    z, error = _fisher(value, n)
+    return float(2 * norm.sf(abs(z) / error))
+
+
+def _fisher(value: float, n: int) -> tuple[float, float]:
+    """Return Fisher's z of a rank correlation, and its standard error; see `rank_interval`."""
     most = 1 - 6 / (n * (n**2 - 1))  # with two neighbours swapped it is twice as far from 1
     inside = float(np.clip(value, -most, most))
-    half = norm.ppf(1 - TAIL) * np.sqrt((1 + inside**2 / 2) / (n - 3))
-    low, high = np.tanh(np.arctanh(inside) + np.array([-half, half]))
-    return Interval(value, min(float(low), value), max(float(high), value))
+    return float(np.arctanh(inside)), float(np.sqrt((1 + inside**2 / 2) / (n - 3)))
 
 
 def around(value: float, half: float) -> Interval:

@@ -144,11 +144,10 @@ def table(
             "damage_again": found.damage("true"),
             "probe_lost": _probe_lost(found),
         }
-        away = max(set_auroc.value, 1 - set_auroc.value)
         row: dict[str, object] = {"model": model, "eval_task": task}
         row["answer_format"] = "verbaliser" if found.fixed else "text"
         row |= {"n": found.n, "n_seeds": found.n_seeds, "known": found.knows("auroc")}
-        row |= {"reached": bool(away <= MOST_AUROC or fit.value >= LEAST_FIT)}
+        row |= {"reached": has_reached(found)}
         row["verdict"] = found.verdict("random")
         for name, interval in measures.items():
             row |= as_columns(name, interval)
@@ -158,6 +157,12 @@ def table(
         return pd.DataFrame(columns=[*COLUMNS, *columns])
     examples = _examples(results, n_resamples)
     return pd.DataFrame(rows).merge(examples, on=["model", "eval_task"], how="left")
+
+
+def has_reached(found: Measured) -> bool:
+    """Tell whether a model's forgetting set was forgotten, or its random labels learned."""
+    auroc, fit = (found.of(name, "random", "train").value for name in ("auroc", "fit"))
+    return bool(max(auroc, 1 - auroc) <= MOST_AUROC or fit >= LEAST_FIT)
 
 
 def _ratio(found: Measured) -> Interval:

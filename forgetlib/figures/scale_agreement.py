@@ -6,6 +6,8 @@ What else would make two models agree, and what is done about it:
     the same easy tasks       what can be lost is bounded by what is known: `SHARE` is of what there
                               was, and `KNOWN`, what is known after true labels, stands beside it
     the format of answers     fixed answers may be lost, free ones kept: `FREE` is of these alone
+    the same failed trainings where random labels were not learned, little can be lost: `REACHED` is
+                              of tasks whose forgetting set both forgot
     the same random labels    the same in all models of a seed: only further seeds would tell
 """
 
@@ -18,7 +20,6 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import norm
 
 from forgetlib.figures import intervals
 from forgetlib.figures.agreement import agreement
@@ -30,7 +31,7 @@ from forgetlib.figures.measures import Measured
 from forgetlib.figures.names import title
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rows import set_finding
-from forgetlib.figures.scale import KINDS, LOST, measured_in_order
+from forgetlib.figures.scale import KINDS, LOST, has_reached, measured_in_order
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -46,12 +47,19 @@ from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
-SHARE, FREE, LOSS, KNOWN = AGREE = (
+SHARE, FREE, REACHED, LOSS, KNOWN = AGREE = (
     "share lost",
     "share lost, free answers",
+    "share lost, forgetting set forgotten",
     "AUROC lost",
     "known after true labels",
 )
+
+
+PARTS = {
+    FREE: "by free answers alone",
+    REACHED: "by the {} tasks whose forgetting set both forgot",
+}
 
 
 def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFrame:
@@ -72,9 +80,12 @@ def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFram
     rows = []
     for a, b in combinations(found, 2):
         both = [task for task in found[a] if task in found[b] and _seeds(found, (a, b), task)]
-        free = [task for task in both if not found[a][task].fixed]
+        part = {
+            FREE: [task for task in both if not found[a][task].fixed],
+            REACHED: [t for t in both if has_reached(found[a][t]) and has_reached(found[b][t])],
+        }
         for measure in AGREE:
-            tasks = free if measure == FREE else both
+            tasks = part.get(measure, both)
             if len(tasks) < MIN_TASKS:
                 continue
             values = [
@@ -126,16 +137,20 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
     if agreed.empty:
         return f"No two models knew the same {MIN_TASKS} tasks: whether they agree cannot be told"
     n_pairs = len(agreed.drop_duplicates(["a", "b"]))
-    counts = []
-    for measure in (SHARE, FREE):
+    counts: dict[str, tuple[str, str]] = {}
+    for measure in (SHARE, FREE, REACHED):
         if len(of := agreed[agreed["measure"] == measure]):
             shown = int((of["rank_correlation_low"] > 0).sum())
             count = f"{shown or 'none'}{'' if len(of) == n_pairs else f' of {len(of)}'}"
-            counts.append((count, _corrected(of) if shown and len(of) > 1 else ""))
-    (first, corrected), *free = counts
+            counts[measure] = count, _corrected(of) if shown and len(of) > 1 else ""
+    first, corrected = counts.pop(SHARE)
     said = f"Of {n_pairs} pair{'s' if n_pairs > 1 else ''} of models {first} "
     said += f"{'is' if first == '1' else 'are'} shown to rank tasks alike by the share lost"
-    said += corrected + "".join(f", {count} by free answers alone{more}" for count, more in free)
+    said += corrected
+    for measure, (n, more) in counts.items():
+        sizes = agreed.loc[agreed["measure"] == measure, "n"]
+        tasks = " to ".join(dict.fromkeys(str(f(sizes)) for f in (min, max)))
+        said += f", {n}{more} {PARTS[measure].format(tasks)}"
     if not exact:
         of = agreed[agreed["measure"] == KNOWN]["rank_correlation"].dropna()
         both = " to ".join(dict.fromkeys(number(f(of)) for f in (min, max))) if len(of) else ""
@@ -157,13 +172,12 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
 
 
 def _corrected(of: pd.DataFrame) -> str:
-    """Say of how many pairs it is still shown where as many are tried.
-
-    The p-value is that of the interval, which is normal in Fisher's z.
-    """
-    value, low, high = np.arctanh(of[with_intervals(["rank_correlation"])].to_numpy(float)).T
-    p = adjusted(2 * norm.sf(abs(value) / (high - low) * 2 * norm.ppf(0.975)))
-    certain = int(((p < LEVEL) & (value > 0)).sum())
+    """Say of how many pairs it is still shown where as many are tried."""
+    values = of["rank_correlation"].to_numpy(float)
+    p = adjusted(
+        [intervals.rank_p_value(value, n) for value, n in zip(values, of["n"], strict=True)]
+    )
+    certain = int(((p < LEVEL) & (values > 0)).sum())
     return f" ({certain or 'none'} after Holm's correction)"
 
 

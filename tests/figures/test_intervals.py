@@ -303,3 +303,16 @@ def test_an_error_says_what_was_expected_what_was_found_and_what_to_do(
     with pytest.raises(InputError) as error:
         call()
     assert str(error.value) == f"{what}: expected {expected}, found {found}. {do}"
+
+
+@pytest.mark.parametrize("n", [4, 5, 11, 21])
+def test_a_rank_correlation_s_p_value_is_that_of_its_interval(n):
+    """It is below 0.05 where the interval leaves out 0, also at a perfect correlation."""
+    for value in (-1.0, -0.7, -0.3, 0.0, 0.2, 0.55, 0.6, 0.63, 0.9, 1.0):
+        found = intervals.rank_interval(value, n)
+        p = intervals.rank_p_value(value, n)
+        assert 0 <= p <= 1
+        assert (p < 0.05) == (found.low > 0 or found.high < 0), value
+    assert intervals.rank_p_value(0.0, n) == 1
+    assert np.isnan(intervals.rank_p_value(np.nan, n))
+    assert np.isnan(intervals.rank_p_value(0.9, 3))

@@ -36,8 +36,11 @@ KEPT = np.linspace(0.0, 1.0, len(TASKS))
 MODELS = {"one": KEPT, "two": KEPT, "other": KEPT[::-1]}
 
 
-def of_task(name, task, kept, seed=0, kinds=("random", "true"), harm=0.0, known=2.0):
-    """A model's runs of a task: known with this strength, which random labels leave a share of."""
+def of_task(name, task, kept, seed=0, kinds=("random", "true"), harm=0.0, known=2.0, set_kept=None):
+    """A model's runs of a task: known with this strength, which random labels leave a share of.
+
+    set_kept: the share on the forgetting set, where it is another than on new questions
+    """
     rng = np.random.default_rng([seed, TASKS.index(task), *name.encode()])
     like = {"seed": seed, "n": N, "model": name}
     tuned = checkpoint_of(task, "true", **like)
@@ -46,9 +49,12 @@ def of_task(name, task, kept, seed=0, kinds=("random", "true"), harm=0.0, known=
     found = []
     made = [checkpoint_of(task, "base", model=name), tuned, *last]
     for checkpoint, strength in zip(made, strengths, strict=True):
+        of_set = strength
+        if checkpoint.kind == "random" and set_kept is not None:
+            of_set = known * set_kept
         scores = {
-            f"{task}/{part}": model(task, part, N, strength=strength, rng=rng)
-            for part in ("test", "train")
+            f"{task}/{part}": model(task, part, N, strength=of, rng=rng)
+            for part, of in (("test", strength), ("train", of_set))
         }
         if checkpoint.method is not None:
             other = model("mrpc", "test", 60, strength=1, rng=np.random.default_rng(1))
@@ -207,6 +213,23 @@ def test_models_that_lose_the_same_agree_and_those_that_lose_the_opposite_do_not
         scale_agreement.finding(weak)
     )
     assert f"one and two {estimate_of(found['one', 'two'], 'rank_correlation')}, ceiling" in said
+
+
+def test_where_forgetting_sets_were_not_forgotten_is_told_apart(agreed):
+    """Else models would agree on which trainings failed."""
+    assert scale_agreement.REACHED not in set(agreed["measure"])  # two tasks at most
+    forgot = results(tasks=TASKS[:5], set_kept=0.0)
+    rest = results(tasks=TASKS[5:], set_kept=1.0)
+    found = scale_agreement.table([*forgot, *rest], answers_of)
+    of = found.set_index("measure")
+    assert set(of.loc[scale_agreement.REACHED, "n"]) == {5}
+    assert set(of.loc[scale_agreement.SHARE, "n"]) == {len(TASKS)}
+    alone = scale_agreement.table(forgot, answers_of).set_index("measure")
+    columns = ["rank_correlation", "ceiling"]
+    assert of.loc[scale_agreement.REACHED, columns].to_numpy() == pytest.approx(
+        alone.loc[scale_agreement.SHARE, columns].to_numpy()
+    )
+    assert " by the 5 tasks whose forgetting set both forgot (" in scale_agreement.finding(found)
 
 
 def test_models_that_know_the_same_tasks_well_are_not_said_to_lose_the_same():
