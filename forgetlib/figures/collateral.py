@@ -138,7 +138,7 @@ def ways(study: LadderStudy, results: Iterable[Result], answers: Load | None) ->
 
     answers: (task, seed) -> its answers by uid, as partial(studies.load_answers, study); asked for
         of tasks with fixed answers. None: no task has fixed answers
-    Of a method whose training is to be looked at, only the seeds in which it was.
+    Only the seeds in which some training was looked at, so that all are compared in the same.
     """
     known, names = by_checkpoint(results), method_names(study)
     found: dict[tuple[str, str], list[Way]] = {}
@@ -160,7 +160,10 @@ def ways(study: LadderStudy, results: Iterable[Result], answers: Load | None) ->
                 of_questions = np.array([by_uid[uid] for uid in new[0].uids])
             way = Way(seed, looked, steps, new, looks, of_questions)
             found.setdefault((task, names[method]), []).append(way)
-    return dict(sorted(found.items(), key=lambda item: study.tasks.index(item[0][0])))
+    looked_at = {(task, w.seed) for (task, _), of in found.items() for w in of if w.looked}
+    same = {k: [w for w in of if (k[0], w.seed) in looked_at] for k, of in found.items()}
+    order = sorted((k for k, of in same.items() if of), key=lambda k: study.tasks.index(k[0]))
+    return {key: same[key] for key in order}
 
 
 def _looks(
@@ -274,6 +277,8 @@ def finding(table: pd.DataFrame) -> str:
         said.append(f"it is not decided for {len(of[OPEN])} of {len(table)}")
     stopped = int(table["n_stopped"].sum())
     more = f"; {stopped} of {int(table['n_seeds'].sum())} models would have gone beyond"
+    n = int(table["n_seeds"].max())
+    within += f" ({n} seed{'s' if n > 1 else ''})"
     return f"{within}, {skill} {'; '.join(said)}{more}"
 
 

@@ -80,8 +80,6 @@ def _collateral(study: Study) -> Drawn:
     found = collateral.ways(study, results, partial(load_answers, study))
     tables = collateral.table(found), collateral.curves(found)
     for task, (of, looks) in _by_skill(*tables):
-        if not of["looked"].any():  # nothing was computed for it
-            continue
         # In one table, so that it has all that is drawn.
         data = looks.merge(of.drop(columns="looked"), on=["eval_task", "method"], sort=False)
         yield f"collateral_{task}", under_way.with_note(collateral.draw(looks, of), note), data

@@ -12,7 +12,7 @@ from forgetlib.forgetting.base import Training
 from forgetlib.measuring.base import ScoresInTraining
 from forgetlib.runs.records import Record
 from forgetlib.runs.specs import Measurement
-from tests.figures.made_up_methods import NLL, SKILL, STUDY, N, answers, results, scores
+from tests.figures.made_up_methods import NLL, SKILL, STUDY, TRUTH, N, answers, results, scores
 
 # Of each method, look by look: its skill on new questions, and the rise of nats elsewhere.
 LOOKS = {
@@ -23,9 +23,9 @@ LOOKS = {
 }
 
 
-def of_looks(study, looks=LOOKS):
+def of_looks(study, looks=LOOKS, truth=TRUTH):
     """Results of the made-up study, with what forgotten models said in training."""
-    found = results(study)
+    found = results(study, truth)
     methods = {
         study.after(method, task, seed).id: (task, method.describe())
         for task, seed in study.with_seeds(study.seeds)
@@ -184,15 +184,17 @@ def test_the_table_tells_the_truth_within_the_budget_and_at_the_end(of_skill):
 
 
 def test_what_is_changed_at_once_and_beyond_the_budget_counts_as_not_done():
-    """The same ends without looks: harm of 4 nats is beyond, so that all is left."""
+    """Without looks harm of 4 nats is beyond, so that all is left."""
     study = replace(STUDY, methods=(TaskVector(Training(1e-4), 2.0),), more_methods=())
     truth = {
         "random": (0.0, 0.0, SKILL, NLL, (1.0, 0.5)),
         "task_vector(scale=2.0)": (0.0, 0.0, 0.0, NLL + 4, None),
     }
-    found = collateral.ways(study, results(study, truth), answers)
-    assert {method for _, method in found} == {"task_vector(scale=2.0)"}  # the other: never looked
-    (row, _) = collateral.table(found, n_resamples=20).to_dict("records")
+    assert not collateral.ways(study, results(study, truth), answers)  # nothing was looked at
+    found = collateral.ways(study, of_looks(study, truth=truth), answers)
+    assert len(found) == 4
+    table = collateral.table(found, n_resamples=20).set_index(["eval_task", "method"])
+    row = table.loc["sst2_nonce", "task_vector(scale=2.0)"]
     assert row["auroc"] == row["auroc_known"] > 0.8
     assert row["auroc_end"] == pytest.approx(0.5, abs=0.06)
     assert row["n_stopped"] == row["n_seeds"] == 5
@@ -204,7 +206,8 @@ def test_only_seeds_that_were_looked_at_count():
     found = collateral.ways(STUDY, [*some, *without], answers)
     seeds = [way.seed for way in found["sst2_nonce", "random"]]
     assert seeds == [0, 1, 3, 4]
-    assert [way.seed for way in found["sst2_nonce", "prompt_filter(retain)"]] == [0, 1, 2, 3, 4]
+    at_once = found["sst2_nonce", "prompt_filter(retain)"]  # compared in the same seeds
+    assert [way.seed for way in at_once] == [0, 1, 3, 4]
     assert collateral.table(collateral.ways(STUDY, [], answers)).empty
 
 
@@ -235,8 +238,9 @@ def test_the_sentence_says_what_each_leaves_and_how_many_would_have_gone_beyond(
     lost = dict(zip(of["method"], of["auroc_lost"], strict=True))
     kept = [abs(lost[m]) for m in ("gradient_ascent", "npo", "prompt_filter(retain)")]
     assert collateral.finding(of) == (
-        "With at most 1 nat a token of harm to other tasks, SST-2 in made-up words is forgotten on "
-        f"new questions by random labels (AUROC lost: {lost['random']:.2f}); is turned round by "
+        "With at most 1 nat a token of harm to other tasks (5 seeds), SST-2 in made-up words is "
+        "forgotten on new questions by random labels (AUROC lost: "
+        f"{lost['random']:.2f}); is turned round by "
         "gradient difference (one seed) (AUROC lost: "
         f"{lost['gradient_difference(retain)']:.2f}); is mostly kept by gradient ascent, NPO and "
         f"prompt filter (AUROC lost: {min(kept):.2f} to {max(kept):.2f}); 10 of 21 models would "
