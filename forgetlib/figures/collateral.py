@@ -1,14 +1,16 @@
 """Compare methods at equal harm elsewhere: what is left of a skill within one nat of collateral.
 
 Methods that are trained to one dose have done as much to their forgetting set, and each as much
-harm to other tasks as it did on the way. Here the harm is held equal instead. A model is asked
-every few steps of its training about new questions, and about unrelated tasks; what counts is the
-last look before the true responses of these lost more than the budget. What is changed at once, as
-by an edit, a hook or a task vector, has no way there: it counts as it is, or, where it goes beyond
-the budget, as not done.
+harm to other tasks as it did on the way. Here the harm is bounded as well: a model is asked every
+few steps of its training about new questions, and about unrelated tasks, and what counts is the
+last check before the true responses of these had lost more than the budget on average. A training
+that reaches its dose before is judged there. What is changed at once, as by an edit, a hook or a
+task vector, has no way there: it counts as it is. What is beyond the budget at its first check, or
+at once, cannot be compared: a weaker one might be within.
 
-The budget is what is called damage everywhere (`verdicts.DAMAGE`): one nat a token, above which a
-forgotten skill may be a broken model.
+The check is chosen by the same questions that say how much harm there is at it, so that this has no
+interval of its own. The budget is what is called damage everywhere (`verdicts.DAMAGE`): one nat a
+token, above which a forgotten skill may be a broken model.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from forgetlib.figures.intervals import N_RESAMPLES, as_columns, with_intervals
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.ladders import method_names
 from forgetlib.figures.measures import auroc_sample
-from forgetlib.figures.names import listed, method_title, method_titles, title
-from forgetlib.figures.numbers import between, number
+from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.numbers import between
+from forgetlib.figures.price import names_of
 from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.style import (
     BLACK,
@@ -47,6 +50,7 @@ from forgetlib.figures.style import (
     style,
 )
 from forgetlib.figures.verdicts import DAMAGE, SHARE
+from forgetlib.forgetting.base import Method
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Load
@@ -56,17 +60,18 @@ from forgetlib.runs.records import Result
 BUDGET = DAMAGE
 PER_ROW = 4  # panels
 # What methods do within the budget (`groups`).
-FORGETS, KEEPS, INVERTS, OPEN = "forgets", "keeps", "inverts", "open"
-COLUMNS = ["eval_task", "method", "n_seeds", "looked", "n_stopped"]
-MEASURES = ["auroc_known", "auroc", "nll_rise", "auroc_end", "nll_end", "auroc_lost"]
-LOOK = ["seed", "looked", "step", "look_auroc", "look_rise", "last"]  # columns of a look
+FORGETS, KEEPS, INVERTS, OPEN, BEYOND = "forgets", "keeps", "inverts", "open", "beyond"
+COLUMNS = ["eval_task", "method", "n_seeds", "trained", "n_stopped", "n_beyond", "rise", "worst"]
+MEASURES = ["auroc_known", "auroc", "auroc_end", "nll_end", "auroc_lost"]
+# Columns of a check.
+CHECK = ["seed", "trained", "step", "check_auroc", "check_rise", "check_worst", "last"]
 
 
 @dataclass(frozen=True)
-class Way:
-    """Hold what a model said on its way from known to forgotten, look by look.
+class Trajectory:
+    """Hold what a model said on its way from known to forgotten, check by check.
 
-    seed, looked: whose it is, and whether it was looked at in training; else the looks are before
+    seed, trained: whose it is, and whether it was checked in training; else the checks are before
         and after
     steps: (S,) optimiser steps done, the first 0; of a change at once 0 and 0
     new: (S,) scores of the skill's new questions
@@ -75,17 +80,22 @@ class Way:
     """
 
     seed: int
-    looked: bool
+    trained: bool
     steps: Sequence[int]
     new: Sequence[Scores]
     away: Mapping[str, Sequence[Scores]]
     answers: np.ndarray | None
 
+    @property
+    def uids(self) -> tuple[str, ...]:
+        """List the questions, in the order of the counts that `measure` takes."""
+        return tuple(uid for of in (self.new, *self.away.values()) for uid in of[0].uids)
+
     def measure(self, counts: np.ndarray) -> np.ndarray:
-        """Measure every look on a resample of the questions, (R, N) counts: (R, S, 2).
+        """Measure every check on a resample of the questions, (R, N) counts: (R, S, 3).
 
         AUROC on new questions, and the rise of nats a token of true responses of unrelated tasks
-        since the first look, the mean over tasks.
+        since the first check: the mean over tasks, and the largest of a task.
         """
         n = len(self.new[0])
         own = counts[:, :n]
@@ -99,29 +109,27 @@ class Way:
             nats.append(
                 np.divide(summed, total, out=np.full(summed.shape, np.nan), where=total > 0)
             )
-        return np.stack([np.stack(aurocs, axis=1), np.mean(nats, axis=0)], axis=-1)
+        rises = np.mean(nats, axis=0), np.max(nats, axis=0)
+        return np.stack([np.stack(aurocs, axis=1), *rises], axis=-1)
 
     def sample(self) -> Sample:
-        """Make the sample of what `within` tells of the looks: (R, 6)."""
-        uids = [*self.new[0].uids]
-        uids += [uid for of_task in self.away.values() for uid in of_task[0].uids]
-        whole = self.measure(np.ones((1, len(uids))))[0, :, 1]
-        least, most = min(0.0, whole.min()), max(0.0, whole.max())
-        limits = [[0.0, 0.0, least, 0.0, least, 0.0], [1.0, 1.0, BUDGET, 1.0, most, 1.0]]
-        return Sample(tuple(uids), lambda counts: within(self.measure(counts)), np.array(limits))
+        """Make the sample of what `within` tells of the checks: (R, 5)."""
+        rises = self.measure(np.ones((1, len(self.uids))))[0, :, 1]
+        ends = min(0.0, rises.min()), max(0.0, rises.max())
+        limits = [[0.0, 0.0, ends[0], 0.0, ends[0]], [1.0, 1.0, BUDGET, 1.0, ends[1]]]
+        return Sample(self.uids, lambda counts: within(self.measure(counts)), np.array(limits))
 
 
-def within(looks: np.ndarray) -> np.ndarray:
-    """Find the last look before the first whose rise is beyond the budget: (R, 6).
+def within(checks: np.ndarray) -> np.ndarray:
+    """Find the last check before the first whose mean rise is beyond the budget: (R, 5).
 
-    looks: (R, S, 2) AUROC and rise of each
-    Returns AUROC at the first look, AUROC and rise at the last within the budget, AUROC and rise at
-    the end, and 1 where some look is beyond the budget, 0 where none is.
+    checks: (R, S, 2 or more) AUROC and mean rise of each
+    Returns AUROC at the first check, AUROC and rise at the last within the budget, and AUROC and
+    rise at the end.
     """
-    last = _last(looks[..., 1])
-    there = looks[np.arange(len(looks)), last]  # (R, 2)
-    stopped = (looks[..., 1] > BUDGET).any(axis=1, keepdims=True)
-    return np.concatenate([looks[:, 0, :1], there, looks[:, -1], stopped], axis=1)
+    last = _last(checks[..., 1])
+    there = checks[np.arange(len(checks)), last, :2]  # (R, 2)
+    return np.concatenate([checks[:, 0, :1], there, checks[:, -1, :2]], axis=1)
 
 
 def _last(rises: np.ndarray) -> np.ndarray:
@@ -130,101 +138,108 @@ def _last(rises: np.ndarray) -> np.ndarray:
     return np.maximum(beyond.argmax(axis=1) - 1, 0)
 
 
-Ways = Mapping[tuple[str, str], Sequence[Way]]  # by skill and method's name, a way a seed
+Trajectories = Mapping[tuple[str, str], Sequence[Trajectory]]  # by skill and method's name
 
 
-def ways(study: LadderStudy, results: Iterable[Result], answers: Load | None) -> Ways:
-    """Find each method's way of each skill and seed.
+def trajectories(
+    study: LadderStudy, results: Iterable[Result], answers: Load | None
+) -> Trajectories:
+    """Find each method's trajectories of each skill, one a seed.
 
     answers: (task, seed) -> its answers by uid, as partial(studies.load_answers, study); asked for
         of tasks with fixed answers. None: no task has fixed answers
-    Only the seeds in which some training was looked at, so that all are compared in the same.
+    Only the seeds in which all trainings were checked that the study has in every seed, so that
+    methods are compared in the same.
     """
     known, names = by_checkpoint(results), method_names(study)
-    found: dict[tuple[str, str], list[Way]] = {}
-    for task, seed in study.with_seeds(study.seeds):
+    found: dict[tuple[str, str], list[Trajectory]] = {}
+    every = [method for method in study.every_method if study.has_trajectory(method)]
+    for task, seed in sorted(study.with_seeds(study.seeds), key=lambda t: study.tasks.index(t[0])):
         before = known.get((study.taught(task, seed).id, seed))
-        for method in study.of(task, seed):
+        of_seed: dict[Method, Trajectory] = {}
+        for method in study.of(task, seed) if before is not None else ():
             after = known.get((study.after(method, task, seed).id, seed))
-            if before is None or after is None:
-                continue
-            wheres = [f"{t}/test" for t in (task, *study.away(task))]
-            looked = study.is_looked_at(method)
-            steps, looks = _looks(before, after, wheres, looked=looked)
-            if len(looks) < len(wheres) or len(wheres) < 2:
-                continue
-            new = looks.pop(wheres[0])
-            of_questions = None
-            if answers is not None and tasks.get(task).answer_format == "verbaliser":
-                by_uid = answers(task, seed)
-                of_questions = np.array([by_uid[uid] for uid in new[0].uids])
-            way = Way(seed, looked, steps, new, looks, of_questions)
-            found.setdefault((task, names[method]), []).append(way)
-    looked_at = {(task, w.seed) for (task, _), of in found.items() for w in of if w.looked}
-    same = {k: [w for w in of if (k[0], w.seed) in looked_at] for k, of in found.items()}
-    order = sorted((k for k, of in same.items() if of), key=lambda k: study.tasks.index(k[0]))
-    return {key: same[key] for key in order}
+            if before is not None and after is not None:
+                trained = study.has_trajectory(method)
+                wheres = [f"{t}/test" for t in (task, *study.away(task))]
+                of = _trajectory(before, after, wheres, answers, trained=trained)
+                of_seed |= {} if of is None else {method: of}
+        if every and all(method in of_seed for method in every):
+            for method, of in of_seed.items():
+                found.setdefault((task, names[method]), []).append(of)
+    return found
 
 
-def _looks(
-    before: Result, after: Result, wheres: Sequence[str], *, looked: bool
-) -> tuple[Sequence[int], dict[str, Sequence[Scores]]]:
-    """List the steps of the looks, and by where those that were asked there their scores."""
-    if looked:
+def _trajectory(
+    before: Result, after: Result, wheres: Sequence[str], answers: Load | None, *, trained: bool
+) -> Trajectory | None:
+    """Put together what was asked at these places, first the skill's; None where one lacks."""
+    steps: list[int] = [0, 0]
+    checks: dict[str, Sequence[Scores]]
+    if trained:
         there = {w: after.in_training[w] for w in wheres if w in after.in_training}
-        steps: list[int] = next((of.steps.tolist() for of in there.values()), [])
-        return steps, {where: of.scores for where, of in there.items()}
-    both = [w for w in wheres if w in before.scores and w in after.scores]
-    return [0, 0], {where: (before.scores[where], after.scores[where]) for where in both}
+        steps = next((of.steps.tolist() for of in there.values()), [])
+        checks = {w: of.scores for w, of in there.items() if of.steps.tolist() == steps}
+    else:
+        both = [w for w in wheres if w in before.scores and w in after.scores]
+        checks = {where: (before.scores[where], after.scores[where]) for where in both}
+    if len(wheres) < 2 or any(where not in checks for where in wheres):
+        return None
+    new, task = checks.pop(wheres[0]), wheres[0].rpartition("/")[0]
+    of_questions = None
+    if answers is not None and tasks.get(task).answer_format == "verbaliser":
+        by_uid = answers(task, after.seed)
+        of_questions = np.array([by_uid[uid] for uid in new[0].uids])
+    return Trajectory(after.seed, trained, steps, new, checks, of_questions)
 
 
-def curves(found: Ways) -> pd.DataFrame:
-    """List every look: a row a skill, method, seed and step.
+def curves(found: Trajectories) -> pd.DataFrame:
+    """List every check: a row a skill, method, seed and step.
 
-    found: from `ways`
-    Columns: eval_task, method, seed, looked (whether it was looked at in training; else the two
-    rows are before and after), step (optimiser steps done), look_auroc (on new questions),
-    look_rise (nats a token of true responses of unrelated tasks, since step 0), last (whether it is
-    the last look within the budget)
+    found: from `trajectories`
+    Columns: eval_task, method, seed, trained (whether it was checked in training; else the two
+    rows are before and after), step (optimiser steps done), check_auroc (on new questions),
+    check_rise (nats a token of true responses of unrelated tasks, since step 0, the mean over
+    tasks), check_worst (the largest of a task), last (whether it is the last check within the
+    budget)
     """
     rows = []
     for (task, name), of_seeds in found.items():
-        for way in of_seeds:
-            uids = len(way.new[0]) + sum(len(of[0]) for of in way.away.values())
-            looks = way.measure(np.ones((1, uids)))[0]
-            last = int(_last(looks[None, :, 1])[0])
-            about = {"eval_task": task, "method": name, "seed": way.seed, "looked": way.looked}
+        for of in of_seeds:
+            checks = of.measure(np.ones((1, len(of.uids))))[0]
+            last = int(_last(checks[None, :, 1])[0])
             rows += [
-                about
-                | {"step": int(step), "look_auroc": auroc, "look_rise": rise, "last": i == last}
-                for i, (step, (auroc, rise)) in enumerate(zip(way.steps, looks, strict=True))
+                [task, name, of.seed, of.trained, int(step), *check, i == last]
+                for i, (step, check) in enumerate(zip(of.steps, checks.tolist(), strict=True))
             ]
-    return pd.DataFrame(rows, columns=["eval_task", "method", *LOOK])
+    return pd.DataFrame(rows, columns=["eval_task", "method", *CHECK])
 
 
-def table(
-    found: Ways,
-    *,
-    n_resamples: int = N_RESAMPLES,
-) -> pd.DataFrame:
+def table(found: Trajectories, *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
     """Tell what each method leaves of a skill within the budget: a row a skill and method.
 
-    found: from `ways`
-    Columns: eval_task, method, n_seeds, looked, n_stopped (seeds that the budget stopped before
-    their end), and with their 95 % intervals (_low, _high), the wider of those over questions and
-    over seeds:
+    found: from `trajectories`
+    Columns: eval_task, method, n_seeds, trained, n_stopped (seeds that the budget stopped before
+    their end), n_beyond (those of them that were beyond it at the first check, so that nothing is
+    known of within), rise and worst (nats a token that other tasks had lost at the last check
+    within, the mean over tasks and the largest of a task), and with their 95 % intervals (_low,
+    _high), the wider of those over questions and over seeds:
     auroc_known: AUROC on new questions before
-    auroc: at the last look within the budget; auroc_lost: the difference
-    nll_rise: of other tasks at that look
-    auroc_end, nll_end: where the method ends, at its dose or after its last step
+    auroc: at the last check within the budget; auroc_lost: the difference
+    auroc_end, nll_end: where the method ends, and the rise of other tasks' nats a token there
     """
+    checks = curves(found)
     rows = []
     for (task, name), of_seeds in found.items():
-        of = resample([way.sample() for way in of_seeds], n_resamples=n_resamples)
-        row: dict[str, object] = {"eval_task": task, "method": name, "n_seeds": len(of_seeds)}
-        row |= {"looked": all(way.looked for way in of_seeds)}
-        row |= {"n_stopped": int(of.of_seeds[:, 5].sum())}
-        for i, measure in enumerate(MEASURES[:5]):
+        own = checks[(checks["eval_task"] == task) & (checks["method"] == name)]
+        seeds = [of_seed for _, of_seed in own.groupby("seed")]
+        stopped = [bool(of_seed["check_rise"].max() > BUDGET) for of_seed in seeds]
+        at_first = [bool(of_seed["last"].iloc[0]) for of_seed in seeds]
+        mean = own.loc[own["last"], ["check_rise", "check_worst"]].mean()
+        about = task, name, len(of_seeds), of_seeds[0].trained, sum(stopped)
+        row = dict(zip(COLUMNS, (*about, sum(map(min, stopped, at_first)), *mean), strict=True))
+        of = resample([trajectory.sample() for trajectory in of_seeds], n_resamples=n_resamples)
+        for measure, i in zip(MEASURES, (0, 1, 3, 4), strict=False):
             row |= as_columns(measure, of.interval(column(i)))
         row |= as_columns("auroc_lost", of.interval(lambda m: m[..., 0] - m[..., 1]))
         rows.append(row)
@@ -234,20 +249,25 @@ def table(
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
     """Sort methods by what they did to one skill within the budget, by 95 % intervals.
 
+    "beyond": in every seed the first check is beyond it; in some of them it is "open"
     "forgets": more than `verdicts.SHARE` of what there was above chance is lost, and not turned
         round; "inverts": AUROC is below 0.5; "keeps": less than that share is lost; "open": the
         rest
     """
     skill_of(table)
-    found: dict[str, list[str]] = {name: [] for name in (FORGETS, KEEPS, INVERTS, OPEN)}
+    found: dict[str, list[str]] = {n: [] for n in (FORGETS, INVERTS, KEEPS, BEYOND, OPEN)}
     for of in table.to_dict("records"):
         share = SHARE * (of["auroc_known"] - CHANCE)
-        if of["auroc_high"] < CHANCE:
+        if of["n_beyond"] == of["n_seeds"]:
+            group = BEYOND
+        elif of["auroc_high"] < CHANCE:
             group = INVERTS
         elif of["auroc_lost_low"] > share and of["auroc_low"] > CHANCE - share:
             group = FORGETS
+        elif of["auroc_lost_high"] < share and not of["n_beyond"]:
+            group = KEEPS
         else:
-            group = KEEPS if of["auroc_lost_high"] < share else OPEN
+            group = OPEN
         found[group].append(str(of["method"]))
     return found
 
@@ -257,70 +277,57 @@ def finding(table: pd.DataFrame) -> str:
 
     table: from `collateral.table`, of one skill
     """
-    skill = title(skill_of(table))
-    within = f"With at most {number(BUDGET, 0)} nat a token of harm to other tasks"
-    if not (table["auroc_known_low"] > CHANCE).all():
+    skill, most = title(skill_of(table)), table.loc[table["n_seeds"].idxmax()]
+    if not most["auroc_known_low"] > CHANCE:
         return f"{skill} was not shown to be known before"
-    of, rows = groups(table), table.set_index("method")
+    of, rows, n = groups(table), table.set_index("method"), int(most["n_seeds"])
     said = []
     for group, words in (
-        (FORGETS, "is forgotten on new questions by"),
-        (INVERTS, "is turned round by"),
-        (KEEPS, "is mostly kept by"),
+        (FORGETS, "forgotten on new questions by"),
+        (INVERTS, "turned round by"),
+        (KEEPS, "mostly kept by"),
     ):
         if of[group]:
             lost = between(rows.loc[of[group], "auroc_lost"])
-            said.append(f"{words} {_named(of[group], rows)} (AUROC lost: {lost})")
+            said.append(f"{words} {names_of(of[group], rows)} (AUROC lost: {lost})")
     if not of[FORGETS]:
-        said.insert(0, "is shown to be forgotten on new questions by no method")
-    if of[OPEN]:
-        said.append(f"it is not decided for {len(of[OPEN])} of {len(table)}")
-    stopped = int(table["n_stopped"].sum())
-    more = f"; {stopped} of {int(table['n_seeds'].sum())} models would have gone beyond"
-    n = int(table["n_seeds"].max())
-    within += f" ({n} seed{'s' if n > 1 else ''})"
-    return f"{within}, {skill} {'; '.join(said)}{more}"
-
-
-def _named(methods: Sequence[str], rows: pd.DataFrame) -> str:
-    """Name methods; those of a single seed are marked where others have more."""
-    n_seeds = rows["n_seeds"]
-    return listed(method_titles(methods, n_seeds[list(methods)], n_seeds.max()))
+        said.insert(0, "not shown to be forgotten on new questions by any method")
+    counts = [(len(of[BEYOND]), "beyond it at the first check"), (len(of[OPEN]), "not decided")]
+    others = listed(f"{count} {words}" for count, words in counts if count)
+    return (
+        f"Stopped at its dose or before other tasks lost {BUDGET:g} nat a token on average ({n} "
+        f"seed{'s' if n > 1 else ''}), {skill} is {'; '.join(said)}"
+        + (f"; of {len(table)} methods {others}" if others else "")
+    )
 
 
 def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Draw what is left within the budget, a row a method; below, each method's way, seed by seed.
+    """Draw what is left within the budget, a row a method; below, trajectories, a line a seed.
 
-    curves, table: from this file, of one skill. Open: where the method ends. On the ways, from left
-    to right as other tasks lose nats and from top to bottom as the skill is lost, dots are the last
-    looks within the budget, which is the dotted line.
+    curves, table: from this file, of one skill. Open: where the method ends. On the trajectories,
+    to the right as other tasks lose nats and down as the skill is lost, dots are the last checks
+    within the budget, which is the dotted line.
     """
     do = "Pass the tables of figures.collateral, of one skill."
     wanted = [*COLUMNS, *with_intervals(MEASURES)]
     intervals.require_columns("what is left at equal harm", table, wanted, do)
-    intervals.require_columns("ways of methods", curves, ["method", *LOOK], do)
+    intervals.require_columns("trajectories of methods", curves, ["method", *CHECK], do)
     said = finding(table)
     of = table.sort_values("auroc", ascending=False, kind="stable")
-    looked = [str(m) for m in table.loc[table["looked"], "method"]]
+    trained = [str(m) for m in table.loc[table["trained"], "method"]]
     names = [
         readable(method_title(str(m)) + (", 1 seed" if n == 1 < table["n_seeds"].max() else ""))
         for m, n in zip(of["method"], of["n_seeds"], strict=True)
     ]
-    n_rows = -(-len(looked) // PER_ROW)
+    n_rows = -(-len(trained) // PER_ROW)
     heights = [1.1 + 0.2 * len(of), 1.25 * n_rows + 0.2]
     with style([*names, said]):
-        size = (TEXT_WIDTH, sum(heights) + 0.9)
-        figure = Figure(figsize=size, layout="constrained")
-        above, *below = figure.subfigures(
-            1 + bool(looked), 1, squeeze=False, height_ratios=heights[: 1 + bool(looked)]
-        )[:, 0]
+        figure = Figure(figsize=(TEXT_WIDTH, sum(heights) + 0.9), layout="constrained")
+        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)
+        above, below = parts[:, 0]
         _draw_left(above.subplots(1, 2, sharey=True), of, names)
-        if looked:
-            _draw_ways(
-                below[0].subplots(n_rows, PER_ROW, sharex=True, sharey=True, squeeze=False),
-                curves,
-                looked,
-            )
+        panels = below.subplots(n_rows, PER_ROW, sharex=True, sharey=True, squeeze=False)
+        _draw_trajectories(panels, curves, trained)
         set_finding(figure, said)
     return figure
 
@@ -328,11 +335,12 @@ def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 def _draw_left(panels: np.ndarray, of: pd.DataFrame, names: Sequence[str]) -> None:
     """Draw a row a method: AUROC on new questions and harm elsewhere, within and at the end."""
     rows = np.arange(len(of), dtype=float)
-    for axes, measure, end, label in (
-        (panels[0], "auroc", "auroc_end", "AUROC on new questions"),
-        (panels[1], "nll_rise", "nll_end", "rise of nats a token\nof other tasks"),
+    draw_intervals(panels[0], of, "auroc", rows, "within the budget", "o", BLUE, True)
+    panels[1].plot(of["rise"], rows, "o", color=BLUE, markersize=3.5)
+    for axes, end, label, middle in (
+        (panels[0], "auroc_end", "AUROC on new questions", CHANCE),
+        (panels[1], "nll_end", "rise of nats a token\nof other tasks", 0.0),
     ):
-        draw_intervals(axes, of, measure, rows, "within the budget", "o", BLUE, True)
         axes.plot(
             *(of[end], rows, "o"),
             color=ORANGE,
@@ -342,9 +350,10 @@ def _draw_left(panels: np.ndarray, of: pd.DataFrame, names: Sequence[str]) -> No
             label="where the method ends",
             zorder=1.5,
         )
-        mark(axes, CHANCE if measure == "auroc" else 0.0)
+        mark(axes, middle)
         axes.set_xlabel(label)
-    panels[0].axvline(of["auroc_known"].iloc[0], color=DARK_GREY, lw=0.9, linestyle=":", zorder=1)
+    before = of.loc[of["n_seeds"].idxmax(), "auroc_known"]
+    panels[0].axvline(before, color=DARK_GREY, lw=0.9, linestyle=":", zorder=1)
     panels[1].axvline(BUDGET, color=DARK_GREY, lw=0.9, linestyle=":", zorder=1)
     panels[0].set_xlim(-0.02, 1.02)
     panels[0].set_yticks(rows, names)
@@ -356,18 +365,18 @@ def _draw_left(panels: np.ndarray, of: pd.DataFrame, names: Sequence[str]) -> No
     panels[0].figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
 
 
-def _draw_ways(panels: np.ndarray, curves: pd.DataFrame, methods: Sequence[str]) -> None:
+def _draw_trajectories(panels: np.ndarray, curves: pd.DataFrame, methods: Sequence[str]) -> None:
     """Draw a panel a method, a line a seed: AUROC on new questions by the harm elsewhere."""
     for axes, method in zip(panels.ravel(), methods, strict=False):
         for _, way in curves[curves["method"] == method].groupby("seed"):
-            axes.plot(way["look_rise"], way["look_auroc"], color=GREY, linewidth=0.8, zorder=1)
+            axes.plot(way["check_rise"], way["check_auroc"], color=GREY, linewidth=0.8, zorder=1)
             there = way[way["last"]]
             axes.plot(
-                there["look_rise"], there["look_auroc"], "o", color=BLUE, markersize=3, zorder=3
+                there["check_rise"], there["check_auroc"], "o", color=BLUE, markersize=3, zorder=3
             )
             end = way.iloc[[-1]]
             axes.plot(
-                *(end["look_rise"], end["look_auroc"], "o"),
+                *(end["check_rise"], end["check_auroc"], "o"),
                 color=ORANGE,
                 markerfacecolor="white",
                 markersize=3,

@@ -122,15 +122,11 @@ def of_study(
     of other families than the skill's where there are any: those have nothing to do with it.
     """
     by_id, names = by_checkpoint(results), method_names(study)
-    retained = {t for m in (*study.methods, *study.more_methods) for t in m.retained()}
-    elsewhere = [t for t in study.elsewhere if t not in retained] or list(study.elsewhere)
     found: dict[tuple[str, str], list[Seed]] = {}
     for task, seed in study.with_seeds(study.seeds):
         fixed = tasks.get(task).answer_format == "verbaliser"
-        family = tasks.get(task).family
-        unrelated = [t for t in elsewhere if tasks.get(t).family != family] or elsewhere
         load = partial(answers, task, seed) if fixed else lambda: None
-        of_seed = _Models(study, by_id, task, seed, unrelated, load)
+        of_seed = _Models(study, by_id, task, seed, study.away(task), load)
         never = list(of_seed.never_taught())
         for method in study.of(task, seed):
             models: dict[str, tuple[Model, ...]] = {}

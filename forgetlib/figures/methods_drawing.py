@@ -77,12 +77,12 @@ def _dose(study: Study) -> Drawn:
 
 def _collateral(study: Study) -> Drawn:
     study, results, note = _there(study, "collateral")
-    found = collateral.ways(study, results, partial(load_answers, study))
+    found = collateral.trajectories(study, results, partial(load_answers, study))
     tables = collateral.table(found), collateral.curves(found)
-    for task, (of, looks) in _by_skill(*tables):
+    for task, (of, checks) in _by_skill(*tables):
         # In one table, so that it has all that is drawn.
-        data = looks.merge(of.drop(columns="looked"), on=["eval_task", "method"], sort=False)
-        yield f"collateral_{task}", under_way.with_note(collateral.draw(looks, of), note), data
+        data = checks.merge(of.drop(columns="trained"), on=["eval_task", "method"], sort=False)
+        yield f"collateral_{task}", under_way.with_note(collateral.draw(checks, of), note), data
 
 
 def _generalisation(study: Study) -> Drawn:

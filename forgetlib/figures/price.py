@@ -150,7 +150,7 @@ def headline(table: pd.DataFrame) -> str:
         if not (of["auroc_known_low"] > CHANCE).all():
             continue
         found = groups(of)
-        named = _named(found["generalises"], of.set_index("method")) or _none(found)
+        named = names_of(found["generalises"], of.set_index("method")) or _none(found)
         said.append(f"{title(str(task))}{_one_seed(of, table)} by {named}")
     if not said:
         return "No skill was shown to be known before"
@@ -183,14 +183,18 @@ def _of_skill(table: pd.DataFrame) -> str:
     said = f"{name}: "
     if of["generalises"]:
         lost = between(rows.loc[of["generalises"], "auroc_lost"])
-        said += f"after {_named(of['generalises'], rows)} new questions are forgotten too, without "
+        said += (
+            f"after {names_of(of['generalises'], rows)} new questions are forgotten too, without "
+        )
         said += f"damage to other tasks (AUROC lost: {lost})"
     else:
         said += f"{f'none of {n} methods' if n > 1 else 'the one method'} is "
         said += f"{'' if n > 1 else 'not '}shown to remove it on new questions without damage to "
         said += "other tasks"
     if of["spares"]:
-        said += f"; after {_named(of['spares'], rows)} new questions are known, and its own are not"
+        said += (
+            f"; after {names_of(of['spares'], rows)} new questions are known, and its own are not"
+        )
     others = [
         f"{len(of[group])} {one if len(of[group]) == 1 else several}"
         for group, (one, several) in GROUPS.items()
@@ -216,7 +220,7 @@ def _taught(row: pd.Series) -> str:
     return ""
 
 
-def _named(methods: Sequence[str], rows: pd.DataFrame) -> str:
+def names_of(methods: Sequence[str], rows: pd.DataFrame) -> str:
     """Name methods; those of a single seed are marked where others have more."""
     if len(methods) > MOST_NAMED:
         return f"{len(methods)} methods"

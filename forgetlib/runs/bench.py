@@ -334,6 +334,11 @@ def is_recorded(m: Measurement) -> bool:
     return m.readout in (Dynamics.name, ScoresInTraining.name)
 
 
+def every(m: Measurement) -> int:
+    """Tell how many steps lie between two records of a measurement; InputError for none."""
+    return require_whole(f"setting 'every' of {m}", m.setting("every", 1), 1)
+
+
 class _Recorder:
     """Scores questions while a model is trained, and at the end."""
 
@@ -357,8 +362,7 @@ class _Recorder:
 
         if self.asked.readout == Dynamics.name:
             return loop.spaced_steps(n_steps, self.asked.setting("records", 0))
-        what = f"setting 'every' of {self.asked}"
-        return range(0, n_steps, require_whole(what, self.asked.setting("every", 1), 1))
+        return range(0, n_steps, every(self.asked))
 
     def __call__(self, step: int) -> None:
         """Record after so many steps."""

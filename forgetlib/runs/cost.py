@@ -26,6 +26,7 @@ from forgetlib.errors import ModelError
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
 from forgetlib.models import catalogue
+from forgetlib.runs.bench import every
 from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import Checkpoint, Data, Measurement
@@ -154,7 +155,7 @@ def work(job: Job) -> Work:
             score(m.task, "train", m.fit_on, m.seed, 1)
         if m.readout == "scores_in_training":
             n_steps = training.n_steps(checkpoint.n) if training else 0
-            times = len(range(0, n_steps, m.setting("every", 1)))
+            times = len(range(0, n_steps, every(m)))
             score(m.task, m.split, m.n, m.seed, times)
         elif m.readout == "dynamics":
             # The first record is the start's scores, the last the checkpoint's own, where those are

@@ -6,6 +6,7 @@ The one place where data, models, methods and readouts meet.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from forgetlib.runs.bench import (
     Bench,
     Log,
     Progress,
+    every,
     fitting,
     ignore_progress,
     is_recorded,
@@ -53,7 +55,7 @@ def cost(job: Job) -> int:
         if m.readout == Dynamics.name:
             found += m.n * m.setting("records", 0)
         elif m.readout == ScoresInTraining.name and training:
-            found += m.n * len(range(0, training.n_steps(checkpoint.n), m.setting("every", 1)))
+            found += m.n * len(range(0, training.n_steps(checkpoint.n), every(m)))
         elif m.task:
             found += m.n + m.fit_on
     return found
@@ -105,6 +107,14 @@ def run(
     if not wanted:  # all was stored meanwhile
         return []
     in_training = [m for m in wanted if readout(m.readout).in_training]
+    for m in in_training:
+        if m.view != PLAIN:
+            raise InputError(
+                f"view of {m}",
+                expected=f"{PLAIN!r}, as what is asked while a model is trained is shown as it is",
+                found=repr(m.view),
+                do="Ask through a view when the training is done.",
+            )
     there = checkpoint.method is None or (not in_training and bench.has(checkpoint))
     lm = bench.at(checkpoint if there else checkpoint.start, checkpoint, report)
     sets: Sets = {key: fitting(lm, *key) for key in needed}
@@ -138,6 +148,11 @@ def run(
         as_before = there or known is None or _equal(measure(known), stored[known])
         found = {m: measure(m) for m in wanted} if as_before else {}
     if not as_before:  # made anew outside of the hooks, which are for measuring
+        warnings.warn(
+            f"{checkpoint}, trained again, does not score as it did, as on another processor: all "
+            "of this job is measured anew. What started from the first one is stored as it was",
+            stacklevel=2,
+        )
         return run(job, bench, report)
     for m, value in found.items():
         if isinstance(value, Scores) and m.view == PLAIN:

@@ -19,6 +19,7 @@ once more without the direction in which forgetting moved them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -154,12 +155,15 @@ class LadderStudy(Study):
         return self.unrelated(task) or free or others
 
     @staticmethod
-    def is_looked_at(method: Method) -> bool:
-        """Tell whether a training leads to what a method makes, so that looks on its way tell it.
+    def has_trajectory(method: Method) -> bool:
+        """Tell whether a training leads to what a method makes, so that it is checked on the way.
 
-        Not where what it makes is far from where its training ends, as with a task vector.
+        Not where what it makes is far from where its training ends, as with a task vector, nor
+        where a hook changes the model from its first step on.
         """
-        return method.kind == "loss" and type(method).after is Method.after
+        own = type(method)
+        untouched = own.after is Method.after and own.hook is Method.hook
+        return method.kind == "loss" and untouched
 
     # --- models
 
@@ -276,10 +280,10 @@ class LadderStudy(Study):
         new = Measurement("scores", task, "test", self.n_eval, seed)
         for method in self.of(task, seed):
             training = method.settings()
-            if not self.is_looked_at(method) or training is None:
+            if not self.has_trajectory(method) or training is None:
                 continue
             n_steps = training.n_steps(self.n_train)
-            every = training.until.every if training.until else max(1, n_steps // CHECKS)
+            every = training.until.every if training.until else math.ceil(n_steps / CHECKS)
             away = (m for m in self._elsewhere(task, seed) if m.task in self.away(task))
             recorded: Any = {"readout": "scores_in_training", "settings": (("every", every),)}
             asked = (new, *(replace(m, **recorded) for m in (new, *away)))

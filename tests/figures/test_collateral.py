@@ -1,4 +1,4 @@
-"""What is left at equal harm elsewhere, on made-up ways whose truth is known."""
+"""What is left at equal harm elsewhere, on made-up trajectories whose truth is known."""
 
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ from forgetlib.runs.records import Record
 from forgetlib.runs.specs import Measurement
 from tests.figures.made_up_methods import NLL, SKILL, STUDY, TRUTH, N, answers, results, scores
 
-# Of each method, look by look: its skill on new questions, and the rise of nats elsewhere.
-LOOKS = {
+# Of each method, check by check: its skill on new questions, and the rise of nats elsewhere.
+CHECKS = {
     "random": ((SKILL, 0.0), (0.7, 0.4), (0.0, 0.8), (0.0, 2.5)),
     "gradient_ascent": ((SKILL, 0.0), (1.4, 0.3), (-0.5, 3.0), (-SKILL, 0.5)),
     "npo": ((SKILL, 0.0), (1.45, 0.1), (1.4, 0.2)),
@@ -23,7 +23,7 @@ LOOKS = {
 }
 
 
-def of_looks(study, looks=LOOKS, truth=TRUTH):
+def of_checks(study, checks=CHECKS, truth=TRUTH):
     """Results of the made-up study, with what forgotten models said in training."""
     found = results(study, truth)
     methods = {
@@ -33,14 +33,14 @@ def of_looks(study, looks=LOOKS, truth=TRUTH):
     }
     for i, result in enumerate(found):
         task, method = methods.get(result.checkpoint.id, ("", ""))
-        if method not in looks:
+        if method not in checks:
             continue
         more = []
         for other in (task, *study.unrelated(task)):
             records = [
                 (4 * k, scores(other, "test", result.seed, skill, nll, f"{method}{k}"))
                 for k, (skill, nll) in enumerate(
-                    (s, NLL) if other == task else (SKILL, NLL + rise) for s, rise in looks[method]
+                    (s, NLL) if other == task else (SKILL, NLL + rise) for s, rise in checks[method]
                 )
             ]
             asked = Measurement("scores_in_training", other, "test", N, result.seed)
@@ -50,13 +50,13 @@ def of_looks(study, looks=LOOKS, truth=TRUTH):
 
 
 @pytest.fixture(scope="module")
-def ways():
-    return collateral.ways(STUDY, of_looks(STUDY), answers)
+def found():
+    return collateral.trajectories(STUDY, of_checks(STUDY), answers)
 
 
 @pytest.fixture(scope="module")
-def table(ways):
-    return collateral.table(ways, n_resamples=300)
+def table(found):
+    return collateral.table(found, n_resamples=300)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,10 @@ def test_harm_is_read_by_the_least_related_tasks_there_are():
     assert replace(STUDY, elsewhere=()).away("arc_easy") == ()
 
 
-def test_a_task_vector_has_no_way_that_could_be_looked_at():
+def test_a_task_vector_is_not_made_by_what_its_training_passes():
     methods = TaskVector(Training(1e-4), 2.0), Noise(Training(1e-4))
     study = replace(STUDY, methods=(*STUDY.methods, *methods), more_methods=())
-    assert not any(map(study.is_looked_at, methods))
+    assert not any(map(study.has_trajectory, methods))
     asked = [
         job.checkpoint.method.name
         for job in study.jobs("collateral")
@@ -103,16 +103,19 @@ def test_the_section_asks_about_new_questions_and_unrelated_tasks_at_each_check_
     )
 
 
-def test_without_a_dose_it_asks_sixteen_times_at_most():
-    long = replace(STUDY.forgetting, until=None, epochs=17)
+@pytest.mark.parametrize("epochs", [1, 2, 5, 16, 17])
+def test_without_a_dose_it_asks_sixteen_times_at_most(epochs):
+    long = replace(STUDY.forgetting, until=None, epochs=epochs)
     study = replace(STUDY, forgetting=long)
-    asked = {
+    (every,) = {
         m.setting("every")
         for job in study.jobs("collateral")
         for m in job.measurements
         if m.readout == "scores_in_training" and job.checkpoint.method.name == "labels"
     }
-    assert asked == {long.n_steps(N) // 16}
+    n_checks = len(range(0, long.n_steps(N), every))
+    assert n_checks <= 16
+    assert n_checks > 8 or every == 1
 
 
 @pytest.mark.parametrize(
@@ -125,21 +128,20 @@ def test_without_a_dose_it_asks_sixteen_times_at_most():
         ((0.0,), 0),
     ],
 )
-def test_the_last_look_is_the_one_before_the_first_beyond_the_budget(rises, last):
+def test_the_last_check_is_the_one_before_the_first_beyond_the_budget(rises, last):
     aurocs = np.linspace(1, 0.2, len(rises))
     (found,) = collateral.within(np.stack([aurocs, rises], axis=-1)[None])
-    beyond = float(any(rise > collateral.BUDGET for rise in rises))
-    expected = [aurocs[0], aurocs[last], rises[last], aurocs[-1], rises[-1], beyond]
+    expected = [aurocs[0], aurocs[last], rises[last], aurocs[-1], rises[-1]]
     assert found == pytest.approx(expected)
 
 
-def test_looks_are_those_of_a_loop_over_tasks_questions_and_steps(ways):
-    way = ways["sst2_nonce", "random"][0]
+def test_checks_are_those_of_a_loop_over_tasks_questions_and_steps(found):
+    of = found["sst2_nonce", "random"][0]
     counts = np.random.default_rng(0).integers(0, 3, (2, 3 * N))
-    found = way.measure(counts)
+    found = of.measure(counts)
     for r, k in ((0, 1), (1, 3)):
         rises = []
-        for place, of_task in enumerate(way.away.values(), 1):
+        for place, of_task in enumerate(of.away.values(), 1):
             own = counts[r, place * N : (place + 1) * N]
             rise = 0.0
             for i in range(N):
@@ -147,14 +149,15 @@ def test_looks_are_those_of_a_loop_over_tasks_questions_and_steps(ways):
                 rise += own[i] * (true[0] - true[1]) / own.sum()
             rises.append(rise)
         assert found[r, k, 1] == pytest.approx(np.mean(rises), abs=1e-5)
-        one, margin = way.new[k], []
+        assert found[r, k, 2] == pytest.approx(max(rises), abs=1e-5)
+        one, margin = of.new[k], []
         for i in range(N):
             lls = one.log_likelihoods[i]
             margin.append(lls[one.labels[i]] - lls[1 - one.labels[i]])
         wins = total = 0.0
         for i in range(N):
             for j in range(N):
-                if way.answers[i][0] != way.answers[j][0]:
+                if of.answers[i][0] != of.answers[j][0]:
                     weight = counts[r, i] * counts[r, j]
                     wins += weight * (margin[i] + margin[j] > 0)
                     total += weight
@@ -167,68 +170,81 @@ def test_the_table_tells_the_truth_within_the_budget_and_at_the_end(of_skill):
     assert known > 0.8
     random = of.loc["random"]
     assert random["auroc"] == pytest.approx(none, abs=0.05)
-    assert random["nll_rise"] == pytest.approx(0.8, abs=0.05)
+    assert random["rise"] == pytest.approx(0.8, abs=0.05)
+    assert random["rise"] <= random["worst"] < 0.9
     assert random["nll_end"] == pytest.approx(2.5, abs=0.05)
     assert (random["n_stopped"], random["n_seeds"]) == (5, 5)
-    ascent = of.loc["gradient_ascent"]  # beyond the budget on its way, and within it at the end
+    ascent = of.loc["gradient_ascent"]  # beyond it on its way, and within it at the end
     assert ascent["auroc"] == pytest.approx(known, abs=0.06)
-    assert ascent["auroc_end"] < 0.2 and ascent["n_stopped"] == 5
+    assert ascent["auroc_end"] < 0.2 and (ascent["n_stopped"], ascent["n_beyond"]) == (5, 0)
     difference = of.loc["gradient_difference(retain)"]
     assert difference["auroc"] == difference["auroc_end"] < 0.2
     assert (difference["n_stopped"], difference["n_seeds"]) == (0, 1)
     filtered = of.loc["prompt_filter(retain)"]  # at once, and without harm
-    assert not filtered["looked"] and filtered["auroc"] == filtered["auroc_end"]
+    assert not filtered["trained"] and filtered["auroc"] == filtered["auroc_end"]
     assert (of["auroc_low"] <= of["auroc"]).all() and (of["auroc"] <= of["auroc_high"]).all()
     lost = of["auroc_known"] - of["auroc"]
     assert of["auroc_lost"].to_numpy() == pytest.approx(lost.to_numpy())
 
 
-def test_what_is_changed_at_once_and_beyond_the_budget_counts_as_not_done():
-    """Without looks harm of 4 nats is beyond, so that all is left."""
+def test_what_is_changed_at_once_and_beyond_the_budget_is_not_said_to_keep():
+    """Harm of 4 nats is beyond it: what a weaker change would do is not known."""
     study = replace(STUDY, methods=(TaskVector(Training(1e-4), 2.0),), more_methods=())
     truth = {
         "random": (0.0, 0.0, SKILL, NLL, (1.0, 0.5)),
         "task_vector(scale=2.0)": (0.0, 0.0, 0.0, NLL + 4, None),
     }
-    assert not collateral.ways(study, results(study, truth), answers)  # nothing was looked at
-    found = collateral.ways(study, of_looks(study, truth=truth), answers)
+    assert not collateral.trajectories(study, results(study, truth), answers)  # none checked
+    found = collateral.trajectories(study, of_checks(study, truth=truth), answers)
     assert len(found) == 4
     table = collateral.table(found, n_resamples=20).set_index(["eval_task", "method"])
     row = table.loc["sst2_nonce", "task_vector(scale=2.0)"]
     assert row["auroc"] == row["auroc_known"] > 0.8
     assert row["auroc_end"] == pytest.approx(0.5, abs=0.06)
-    assert row["n_stopped"] == row["n_seeds"] == 5
+    assert row["n_stopped"] == row["n_beyond"] == row["n_seeds"] == 5
+    of = table.loc[["sst2_nonce"]].reset_index()
+    assert collateral.groups(of)["beyond"] == ["task_vector(scale=2.0)"]
+    assert collateral.finding(of).endswith("; of 2 methods 1 beyond it at the first check")
 
 
-def test_only_seeds_that_were_looked_at_count():
-    some = [r for r in of_looks(STUDY) if r.seed != 2]
+def test_only_seeds_in_which_all_were_checked_count():
+    some = [r for r in of_checks(STUDY) if r.seed != 2]
     without = [r for r in results(STUDY) if r.seed == 2]
-    found = collateral.ways(STUDY, [*some, *without], answers)
-    seeds = [way.seed for way in found["sst2_nonce", "random"]]
+    found = collateral.trajectories(STUDY, [*some, *without], answers)
+    seeds = [of.seed for of in found["sst2_nonce", "random"]]
     assert seeds == [0, 1, 3, 4]
     at_once = found["sst2_nonce", "prompt_filter(retain)"]  # compared in the same seeds
-    assert [way.seed for way in at_once] == [0, 1, 3, 4]
-    assert collateral.table(collateral.ways(STUDY, [], answers)).empty
+    assert [of.seed for of in at_once] == [0, 1, 3, 4]
+    # NPO alone in seed 2, and only in the skill's seed 1: all are compared where all are.
+    npo = {"npo": CHECKS["npo"]}
+    most = [r for r in of_checks(STUDY) if r.seed in (0, 1)]
+    part = [r for r in of_checks(STUDY, npo) if r.seed > 1]
+    found = collateral.trajectories(STUDY, [*most, *part], answers)
+    assert {of.seed for every in found.values() for of in every} == {0, 1}
+    assert collateral.table(collateral.trajectories(STUDY, [], answers)).empty
 
 
-def test_curves_have_every_look_and_mark_the_last_within(ways):
-    curves = collateral.curves(ways)
+def test_curves_have_every_check_and_mark_the_last_within(found):
+    curves = collateral.curves(found)
     of = curves[(curves["eval_task"] == "arc_easy") & (curves["method"] == "random")]
     one = of[of["seed"] == 1]
     assert one["step"].tolist() == [0, 4, 8, 12]
     assert one["last"].tolist() == [False, False, True, False]
-    assert one["look_rise"].to_numpy() == pytest.approx([0, 0.4, 0.8, 2.5], abs=0.06)
+    assert one["check_rise"].to_numpy() == pytest.approx([0, 0.4, 0.8, 2.5], abs=0.06)
     at_once = curves[curves["method"] == "prompt_filter(retain)"]
-    assert not at_once["looked"].any() and (at_once.groupby("seed").size() % 2 == 0).all()
+    assert not at_once["trained"].any() and (at_once.groupby("seed").size() % 2 == 0).all()
 
 
 def test_methods_are_sorted_by_what_they_do_within_the_budget(of_skill):
     assert collateral.groups(of_skill) == {
         "forgets": ["random"],
-        "keeps": ["gradient_ascent", "npo", "prompt_filter(retain)"],
         "inverts": ["gradient_difference(retain)"],
+        "keeps": ["gradient_ascent", "npo", "prompt_filter(retain)"],
+        "beyond": [],
         "open": [],
     }
+    some = of_skill.assign(n_beyond=(of_skill["n_seeds"] > 1).astype(int))
+    assert collateral.groups(some)["open"] == ["gradient_ascent", "npo", "prompt_filter(retain)"]
     unsure = of_skill.assign(auroc_low=0.1, auroc_high=0.9, auroc_lost_low=-0.1, auroc_lost_high=1)
     assert collateral.groups(unsure)["open"] == list(of_skill["method"])
 
@@ -237,25 +253,25 @@ def test_the_sentence_says_what_each_leaves_and_how_many_would_have_gone_beyond(
     of = of_skill.round(2)
     lost = dict(zip(of["method"], of["auroc_lost"], strict=True))
     kept = [abs(lost[m]) for m in ("gradient_ascent", "npo", "prompt_filter(retain)")]
+    budget = "Stopped at its dose or before other tasks lost 1 nat a token on average (5 seeds), "
+    skill = "SST-2 in made-up words is "
+    turned = lost["gradient_difference(retain)"]
     assert collateral.finding(of) == (
-        "With at most 1 nat a token of harm to other tasks (5 seeds), SST-2 in made-up words is "
-        "forgotten on new questions by random labels (AUROC lost: "
-        f"{lost['random']:.2f}); is turned round by "
-        "gradient difference (one seed) (AUROC lost: "
-        f"{lost['gradient_difference(retain)']:.2f}); is mostly kept by gradient ascent, NPO and "
-        f"prompt filter (AUROC lost: {min(kept):.2f} to {max(kept):.2f}); 10 of 21 models would "
-        "have gone beyond"
+        f"{budget}{skill}forgotten on new questions by random labels (AUROC lost: "
+        f"{lost['random']:.2f}); turned round by gradient difference (one seed) (AUROC lost: "
+        f"{turned:.2f}); mostly kept by gradient ascent, NPO and prompt filter (AUROC lost: "
+        f"{min(kept):.2f} to {max(kept):.2f})"
     )
     none = collateral.finding(of[of["method"] == "npo"])
-    assert (
-        ", SST-2 in made-up words is shown to be forgotten on new questions by no method; " in none
-    )
+    assert f"{skill}not shown to be forgotten on new questions by any method; " in none
     unknown = of.assign(auroc_known_low=0.4)
     assert collateral.finding(unknown) == "SST-2 in made-up words was not shown to be known before"
+    one = of.assign(auroc_known_low=of["auroc_known_low"].where(of["n_seeds"] > 1, 0.4))
+    assert collateral.finding(one) == collateral.finding(of)  # the other methods' seeds tell
 
 
-def test_the_picture_shows_both_ends_of_each_method_and_every_way(ways, of_skill):
-    curves = collateral.curves(ways)
+def test_the_picture_shows_both_ends_of_each_method_and_every_trajectory(found, of_skill):
+    curves = collateral.curves(found)
     of = curves[curves["eval_task"] == "sst2_nonce"]
     figure = collateral.draw(of, of_skill)
     assert " ".join(figure.get_suptitle().split()) == collateral.finding(of_skill)
@@ -275,14 +291,14 @@ def test_the_picture_shows_both_ends_of_each_method_and_every_way(ways, of_skill
     lines = [line for line in shown[0].lines if len(line.get_xdata()) == 4]
     assert len(lines) == 5  # a line a seed
     first = of[(of["method"] == "random") & (of["seed"] == 0)]
-    assert lines[0].get_xdata() == pytest.approx(first["look_rise"].to_numpy())
-    assert lines[0].get_ydata() == pytest.approx(first["look_auroc"].to_numpy())
+    assert lines[0].get_xdata() == pytest.approx(first["check_rise"].to_numpy())
+    assert lines[0].get_ydata() == pytest.approx(first["check_auroc"].to_numpy())
     assert right.get_xlabel().startswith("rise of nats")
 
 
-def test_a_table_that_lacks_a_column_is_refused(ways, of_skill):
-    curves = collateral.curves(ways)
+def test_a_table_that_lacks_a_column_is_refused(found, of_skill):
+    curves = collateral.curves(found)
     with pytest.raises(InputError, match=r"what is left at equal harm.*nll_end"):
         collateral.draw(curves, of_skill.drop(columns="nll_end"))
-    with pytest.raises(InputError, match=r"ways of methods.*look_rise"):
-        collateral.draw(curves.drop(columns="look_rise"), of_skill)
+    with pytest.raises(InputError, match=r"trajectories of methods.*check_rise"):
+        collateral.draw(curves.drop(columns="check_rise"), of_skill)

@@ -22,7 +22,7 @@ from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.reach import NEW
 from forgetlib.figures.rungs import DIRECT, Ladder, Rung
 from tests.figures import made_up_methods as made_up
-from tests.figures.test_collateral import of_looks
+from tests.figures.test_collateral import of_checks
 from tests.figures.test_forms_figure import SKILL, ladder
 from tests.figures.test_rungs import RUNGS, TRUTHS, seeds
 
@@ -86,9 +86,9 @@ def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
 
 
 def test_what_is_left_at_equal_harm_is_told_where_it_was_drawn(drawn):
-    ways = collateral.ways(made_up.STUDY, of_looks(made_up.STUDY), made_up.answers)
-    left = collateral.table(ways, n_resamples=50)
-    whole = collateral.curves(ways).merge(left.drop(columns="looked"), on=["eval_task", "method"])
+    found = collateral.trajectories(made_up.STUDY, of_checks(made_up.STUDY), made_up.answers)
+    left = collateral.table(found, n_resamples=50)
+    whole = collateral.curves(found).merge(left.drop(columns="trained"), on=["eval_task", "method"])
     path = drawn.folder / "collateral_sst2_nonce.csv"
     whole[whole["eval_task"] == "sst2_nonce"].to_csv(path, index=False)
     said = methods_readme.findings(drawn).splitlines()[3]

@@ -153,7 +153,10 @@ def test_all_of_a_checkpoint_that_comes_out_otherwise_is_measured_anew(of_one_ta
     (scores,) = [r for r in whole if str(r.measurement) == "scores tiny_city/test"]
     moved = np.nextafter(scores.value.log_likelihoods, np.float32(0))  # by the last bit
     trainings.clear()
-    more = measured_with(job, {scores.measurement: replace(scores.value, log_likelihoods=moved)})
+    with pytest.warns(UserWarning, match="trained again, does not score as it did"):
+        more = measured_with(
+            job, {scores.measurement: replace(scores.value, log_likelihoods=moved)}
+        )
     assert same_records(more, whole) and len(more) == len(job.measurements)
     assert trainings == ["true"] * 2
 
@@ -293,6 +296,15 @@ def test_questions_are_asked_every_so_many_steps_and_not_every_none(of_one_task)
     job = of_one_task[1]
     asked = Measurement("scores_in_training", "tiny_city", "test", 5, settings={"every": 0})
     with pytest.raises(InputError, match=r"setting 'every' of .*from 1, found 0"):
+        jobs.run(Job(job.checkpoint, (asked,)))
+    with pytest.raises(InputError, match=r"setting 'every' of .*from 1, found 0"):
+        jobs.cost(Job(job.checkpoint, (asked,)))
+
+
+def test_what_is_asked_in_training_is_shown_as_it_is(of_one_task):
+    job = of_one_task[1]
+    asked = Measurement("scores_in_training", "tiny_city", "test", 5, view="upper")
+    with pytest.raises(InputError, match=r"view of scores_in_training .*expected 'plain'"):
         jobs.run(Job(job.checkpoint, (asked,)))
 
 

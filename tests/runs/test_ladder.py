@@ -218,7 +218,7 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     of = data[(data["method"] == "gradient_ascent") & (data["seed"] == 1)]
     assert of["step"].tolist() == looks.steps.tolist() == ascents[0].dose.steps.tolist()
     nats = [metrics.nll_a_token(s).mean() for s in looks.scores]
-    assert of["look_rise"].to_numpy() == pytest.approx(np.array(nats) - nats[0], abs=1e-6)
+    assert of["check_rise"].to_numpy() == pytest.approx(np.array(nats) - nats[0], abs=1e-6)
     assert same_values(looks.scores[-1], ascents[0].scores["tiny_colour/test"])
 
     under_way = ladders.of_study(STUDY, part, answers)
