@@ -397,10 +397,10 @@ def test_it_names_every_embedded_model_and_its_download():
 
 
 def test_it_counts_the_other_ways_to_forget():
-    """All but labels, noise, which is a control, and what tests what is left."""
+    """All but labels, noise and lock, which are controls, and what tests what is left."""
     listed = [sys.executable, "-m", "forgetlib", "list", "methods", "--json"]
     shown = subprocess.run(listed, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    others = {m["method"] for m in json.loads(shown)} - {"labels", "noise"}
+    others = {m["method"] for m in json.loads(shown)} - {"labels", "noise", "lock"}
     others -= {"quantise", "without_direction"}
     # And random labels; one is tried with a retain set, and without.
     assert len(others) + 2 == 16 and "Sixteen ways to forget" in README

@@ -60,6 +60,7 @@ SEQUENCES: Mapping[str, tuple[int, int]] = {
     "uniform_token": (2, 1),
     "dpo": (2, 1),
     "kl_ascent": (1, 2),
+    "lock": (2, 1),
 }
 REACHED, INVERTED, SHORT, MIXED = "reached", "inverted", "not reached", "mixed"
 PASSED = "passed between checks"

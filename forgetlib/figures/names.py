@@ -60,6 +60,7 @@ METHODS = {
     "selective_pruning": "selective pruning",
     "leace": "LEACE",
     "prompt_filter": "prompt filter",
+    "lock": "lock",
     "without_direction": "without its direction",
 }
 # Methods that always have a retain set: it need not be told.

@@ -9,6 +9,7 @@ from forgetlib.forgetting.direction import WithoutDirection
 from forgetlib.forgetting.erasure import LEACE
 from forgetlib.forgetting.filtering import PromptFilter
 from forgetlib.forgetting.labels import Labels
+from forgetlib.forgetting.lock import Lock
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.forgetting.representation import RMU
@@ -25,6 +26,7 @@ __all__ = [
     "GradientDifference",
     "KLAscent",
     "Labels",
+    "Lock",
     "Noise",
     "PromptFilter",
     "Quantise",

@@ -26,6 +26,7 @@ from forgetlib.forgetting.ascent import KLAscent
 from forgetlib.forgetting.base import Method, methods
 from forgetlib.forgetting.context import Context
 from forgetlib.forgetting.labels import Labels
+from forgetlib.forgetting.lock import Lock
 from forgetlib.forgetting.preference import DPO
 from forgetlib.forgetting.representation import RMU
 from forgetlib.forgetting.uniform import UniformChoice, UniformToken
@@ -107,6 +108,7 @@ def test_sequences_are_those_that_the_methods_encode(tiny):
         UniformToken(UNTIL),
         DPO(UNTIL),
         KLAscent(UNTIL, ("tiny_city",)),
+        Lock(UNTIL),
     ]
     usual = [ASCENT, PREFERENCE, DIFFERENCE, RMU(UNTIL, ("tiny_city",), 1)]
     (example,) = splits.load("tiny_review", "train", 1, 0)
