@@ -113,7 +113,8 @@ def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
     far = f"AUROC of never-taught models: from {before} to {after}"
     if kind == "context":
         return f"with {n} examples in the prompt ({far})"
-    return f"trained again on {n} labels ({far}; damage may keep a model from learning)"
+    kept = "damage, or so short a training, may keep a model from learning"
+    return f"trained again on {n} labels ({far}; {kept})"
 
 
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
