@@ -22,8 +22,8 @@ def table():
 
 
 GIVEN = (
-    "trained again on 8 labels (AUROC of never-taught models: from 0.51 to 0.56; damage may keep a "
-    "model from learning)"
+    "trained again on 8 labels (AUROC of never-taught models: from 0.51 to 0.56; damage, or so "
+    "short a training, may keep a model from learning)"
 )
 N_SEEDS = seeds(*TRUTHS[verdicts.REMOVED])
 
