@@ -304,9 +304,8 @@ def finding(table: pd.DataFrame) -> str:
 def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Draw what is left within the budget, a row a method; below, trajectories, a line a seed.
 
-    curves, table: from this file, of one skill. Open: where the method ends. On the trajectories,
-    to the right as other tasks lose nats and down as the skill is lost, dots are the last checks
-    within the budget, which is the dotted line.
+    curves, table: from this file, of one skill. Open: where the method ends; alone where all seeds
+    are beyond the budget at once. Dots on trajectories: the last checks within it (dotted).
     """
     do = "Pass the tables of figures.collateral, of one skill."
     wanted = [*COLUMNS, *with_intervals(MEASURES)]
@@ -335,8 +334,9 @@ def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 def _draw_left(panels: np.ndarray, of: pd.DataFrame, names: Sequence[str]) -> None:
     """Draw a row a method: AUROC on new questions and harm elsewhere, within and at the end."""
     rows = np.arange(len(of), dtype=float)
-    draw_intervals(panels[0], of, "auroc", rows, "within the budget", "o", BLUE, True)
-    panels[1].plot(of["rise"], rows, "o", color=BLUE, markersize=3.5)
+    at = (of["n_beyond"] < of["n_seeds"]).to_numpy()  # of the rest nothing is known within
+    draw_intervals(panels[0], of[at], "auroc", rows[at], "within the budget", "o", BLUE, True)
+    panels[1].plot(of.loc[at, "rise"], rows[at], "o", color=BLUE, markersize=3.5)
     for axes, end, label, middle in (
         (panels[0], "auroc_end", "AUROC on new questions", CHANCE),
         (panels[1], "nll_end", "rise of nats a token\nof other tasks", 0.0),

@@ -281,6 +281,9 @@ def test_the_picture_shows_both_ends_of_each_method_and_every_trajectory(found, 
     (ends,) = (line for line in left.lines if line.get_label() == "where the method ends")
     order = of_skill.sort_values("auroc", ascending=False, kind="stable")
     assert ends.get_xdata() == pytest.approx(order["auroc_end"].to_numpy())
+    beyond = of_skill.assign(n_beyond=of_skill["n_seeds"] * (of_skill["method"] == "npo"))
+    _, harm, *_ = collateral.draw(of, beyond).axes
+    assert len(harm.lines[0].get_xdata()) == len(right.lines[0].get_xdata()) - 1
     shown = [axes for axes in panels if axes.get_title("left")]
     assert [axes.get_title("left") for axes in shown] == [
         "random labels",
