@@ -58,7 +58,7 @@ from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.records import Result
 
 BUDGET = DAMAGE
-PER_ROW = 4  # panels
+PER_ROW = 3  # panels
 # What methods do within the budget (`groups`).
 FORGETS, KEEPS, INVERTS, OPEN, BEYOND = "forgets", "keeps", "inverts", "open", "beyond"
 COLUMNS = ["eval_task", "method", "n_seeds", "trained", "n_stopped", "n_beyond", "rise", "worst"]
@@ -295,8 +295,8 @@ def finding(table: pd.DataFrame) -> str:
     counts = [(len(of[BEYOND]), "beyond it at the first check"), (len(of[OPEN]), "not decided")]
     others = listed(f"{count} {words}" for count, words in counts if count)
     return (
-        f"Stopped at its dose or before other tasks lost {BUDGET:g} nat a token on average ({n} "
-        f"seed{'s' if n > 1 else ''}), {skill} is {'; '.join(said)}"
+        f"Where methods stop at their dose, or before other tasks lose {BUDGET:g} nat a token on "
+        f"average ({n} seed{'s' if n > 1 else ''}), {skill} is {'; '.join(said)}"
         + (f"; of {len(table)} methods {others}" if others else "")
     )
 

@@ -160,8 +160,8 @@ PICTURES = {
     "dose": "**How far each method takes its forgetting set.** AUROC of these questions step by "
     "step, a line a seed; grey: the dose at which methods are compared.",
     "collateral": "**What is left at equal harm elsewhere?** AUROC on new questions at the last "
-    "look before other tasks lost more than one nat a token (open: where the method ends); below, "
-    "each method's way there, a line a seed.",
+    "check before other tasks lost more than one nat a token (open: where the method ends); below, "
+    "each method's trajectory, a line a seed.",
     "forms": "**Conjugate prompting.** What asking in another form brings back of what each method "
     "took, beside what the form does to the model before forgetting.",
     "generalisation": "**What else is lost?** AUROC lost by each method on its forgetting set, on "

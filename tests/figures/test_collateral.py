@@ -253,7 +253,10 @@ def test_the_sentence_says_what_each_leaves_and_how_many_would_have_gone_beyond(
     of = of_skill.round(2)
     lost = dict(zip(of["method"], of["auroc_lost"], strict=True))
     kept = [abs(lost[m]) for m in ("gradient_ascent", "npo", "prompt_filter(retain)")]
-    budget = "Stopped at its dose or before other tasks lost 1 nat a token on average (5 seeds), "
+    budget = (
+        "Where methods stop at their dose, or before other tasks lose 1 nat a token on average "
+    )
+    budget += "(5 seeds), "
     skill = "SST-2 in made-up words is "
     turned = lost["gradient_difference(retain)"]
     assert collateral.finding(of) == (
