@@ -292,7 +292,7 @@ def finding(table: pd.DataFrame) -> str:
             said.append(f"{words} {names_of(of[group], rows)} (AUROC lost: {lost})")
     if not of[FORGETS]:
         said.insert(0, "not shown to be forgotten on new questions by any method")
-    counts = [(len(of[BEYOND]), "beyond it at the first check"), (len(of[OPEN]), "not decided")]
+    counts = [(len(of[BEYOND]), "did more harm by the first check"), (len(of[OPEN]), "not decided")]
     others = listed(f"{count} {words}" for count, words in counts if count)
     return (
         f"Where methods stop at their dose, or before other tasks lose {BUDGET:g} nat a token on "

@@ -204,7 +204,7 @@ def test_what_is_changed_at_once_and_beyond_the_budget_is_not_said_to_keep():
     assert row["n_stopped"] == row["n_beyond"] == row["n_seeds"] == 5
     of = table.loc[["sst2_nonce"]].reset_index()
     assert collateral.groups(of)["beyond"] == ["task_vector(scale=2.0)"]
-    assert collateral.finding(of).endswith("; of 2 methods 1 beyond it at the first check")
+    assert collateral.finding(of).endswith("; of 2 methods 1 did more harm by the first check")
 
 
 def test_only_seeds_in_which_all_were_checked_count():
