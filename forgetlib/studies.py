@@ -36,6 +36,7 @@ from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.erasure import LEACE
 from forgetlib.forgetting.filtering import PromptFilter
+from forgetlib.forgetting.lock import Lock
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.forgetting.representation import RMU
@@ -220,7 +221,28 @@ STUDIES: dict[str, Study] = {
             moved_by="arc_easy",
             quantised=(Quantise(8), Quantise(4)),
             inside=True,
+            trajectories=True,
             elsewhere=(*_RETAINED, "sciq", "coding", "mrpc"),
+            n_elsewhere=40,
+            models=("smollm2-135m-instruct",),
+        ),
+        # Relearning at a rate at which a skill that is known to be hidden comes back, which it does
+        # not do at that of `methods` (figures/relearning-pilots), with the methods that looked most
+        # like removal there.
+        LadderStudy(
+            "recovery",
+            "SmolLM2-135M: does what random labels removed come back, where a hidden skill does?",
+            ("sst2_nonce",),
+            seeds=(0, 1, 2, 3, 4),
+            n_train=128,
+            n_eval=128,
+            tuned=Training(1e-4, epochs=3),
+            forgetting=_until_dose(1e-4),
+            methods=(UniformChoice(_until_dose(3e-5)), UniformToken(_until_dose(3e-5))),
+            views=("template(1)",),
+            relearning=Training(5e-5),
+            lock=Lock(_until_dose(1e-4), "template(1)"),
+            elsewhere=("sciq", "coding", "mrpc"),
             n_elsewhere=40,
             models=("smollm2-135m-instruct",),
         ),

@@ -10,6 +10,8 @@ Models of a skill and seed, by their role:
     moved      known, and then the same method on another task: what any such change does
     anew       never taught, and then a method that makes true responses less likely, on the true
                labels: what of the opposite it teaches by itself
+    locked     known, and then hidden on purpose behind another form of the question: a positive
+               control, as its skill is known to be there
 
 Each is asked directly, in other forms, with examples in the prompt, with rounded weights
 (quantised), and after a little training on labels that no other set has (relearning). Where hidden
@@ -29,18 +31,20 @@ from forgetlib.errors import InputError, require, require_whole
 from forgetlib.forgetting.base import Method, Training
 from forgetlib.forgetting.direction import WithoutDirection
 from forgetlib.forgetting.labels import Labels
+from forgetlib.forgetting.lock import Lock
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.runs.grid import Study, in_order
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement
 
-BASE, KNOWN, FORGOTTEN, ORACLE, MOVED, ANEW = ROLES = (
+BASE, KNOWN, FORGOTTEN, ORACLE, MOVED, ANEW, LOCKED = ROLES = (
     "base",
     "known",
     "forgotten",
     "oracle",
     "moved",
     "anew",
+    "locked",
 )
 
 # How often a method without a dose is asked while it is trained.
@@ -62,11 +66,13 @@ class LadderStudy(Study):
         retain, and others
     moved_by: the task on which methods are tried to see what any such change does; "": none
     quantised: ways to round the weights of known, forgotten and never-taught models
+    lock: how a skill is hidden on purpose, behind one of `views`; None: there is no such control
     relearning: how what is forgotten is taught again; its epochs follow from `relearning_steps`,
         which are as many for each number of labels
     n_relearned: numbers of labelled questions
     draws: how many different sets of questions for each
     inside: whether hidden states are looked into
+    trajectories: whether methods are compared at equal collateral
     """
 
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -86,7 +92,9 @@ class LadderStudy(Study):
     relearning_steps: int = 16
     n_relearned: tuple[int, ...] = (8, 128)
     draws: int = 2
+    lock: Lock | None = None
     inside: bool = False
+    trajectories: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +108,15 @@ class LadderStudy(Study):
             require(f"more_methods of {what}", method, Method, "a Method")
         for method in self.quantised:
             require(f"quantised of {what}", method, Quantise, "a Quantise")
+        if self.lock is not None:
+            require(f"lock of {what}", self.lock, Lock, "a Lock, or None")
+            if self.lock.key not in self.views:
+                raise InputError(
+                    f"lock of {what}",
+                    expected="a key among the study's views, which shows that the skill is there",
+                    found=repr(self.lock.key),
+                    do=f"Add it: views=(..., {self.lock.key!r}).",
+                )
         if self.moved_by:
             tasks.get(self.moved_by)
             if self.moved_by in self.tasks:
@@ -181,6 +198,10 @@ class LadderStudy(Study):
         assert found.data is not None
         return replace(found, data=replace(found.data, shuffled=role == ORACLE))
 
+    def locked(self, task: str, seed: int) -> Checkpoint | None:
+        """Make the model whose skill is hidden on purpose; None where there is no such control."""
+        return self.after(self.lock, task, seed) if self.lock is not None else None
+
     def anew(self, method: Method, task: str, seed: int) -> tuple[Checkpoint, ...]:
         """Make models that never knew a skill, and were shown its true labels by a method.
 
@@ -235,10 +256,10 @@ class LadderStudy(Study):
         methods: base, known and forgotten models of each skill and seed
         collateral: these, and forgotten ones asked while they are trained about new questions and
             about unrelated tasks, so that methods can be compared at equal harm there
-        oracles: these, the never-taught and the moved ones
+        oracles: these, the never-taught, the moved and the locked ones
         anew: these, and of the first skill never-taught ones that were shown the true labels
-        relearning: these, and known, forgotten and never-taught ones, among them the pre-trained
-            model, quantised and taught again
+        relearning: these, and known, forgotten, locked and never-taught ones, among them the
+            pre-trained model, quantised and taught again
         inside: known, forgotten and never-taught ones, asked at every layer; and forgotten ones
             without the direction in which they were moved
         """
@@ -278,7 +299,7 @@ class LadderStudy(Study):
 
     def _collateral_of(self, task: str, seed: int) -> Iterator[Job]:
         new = Measurement("scores", task, "test", self.n_eval, seed)
-        for method in self.of(task, seed):
+        for method in self.of(task, seed) if self.trajectories else ():
             training = method.settings()
             if not self.has_trajectory(method) or training is None:
                 continue
@@ -298,6 +319,8 @@ class LadderStudy(Study):
                 directly = (self._scored(task, seed)[0], *self._elsewhere(task, seed))
                 moved = self.after(method, task, seed, MOVED)
                 yield Job(moved, (*_watched(method), *directly))
+        if self.lock is not None:
+            yield Job(self.after(self.lock, task, seed), (*_watched(self.lock), *asked))
 
     def _anew_of(self, task: str, seed: int) -> Iterator[Job]:
         for method in self.of(task, seed):
@@ -312,6 +335,8 @@ class LadderStudy(Study):
             if method.kind == "hook":
                 continue
             starts += [self.after(method, task, seed, role) for role in (FORGOTTEN, ORACLE)]
+        if (locked := self.locked(task, seed)) is not None:
+            starts.append(locked)
         test = self._scored(task, seed)[0]
         for start in starts:
             for method in self.quantised:
