@@ -31,7 +31,7 @@ export STUDY
 SHELL := bash
 AGAIN := $(MAKE) --no-print-directory --silent --file $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
-.PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench agreement intervals settings pilots lint notebooks lock audit clean
+.PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench agreement intervals settings rates pilots lint notebooks lock audit clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|scale|implicit|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
@@ -163,6 +163,9 @@ intervals: $(READY) ## measure by simulation how often intervals cover the truth
 
 settings: $(READY) ## choose training settings on a seed that no study reports (three hours)
 	@$(BIN)/python tests/search.py
+
+rates: $(READY) ## choose the rate at which skills are taught again, on a seed that no study reports (20 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/relearning_rates.py
 
 pilots: $(READY) ## try each way to forget in several settings, on a seed that no study reports (two hours)
 	@$(BIN)/forgetlib run tests/pilots.py methods && $(BIN)/python tests/pilots.py

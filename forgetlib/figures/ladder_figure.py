@@ -57,6 +57,7 @@ LINES = {  # role: (legend, marker, colour)
     "forgotten": ("after forgetting", "D", VERMILION),
     "oracle": ("never taught", "s", GREY),
     "moved": ("changed by another task", "^", GREEN),
+    "locked": ("hidden on purpose", "v", PURPLE),
 }
 COLOURS = {
     KEPT: GREEN,

@@ -29,7 +29,7 @@ from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import LogitLens, Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers, Load
-from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, MOVED, ORACLE, LadderStudy
+from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, LOCKED, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import PLAIN, Checkpoint
 
@@ -130,7 +130,7 @@ def of_study(
         never = list(of_seed.never_taught())
         for method in study.of(task, seed):
             models: dict[str, tuple[Model, ...]] = {}
-            for role in (KNOWN, FORGOTTEN, MOVED):
+            for role in (KNOWN, FORGOTTEN, MOVED, LOCKED):
                 model = of_seed.model(role, method)
                 if model is not None:
                     models[role] = (model,)
@@ -154,7 +154,7 @@ def _complete(seeds: list[Seed]) -> list[Seed]:
     out, where others have fewer. Of models that were changed by another task nothing but their
     answers is asked: a seed may lack them.
     """
-    compared = (KNOWN, FORGOTTEN, ORACLE)
+    compared = (KNOWN, FORGOTTEN, ORACLE, LOCKED)
     beside = {rung.name for rung in (SIGNED, *DIRECTIONS)}  # the ladder, and not of it
     there = [
         {
@@ -195,12 +195,20 @@ class _Models:
         """Find the known model, which is the same one for every method."""
         return self._of(self.study.taught(self.task, self.seed))
 
+    @cached_property
+    def locked(self) -> Model | None:
+        """Find the model whose skill is hidden on purpose, which is the same for every method."""
+        found = self.study.locked(self.task, self.seed)
+        return None if found is None else self._of(found)
+
     def model(self, role: str, method: Method) -> Model | None:
         """Find the model of a role; None where it is not there."""
         if role == KNOWN:
             return self.taught
         if role == MOVED and not self.study.moved_by:
             return None
+        if role == LOCKED:
+            return self.locked
         return self._of(self.study.after(method, self.task, self.seed, role), method)
 
     def never_taught(self) -> Iterator[Model]:

@@ -4,7 +4,8 @@ Of the ladder (`ladder_figure`) the part that decides: each model as it is, and 
 on many true labels. A skill that was hidden is back after few labels. One that is gone comes as
 slowly as to models that were never taught it: where a forgotten model rises no faster, this
 training found nothing left, or damage kept the model from learning. Training on random labels,
-which have nothing to teach, is the control.
+which have nothing to teach, is a control; a model whose skill was hidden on purpose, where there is
+one, another: what comes back of it is what such a training can find.
 
 The table is `rungs.table`, a row a rung.
 """
@@ -31,7 +32,7 @@ from forgetlib.figures.style import BLACK, SMALL, TEXT_WIDTH, readable, style
 from forgetlib.figures.verdicts import SHARE
 from forgetlib.metrics import CHANCE
 
-ROLES = ("known", "forgotten", "oracle")
+ROLES = ("known", "forgotten", "oracle", "locked")
 SCALE = "0 as never-taught ones, 1 as if never forgotten"  # of the excess
 PER_ROW = 3  # panels
 ASIDE = 0.1  # of places, between models
@@ -113,8 +114,21 @@ def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
     far = f"AUROC of never-taught models: from {before} to {after}"
     if kind == "context":
         return f"with {n} examples in the prompt ({far})"
-    kept = "damage, or so short a training, may keep a model from learning"
-    return f"trained again on {n} labels ({far}; {kept})"
+    return f"trained again on {n} labels ({far}; {_found(direct, most)})"
+
+
+def _found(direct: pd.Series, given: pd.Series) -> str:
+    """Say what the fewest labels bring back of a skill that is known to be hidden.
+
+    direct, given: rows of one method, without labels and with the fewest
+    """
+    if np.isnan(given["locked_excess"]):
+        return "damage, or so short a training, may keep a model from learning"
+    ends = f"from {estimate_of(direct, 'locked_excess')} to {estimate_of(given, 'locked_excess')}"
+    known = f"of what was taught, models whose skill is hidden on purpose go {ends}"
+    if given["locked_excess_low"] > SHARE:
+        return f"{known}; damage may keep a model from learning"
+    return f"{known}, so that so short a training may find nothing"
 
 
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -151,7 +165,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """
     do = "Pass the table of figures.rungs, of one skill, with models that were taught again."
     wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", "seeds"]
-    wanted += with_intervals(ROLES)
+    wanted += with_intervals([*ROLES, "locked_excess"])
     intervals.require_columns("table of the ladder", table, wanted, do)
     rows, said = judged(table), f"{headline(table)}. In numbers: {SCALE}"
     if rows.empty:
@@ -194,7 +208,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
     axes.axhline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
     joined = rows[rows["kind"].isin(JOINED)].sort_values("labels")
     control = rows[(rows["kind"] == "control") & rows["rung"].str.startswith("relearned")]
-    for i, role in enumerate(ROLES):
+    for i, role in enumerate(role for role in ROLES if joined[role].notna().any()):
         label, marker, colour = LINES[role]
         of = joined[joined[role].notna()]
         x = of["labels"].map(labels.index).to_numpy() + (i - 1) * ASIDE

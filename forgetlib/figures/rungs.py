@@ -47,7 +47,7 @@ from forgetlib.figures.verdicts import SHARE, Remains, remains
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers
-from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, MOVED, ORACLE
+from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, LOCKED, MOVED, ORACLE
 
 # "control": with random labels, what a rung's form brings without its labels; no verdict has it.
 # "answered" and "probe" are other measures than AUROC: no verdict has them either, nor "signed", of
@@ -280,15 +280,17 @@ class Ladder:
         columns = [("auroc", FORGOTTEN, rung), *_auroc(FORGOTTEN, KNOWN)]
         return self.ratio(columns, _difference(0, 1), _difference(2, 1))
 
-    def excess(self, rung: Rung) -> Interval:
-        """Tell where a rung puts the model between never taught, 0, and never forgotten, 1.
+    def excess(self, rung: Rung, role: str = FORGOTTEN) -> Interval:
+        """Tell where a rung puts a model between never taught, 0, and never forgotten, 1.
 
-        Undefined for rungs that teach where there is no never-taught model.
+        Undefined for rungs that teach where there is no never-taught model, and where the model or
+        the known one was not measured on the rung.
         """
         null = self._null(rung)
-        if (rung.kind in TEACHING and not null) or not self.has(KNOWN, rung):
+        measured = self.has(KNOWN, rung) and self.has(role, rung)
+        if (rung.kind in TEACHING and not null) or not measured:
             return UNDEFINED
-        columns = [("auroc", FORGOTTEN, rung), ("auroc", KNOWN, rung), *null]
+        columns = [("auroc", role, rung), ("auroc", KNOWN, rung), *null]
         floor = _column(2) if null else _constant(CHANCE)
         return self.ratio(columns, _less(0, floor), _less(1, floor))
 
@@ -355,7 +357,7 @@ class Ladder:
             moved_left=moved,
             by_form=any(self._bring_back(asked, SHARE)),
             by_labels=any(self._bring_back(fewest)) if self.oracle_is_null else None,
-            teaches=any(self._teaches(r) for r in taught),
+            teaches=any(self._teaches(r) for r in taught) and self._finds(taught),
             most_excess=tuple(map(self.excess, self._judged)) if self.oracle_is_null else (),
         )
 
@@ -364,6 +366,15 @@ class Ladder:
         if not (columns := self._null(rung)):
             return False
         return self.interval(_difference(0, 1), *columns, ("auroc", ORACLE, DIRECT)).low > 0
+
+    def _finds(self, rungs: Sequence[Rung]) -> bool:
+        """Tell whether relearning was shown to bring back most of a skill that was only hidden.
+
+        True where there is no model whose skill was hidden on purpose, as then nothing is known.
+        """
+        if LOCKED not in self.roles:
+            return True
+        return any(self.excess(r, LOCKED).low > SHARE for r in rungs)
 
     def _bring_back(self, rungs: Sequence[Rung], least: float = 0.0) -> list[bool]:
         """Tell of each rung whether it brings back more than direct asking, beyond the null.
@@ -479,9 +490,10 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     ladders: by skill and method
 
     Columns: eval_task, method, rung, kind, labels, measure, n_seeds, and with their intervals
-    (_low, _high) known, forgotten, oracle (the mean of never-taught models) and moved, the measure
-    of these models; shown, whether the never-taught ones were shown the true labels; recovered and
-    excess; and seeds, the forgotten model's measure in each seed, "0.5 0.62".
+    (_low, _high) known, forgotten, oracle (the mean of never-taught models), moved and locked (the
+    skill was hidden on purpose), the measure of these models; shown, whether the never-taught ones
+    were shown the true labels; recovered and excess, and locked_excess, that of the locked model;
+    and seeds, the forgotten model's measure in each seed, "0.5 0.62".
 
     The measure is auroc, but for the first rows: "as answered", whose measure is accuracy;
     "calibrated", matched, where answers are fixed; and "probe", pairs, where there are probes
@@ -510,7 +522,7 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
                 "measure": measure,
                 "n_seeds": len(of.seeds),
             }
-            for role in (KNOWN, FORGOTTEN, ORACLE, MOVED):
+            for role in (KNOWN, FORGOTTEN, ORACLE, MOVED, LOCKED):
                 own = of.never_taught(rung) if role == ORACLE else role
                 there = of.has(own, rung)
                 row |= as_columns(role, of.of(measure, own, rung) if there else UNDEFINED)
@@ -521,6 +533,8 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             judged = measure == "auroc"
             row |= as_columns("recovered", of.recovered(rung) if judged else UNDEFINED)
             row |= as_columns("excess", of.excess(rung) if judged else UNDEFINED)
+            locked = of.excess(rung, LOCKED) if judged else UNDEFINED
+            row |= as_columns("locked_excess", locked)
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -1,0 +1,142 @@
+"""Choose the rate at which models are taught a skill again, on a seed that no study reports.
+
+    python tests/relearning_rates.py
+
+A few labels, and a few steps: does so little training bring back a skill that is only hidden? A
+model whose skill was hidden on purpose tells. The rule: of the rates after which the known model
+tells no fewer true responses (AUROC) than before, the one after which the locked one tells most.
+Models that were never taught the skill say what the same labels teach anybody.
+
+Writes figures/relearning-rates/: results, and rates.csv. Goes on where it was interrupted; two
+processes may share the work.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forgetlib import files, metrics, studies
+from forgetlib.data import splits
+from forgetlib.forgetting.base import Training
+from forgetlib.runs import local
+from forgetlib.runs.ladder import LadderStudy
+from forgetlib.runs.records import Job
+from forgetlib.runs.specs import Checkpoint, Measurement
+from forgetlib.runs.store import Store
+
+SEED = 7
+RATES = (2e-5, 5e-5, 1e-4)
+STUDY = replace(
+    studies.study("recovery"), relearning=Training(RATES[0]), n_relearned=(8,), elsewhere=()
+)
+assert isinstance(STUDY, LadderStudy)
+(TASK,) = STUDY.tasks
+(N,) = STUDY.n_relearned
+KNOWN, LOCKED = "known", "locked"
+
+
+def models() -> dict[str, Checkpoint]:
+    """Name the models that are taught again."""
+    assert STUDY.lock is not None
+    return {
+        KNOWN: STUDY.taught(TASK, SEED),
+        LOCKED: STUDY.after(STUDY.lock, TASK, SEED),
+        "pre-trained": Checkpoint(STUDY.models[0], dtype=STUDY.dtype),
+        "never taught": STUDY.taught(TASK, SEED, oracle=True),
+    }
+
+
+def jobs() -> Iterator[tuple[str, float, int, Job]]:
+    """List each model as it is, with rate 0, and taught again: by rate, and draw of the labels."""
+    assert STUDY.lock is not None
+    test = Measurement("scores", TASK, "test", STUDY.n_eval, SEED)
+    for name, checkpoint in models().items():
+        asked = (test, replace(test, view=STUDY.lock.key)) if name == LOCKED else (test,)
+        yield name, 0.0, 0, Job(checkpoint, asked)
+    for rate in RATES:
+        study = replace(STUDY, relearning=Training(rate))
+        for name, checkpoint in models().items():
+            start = checkpoint if checkpoint.method is not None else None
+            for draw in range(study.draws):
+                found = study.relearned(start, TASK, N, draw, seed=SEED)
+                yield name, rate, draw, Job(found, (Measurement("loss"), test))
+
+
+def rows(store: Store) -> Iterator[dict[str, object]]:
+    """Measure every model that is stored."""
+    whole = splits.split(TASK, SEED)
+    answers = {e.uid: e.choices[e.label] for e in whole.test}
+    for name, rate, draw, job in jobs():
+        if not store.has(job):
+            continue
+        result = store.result(job)
+        views = [STUDY.lock.key] if name == LOCKED and not rate else []
+        for view in ("plain", *views):
+            scores = result.seen(view)[f"{TASK}/test"]
+            of = np.array([answers[uid] for uid in scores.uids])
+            yield {
+                "model": name,
+                "view": view,
+                "learning_rate": rate,
+                "labels": N if rate else 0,
+                "draw": draw,
+                "n_test": len(scores),
+                "auroc": float(metrics.auroc(metrics.margins(scores), of)),
+                "device": result.provenances[0]["device"],
+                "commit": result.provenances[0]["commit"],
+            }
+
+
+def chosen(table: pd.DataFrame) -> float:
+    """Apply the rule to a table of `rows`; NaN where the known model loses at every rate."""
+    plain = table[table["view"] == "plain"]
+    ends = plain.pivot_table("auroc", "learning_rate", "model")
+    able = ends[ends[KNOWN] >= ends.loc[0.0, KNOWN]].drop(index=0.0)
+    return float(able[LOCKED].idxmax()) if len(able) else np.nan
+
+
+def write(table: pd.DataFrame, folder: Path) -> None:
+    """Write the table, and a page that sums it up and says which rate is chosen."""
+    table.to_csv(folder / "rates.csv", index=False, float_format="%.4g")
+    ends = table.groupby(["learning_rate", "view", "model"])["auroc"].mean()
+    assert STUDY.lock is not None
+    names = list(models())
+    lines = [f"| learning rate | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    for rate in (0.0, *RATES):
+        of = " | ".join(f"{ends[rate, 'plain', name]:.2f}" for name in names)
+        lines.append(f"| {f'{rate:g}' if rate else 'before'} | {of} |")
+    before = float(ends[0.0, STUDY.lock.key, LOCKED])
+    text = "\n\n".join(
+        [
+            "# How fast skills are taught again",
+            f"*Written by `make rates`. SmolLM2-135M, SST-2 in made-up words, seed {SEED}, which "
+            f"no study reports; {STUDY.n_eval} test questions.*",
+            f"AUROC of four models, as they are and after {STUDY.relearning_steps} steps on {N} "
+            f"labels (mean of {STUDY.draws} draws of these). *Locked*: the skill is hidden on "
+            f"purpose; asked in the form which is its key (`{STUDY.lock.key}`), this model has "
+            f"{before:.2f}. The rule: of the rates after which the known model has no less than "
+            f"before, the one after which the locked one has most. Chosen: {chosen(table):g}.",
+            "\n".join(lines),
+        ]
+    )
+    (folder / "README.md").write_text(text + "\n")
+    print(text)
+
+
+def main() -> None:
+    folder = files.root() / "figures" / "relearning-rates"
+    store = Store(folder / "results", files.root() / ".work/relearning-rates")
+    every = [job for *_, job in jobs()]
+    try:
+        local.compute(every, store)
+    finally:
+        keys = [key for job in every for key in job.keys if key in store]
+        store.pack({f"{TASK}-{SEED}": keys})
+    write(pd.DataFrame(rows(store)), folder)
+
+
+if __name__ == "__main__":
+    main()
