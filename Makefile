@@ -17,12 +17,13 @@ OF_SCALE := $(sort $(wildcard notebooks/scale/*.ipynb))
 OF_IMPLICIT := $(sort $(wildcard notebooks/implicit/*.ipynb))
 OF_PAPER := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebooks/claims.ipynb
 EVERY := $(OF_PAPER) $(OF_METHODS) $(OF_SCALE) $(OF_IMPLICIT)
-# implicit-tiny has no real model that could read a pattern.
-NONE_OF := $(if $(filter implicit-tiny,$(STUDY_NAME)),%/pattern.ipynb)
-FIGURES := $(filter-out $(NONE_OF),$(if $(STUDY_FOLDER),$(foreach n,$(EVERY),$(if $(filter $(STUDY_FOLDER)/,$(dir $(n))),$(n))),$(EVERY)))
+# STUDY_DRAWN: the folder of a study's notebooks, and the names of those that it has nothing for.
+FOLDER := $(firstword $(STUDY_DRAWN))
+WITHOUT := $(foreach n,$(wordlist 2,9,$(STUDY_DRAWN)),$(FOLDER)/$(n).ipynb $(FOLDER)/$(n)_%.ipynb)
+FIGURES := $(filter-out $(WITHOUT),$(if $(FOLDER),$(foreach n,$(EVERY),$(if $(filter $(FOLDER)/,$(dir $(n))),$(n))),$(EVERY)))
 FIGURE_NAMES := $(sort $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n)))))))
 DRAW = $(BIN)/python notebooks/draw.py "$$STUDY" .work/$(STUDY_NAME)/notebooks
-notebook_of = $(firstword $(wildcard $(foreach f,$(STUDY_FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
+notebook_of = $(firstword $(wildcard $(foreach f,$(FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
 
 # A study's name, or a file that defines one. Recipes have it from the environment, as a word of its
 # own, and paths are made of its STUDY_NAME alone: a-z, 0-9 and -, as Python says once (forgetlib resolve).
@@ -34,7 +35,7 @@ AGAIN := $(MAKE) --no-print-directory --silent --file $(firstword $(MAKEFILE_LIS
 .PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench agreement intervals settings rates pilots lint notebooks lock audit clean
 
 help: ## print the targets
-	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|scale|implicit|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
+	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|recovery|scale|implicit|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
 	  | while read -r name text; do printf '  %-14s%s\n' "$$name" "$$text"; done
 	@printf '  %s\n                %s\n' "$(FIGURE_NAMES)" "draw one figure of STUDY"
@@ -74,8 +75,8 @@ ifndef STUDY_NAME
 # Resolved once: all else goes by the name.
 figures $(FIGURE_NAMES): named $(READ)
 	@name=$$($(BIN)/python -m forgetlib resolve "$$STUDY") \
-	  && folder=$$($(BIN)/python -m forgetlib resolve "$$STUDY" --notebooks) \
-	  && $(AGAIN) STUDY_NAME=$$name STUDY_FOLDER=$$folder $@
+	  && drawn=$$($(BIN)/python -m forgetlib resolve "$$STUDY" --notebooks) \
+	  && $(AGAIN) STUDY_NAME=$$name STUDY_DRAWN="$$drawn" $@
 else
 figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
 	@echo "drawing into figures/$(STUDY_NAME)/"

@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     sections(command)
     command = add("resolve", _resolve, "print a study's name; for make")
     command.add_argument("study", help=about)
-    command.add_argument("--notebooks", action="store_true", help="their folder instead")
+    command.add_argument("--notebooks", action="store_true", help="those that draw it instead")
     return parser
 
 
@@ -384,11 +384,14 @@ def _stored(given: argparse.Namespace) -> int:
 
 
 def _resolve(given: argparse.Namespace) -> int:
-    """Print the name that a study's folders have, or the folder of the notebooks that draw it."""
+    """Print the name that a study's folders have; or what draws it, for make.
+
+    That is the folder of the notebooks, and after it the names of those that have nothing to draw.
+    """
     from forgetlib import studies
 
     chosen = _implicit(given.study) or studies.study(given.study)
-    print(chosen.notebooks if given.notebooks else chosen.name)
+    print(*((chosen.notebooks, *chosen.without) if given.notebooks else (chosen.name,)))
     return 0
 
 

@@ -61,6 +61,11 @@ def test_a_study_in_a_file_is_run_listed_and_drawn(mine, capsys, project):
     """With a task, a method and a model of its own choice."""
     assert main(["resolve", mine]) == 0
     assert capsys.readouterr().out == "mine\n"
+    drawn_by = {mine: "notebooks fig7 claims", "methods": "notebooks/methods"}
+    drawn_by |= {"tiny": "notebooks", "implicit-tiny": "notebooks/implicit pattern"}
+    for name, words in drawn_by.items():
+        assert main(["resolve", name, "--notebooks"]) == 0
+        assert capsys.readouterr().out == f"{words}\n"
     assert main(["list", mine]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["checkpoint", "history", "stored", "n", "measurements"]

@@ -196,7 +196,7 @@ def test_a_section_is_said_to_be_needed_by_the_notebooks_that_read_it(section):
 PYTHON_THAT_LACKS_RESULTS = """
 case "$3$5" in
   resolve) echo "$4" | sed s/.py$//;;
-  resolve--notebooks) echo notebooks$(printf '/methods\\n/scale\\n' | grep "$4");;
+  resolve--notebooks) echo notebooks$(printf '/methods\\n/scale\\n' | grep "$4") $LEFT_OUT;;
   stored*) exit 1;;
   *) echo "$@";;
 esac"""
@@ -261,5 +261,12 @@ def test_figures_are_those_of_the_kind_of_study(folder):
     assert "notebooks/methods" not in make(folder, "figures", "STUDY=tiny").stdout
     done = make(folder, "fig2", "STUDY=methods")
     assert done.returncode and "expected a target of those below, found 'fig2'" in done.stderr
+    without = make(folder, "figures", "STUDY=methods", LEFT_OUT="collateral dose").stdout
+    assert "methods/ladder.ipynb" in without
+    assert "collateral" not in without and "dose" not in without
+    done = make(folder, "dose", "STUDY=methods", LEFT_OUT="dose")
+    assert done.returncode and "found 'dose'" in done.stderr
+    less = make(folder, "figures", "STUDY=tiny", LEFT_OUT="fig7").stdout
+    assert "fig8_flipped" in less and "fig7" not in less
     of_models = make(folder, "figures", "STUDY=scale").stdout
     assert "scale/models.ipynb" in of_models and "methods" not in of_models

@@ -94,11 +94,7 @@ def _of_kind(study: Study) -> list[str]:
 
 def _all(study: Study) -> list[str]:
     """List the figures that a study has something for."""
-    left_out = set() if study.sizes else {"fig7"}
-    left_out |= {"claims"} if len(study.tasks) < 2 else set()
-    if isinstance(study, LadderStudy) and not study.trajectories:
-        left_out |= {"collateral"}
-    return [name for name in _of_kind(study) if name not in left_out]
+    return [name for name in _of_kind(study) if name not in study.without]
 
 
 def _fig1(study: Study) -> Drawn:

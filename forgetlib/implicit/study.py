@@ -46,6 +46,11 @@ class ImplicitStudy:
         return "notebooks/implicit"
 
     @property
+    def without(self) -> tuple[str, ...]:
+        """The notebooks that it has nothing for."""
+        return () if self.obeying else ("pattern",)
+
+    @property
     def setting(self) -> Setting:
         """The setting of in-context regression, with the first seed."""
         return settings.named(self.name, seed=self.seeds[0])

@@ -191,6 +191,12 @@ class Study:
         require_one_of("section of a study", section, self.sections, do)
 
     @property
+    def without(self) -> tuple[str, ...]:
+        """Name the figures of its kind that it has nothing for."""
+        few = len(self.tasks) < 2
+        return (*(() if self.sizes else ("fig7",)), *(("claims",) if few else ()))
+
+    @property
     def crossed(self) -> tuple[str, ...]:
         """List the tasks of the cross-task jobs."""
         return self.tasks if self.cross_tasks is None else self.cross_tasks

@@ -145,6 +145,11 @@ class LadderStudy(Study):
                 )
 
     @property
+    def without(self) -> tuple[str, ...]:
+        """Name the figures of its kind that it has nothing for."""
+        return () if self.trajectories else ("collateral",)
+
+    @property
     def every_method(self) -> tuple[Method, ...]:
         """List the methods that are tried on every skill and seed, random labels first."""
         return (self._random, *self.methods)

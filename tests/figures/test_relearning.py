@@ -47,6 +47,24 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     assert shown.endswith(") show less than half of what was taught after random labels and NPO")
 
 
+def test_a_skill_that_was_hidden_on_purpose_tells_what_the_test_finds(table):
+    there = table.assign(locked=0.6, locked_low=0.5, locked_high=0.7)
+    direct = there["kind"] == "direct"
+    for low, ends in ((0.6, "; damage may keep a model from learning"), (0.4, ", so that")):
+        excess = {"locked_excess": 0.8, "locked_excess_low": low, "locked_excess_high": 1.0}
+        before = {"locked_excess": 0.3, "locked_excess_low": 0.2, "locked_excess_high": 0.4}
+        told = there.assign(**{k: np.where(direct, before[k], v) for k, v in excess.items()})
+        said = relearning.finding(told)
+        assert (
+            "from 0.51 to 0.56; of what was taught, models whose skill is hidden on purpose go "
+            f"from 0.30 [0.20, 0.40] to 0.80 [{low:.2f}, 1.00]{ends}"
+        ) in said
+    assert said.endswith("so short a training may find nothing) show " + said.split(") show ")[1])
+    for axes in relearning.draw(told).axes[:2]:
+        assert "hidden on purpose" in axes.get_legend_handles_labels()[1]
+        assert list(axes.containers[3].lines[0].get_ydata()) == [0.6] * 3
+
+
 def signed(table, method, shown, high):
     """Say of one method what there is with the sign corrected, and to whom it is compared."""
     row = at(table, method, FEW).to_dict() | {"rung": "sign corrected", "kind": "signed"}
@@ -119,7 +137,7 @@ def test_the_picture_has_the_numbers_of_the_table(table):
         assert axes.get_title(loc="left") == f"{name}, {len(N_SEEDS)} seeds\n{excess}"
         drawn = [c.lines[0].get_ydata() for c in axes.containers]
         direct = table[(table["method"] == method) & (table["rung"] == "directly")].iloc[0]
-        for role, y in zip(relearning.ROLES, drawn, strict=False):
+        for role, y in zip(relearning.ROLES[:3], drawn, strict=False):
             rows = direct, at(table, method, FEW), at(table, method, MANY)
             assert list(y) == [row[role] for row in rows]
         assert list(drawn[3]) == [at(table, method, SHUFFLED)["forgotten"]]

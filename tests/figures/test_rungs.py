@@ -152,6 +152,33 @@ def test_what_cannot_teach_removes_nothing():
     assert Ladder(found, RUNGS).verdict() == verdicts.NOT_DECIDED
 
 
+@pytest.mark.parametrize("truth", [verdicts.REMOVED, verdicts.SUPPRESSED])
+def test_what_does_not_find_a_hidden_skill_removes_nothing(truth):
+    """A skill that is known to be hidden tells what relearning can find."""
+    hidden, gone = (
+        [
+            replace(
+                s, models=s.models | {"locked": (model(np.random.default_rng([i, 2]), skills),)}
+            )
+            for i, s in enumerate(seeds(*TRUTHS[truth]))
+        ]
+        for skills in (NEVER | {"relearned": SKILL}, NEVER)
+    )
+    assert Ladder(hidden, RUNGS).verdict() == truth
+    weak = {verdicts.REMOVED: verdicts.NOT_DECIDED}  # what comes back all the same does come back
+    assert Ladder(gone, RUNGS).verdict() == weak.get(truth, truth)
+    table = rungs.table({("t", "random"): Ladder(hidden, RUNGS)}).set_index("rung")
+    few = table.loc[FEW.name]
+    by_hand = [
+        (few[role] - few["oracle"]) / (few["known"] - few["oracle"])
+        for role in ("locked", "forgotten")
+    ]
+    assert [few["locked_excess"], few["excess"]] == pytest.approx(by_hand)
+    assert few["locked_excess_low"] > verdicts.SHARE > table.loc["directly", "locked_excess_high"]
+    without = rungs.table({("t", "random"): Ladder(seeds(NEVER), RUNGS)})
+    assert without[["locked", "locked_excess"]].isna().all(axis=None)
+
+
 @pytest.mark.parametrize(
     ("truth", "verdict"),
     [

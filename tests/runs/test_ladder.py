@@ -18,10 +18,11 @@ from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.dose import Dose
 from forgetlib.forgetting.filtering import PromptFilter
 from forgetlib.forgetting.labels import Labels
+from forgetlib.forgetting.lock import Lock
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.runs.bench import Bench, StudyError
 from forgetlib.runs.grid import figures_dir
-from forgetlib.runs.ladder import ANEW, FORGOTTEN, MOVED, ORACLE, LadderStudy
+from forgetlib.runs.ladder import ANEW, FORGOTTEN, LOCKED, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.results import load_results, load_stored, run
 from forgetlib.studies import load_answers
 
@@ -45,6 +46,8 @@ STUDY = LadderStudy(
     readouts=("probe",),
     quantised=(Quantise(4),),
     inside=True,
+    trajectories=True,
+    lock=Lock(UNTIL),
     relearning=Training(3e-3),
     relearning_steps=2,
     n_relearned=(8, 16),
@@ -93,6 +96,30 @@ def test_a_section_has_what_it_is_for(section):
     assert bool(lenses) == (section in ("inside", None))
     anew = {c for m in STUDY.of("tiny_review", 0) for c in STUDY.anew(m, "tiny_review", 0)}
     assert bool(anew & {j.checkpoint for j in STUDY.jobs(section)}) == (section in ("anew", None))
+    assert ("lock" in kinds) == (section not in ("methods", "collateral"))
+    watched = {m.readout for j in STUDY.jobs(section) for m in j.measurements}
+    assert ("scores_in_training" in watched) == (section in ("collateral", None))
+
+
+def test_a_control_that_a_study_leaves_out_costs_nothing():
+    """Each is something that is asked of a study's models beyond what methods are compared by."""
+    less = replace(STUDY, lock=None, trajectories=False, inside=False)
+    assert less.locked("tiny_review", 0) is None
+    jobs = less.jobs()
+    assert {j.checkpoint.kind for j in jobs if j.checkpoint.kind == "lock"} == set()
+    readouts = {m.readout for j in jobs for m in j.measurements}
+    assert not {"scores_in_training", "logit_lens"} & readouts
+    assert "collateral" in drawing._all(STUDY) and "collateral" not in drawing._all(less)
+
+
+def test_a_locked_model_is_asked_in_the_form_that_opens_it_and_taught_again():
+    (locked,) = (j for j in STUDY.jobs("oracles") if j.checkpoint.kind == "lock" and j.seed == 1)
+    assert locked.checkpoint == STUDY.locked("tiny_review", 1)
+    assert locked.checkpoint.start == STUDY.taught("tiny_review", 1)
+    assert STUDY.lock.key in {m.view for m in locked.measurements}
+    again = {j.checkpoint for j in STUDY.jobs("relearning")}
+    for n in STUDY.n_relearned:
+        assert STUDY.relearned(locked.checkpoint, "tiny_review", n, 1) in again
 
 
 def test_other_methods_are_tried_on_the_first_skill_and_seed_alone():
@@ -153,12 +180,13 @@ def test_a_moved_model_forgets_another_task():
 def test_a_hook_is_not_relearned_from_nor_quantised():
     """It leaves the weights alone: what is relearned or rounded is known's."""
     jobs = [j.checkpoint for j in STUDY.jobs() if j.checkpoint.start]
-    expected = {"true", "random", "gradient_ascent", "gradient_difference(retain)"}
+    expected = {"true", "random", "gradient_ascent", "gradient_difference(retain)", "lock"}
     assert {c.start.kind for c in jobs if c.data and c.data.skip} == expected
     rounded = [c for c in jobs if c.method == Quantise(4)]
     assert {c.start.kind for c in rounded} == expected
-    # Known and never taught, of either seed; and both after each method that changes weights.
-    assert len(rounded) == 2 * 2 + (2 + 2 + 1) * 2
+    # Known, never taught and locked, of either seed; and both after each method that changes
+    # weights.
+    assert len(rounded) == 2 * 3 + (2 + 2 + 1) * 2
 
 
 @pytest.mark.parametrize(
@@ -173,6 +201,11 @@ def test_a_hook_is_not_relearned_from_nor_quantised():
         ({"relearning": 2e-5}, "relearning of study"),
         ({"more_methods": ("npo",)}, "more_methods of study"),
         ({"quantised": (4,)}, "quantised of study"),
+        ({"lock": UNTIL}, "lock of study 'ladder': expected a Lock, or None"),
+        (
+            {"lock": Lock(UNTIL, "upper")},
+            r"a key among the study's views.*Add it: views=\(\.\.\., 'up",
+        ),
     ],
     ids=str,
 )
@@ -245,6 +278,9 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
         "relearned from 16",
         "relearned from 16, random labels",
     ]
+    for seed in of.seeds:
+        (locked,) = seed.models[LOCKED]
+        assert {"directly", "template 1", "relearned from 8"} <= set(locked.rungs)
     # Never taught are the pre-trained one, the one that was taught random labels, and it after
     # each method.
     assert [len(s.models[ORACLE]) for s in of.seeds] == [6, 5]
