@@ -40,16 +40,18 @@ def skills(tables: Tables) -> list[str]:
 
 
 def answer(tables: Tables) -> str:
-    """Answer after which methods skills are forgotten, and what little training brings back.
+    """Answer after which methods skills are forgotten, or what little training brings back.
 
-    The second of the first skill, where models were taught again, beside never-taught ones.
+    The second of the first skill, where it is known what such a training brings back of a skill
+    that was hidden on purpose: without that, that little comes back answers nothing.
     """
     costs = tables.need("price")
     skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
     said = f"{price.headline(costs)} ([price](price.png))."
     rungs = tables.get(f"ladder_{skill}")
-    if rungs is not None and (again := relearning.finding(rungs)):
-        said += f" {again} ([relearning](relearning_{skill}.png))."
+    controlled = rungs is not None and rungs["locked_excess"].notna().any()
+    if rungs is not None and controlled and (again := relearning.finding(rungs)):
+        said = f"{again} ([relearning](relearning_{skill}.png))."
     if rungs is not None and (turned := sign.headline(rungs)):
         said += f" {turned}."
     return said

@@ -106,21 +106,24 @@ def test_other_forms_are_told_where_they_were_drawn(drawn):
     path.unlink()
 
 
-def test_the_answer_is_short_and_has_what_little_training_brings_back(drawn):
+def test_the_answer_is_what_little_training_brings_back_where_a_hidden_skill_tells(drawn):
     headline = f"{price.headline(drawn.need('price'))} ([price](price.png))."
     assert methods_readme.answer(drawn) == headline
-    of = Ladder(seeds(*TRUTHS[verdicts.SUPPRESSED]), RUNGS)
-    of_method = {("sst2_nonce", "npo"): of}
-    table = rungs.table(of_method)
-    summary = rungs.summary(of_method).drop(columns="n_seeds")
-    path = drawn.folder / "ladder_sst2_nonce.csv"
-    table.merge(summary, on=["eval_task", "method"]).to_csv(path, index=False)
-    said, lines = methods_readme.answer(drawn), methods_readme.findings(drawn).splitlines()
-    path.unlink()
-    again = f"{relearning.finding(table)} ([relearning](relearning_sst2_nonce.png))."
-    assert again.startswith("Of SST-2 in made-up words") and " after NPO" in again
-    assert said == f"{headline} {again}"
-    assert f"- {again}" in lines
+    of = seeds(*TRUTHS[verdicts.SUPPRESSED])
+    hidden = [replace(s, models=s.models | {"locked": s.models["forgotten"]}) for s in of]
+    for every, controlled in ((of, False), (hidden, True)):
+        of_method = {("sst2_nonce", "npo"): Ladder(every, RUNGS)}
+        table = rungs.table(of_method)
+        summary = rungs.summary(of_method).drop(columns="n_seeds")
+        path = drawn.folder / "ladder_sst2_nonce.csv"
+        table.merge(summary, on=["eval_task", "method"]).to_csv(path, index=False)
+        said, lines = methods_readme.answer(drawn), methods_readme.findings(drawn).splitlines()
+        path.unlink()
+        again = f"{relearning.finding(table)} ([relearning](relearning_sst2_nonce.png))."
+        assert again.startswith("Of SST-2 in made-up words") and " after NPO" in again
+        assert ("hidden on purpose" in again) == controlled
+        assert said == (again if controlled else headline)
+        assert f"- {again}" in lines
 
 
 def test_rounded_weights_have_a_column_each(drawn):
