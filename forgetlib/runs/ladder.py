@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from forgetlib.data import tasks
-from forgetlib.errors import InputError, require, require_whole
+from forgetlib.errors import InputError, require, require_one_of, require_whole
 from forgetlib.forgetting.base import Method, Training
 from forgetlib.forgetting.direction import WithoutDirection
 from forgetlib.forgetting.labels import Labels
@@ -153,6 +153,12 @@ class LadderStudy(Study):
     def every_method(self) -> tuple[Method, ...]:
         """List the methods that are tried on every skill and seed, random labels first."""
         return (self._random, *self.methods)
+
+    def skill(self, name: str | None = None) -> str:
+        """Give the name of one of the skills, the first where none is named; else InputError."""
+        if name is not None:
+            require_one_of(f"skill of study {self.name!r}", name, self.tasks)
+        return name or self.tasks[0]
 
     def of(self, task: str, seed: int) -> tuple[Method, ...]:
         """List the methods that are tried on a skill and seed."""

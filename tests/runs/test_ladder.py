@@ -221,6 +221,12 @@ def test_a_study_may_teach_nothing_again():
     assert len(none.jobs()) < len(STUDY.jobs())
 
 
+def test_a_skill_is_the_first_where_none_is_named():
+    assert STUDY.skill() == STUDY.skill("tiny_review") == "tiny_review"
+    with pytest.raises(InputError, match="skill of study 'ladder': expected one of tiny_review"):
+        STUDY.skill("tiny_city")
+
+
 def test_a_section_of_another_study_is_refused():
     with pytest.raises(InputError, match=r"methods: dose, forms, generalisation"):
         STUDY.jobs("cross")
