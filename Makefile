@@ -17,10 +17,10 @@ OF_SCALE := $(sort $(wildcard notebooks/scale/*.ipynb))
 OF_IMPLICIT := $(sort $(wildcard notebooks/implicit/*.ipynb))
 OF_PAPER := $(sort $(wildcard notebooks/fig*.ipynb)) notebooks/tasks.ipynb notebooks/claims.ipynb
 EVERY := $(OF_PAPER) $(OF_METHODS) $(OF_SCALE) $(OF_IMPLICIT)
-# STUDY_DRAWN: the folder of a study's notebooks, and the names of those that it has nothing for.
-FOLDER := $(firstword $(STUDY_DRAWN))
-WITHOUT := $(foreach n,$(wordlist 2,9,$(STUDY_DRAWN)),$(FOLDER)/$(n).ipynb $(FOLDER)/$(n)_%.ipynb)
-FIGURES := $(filter-out $(WITHOUT),$(if $(FOLDER),$(foreach n,$(EVERY),$(if $(filter $(FOLDER)/,$(dir $(n))),$(n))),$(EVERY)))
+# STUDY_NOTEBOOKS: the folder of a study's notebooks, and the names of those that it has nothing for.
+FOLDER := $(firstword $(STUDY_NOTEBOOKS))
+NOT_DRAWN := $(foreach n,$(filter-out $(FOLDER),$(STUDY_NOTEBOOKS)),$(FOLDER)/$(n).ipynb $(FOLDER)/$(n)_%.ipynb)
+FIGURES := $(filter-out $(NOT_DRAWN),$(if $(FOLDER),$(foreach n,$(EVERY),$(if $(filter $(FOLDER)/,$(dir $(n))),$(n))),$(EVERY)))
 FIGURE_NAMES := $(sort $(foreach n,$(FIGURES),$(firstword $(subst _, ,$(notdir $(basename $(n)))))))
 DRAW = $(BIN)/python notebooks/draw.py "$$STUDY" .work/$(STUDY_NAME)/notebooks
 notebook_of = $(firstword $(wildcard $(foreach f,$(FOLDER),$(f)/$(1)_*.ipynb $(f)/$(1).ipynb)))
@@ -75,8 +75,8 @@ ifndef STUDY_NAME
 # Resolved once: all else goes by the name.
 figures $(FIGURE_NAMES): named $(READ)
 	@name=$$($(BIN)/python -m forgetlib resolve "$$STUDY") \
-	  && drawn=$$($(BIN)/python -m forgetlib resolve "$$STUDY" --notebooks) \
-	  && $(AGAIN) STUDY_NAME=$$name STUDY_DRAWN="$$drawn" $@
+	  && notebooks=$$($(BIN)/python -m forgetlib resolve "$$STUDY" --notebooks) \
+	  && $(AGAIN) STUDY_NAME=$$name STUDY_NOTEBOOKS="$$notebooks" $@
 else
 figures: results ## compute what is missing of STUDY, then draw its figures into figures/STUDY
 	@echo "drawing into figures/$(STUDY_NAME)/"

@@ -134,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     sections(command)
     command = add("resolve", _resolve, "print a study's name; for make")
     command.add_argument("study", help=about)
-    command.add_argument("--notebooks", action="store_true", help="those that draw it instead")
+    command.add_argument(
+        "--notebooks",
+        action="store_true",
+        help="the folder of its notebooks instead, and which of them it has nothing for",
+    )
     return parser
 
 
@@ -384,14 +388,14 @@ def _stored(given: argparse.Namespace) -> int:
 
 
 def _resolve(given: argparse.Namespace) -> int:
-    """Print the name that a study's folders have; or what draws it, for make.
+    """Print the name that a study's folders have, for make; or the folder of its notebooks.
 
-    That is the folder of the notebooks, and after it the names of those that have nothing to draw.
+    After that folder come the names of the notebooks that have nothing to draw of it.
     """
     from forgetlib import studies
 
     chosen = _implicit(given.study) or studies.study(given.study)
-    print(*((chosen.notebooks, *chosen.without) if given.notebooks else (chosen.name,)))
+    print(*((chosen.notebooks, *chosen.not_drawn) if given.notebooks else (chosen.name,)))
     return 0
 
 

@@ -221,19 +221,17 @@ STUDIES: dict[str, Study] = {
             moved_by="arc_easy",
             quantised=(Quantise(8), Quantise(4)),
             inside=True,
-            trajectories=True,
             elsewhere=(*_RETAINED, "sciq", "coding", "mrpc"),
             n_elsewhere=40,
             models=("smollm2-135m-instruct",),
         ),
-        # Relearning at a rate at which a skill that is known to be hidden comes back, which it does
-        # not do at that of `methods` (figures/relearning-pilots), with the methods that looked most
-        # like removal there.
+        # Relearning at the rate that figures/relearning-rates chose, of what the methods took after
+        # which least came back at that of `methods`, which is lower.
         LadderStudy(
             "recovery",
             "SmolLM2-135M: does what random labels removed come back, where a hidden skill does?",
             ("sst2_nonce",),
-            seeds=(0, 1, 2, 3, 4),
+            seeds=(0, 1, 2),
             n_train=128,
             n_eval=128,
             tuned=Training(1e-4, epochs=3),
@@ -242,6 +240,7 @@ STUDIES: dict[str, Study] = {
             views=("template(1)",),
             relearning=Training(5e-5),
             lock=Lock(_until_dose(1e-4), "template(1)"),
+            trajectories=False,
             elsewhere=("sciq", "coding", "mrpc"),
             n_elsewhere=40,
             models=("smollm2-135m-instruct",),

@@ -3,9 +3,11 @@
     python tests/relearning_rates.py
 
 A few labels, and a few steps: does so little training bring back a skill that is only hidden? A
-model whose skill was hidden on purpose tells. The rule: of the rates after which the known model
-tells no fewer true responses (AUROC) than before, the one after which the locked one tells most.
-Models that were never taught the skill say what the same labels teach anybody.
+model whose skill was hidden on purpose tells. Models that were never taught the skill say what the
+same labels teach anybody; among them is one that was locked like the other, so that a lock by
+itself is not what makes a model learn fast. The rule: of the rates after which the known model has
+lost no more than 0.01 of its AUROC, the one after which the locked model has most of what is
+between never-taught models, 0, and the known one, 1.
 
 Writes figures/relearning-rates/: results, and rates.csv. Goes on where it was interrupted; two
 processes may share the work.
@@ -13,7 +15,6 @@ processes may share the work.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from forgetlib import files, metrics, studies
 from forgetlib.data import splits
 from forgetlib.forgetting.base import Training
 from forgetlib.runs import local
-from forgetlib.runs.ladder import LadderStudy
+from forgetlib.runs.ladder import ORACLE, LadderStudy
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import Checkpoint, Measurement
 from forgetlib.runs.store import Store
@@ -36,16 +37,22 @@ assert isinstance(STUDY, LadderStudy)
 (TASK,) = STUDY.tasks
 (N,) = STUDY.n_relearned
 KNOWN, LOCKED = "known", "locked"
+NEVER = ("pre-trained", "never taught", "never taught, locked")
+LOSS = 0.01  # of AUROC, which the known model may lose: a thing of chance with so few questions
 
 
 def models() -> dict[str, Checkpoint]:
     """Name the models that are taught again."""
     assert STUDY.lock is not None
+    never = (
+        Checkpoint(STUDY.models[0], dtype=STUDY.dtype),
+        STUDY.taught(TASK, SEED, oracle=True),
+        STUDY.after(STUDY.lock, TASK, SEED, ORACLE),
+    )
     return {
         KNOWN: STUDY.taught(TASK, SEED),
         LOCKED: STUDY.after(STUDY.lock, TASK, SEED),
-        "pre-trained": Checkpoint(STUDY.models[0], dtype=STUDY.dtype),
-        "never taught": STUDY.taught(TASK, SEED, oracle=True),
+        **dict(zip(NEVER, never, strict=True)),
     }
 
 
@@ -91,39 +98,41 @@ def rows(store: Store) -> Iterator[dict[str, object]]:
 
 
 def chosen(table: pd.DataFrame) -> float:
-    """Apply the rule to a table of `rows`; NaN where the known model loses at every rate."""
+    """Apply the rule to a table of `rows`; ValueError where the known model loses at every rate."""
     plain = table[table["view"] == "plain"]
     ends = plain.pivot_table("auroc", "learning_rate", "model")
-    able = ends[ends[KNOWN] >= ends.loc[0.0, KNOWN]].drop(index=0.0)
-    return float(able[LOCKED].idxmax()) if len(able) else np.nan
+    able = ends[ends[KNOWN] >= ends.loc[0.0, KNOWN] - LOSS].drop(index=0.0)
+    if not len(able):
+        raise ValueError(f"the known model loses at every rate of {RATES}: try lower ones")
+    never = able[list(NEVER)].mean(axis=1)
+    return float(((able[LOCKED] - never) / (able[KNOWN] - never)).idxmax())
 
 
-def write(table: pd.DataFrame, folder: Path) -> None:
-    """Write the table, and a page that sums it up and says which rate is chosen."""
-    table.to_csv(folder / "rates.csv", index=False, float_format="%.4g")
+def page(table: pd.DataFrame) -> str:
+    """Write what sums a table of `rows` up, and says which rate is chosen."""
     ends = table.groupby(["learning_rate", "view", "model"])["auroc"].mean()
     assert STUDY.lock is not None
-    names = list(models())
+    names, rate = list(models()), chosen(table)
     lines = [f"| learning rate | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
-    for rate in (0.0, *RATES):
-        of = " | ".join(f"{ends[rate, 'plain', name]:.2f}" for name in names)
-        lines.append(f"| {f'{rate:g}' if rate else 'before'} | {of} |")
+    for tried in (0.0, *RATES):
+        of = " | ".join(f"{ends[tried, 'plain', name]:.2f}" for name in names)
+        lines.append(f"| {f'{tried:g}' if tried else 'before'} | {of} |")
     before = float(ends[0.0, STUDY.lock.key, LOCKED])
-    text = "\n\n".join(
-        [
-            "# How fast skills are taught again",
-            f"*Written by `make rates`. SmolLM2-135M, SST-2 in made-up words, seed {SEED}, which "
-            f"no study reports; {STUDY.n_eval} test questions.*",
-            f"AUROC of four models, as they are and after {STUDY.relearning_steps} steps on {N} "
-            f"labels (mean of {STUDY.draws} draws of these). *Locked*: the skill is hidden on "
-            f"purpose; asked in the form which is its key (`{STUDY.lock.key}`), this model has "
-            f"{before:.2f}. The rule: of the rates after which the known model has no less than "
-            f"before, the one after which the locked one has most. Chosen: {chosen(table):g}.",
-            "\n".join(lines),
-        ]
-    )
-    (folder / "README.md").write_text(text + "\n")
-    print(text)
+    edge = ", the highest that was tried" if rate == max(RATES) else ""
+    text = [
+        "# How fast skills are taught again",
+        f"*Written by `make rates`. SmolLM2-135M, SST-2 in made-up words, seed {SEED}, which no "
+        f"study reports; {STUDY.n_eval} test questions.*",
+        f"AUROC of five models, as they are and after {STUDY.relearning_steps} steps on {N} labels "
+        f"(mean of {STUDY.draws} draws of these). *Locked*: the skill is hidden on purpose; asked "
+        f"in the form which is its key (`{STUDY.lock.key}`), this model has {before:.2f}. *Never "
+        "taught*: taught random labels in the place of the skill, and, in the last column, locked "
+        f"with these. The rule: of the rates after which the known model has lost no more than "
+        f"{LOSS:g}, the one after which the locked one has most of what is between never-taught "
+        f"models (mean of three) and the known one. Chosen: {rate:g}{edge}.",
+        "\n".join(lines),
+    ]
+    return "\n\n".join(text) + "\n"
 
 
 def main() -> None:
@@ -135,7 +144,11 @@ def main() -> None:
     finally:
         keys = [key for job in every for key in job.keys if key in store]
         store.pack({f"{TASK}-{SEED}": keys})
-    write(pd.DataFrame(rows(store)), folder)
+    table = pd.DataFrame(rows(store))
+    table.to_csv(folder / "rates.csv", index=False, float_format="%.4g")
+    found = page(pd.read_csv(folder / "rates.csv"))  # of the numbers that readers have
+    (folder / "README.md").write_text(found)
+    print(found)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def test_make_draws_figures_of_the_tiny_study(tiny_root):
     (tiny_root / "notebooks").symlink_to(ROOT / "notebooks")
     names = ("fig2_forget_gap", "fig2b_skill")
     made = {"BIN": Path(sys.executable).parent, "READ": "", "STUDY": "tiny"}
-    made |= {"STUDY_NAME": "tiny", "STUDY_DRAWN": "notebooks", "JOBS": 2}
+    made |= {"STUDY_NAME": "tiny", "STUDY_NOTEBOOKS": "notebooks", "JOBS": 2}
     made["FIGURES"] = " ".join(f"notebooks/{name}.ipynb" for name in names)
     done = subprocess.run(
         ["make", "--file", ROOT / "Makefile", "figures"]

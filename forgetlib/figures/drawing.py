@@ -78,6 +78,13 @@ def drawn(study: Study, names: Sequence[str] = ()) -> Iterator[Path]:
                 found="one of another kind",
                 do=f"Draw another: {', '.join(_all(study))}.",
             )
+        if name in study.not_drawn:
+            raise InputError(
+                f"figure {name!r} of study {study.name!r}",
+                expected="a figure that the study has something for",
+                found=f"one of what its settings leave out ({NOT_DRAWN[name]})",
+                do=f"Draw another: {', '.join(_all(study))}; or change the setting.",
+            )
     for name in names or _all(study):
         for file, figure, data in FIGURES[name](study):
             yield from style.save(figure, data, file, study)
@@ -94,7 +101,7 @@ def _of_kind(study: Study) -> list[str]:
 
 def _all(study: Study) -> list[str]:
     """List the figures that a study has something for."""
-    return [name for name in _of_kind(study) if name not in study.without]
+    return [name for name in _of_kind(study) if name not in study.not_drawn]
 
 
 def _fig1(study: Study) -> Drawn:
@@ -296,6 +303,12 @@ FIGURES: dict[str, Callable[[Study], Drawn]] = {
     "models": _models,
     "regressions": _regressions,
     **methods_drawing.FIGURES,
+}
+# Why a study may have nothing for a figure (`Study.not_drawn`).
+NOT_DRAWN = {
+    "fig7": "no smaller sizes",
+    "claims": "fewer than two tasks",
+    "collateral": "trajectories=False",
 }
 OF_METHODS = tuple(methods_drawing.FIGURES)  # of a LadderStudy, and of no other
 OF_SCALE = ("models", "regressions")  # of a ScaleStudy

@@ -143,7 +143,11 @@ def of_study(
                 seeds.append(Seed(models, of_seed.answers, of_seed.layer(method)))
     shared: Shared = {}
     every = rungs(study)
-    return {key: Ladder(_complete(s), every, shared=shared) for key, s in found.items()}
+    control = study.lock is not None
+    return {
+        key: Ladder(_complete(s), every, shared=shared, has_control=control)
+        for key, s in found.items()
+    }
 
 
 def _complete(seeds: list[Seed]) -> list[Seed]:

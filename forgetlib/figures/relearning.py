@@ -3,9 +3,9 @@
 Of the ladder (`ladder_figure`) the part that decides: each model as it is, and trained on a few and
 on many true labels. A skill that was hidden is back after few labels. One that is gone comes as
 slowly as to models that were never taught it: where a forgotten model rises no faster, this
-training found nothing left, or damage kept the model from learning. Training on random labels,
-which have nothing to teach, is a control; a model whose skill was hidden on purpose, where there is
-one, another: what comes back of it is what such a training can find.
+training found nothing left, or damage kept the model from learning. Where there is a model whose
+skill was hidden on purpose, it tells whether such a training finds a hidden skill. Beside them
+stand models trained on random labels, which have nothing to teach.
 
 The table is `rungs.table`, a row a rung.
 """
@@ -68,7 +68,7 @@ def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
     """Say what models show of a skill once given the fewest labels; "" where none were.
 
     Whatever the verdict, as a damaged model can be trained again too. It says what is there, also
-    without the labels.
+    without the labels; and last, what else would keep a skill from coming back.
 
     table, kind: as of `judged`
     """
@@ -85,9 +85,9 @@ def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
     (task,) = set(rows["eval_task"])
-    return (
-        f"Of {title(task)}{scale if len(beyond) else ','} models {_given(rows, table, kind)} {said}"
-    )
+    scaled = scale if len(beyond) else ","
+    said = f"Of {title(task)}{scaled} models {_given(rows, table, kind)} {said}"
+    return f"{said}. {control(table)}" if kind == "relearned" else said
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -103,7 +103,47 @@ def headline(table: pd.DataFrame) -> str:
     }
     said = "; ".join(words for words, names in parts.items() if names)
     (task,) = set(rows["eval_task"])
-    return f"Of {title(task)}, models {_given(rows, table, 'relearned')} {said}"
+    n = int(rows["labels"].iloc[0])
+    return f"Of {title(task)}, models trained again on {n} labels {said}. {control(table)}"
+
+
+def control(table: pd.DataFrame) -> str:
+    """Say what else would keep a skill from coming back, and whether a hidden one does come back.
+
+    table: as of `judged`
+    """
+    after = _fewest(table).iloc[0]
+    if np.isnan(after["locked_excess"]):
+        return "Damage, or so short a training, may keep a model from learning"
+    of = table[table["method"] == after["method"]]
+    before = of[of["kind"] == "direct"].iloc[0]
+    said = (
+        "The control: models whose skill was hidden on purpose, behind another form of the "
+        f"question, show {estimate_of(before, 'locked_excess')} of it before this training and "
+        f"{estimate_of(after, 'locked_excess')} after"
+    )
+    if after["finds"]:
+        return f"{said}; it may miss one hidden in another way, and a damaged model may not learn"
+    return (
+        f"{said}, so that it is not decided whether it finds a hidden skill; damage, too, may keep "
+        "a model from learning"
+    )
+
+
+def finds(table: pd.DataFrame) -> bool:
+    """Tell whether the fewest labels are shown to bring back a skill that was hidden on purpose.
+
+    table: as of `judged`
+    """
+    taught = _fewest(table)
+    return len(taught) > 0 and bool(taught["finds"].iloc[0])
+
+
+def _fewest(table: pd.DataFrame) -> pd.DataFrame:
+    """Take the rows of models that were taught the fewest labels, first those of most seeds."""
+    taught = table[table["kind"] == "relearned"]
+    taught = taught[taught["labels"] == taught["labels"].min()]
+    return taught.sort_values("n_seeds", ascending=False, kind="stable")
 
 
 def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
@@ -114,21 +154,7 @@ def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
     far = f"AUROC of never-taught models: from {before} to {after}"
     if kind == "context":
         return f"with {n} examples in the prompt ({far})"
-    return f"trained again on {n} labels ({far}; {_found(direct, most)})"
-
-
-def _found(direct: pd.Series, given: pd.Series) -> str:
-    """Say what the fewest labels bring back of a skill that is known to be hidden.
-
-    direct, given: rows of one method, without labels and with the fewest
-    """
-    if np.isnan(given["locked_excess"]):
-        return "damage, or so short a training, may keep a model from learning"
-    ends = f"from {estimate_of(direct, 'locked_excess')} to {estimate_of(given, 'locked_excess')}"
-    known = f"of what was taught, models whose skill is hidden on purpose go {ends}"
-    if given["locked_excess_low"] > SHARE:
-        return f"{known}; damage may keep a model from learning"
-    return f"{known}, so that so short a training may find nothing"
+    return f"trained again on {n} labels ({far})"
 
 
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -165,7 +191,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """
     do = "Pass the table of figures.rungs, of one skill, with models that were taught again."
     wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", "seeds"]
-    wanted += with_intervals([*ROLES, "locked_excess"])
+    wanted += ["finds", *with_intervals([*ROLES, "locked_excess"])]
     intervals.require_columns("table of the ladder", table, wanted, do)
     rows, said = judged(table), f"{headline(table)}. In numbers: {SCALE}"
     if rows.empty:

@@ -172,6 +172,8 @@ class Ladder:
     rungs: in the order in which they are shown
     shared: what was measured of models that other ladders have too, as methods of a study share
         known and never-taught ones; None: nothing
+    has_control: whether relearning has to be shown to bring back a skill that was hidden on
+        purpose, before it says anything that little comes back of another
     """
 
     def __init__(
@@ -180,8 +182,11 @@ class Ladder:
         rungs: Sequence[Rung],
         n_resamples: int = N_RESAMPLES,
         shared: Shared | None = None,
+        *,
+        has_control: bool = False,
     ) -> None:
         self.seeds, self.n_resamples = tuple(seeds), n_resamples
+        self.has_control = has_control
         if not seeds or any(not s.models.get(r) for s in seeds for r in (KNOWN, FORGOTTEN)):
             raise InputError(
                 "ladder",
@@ -208,7 +213,10 @@ class Ladder:
         there = [s for s in self.seeds if all(s.has(role, rung) for role in needed)]
         if len(there) == len(self.seeds):
             return self
-        return Ladder(there, self.rungs, self.n_resamples, self._found) if there else None
+        if not there:
+            return None
+        control = self.has_control
+        return Ladder(there, self.rungs, self.n_resamples, self._found, has_control=control)
 
     @cached_property
     def oracle_is_null(self) -> bool:
@@ -273,11 +281,11 @@ class Ladder:
         """Tell with which of the never-taught models a rung is compared, by their role."""
         return ANEW if rung == SIGNED and self.has(ANEW, rung) else ORACLE
 
-    def recovered(self, rung: Rung) -> Interval:
+    def recovered(self, rung: Rung, role: str = FORGOTTEN) -> Interval:
         """Tell what share of what was lost a rung brings back; undefined for direct asking."""
-        if rung == DIRECT:
+        if rung == DIRECT or not self.has(role, rung):
             return UNDEFINED
-        columns = [("auroc", FORGOTTEN, rung), *_auroc(FORGOTTEN, KNOWN)]
+        columns = [("auroc", role, rung), *_auroc(role, KNOWN)]
         return self.ratio(columns, _difference(0, 1), _difference(2, 1))
 
     def excess(self, rung: Rung, role: str = FORGOTTEN) -> Interval:
@@ -357,7 +365,8 @@ class Ladder:
             moved_left=moved,
             by_form=any(self._bring_back(asked, SHARE)),
             by_labels=any(self._bring_back(fewest)) if self.oracle_is_null else None,
-            teaches=any(self._teaches(r) for r in taught) and self._finds(taught),
+            teaches=any(self._teaches(r) for r in taught)
+            and (not self.has_control or any(self.finds(r) for r in fewest)),
             most_excess=tuple(map(self.excess, self._judged)) if self.oracle_is_null else (),
         )
 
@@ -367,14 +376,14 @@ class Ladder:
             return False
         return self.interval(_difference(0, 1), *columns, ("auroc", ORACLE, DIRECT)).low > 0
 
-    def _finds(self, rungs: Sequence[Rung]) -> bool:
-        """Tell whether relearning was shown to bring back most of a skill that was only hidden.
+    def finds(self, rung: Rung) -> bool:
+        """Tell whether a rung is shown to bring back most of a skill that was hidden on purpose.
 
-        True where there is no model whose skill was hidden on purpose, as then nothing is known.
+        False where the skill had not to come back, since the lock did not hide it, and where there
+        is no such model.
         """
-        if LOCKED not in self.roles:
-            return True
-        return any(self.excess(r, LOCKED).low > SHARE for r in rungs)
+        back = self.recovered(rung, LOCKED).low > 0
+        return bool(back and self.excess(rung, LOCKED).low > SHARE)
 
     def _bring_back(self, rungs: Sequence[Rung], least: float = 0.0) -> list[bool]:
         """Tell of each rung whether it brings back more than direct asking, beyond the null.
@@ -493,7 +502,8 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     (_low, _high) known, forgotten, oracle (the mean of never-taught models), moved and locked (the
     skill was hidden on purpose), the measure of these models; shown, whether the never-taught ones
     were shown the true labels; recovered and excess, and locked_excess, that of the locked model;
-    and seeds, the forgotten model's measure in each seed, "0.5 0.62".
+    finds, whether the rung is shown to bring back most of what that model hides; and seeds, the
+    forgotten model's measure in each seed, "0.5 0.62".
 
     The measure is auroc, but for the first rows: "as answered", whose measure is accuracy;
     "calibrated", matched, where answers are fixed; and "probe", pairs, where there are probes
@@ -535,6 +545,7 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             row |= as_columns("excess", of.excess(rung) if judged else UNDEFINED)
             locked = of.excess(rung, LOCKED) if judged else UNDEFINED
             row |= as_columns("locked_excess", locked)
+            row["finds"] = judged and of.finds(rung)
             rows.append(row)
     return pd.DataFrame(rows)
 

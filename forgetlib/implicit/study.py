@@ -46,7 +46,7 @@ class ImplicitStudy:
         return "notebooks/implicit"
 
     @property
-    def without(self) -> tuple[str, ...]:
+    def not_drawn(self) -> tuple[str, ...]:
         """The notebooks that it has nothing for."""
         return () if self.obeying else ("pattern",)
 

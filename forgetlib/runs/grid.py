@@ -191,7 +191,7 @@ class Study:
         require_one_of("section of a study", section, self.sections, do)
 
     @property
-    def without(self) -> tuple[str, ...]:
+    def not_drawn(self) -> tuple[str, ...]:
         """Name the figures of its kind that it has nothing for."""
         few = len(self.tasks) < 2
         return (*(() if self.sizes else ("fig7",)), *(("claims",) if few else ()))

@@ -94,7 +94,7 @@ class LadderStudy(Study):
     draws: int = 2
     lock: Lock | None = None
     inside: bool = False
-    trajectories: bool = False
+    trajectories: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +145,7 @@ class LadderStudy(Study):
                 )
 
     @property
-    def without(self) -> tuple[str, ...]:
+    def not_drawn(self) -> tuple[str, ...]:
         """Name the figures of its kind that it has nothing for."""
         return () if self.trajectories else ("collateral",)
 

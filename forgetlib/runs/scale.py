@@ -42,6 +42,11 @@ class ScaleStudy(Study):
         for task in self.large_tasks:
             require_one_of(f"large_tasks of {what}", task, self.tasks)
 
+    @property
+    def not_drawn(self) -> tuple[str, ...]:
+        """Name the figures of its kind that it has nothing for: none."""
+        return ()
+
     def owned(self, seeds: tuple[int, ...]) -> Iterator[tuple[str, str, int]]:
         """List each model, task and seed, model by model: the first ones are compared soon."""
         for seed in dict.fromkeys(seed for _, seed in self.with_seeds(seeds)):

@@ -24,7 +24,7 @@ from forgetlib.figures.rungs import DIRECT, Ladder, Rung
 from tests.figures import made_up_methods as made_up
 from tests.figures.test_collateral import of_checks
 from tests.figures.test_forms_figure import SKILL, ladder
-from tests.figures.test_rungs import RUNGS, TRUTHS, seeds
+from tests.figures.test_rungs import LOCKS, RUNGS, TRUTHS, seeds, with_lock
 
 EIGHT, FOUR = Rung("8 bits", "quantised"), Rung("4 bits", "quantised")
 FEW = "relearned from 8"
@@ -110,8 +110,9 @@ def test_the_answer_is_what_little_training_brings_back_where_a_hidden_skill_tel
     headline = f"{price.headline(drawn.need('price'))} ([price](price.png))."
     assert methods_readme.answer(drawn) == headline
     of = seeds(*TRUTHS[verdicts.SUPPRESSED])
-    hidden = [replace(s, models=s.models | {"locked": s.models["forgotten"]}) for s in of]
-    for every, controlled in ((of, False), (hidden, True)):
+    locked = {lock: with_lock(verdicts.SUPPRESSED, skills) for lock, (skills, _) in LOCKS.items()}
+    for lock, every in {"": of, **locked}.items():
+        controlled = lock == "hidden"
         of_method = {("sst2_nonce", "npo"): Ladder(every, RUNGS)}
         table = rungs.table(of_method)
         summary = rungs.summary(of_method).drop(columns="n_seeds")
@@ -121,7 +122,7 @@ def test_the_answer_is_what_little_training_brings_back_where_a_hidden_skill_tel
         path.unlink()
         again = f"{relearning.finding(table)} ([relearning](relearning_sst2_nonce.png))."
         assert again.startswith("Of SST-2 in made-up words") and " after NPO" in again
-        assert ("hidden on purpose" in again) == controlled
+        assert ("hidden on purpose" in again) == bool(lock)
         assert said == (again if controlled else headline)
         assert f"- {again}" in lines
 

@@ -21,10 +21,7 @@ def table():
     )
 
 
-GIVEN = (
-    "trained again on 8 labels (AUROC of never-taught models: from 0.51 to 0.56; damage, or so "
-    "short a training, may keep a model from learning)"
-)
+GIVEN = "trained again on 8 labels (AUROC of never-taught models: from 0.51 to 0.56)"
 N_SEEDS = seeds(*TRUTHS[verdicts.REMOVED])
 
 
@@ -36,33 +33,51 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
     assert relearning.finding(table) == (
         "Of SST-2 (0: as much as never-taught models show, 1: as if never forgotten) models "
-        f"{GIVEN} show {excess['npo']} after NPO; less than half after random labels"
+        f"{GIVEN} show {excess['npo']} after NPO; less than half after random labels. {WEAK}"
     )
     assert relearning.headline(table) == (
-        f"Of SST-2, models {GIVEN} show more of it than never-taught models after NPO; less than "
-        "half of what was taught after random labels"
+        "Of SST-2, models trained again on 8 labels show more of it than never-taught models after "
+        f"NPO; less than half of what was taught after random labels. {WEAK}"
     )
     shown = relearning.finding(table, "context")
     assert shown.startswith("Of SST-2, models with 8 examples in the prompt (AUROC of never-taught")
     assert shown.endswith(") show less than half of what was taught after random labels and NPO")
 
 
-def test_a_skill_that_was_hidden_on_purpose_tells_what_the_test_finds(table):
+WEAK = "Damage, or so short a training, may keep a model from learning"
+
+
+def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
     there = table.assign(locked=0.6, locked_low=0.5, locked_high=0.7)
     direct = there["kind"] == "direct"
-    for low, ends in ((0.6, "; damage may keep a model from learning"), (0.4, ", so that")):
-        excess = {"locked_excess": 0.8, "locked_excess_low": low, "locked_excess_high": 1.0}
-        before = {"locked_excess": 0.3, "locked_excess_low": 0.2, "locked_excess_high": 0.4}
-        told = there.assign(**{k: np.where(direct, before[k], v) for k, v in excess.items()})
-        said = relearning.finding(told)
-        assert (
-            "from 0.51 to 0.56; of what was taught, models whose skill is hidden on purpose go "
-            f"from 0.30 [0.20, 0.40] to 0.80 [{low:.2f}, 1.00]{ends}"
-        ) in said
-    assert said.endswith("so short a training may find nothing) show " + said.split(") show ")[1])
+    before = {"locked_excess": 0.3, "locked_excess_low": 0.2, "locked_excess_high": 0.4}
+    after = {"locked_excess": 0.8, "locked_excess_low": 0.6, "locked_excess_high": 1.0}
+    told = there.assign(**{k: np.where(direct, before[k], v) for k, v in after.items()})
+    said = (
+        "The control: models whose skill was hidden on purpose, behind another form of the "
+        "question, show 0.30 [0.20, 0.40] of it before this training and 0.80 [0.60, 1.00] after"
+    )
+    ends = {
+        True: "; it may miss one hidden in another way, and a damaged model may not learn",
+        False: ", so that it is not decided whether it finds a hidden skill; damage, too, may "
+        "keep a model from learning",
+    }
+    for finds, end in ends.items():
+        rows = told.assign(finds=finds & (told["rung"] == FEW.name))
+        assert relearning.finds(rows) == finds
+        assert relearning.control(rows) == f"{said}{end}"
+        for found in (relearning.finding(rows), relearning.headline(rows)):
+            assert found.endswith(f" random labels. {said}{end}")
+        assert "hidden on purpose" not in relearning.finding(rows, "context")
     for axes in relearning.draw(told).axes[:2]:
         assert "hidden on purpose" in axes.get_legend_handles_labels()[1]
         assert list(axes.containers[3].lines[0].get_ydata()) == [0.6] * 3
+
+
+def test_without_a_control_the_weakness_of_the_test_is_told(table):
+    assert not relearning.finds(table)
+    assert relearning.control(table) == WEAK
+    assert not relearning.finds(table[table["kind"] != "relearned"])
 
 
 def signed(table, method, shown, high):
@@ -76,17 +91,18 @@ def test_what_else_would_give_the_same_decides_nothing(table):
     """What a method may have taught, and a skill whose sign is turned."""
     assert relearning.finding(signed(table, "random", False, 0.4)) == relearning.finding(table)
     turned = relearning.finding(signed(table, "random", False, 0.6))
-    assert turned.endswith("after NPO; after random labels it is not decided")
+    assert turned.endswith(f"after NPO; after random labels it is not decided. {WEAK}")
     taught = relearning.finding(signed(table, "npo", True, 0.9))
     assert taught.endswith(
         "show less than half of what was taught after random labels; after NPO it is not decided"
+        f". {WEAK}"
     )
 
 
 def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
     one = table.assign(n_seeds=table["n_seeds"].mask(table["method"] == "npo", 1))
     assert relearning.finding(one).endswith(
-        "after NPO (one seed); less than half after random labels"
+        f"after NPO (one seed); less than half after random labels. {WEAK}"
     )
     assert "never-taught models after NPO (one seed); less" in relearning.headline(one)
     assert "seed" not in relearning.finding(table.assign(n_seeds=1))
@@ -96,7 +112,8 @@ def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
 
 def test_where_nothing_is_beyond_never_taught_models_no_scale_is_told(table):
     assert relearning.finding(table[table["method"] == "random"]) == (
-        f"Of SST-2, models {GIVEN} show less than half of what was taught after random labels"
+        f"Of SST-2, models {GIVEN} show less than half of what was taught after random labels. "
+        f"{WEAK}"
     )
 
 

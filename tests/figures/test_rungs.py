@@ -152,31 +152,53 @@ def test_what_cannot_teach_removes_nothing():
     assert Ladder(found, RUNGS).verdict() == verdicts.NOT_DECIDED
 
 
+def with_lock(truth, skills, n_seeds=5):
+    """Seeds of such a truth, in which so many have a model whose skill was hidden on purpose."""
+    return [
+        replace(s, models=s.models | {"locked": (model(np.random.default_rng([i, 2]), skills),)})
+        if i < n_seeds
+        else s
+        for i, s in enumerate(seeds(*TRUTHS[truth]))
+    ]
+
+
+HIDDEN = NEVER | {"relearned": SKILL, "many": SKILL, "form": SKILL}
+LOCKS = {  # skill of the locked model, and whether relearning is then shown to find a hidden skill
+    "hidden": (HIDDEN, True),
+    "destroyed": (NEVER, False),
+    "not hidden": (KNOWN, False),
+    "comes back late": (HIDDEN | {"relearned": NEVER["relearned"]}, False),
+}
+
+
 @pytest.mark.parametrize("truth", [verdicts.REMOVED, verdicts.SUPPRESSED])
-def test_what_does_not_find_a_hidden_skill_removes_nothing(truth):
-    """A skill that is known to be hidden tells what relearning can find."""
-    hidden, gone = (
-        [
-            replace(
-                s, models=s.models | {"locked": (model(np.random.default_rng([i, 2]), skills),)}
-            )
-            for i, s in enumerate(seeds(*TRUTHS[truth]))
-        ]
-        for skills in (NEVER | {"relearned": SKILL}, NEVER)
-    )
-    assert Ladder(hidden, RUNGS).verdict() == truth
+@pytest.mark.parametrize("lock", LOCKS)
+def test_what_does_not_find_a_hidden_skill_removes_nothing(truth, lock):
+    """A skill that is known to be hidden tells whether relearning finds one."""
+    skills, finds = LOCKS[lock]
+    of = Ladder(with_lock(truth, skills), RUNGS, has_control=True)
     weak = {verdicts.REMOVED: verdicts.NOT_DECIDED}  # what comes back all the same does come back
-    assert Ladder(gone, RUNGS).verdict() == weak.get(truth, truth)
-    table = rungs.table({("t", "random"): Ladder(hidden, RUNGS)}).set_index("rung")
+    assert of.verdict() == (truth if finds else weak.get(truth, truth))
+    table = rungs.table({("t", "random"): of}).set_index("rung")
+    assert table.loc[FEW.name, "finds"] == of.finds(FEW) == finds
+    assert table.loc[MANY.name, "finds"] == (finds or lock == "comes back late")
+    assert not table.loc["directly", "finds"] and not table.loc["as answered", "finds"]
     few = table.loc[FEW.name]
     by_hand = [
         (few[role] - few["oracle"]) / (few["known"] - few["oracle"])
         for role in ("locked", "forgotten")
     ]
     assert [few["locked_excess"], few["excess"]] == pytest.approx(by_hand)
-    assert few["locked_excess_low"] > verdicts.SHARE > table.loc["directly", "locked_excess_high"]
-    without = rungs.table({("t", "random"): Ladder(seeds(NEVER), RUNGS)})
-    assert without[["locked", "locked_excess"]].isna().all(axis=None)
+
+
+def test_without_a_lock_where_there_should_be_one_nothing_is_removed():
+    """Also not where some seeds have it, of a study that is under way."""
+    some = with_lock(verdicts.REMOVED, HIDDEN, n_seeds=1)
+    for found in (some, seeds(NEVER)):
+        assert Ladder(found, RUNGS, has_control=True).verdict() == verdicts.NOT_DECIDED
+        without = rungs.table({("t", "random"): Ladder(found, RUNGS)})
+        assert without[["locked", "locked_excess"]].isna().all(axis=None)
+        assert not without["finds"].any()
 
 
 @pytest.mark.parametrize(

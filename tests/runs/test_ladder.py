@@ -46,7 +46,6 @@ STUDY = LadderStudy(
     readouts=("probe",),
     quantised=(Quantise(4),),
     inside=True,
-    trajectories=True,
     lock=Lock(UNTIL),
     relearning=Training(3e-3),
     relearning_steps=2,
@@ -110,6 +109,8 @@ def test_a_control_that_a_study_leaves_out_costs_nothing():
     readouts = {m.readout for j in jobs for m in j.measurements}
     assert not {"scores_in_training", "logit_lens"} & readouts
     assert "collateral" in drawing._all(STUDY) and "collateral" not in drawing._all(less)
+    with pytest.raises(InputError, match=r"something for, found one of.*trajectories=False"):
+        drawing.draw(less, ["collateral"])
 
 
 def test_a_locked_model_is_asked_in_the_form_that_opens_it_and_taught_again():

@@ -1,0 +1,96 @@
+"""What a few labels bring back of a skill, recomputed from stored rows with pyarrow and NumPy.
+
+Nothing of forgetlib is imported: who distrusts it can read this file instead.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "figures" / "recovery"
+SKILL = "sst2_nonce"
+SEEDS = (0, 1, 2)
+METHODS = ("random", "uniform_choice", "uniform_token")
+FEW = 8
+
+
+def name(method):
+    return method.get("labels", method["method"])
+
+
+def role(checkpoint):
+    """Who a model is: by whom it was made, step by step, whether the labels were drawn at random.
+
+    checkpoint: as stored; {} is the pre-trained model
+    """
+    if not checkpoint.get("method"):
+        return "base"
+    taught = checkpoint["start"] is None or not checkpoint["start"].get("method")
+    drawn = checkpoint["data"].get("shuffled", False)
+    if taught:
+        return "never" if drawn else "known"
+    return f"{'never, ' if drawn else ''}{name(checkpoint['method'])}"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """AUROC on new questions, by seed, who was asked, and how many labels it was shown again."""
+    found = {}
+    for seed in SEEDS:
+        asked = pq.read_table(FOLDER / "questions" / f"{SKILL}-{seed}.parquet").to_pylist()
+        answers = {row["uid"]: row["choices"][row["label"]] for row in asked}
+        table = pq.read_table(FOLDER / "results" / f"{SKILL}-{seed}.parquet").to_pylist()
+        for row in table:
+            checkpoint, measured = json.loads(row["checkpoint"]), json.loads(row["measurement"])
+            place = measured.get("task"), measured.get("split"), measured.get("view", "plain")
+            if row["scores"] is None or place != (SKILL, "test", "plain"):
+                continue
+            data = checkpoint.get("data") or {}
+            again = data.get("skip", 0) > 0
+            if again and name(checkpoint["method"]) == "random":
+                continue
+            n = data["n"] if again else 0
+            who = role((checkpoint["start"] or {}) if again else checkpoint)
+            found.setdefault((seed, who, n), []).append(auroc(row["scores"], answers))
+    return found
+
+
+def auroc(scores, answers):
+    """Pairs of questions with opposite answers, whose margins the true ones win together."""
+    values, true = np.array(scores["log_likelihoods"]), np.array(scores["labels"])
+    every = np.arange(len(true))
+    margin = (values[every, true] - values[every, 1 - true]).astype(float)
+    given = np.array([answers[uid] for uid in scores["uids"]])
+    above = (np.sign(margin[:, None] + margin[None]) + 1) / 2
+    return above[given[:, None] != given[None]].mean()
+
+
+def mean(rows, who, n):
+    """Over seeds of the mean over a role's models and draws; never-taught ones are pooled."""
+    if who != "never":
+        return np.mean([np.mean(rows[seed, who, n]) for seed in SEEDS])
+    every = ["base", "never", *(f"never, {method}" for method in METHODS)]
+    return np.mean([np.mean([x for w in every for x in rows[seed, w, n]]) for seed in SEEDS])
+
+
+@pytest.mark.parametrize("n", [0, FEW])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_comes_back_is_that_of_the_stored_rows(rows, method, n):
+    table = pyarrow.csv.read_csv(FOLDER / f"ladder_{SKILL}.csv").to_pylist()
+    rung = f"relearned from {n}" if n else "directly"
+    (row,) = [r for r in table if r["method"] == method and r["rung"] == rung]
+    assert row["n_seeds"] == len(SEEDS)
+    never, known, left, locked = (mean(rows, who, n) for who in ("never", "known", method, "lock"))
+    drawn = [row[of] for of in ("oracle", "known", "forgotten", "locked")]
+    assert drawn == pytest.approx([never, known, left, locked], abs=1e-5)
+    for column, own in (("excess", left), ("locked_excess", locked)):
+        assert row[column] == pytest.approx((own - never) / (known - never), abs=1e-4)
+
+
+def test_each_model_is_taught_again_by_two_sets_of_labels(rows):
+    assert {len(of) for (_, _, n), of in rows.items() if n} == {2}
+    assert {len(of) for (_, _, n), of in rows.items() if not n} == {1}
