@@ -361,6 +361,11 @@ def cannot_tell(comparison: Comparison) -> Sequence[str]:
         "Which questions the method was given is not known here: relearning, examples and the "
         "choice of a layer may take some of them."
     )
+    if comparison.n_relearned:
+        said.append(
+            "Whether relearning finds a skill that is only hidden is not tested here: there is no "
+            "model whose skill was hidden on purpose."
+        )
     if not comparison.elsewhere:
         said.append("Damage to other tasks was not measured.")
     for task in comparison.tasks:
@@ -416,6 +421,7 @@ def found(comparison: Comparison, store: Store) -> Found:
             *cannot_tell(comparison),
             *_known_anyway(ladders),
             *_not_taught(ladders),
+            *_harmed(ladders),
             *_not_asked(comparison, ladders),
         ),
         max(str(record.provenance["date"]) for record in records),
@@ -447,6 +453,20 @@ def _not_taught(ladders: Mapping[tuple[str, str], Ladder]) -> Iterator[str]:
                 f"Relearning changed {task}'s AUROC by less than {TAUGHT:g} in every model: at so "
                 "low a rate, or with so few steps, it would bring nothing back (--rate)."
             )
+
+
+def _harmed(ladders: Mapping[tuple[str, str], Ladder]) -> Iterator[str]:
+    """Say where relearning takes of the skill from the model that has it."""
+    for (task, _), ladder in ladders.items():
+        for rung in (r for r in ladder.rungs if r.kind == "relearned"):
+            columns = [("auroc", KNOWN, of) for of in (rung, DIRECT)]
+            if ladder.interval(lambda m: m[..., 0] - m[..., 1], *columns).high < 0:
+                after, before = (estimate(ladder.of("auroc", KNOWN, of)) for of in (rung, DIRECT))
+                yield (
+                    f"Training on {rung.labels} labels took the original's AUROC of {task} from "
+                    f"{before} to {after}: at so high a rate it harms what it should bring back "
+                    "(--rate)."
+                )
 
 
 def _not_asked(comparison: Comparison, ladders: Mapping[tuple[str, str], Ladder]) -> Iterator[str]:

@@ -31,7 +31,11 @@ from forgetlib.runs.store import Store
 SEED = 7
 RATES = (2e-5, 5e-5, 1e-4)
 STUDY = replace(
-    studies.study("recovery"), relearning=Training(RATES[0]), n_relearned=(8,), elsewhere=()
+    studies.study("recovery"),
+    relearning=Training(RATES[0]),
+    n_relearned=(8,),
+    draws=1,
+    elsewhere=(),
 )
 assert isinstance(STUDY, LadderStudy)
 (TASK,) = STUDY.tasks
@@ -123,8 +127,8 @@ def page(table: pd.DataFrame) -> str:
         "# How fast skills are taught again",
         f"*Written by `make rates`. SmolLM2-135M, SST-2 in made-up words, seed {SEED}, which no "
         f"study reports; {STUDY.n_eval} test questions.*",
-        f"AUROC of five models, as they are and after {STUDY.relearning_steps} steps on {N} labels "
-        f"(mean of {STUDY.draws} draws of these). *Locked*: the skill is hidden on purpose; asked "
+        f"AUROC of five models, as they are and after {STUDY.relearning_steps} steps on {N} "
+        f"labels. *Locked*: the skill is hidden on purpose; asked "
         f"in the form which is its key (`{STUDY.lock.key}`), this model has {before:.2f}. *Never "
         "taught*: taught random labels in the place of the skill, and, in the last column, locked "
         f"with these. The rule: of the rates after which the known model has lost no more than "

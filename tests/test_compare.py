@@ -20,6 +20,7 @@ from forgetlib.__main__ import main
 from forgetlib.compare import Comparison
 from forgetlib.data import splits
 from forgetlib.errors import InputError
+from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.verdicts import FORGOTTEN, KEPT, NOTHING, OF_LADDERS, SHIFTED
 from forgetlib.forgetting.base import Training
 from forgetlib.models import loading
@@ -103,7 +104,21 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     alone = compare.found(two, compare.run(two, tmp_path, progress=False))
     assert alone.summary["verdict"].tolist() == [FORGOTTEN]
     assert any("--retrained" in said for said in alone.unknown)
+    assert sum("hidden on purpose" in said for said in alone.unknown) == 1
+    assert not any(
+        "hidden on purpose" in s for s in compare.cannot_tell(of(folders, "base", n_relearned=()))
+    )
+    assert not any("took the original's AUROC" in said for said in found.unknown)
     assert not any("--retrained" in said for said in found.unknown)
+
+
+def test_a_relearning_that_harms_the_original_is_told(folders, tmp_path):
+    comparison = of(folders, "base", relearning=Training(0.3), forms=(), quantised=())
+    found = compare.found(comparison, compare.run(comparison, tmp_path, progress=False))
+    (said,) = (said for said in found.unknown if "took the original's AUROC" in said)
+    row = found.table.set_index("rung").loc["relearned from 8"]
+    assert f"Training on 8 labels took the original's AUROC of {TASK} from " in said
+    assert f" to {estimate_of(row, 'known')}: at so high a rate" in said
 
 
 def test_two_tasks_are_compared_at_once(folders, tmp_path):

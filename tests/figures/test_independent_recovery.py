@@ -14,7 +14,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "figures" / "recovery"
 SKILL = "sst2_nonce"
 SEEDS = (0, 1, 2)
-METHODS = ("random", "uniform_choice", "uniform_token")
+METHODS = ("random", "uniform_choice")
 FEW = 8
 
 
