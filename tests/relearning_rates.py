@@ -22,7 +22,7 @@ import pandas as pd
 from forgetlib import files, metrics, studies
 from forgetlib.data import splits
 from forgetlib.forgetting.base import Training
-from forgetlib.runs import local
+from forgetlib.runs import answers, local
 from forgetlib.runs.ladder import ORACLE, LadderStudy
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import Checkpoint, Measurement
@@ -78,8 +78,7 @@ def jobs() -> Iterator[tuple[str, float, int, Job]]:
 
 def rows(store: Store) -> Iterator[dict[str, object]]:
     """Measure every model that is stored."""
-    whole = splits.split(TASK, SEED)
-    answers = {e.uid: e.choices[e.label] for e in whole.test}
+    known = answers.of(splits.split(TASK, SEED).test)
     for name, rate, draw, job in jobs():
         if not store.has(job):
             continue
@@ -87,7 +86,7 @@ def rows(store: Store) -> Iterator[dict[str, object]]:
         views = [STUDY.lock.key] if name == LOCKED and not rate else []
         for view in ("plain", *views):
             scores = result.seen(view)[f"{TASK}/test"]
-            of = np.array([answers[uid] for uid in scores.uids])
+            of = np.array([known[uid] for uid in scores.uids])
             yield {
                 "model": name,
                 "view": view,
