@@ -302,7 +302,7 @@ def _compared(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--relearn", nargs="*", type=int, metavar="N", help="numbers of labels; 8 128"
     )
-    command.add_argument("--rate", type=float, help="learning rate of relearning; 2e-5")
+    command.add_argument("--rate", type=float, help="learning rate of relearning; 5e-5")
     command.add_argument("--draws", type=int, help="how many sets of these labels; 2")
     command.add_argument("--elsewhere", nargs="*", metavar="TASK", help="where damage is measured")
     command.add_argument(

@@ -220,13 +220,14 @@ STUDIES: dict[str, Study] = {
             readouts=("probe",),
             moved_by="arc_easy",
             quantised=(Quantise(8), Quantise(4)),
+            relearning=Training(2e-5),
             inside=True,
             elsewhere=(*_RETAINED, "sciq", "coding", "mrpc"),
             n_elsewhere=40,
             models=("smollm2-135m-instruct",),
         ),
-        # Relearning at the rate that figures/relearning-rates chose, of what the methods took after
-        # which least came back at that of `methods`, which is lower.
+        # Relearning at a rate at which a skill that is known to be hidden mostly comes back, as it
+        # does not at that of `methods` (figures/relearning-rates).
         LadderStudy(
             "recovery",
             "SmolLM2-135M: does what random labels removed come back, where a hidden skill does?",
@@ -238,7 +239,6 @@ STUDIES: dict[str, Study] = {
             forgetting=_until_dose(1e-4),
             methods=(UniformChoice(_until_dose(3e-5)),),
             views=("template(1)",),
-            relearning=Training(5e-5),
             lock=Lock(_until_dose(1e-4), "template(1)"),
             trajectories=False,
             elsewhere=("sciq", "coding", "mrpc"),

@@ -1,12 +1,11 @@
-"""Choose the rate at which models are taught a skill again, on a seed that no study reports.
+"""Measure at which rate a little training brings a hidden skill back, on a seed that no study has.
 
     python tests/relearning_rates.py
 
 A few labels, and a few steps: does so little training bring back a skill that is only hidden? A
 model whose skill was hidden on purpose tells. Models that were never taught the skill say what the
 same labels teach anybody; among them is one that was locked like the other, so that a lock by
-itself is not what makes a model learn fast. The rule: of the rates after which the known model has
-lost no more than 0.01 of its AUROC, the one after which the locked model has most of what is
+itself is not what makes a model learn fast. What is brought back is where the locked model is
 between never-taught models, 0, and the known one, 1.
 
 Writes figures/relearning-rates/: results, and rates.csv. Goes on where it was interrupted; two
@@ -30,6 +29,18 @@ from forgetlib.runs.store import Store
 
 SEED = 7
 RATES = (2e-5, 5e-5, 1e-4)
+STUDY = replace(
+    studies.study("recovery"),
+    relearning=Training(RATES[0]),
+    n_relearned=(8,),
+    draws=1,
+    elsewhere=(),
+)
+assert isinstance(STUDY, LadderStudy)
+(TASK,) = STUDY.tasks
+(N,) = STUDY.n_relearned
+KNOWN, LOCKED = "known", "locked"
+NEVER = ("pre-trained", "never taught", "never taught, locked")
 STUDY = replace(
     studies.study("recovery"),
     relearning=Training(RATES[0]),
@@ -100,40 +111,42 @@ def rows(store: Store) -> Iterator[dict[str, object]]:
             }
 
 
-def chosen(table: pd.DataFrame) -> float:
-    """Apply the rule to a table of `rows`; ValueError where the known model loses at every rate."""
-    plain = table[table["view"] == "plain"]
-    ends = plain.pivot_table("auroc", "learning_rate", "model")
-    able = ends[ends[KNOWN] >= ends.loc[0.0, KNOWN] - LOSS].drop(index=0.0)
-    if not len(able):
-        raise ValueError(f"the known model loses at every rate of {RATES}: try lower ones")
-    never = able[list(NEVER)].mean(axis=1)
-    return float(((able[LOCKED] - never) / (able[KNOWN] - never)).idxmax())
+def back(table: pd.DataFrame) -> pd.Series:
+    """Tell of a table of `rows` what is brought back at each rate; at 0, what was not hidden."""
+    ends = table[table["view"] == "plain"].pivot_table("auroc", "learning_rate", "model")
+    never = ends[list(NEVER)].mean(axis=1)
+    return (ends[LOCKED] - never) / (ends[KNOWN] - never)
 
 
 def page(table: pd.DataFrame) -> str:
-    """Write what sums a table of `rows` up, and says which rate is chosen."""
+    """Write what sums a table of `rows` up."""
     ends = table.groupby(["learning_rate", "view", "model"])["auroc"].mean()
     assert STUDY.lock is not None
-    names, rate = list(models()), chosen(table)
-    lines = [f"| learning rate | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
-    for tried in (0.0, *RATES):
-        of = " | ".join(f"{ends[tried, 'plain', name]:.2f}" for name in names)
-        lines.append(f"| {f'{tried:g}' if tried else 'before'} | {of} |")
+    names, there = list(models()), back(table)
+    lines = [
+        f"| learning rate | {' | '.join(names)} | brought back |",
+        "| --- |" + " --- |" * (len(names) + 1),
+    ]
+    for rate in (0.0, *RATES):
+        of = " | ".join(f"{ends[rate, 'plain', name]:.2f}" for name in names)
+        lines.append(f"| {f'{rate:g}' if rate else 'before'} | {of} | {there[rate]:.2f} |")
     before = float(ends[0.0, STUDY.lock.key, LOCKED])
-    edge = ", the highest that was tried" if rate == max(RATES) else ""
+    own = studies.study("recovery").relearning.learning_rate
     text = [
-        "# How fast skills are taught again",
+        "# At which rate a hidden skill comes back",
         f"*Written by `make rates`. SmolLM2-135M, SST-2 in made-up words, seed {SEED}, which no "
-        f"study reports; {STUDY.n_eval} test questions.*",
+        f"study reports; {STUDY.n_eval} test questions, one model of each kind: differences below "
+        "0.1 say nothing.*",
         f"AUROC of five models, as they are and after {STUDY.relearning_steps} steps on {N} "
-        f"labels. *Locked*: the skill is hidden on purpose; asked "
-        f"in the form which is its key (`{STUDY.lock.key}`), this model has {before:.2f}. *Never "
-        "taught*: taught random labels in the place of the skill, and, in the last column, locked "
-        f"with these. The rule: of the rates after which the known model has lost no more than "
-        f"{LOSS:g}, the one after which the locked one has most of what is between never-taught "
-        f"models (mean of three) and the known one. Chosen: {rate:g}{edge}.",
+        f"labels. *Locked*: the skill is hidden on purpose; asked in the form which is its key "
+        f"(`{STUDY.lock.key}`), this model has {before:.2f}. *Never taught*: taught random labels "
+        "in the place of the skill; one such model was then locked, with these labels. *Brought "
+        "back*: where the locked model is between never-taught ones (mean of three), 0, and the "
+        "known one, 1.",
         "\n".join(lines),
+        f"The study `methods` relearns at {studies.study('methods').relearning.learning_rate:g}. "
+        f"`recovery` does at {own:g}, which was fixed before this table was computed, after a look "
+        "at a few models of this seed.",
     ]
     return "\n\n".join(text) + "\n"
 

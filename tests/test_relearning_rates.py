@@ -1,4 +1,4 @@
-"""The rate at which skills are taught again: the rule, and that the study has what it chose."""
+"""The rate at which skills are taught again: what is brought back, and what the study has."""
 
 import pandas as pd
 import pytest
@@ -20,23 +20,25 @@ def table(*of_rates):
     )
 
 
-def test_the_rate_is_that_after_which_a_hidden_skill_is_nearest_to_the_known_one():
-    low, middle, _ = rates.RATES
-    assert rates.chosen(table({"locked": 0.7}, {"locked": 0.85}, {"locked": 0.8})) == middle
-    # What the same labels teach anybody is no skill that was hidden.
-    learned = {"locked": 0.88} | dict.fromkeys(rates.NEVER, 0.87)
-    assert rates.chosen(table({"locked": 0.7}, {"locked": 0.85}, learned)) == middle
-    # Where the known model loses, another's gain counts for nothing.
-    assert rates.chosen(table({"locked": 0.7}, {"locked": 0.85, "known": 0.88}, {})) == low
-    assert rates.chosen(table({"locked": 0.7}, {"locked": 0.85, "known": 0.895}, {})) == middle
-    with pytest.raises(ValueError, match="loses at every rate"):
-        rates.chosen(table(*[{"known": 0.8}] * 3))
+def test_what_is_brought_back_is_what_never_taught_models_do_not_learn():
+    never = dict.fromkeys(rates.NEVER, 0.7)
+    found = rates.back(table({"locked": 0.7}, {"locked": 0.8} | never, {"locked": 0.7} | never))
+    assert found.to_list() == pytest.approx([0.25, 0.5, 0.5, 0.0])
 
 
-def test_the_study_has_what_the_rule_chooses_and_the_page_says_it():
+def test_the_page_says_what_its_table_says():
     folder = ROOT / "figures" / "relearning-rates"
     found = pd.read_csv(folder / "rates.csv")
-    assert studies.study("recovery").relearning.learning_rate == rates.chosen(found)
     assert (folder / "README.md").read_text() == rates.page(found)
-    assert rates.SEED not in studies.study("recovery").seeds
     assert set(found["learning_rate"]) == {0.0, *rates.RATES}
+    assert set(found["model"]) == set(rates.models())
+
+
+def test_most_of_a_hidden_skill_comes_back_at_the_study_s_rate_and_the_known_one_stays():
+    found = pd.read_csv(ROOT / "figures" / "relearning-rates" / "rates.csv")
+    study = studies.study("recovery")
+    rate = study.relearning.learning_rate
+    assert rates.back(found)[rate] > 0.75 > rates.back(found)[2e-5]
+    known = found[found["model"] == "known"].set_index("learning_rate")["auroc"]
+    assert known[rate] >= known[0.0]
+    assert rates.SEED not in study.seeds
