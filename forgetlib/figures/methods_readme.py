@@ -42,16 +42,14 @@ def skills(tables: Tables) -> list[str]:
 def answer(tables: Tables) -> str:
     """Answer after which methods skills are forgotten, or what little training brings back.
 
-    The second of the first skill, where such a training is shown to bring back a skill that was
-    hidden on purpose: without that, that little comes back answers nothing.
+    The second of the first skill, where that tells anything (`relearning.tells`).
     """
     costs = tables.need("price")
     skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
     said = f"{price.headline(costs)} ([price](price.png))."
     rungs = tables.get(f"ladder_{skill}")
-    finds = rungs is not None and relearning.finds(rungs)
-    if rungs is not None and finds and (again := relearning.finding(rungs)):
-        said = f"{again} ([relearning](relearning_{skill}.png))."
+    if rungs is not None and relearning.tells(rungs):
+        said = f"{relearning.finding(rungs)} ([relearning](relearning_{skill}.png))."
     if rungs is not None and (turned := sign.headline(rungs)):
         said += f" {turned}."
     return said

@@ -104,23 +104,28 @@ def headline(table: pd.DataFrame) -> str:
     said = "; ".join(words for words, names in parts.items() if names)
     (task,) = set(rows["eval_task"])
     n = int(rows["labels"].iloc[0])
-    return f"Of {title(task)}, models trained again on {n} labels {said}. {control(table)}"
+    return (
+        f"Of {title(task)}, models trained again on {n} labels {said}. {control(table, brief=True)}"
+    )
 
 
-def control(table: pd.DataFrame) -> str:
+def control(table: pd.DataFrame, *, brief: bool = False) -> str:
     """Say what else would keep a skill from coming back, and whether a hidden one does come back.
 
-    table: as of `judged`
+    table: as of `judged`; brief: of a hidden one the numbers alone
     """
     after = _fewest(table).iloc[0]
     if np.isnan(after["locked_excess"]):
         return "Damage, or so short a training, may keep a model from learning"
     of = table[table["method"] == after["method"]]
     before = of[of["kind"] == "direct"].iloc[0]
+    ends = f"{estimate_of(before, 'locked_excess')} of it before this training and "
+    ends += f"{estimate_of(after, 'locked_excess')} after"
+    if brief:
+        return f"Where it was hidden on purpose: {ends}"
     said = (
         "The control: models whose skill was hidden on purpose, behind another form of the "
-        f"question, show {estimate_of(before, 'locked_excess')} of it before this training and "
-        f"{estimate_of(after, 'locked_excess')} after"
+        f"question, show {ends}"
     )
     if after["finds"]:
         return f"{said}; it may miss one hidden in another way, and a damaged model may not learn"
@@ -130,13 +135,19 @@ def control(table: pd.DataFrame) -> str:
     )
 
 
-def finds(table: pd.DataFrame) -> bool:
-    """Tell whether the fewest labels are shown to bring back a skill that was hidden on purpose.
+def tells(table: pd.DataFrame) -> bool:
+    """Tell whether the fewest labels answer anything.
+
+    Where they bring something back, or are shown to bring back a skill that was hidden on purpose:
+    without that, that little comes back says nothing.
 
     table: as of `judged`
     """
-    taught = _fewest(table)
-    return len(taught) > 0 and bool(taught["finds"].iloc[0])
+    rows, taught = judged(table), _fewest(table)
+    if rows.empty:
+        return False
+    beyond, *_ = groups(rows)
+    return len(beyond) > 0 or bool(taught["finds"].iloc[0])
 
 
 def _fewest(table: pd.DataFrame) -> pd.DataFrame:
@@ -250,9 +261,16 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
             axes.plot(x, ends, color=colour, linewidth=0.7, alpha=0.5, linestyle=":", label=label)
     there = control[control["forgotten"].notna()]
     x = np.full(len(there), len(labels) - 1 + 2.5 * ASIDE)
+    if there.empty:
+        return _framed(axes, labels)
     open_mark = {"marker": marker, "color": colour, "markerfacecolor": "white", "linestyle": "none"}
     name = f"after it, and {labels[-1]} random labels"
     _points(axes, there, "forgotten", x, label=name, **open_mark)
+    return _framed(axes, labels)
+
+
+def _framed(axes: Axes, labels: list[int]) -> None:
+    """Write the numbers of labels below a panel."""
     axes.set_xlim(-0.5, len(labels) - 0.3)
     axes.set_xticks(range(len(labels)), [str(n) for n in labels], fontsize=SMALL)
     axes.grid(axis="x", visible=False)

@@ -106,13 +106,14 @@ def test_other_forms_are_told_where_they_were_drawn(drawn):
     path.unlink()
 
 
-def test_the_answer_is_what_little_training_brings_back_where_a_hidden_skill_tells(drawn):
+def test_the_answer_is_what_little_training_brings_back_where_that_tells_anything(drawn):
     headline = f"{price.headline(drawn.need('price'))} ([price](price.png))."
     assert methods_readme.answer(drawn) == headline
-    of = seeds(*TRUTHS[verdicts.SUPPRESSED])
-    locked = {lock: with_lock(verdicts.SUPPRESSED, skills) for lock, (skills, _) in LOCKS.items()}
-    for lock, every in {"": of, **locked}.items():
-        controlled = lock == "hidden"
+    gone, back = verdicts.REMOVED, verdicts.SUPPRESSED
+    cases = [(truth, "", seeds(*TRUTHS[truth])) for truth in (gone, back)]
+    cases += [(gone, lock, with_lock(gone, skills)) for lock, (skills, _) in LOCKS.items()]
+    for truth, lock, every in cases:
+        tells = truth == back or lock == "hidden"
         of_method = {("sst2_nonce", "npo"): Ladder(every, RUNGS)}
         table = rungs.table(of_method)
         summary = rungs.summary(of_method).drop(columns="n_seeds")
@@ -123,7 +124,7 @@ def test_the_answer_is_what_little_training_brings_back_where_a_hidden_skill_tel
         again = f"{relearning.finding(table)} ([relearning](relearning_sst2_nonce.png))."
         assert again.startswith("Of SST-2 in made-up words") and " after NPO" in again
         assert ("hidden on purpose" in again) == bool(lock)
-        assert said == (again if controlled else headline)
+        assert said == (again if tells else headline)
         assert f"- {again}" in lines
 
 

@@ -64,10 +64,14 @@ def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
     }
     for finds, end in ends.items():
         rows = told.assign(finds=finds & (told["rung"] == FEW.name))
-        assert relearning.finds(rows) == finds
+        gone = rows[rows["method"] == "random"]
+        assert relearning.tells(gone) == finds and relearning.tells(rows)  # as NPO's does come back
         assert relearning.control(rows) == f"{said}{end}"
-        for found in (relearning.finding(rows), relearning.headline(rows)):
-            assert found.endswith(f" random labels. {said}{end}")
+        assert relearning.finding(rows).endswith(f" random labels. {said}{end}")
+        assert relearning.headline(rows).endswith(
+            " random labels. Where it was hidden on purpose: 0.30 [0.20, 0.40] of it before this "
+            "training and 0.80 [0.60, 1.00] after"
+        )
         assert "hidden on purpose" not in relearning.finding(rows, "context")
     for axes in relearning.draw(told).axes[:2]:
         assert "hidden on purpose" in axes.get_legend_handles_labels()[1]
@@ -75,9 +79,9 @@ def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
 
 
 def test_without_a_control_the_weakness_of_the_test_is_told(table):
-    assert not relearning.finds(table)
-    assert relearning.control(table) == WEAK
-    assert not relearning.finds(table[table["kind"] != "relearned"])
+    assert relearning.control(table) == relearning.control(table, brief=True) == WEAK
+    assert not relearning.tells(table[table["method"] == "random"])
+    assert not relearning.tells(table[table["kind"] != "relearned"])
 
 
 def signed(table, method, shown, high):
@@ -159,6 +163,9 @@ def test_the_picture_has_the_numbers_of_the_table(table):
             assert list(y) == [row[role] for row in rows]
         assert list(drawn[3]) == [at(table, method, SHUFFLED)["forgotten"]]
         assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "8", "128"]
+    without = relearning.draw(table[table["rung"] != SHUFFLED.name])
+    named = without.axes[0].get_legend_handles_labels()[1]
+    assert not any("random labels" in name for name in named)
     inside = figure.bbox
     for text in figure.findobj(lambda a: hasattr(a, "get_text") and a.get_text()):
         box = text.get_window_extent()
