@@ -115,7 +115,10 @@ def chosen(name):
     return implicit.STUDIES.get(name) or studies.study(name)
 
 
-PACKED = ("quick", "embedded", "gentle", "paper-suite-270m", "methods", "scale", "implicit")
+PACKED = (
+    *("quick", "embedded", "gentle", "paper-suite-270m", "methods", "recovery", "scale"),
+    "implicit",
+)
 
 
 @pytest.mark.parametrize("name", PACKED)
