@@ -134,11 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     sections(command)
     command = add("resolve", _resolve, "print a study's name; for make")
     command.add_argument("study", help=about)
-    command.add_argument(
-        "--notebooks",
-        action="store_true",
-        help="the folder of its notebooks instead, and which of them it has nothing for",
-    )
+    about = "the folder of its notebooks instead, and which of them it has nothing for"
+    command.add_argument("--notebooks", action="store_true", help=about)
     return parser
 
 
@@ -388,10 +385,7 @@ def _stored(given: argparse.Namespace) -> int:
 
 
 def _resolve(given: argparse.Namespace) -> int:
-    """Print the name that a study's folders have, for make; or the folder of its notebooks.
-
-    After that folder come the names of the notebooks that have nothing to draw of it.
-    """
+    """Print a study's name; or its notebooks' folder, and which of these have nothing to draw."""
     from forgetlib import studies
 
     chosen = _implicit(given.study) or studies.study(given.study)

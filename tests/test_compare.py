@@ -20,10 +20,12 @@ from forgetlib.__main__ import main
 from forgetlib.compare import Comparison
 from forgetlib.data import splits
 from forgetlib.errors import InputError
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import estimate
+from forgetlib.figures.rungs import DIRECT, Ladder
 from forgetlib.figures.verdicts import FORGOTTEN, KEPT, NOTHING, OF_LADDERS, SHIFTED
 from forgetlib.forgetting.base import Training
 from forgetlib.models import loading
+from tests.figures import test_rungs as made_up
 
 TASK = "tiny_review"
 FAST = {
@@ -112,13 +114,17 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     assert not any("--retrained" in said for said in found.unknown)
 
 
-def test_a_relearning_that_harms_the_original_is_told(folders, tmp_path):
-    comparison = of(folders, "base", relearning=Training(0.3), forms=(), quantised=())
-    found = compare.found(comparison, compare.run(comparison, tmp_path, progress=False))
-    (said,) = (said for said in found.unknown if "took the original's AUROC" in said)
-    row = found.table.set_index("rung").loc["relearned from 8"]
-    assert f"Training on 8 labels took the original's AUROC of {TASK} from " in said
-    assert f" to {estimate_of(row, 'known')}: at so high a rate" in said
+def test_a_relearning_that_harms_the_original_is_told():
+    harmed = made_up.KNOWN | {"relearned": 0.0}
+    of = Ladder(made_up.seeds(made_up.NEVER, known=harmed), made_up.RUNGS)
+    (said,) = compare._harmed({(TASK, "g"): of})  # by 8 labels, and not by 128
+    before, after = (estimate(of.of("auroc", "known", rung)) for rung in (DIRECT, made_up.FEW))
+    assert said == (
+        f"Training on 8 labels took the original's AUROC of {TASK} from {before} to {after}: at so "
+        "high a rate it harms what it should bring back (--rate)."
+    )
+    well = Ladder(made_up.seeds(made_up.NEVER), made_up.RUNGS)
+    assert not list(compare._harmed({(TASK, "g"): well}))
 
 
 def test_two_tasks_are_compared_at_once(folders, tmp_path):
@@ -158,7 +164,7 @@ def test_an_adapter_that_trainer_and_peft_made_is_compared(folders, tmp_path):
     adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
     settings = TrainingArguments(
         *(str(tmp_path / "trainer"),),
-        **{"num_train_epochs": 4, "learning_rate": 1e-2, "report_to": [], "use_cpu": True},
+        **{"num_train_epochs": 10, "learning_rate": 1e-2, "report_to": [], "use_cpu": True},
         per_device_train_batch_size=1,  # nothing to pad
         **{"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True},
     )

@@ -1,5 +1,7 @@
 """A study of methods: what each makes a model forget, and what of it comes back, rung by rung.
 
+Long because its models, by their roles, and the jobs that ask them are one subject.
+
 Models of a skill and seed, by their role:
 
     base       pre-trained

@@ -53,7 +53,7 @@ def test_it_is_computed_once_and_the_command_says_what_there_is(brief, capsys):
     assert main(["cost", "brief"]) == 0
     assert "nothing is missing" in capsys.readouterr().out
     assert main(["resolve", "brief", "--notebooks"]) == 0
-    assert capsys.readouterr().out == "notebooks/implicit\n"
+    assert capsys.readouterr().out == "notebooks/implicit pattern\n"
 
 
 def test_what_was_stored_comes_out_again_and_what_was_changed_is_found_out(brief, capsys):
