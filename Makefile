@@ -165,7 +165,7 @@ intervals: $(READY) ## measure by simulation how often intervals cover the truth
 settings: $(READY) ## choose training settings on a seed that no study reports (three hours)
 	@$(BIN)/python tests/search.py
 
-rates: $(READY) ## measure at which rate relearning brings a hidden skill back, on a seed that no study reports (half an hour)
+rates: $(READY) ## measure at which rate relearning brings a hidden skill back, on a seed that no study reports (40 minutes of a core)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/relearning_rates.py
 
 pilots: $(READY) ## try each way to forget in several settings, on a seed that no study reports (two hours)

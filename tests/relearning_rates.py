@@ -41,19 +41,6 @@ assert isinstance(STUDY, LadderStudy)
 (N,) = STUDY.n_relearned
 KNOWN, LOCKED = "known", "locked"
 NEVER = ("pre-trained", "never taught", "never taught, locked")
-STUDY = replace(
-    studies.study("recovery"),
-    relearning=Training(RATES[0]),
-    n_relearned=(8,),
-    draws=1,
-    elsewhere=(),
-)
-assert isinstance(STUDY, LadderStudy)
-(TASK,) = STUDY.tasks
-(N,) = STUDY.n_relearned
-KNOWN, LOCKED = "known", "locked"
-NEVER = ("pre-trained", "never taught", "never taught, locked")
-LOSS = 0.01  # of AUROC, which the known model may lose: a thing of chance with so few questions
 
 
 def models() -> dict[str, Checkpoint]:

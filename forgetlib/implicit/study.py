@@ -47,7 +47,7 @@ class ImplicitStudy:
 
     @property
     def not_drawn(self) -> tuple[str, ...]:
-        """The notebooks that it has nothing for."""
+        """Name the notebooks that it has nothing for."""
         return () if self.obeying else ("pattern",)
 
     @property

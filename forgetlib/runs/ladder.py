@@ -52,7 +52,7 @@ BASE, KNOWN, FORGOTTEN, ORACLE, MOVED, ANEW, LOCKED = ROLES = (
 # How often a method without a dose is asked while it is trained.
 CHECKS = 16
 # So low that a model that knows the skill loses nothing by it, and so high that most of a hidden
-# skill comes back (figures/relearning-rates).
+# skill came back in a pilot (figures/relearning-rates).
 RELEARNING = Training(5e-5)
 
 

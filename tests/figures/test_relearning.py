@@ -33,7 +33,8 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
     assert relearning.finding(table) == (
         "Of SST-2 (0: as much as never-taught models show, 1: as if never forgotten) models "
-        f"{GIVEN} show {excess['npo']} after NPO; less than half after random labels. {WEAK}"
+        f"{GIVEN} show {excess['npo']} after NPO; less than half after random labels. "
+        f"{relearning.POOLED} {WEAK}"
     )
     assert relearning.headline(table) == (
         "Of SST-2, models trained again on 8 labels show more of it than never-taught models after "
@@ -67,7 +68,7 @@ def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
         gone = rows[rows["method"] == "random"]
         assert relearning.tells(gone) == finds and relearning.tells(rows)  # as NPO's does come back
         assert relearning.control(rows) == f"{said}{end}"
-        assert relearning.finding(rows).endswith(f" random labels. {said}{end}")
+        assert relearning.finding(rows).endswith(f" random labels. {relearning.POOLED} {said}{end}")
         assert relearning.headline(rows).endswith(
             " random labels. Where it was hidden on purpose: 0.30 [0.20, 0.40] of it before this "
             "training and 0.80 [0.60, 1.00] after"
@@ -95,7 +96,9 @@ def test_what_else_would_give_the_same_decides_nothing(table):
     """What a method may have taught, and a skill whose sign is turned."""
     assert relearning.finding(signed(table, "random", False, 0.4)) == relearning.finding(table)
     turned = relearning.finding(signed(table, "random", False, 0.6))
-    assert turned.endswith(f"after NPO; after random labels it is not decided. {WEAK}")
+    assert turned.endswith(
+        f"after NPO; after random labels it is not decided. {relearning.POOLED} {WEAK}"
+    )
     taught = relearning.finding(signed(table, "npo", True, 0.9))
     assert taught.endswith(
         "show less than half of what was taught after random labels; after NPO it is not decided"
@@ -106,7 +109,7 @@ def test_what_else_would_give_the_same_decides_nothing(table):
 def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
     one = table.assign(n_seeds=table["n_seeds"].mask(table["method"] == "npo", 1))
     assert relearning.finding(one).endswith(
-        f"after NPO (one seed); less than half after random labels. {WEAK}"
+        f"after NPO (one seed); less than half after random labels. {relearning.POOLED} {WEAK}"
     )
     assert "never-taught models after NPO (one seed); less" in relearning.headline(one)
     assert "seed" not in relearning.finding(table.assign(n_seeds=1))
