@@ -17,6 +17,7 @@ from forgetlib.figures.rungs import (
     DIRECTIONS,
     KINDS,
     SIGNED,
+    TWIN,
     Ladder,
     Model,
     Rung,
@@ -136,6 +137,8 @@ def of_study(
                     models[role] = (model,)
             if never:
                 models[ORACLE] = tuple(never)
+            if (twin := of_seed.model(ORACLE, method)) is not None:
+                models[TWIN] = (twin,)
             if shown := tuple(of_seed.anew(method)):
                 models[ANEW] = shown
             if KNOWN in models and FORGOTTEN in models:

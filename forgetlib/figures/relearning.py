@@ -5,7 +5,8 @@ on many true labels. A skill that was hidden is back after few labels. One that 
 slowly as to models that were never taught it: where a forgotten model rises no faster, this
 training found nothing left, or damage kept the model from learning. Where there is a model whose
 skill was hidden on purpose, it tells whether such a training finds a hidden skill. Beside them
-stand models trained on random labels, which have nothing to teach.
+stand the never-taught model that the same method was tried on, as a method by itself may make
+models learn faster, and models trained on random labels, which have nothing to teach.
 
 The table is `rungs.table`, a row a rung.
 """
@@ -34,11 +35,6 @@ from forgetlib.metrics import CHANCE
 
 ROLES = ("known", "forgotten", "oracle", "locked")
 SCALE = "0 as never-taught ones, 1 as if never forgotten"  # of the excess
-# What else would bring more back than never-taught models learn (`ladders.of_study`).
-POOLED = (
-    "Never-taught models are pooled over methods: that a method by itself makes models learn "
-    "faster is not excluded."
-)
 PER_ROW = 3  # panels
 ASIDE = 0.1  # of places, between models
 
@@ -83,8 +79,10 @@ def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
     beyond, less, rest = groups(rows)
     scale = " (0: as much as never-taught models show, 1: as if never forgotten)"
     half = "less than half" if len(beyond) else "show less than half of what was taught"
+    by_twin = listed([estimate_of(row, "twin_excess") for _, row in beyond.iterrows()])
+    twins = f"{by_twin} beyond never-taught models of the same method"
     parts = {
-        f"show {listed(_with_excess(beyond, rows))}": beyond,
+        f"show {listed(_with_excess(beyond, rows))}, and {twins}": beyond,
         f"{half} after {listed(named(less, rows))}": less,
         f"after {listed(named(rest, rows))} it is not decided": rest,
     }
@@ -94,7 +92,7 @@ def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
     said = f"Of {title(task)}{scaled} models {_given(rows, table, kind)} {said}"
     if kind != "relearned":
         return said
-    return f"{said}. {POOLED} {control(table)}" if len(beyond) else f"{said}. {control(table)}"
+    return f"{said}. {control(table)}"
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -178,13 +176,14 @@ def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Sort methods: excess shown to be above 0, else below `SHARE`; and the rest.
 
-    Among the rest are those of which `judged` tells what else would give the same.
+    Above 0 also beyond never-taught models of the same method, as this by itself may make models
+    learn faster. Among the rest are those of which `judged` tells what else would give the same.
     """
 
     def told(name: str) -> pd.Series:
         return rows[name] if name in rows else pd.Series(False, rows.index)
 
-    beyond = (rows["excess_low"] > 0) & ~told("opposes")
+    beyond = (rows["excess_low"] > 0) & (rows["twin_excess_low"] > 0) & ~told("opposes")
     less = (rows["excess_high"] < SHARE) & ~told("turned")
     return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
 
@@ -209,7 +208,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """
     do = "Pass the table of figures.rungs, of one skill, with models that were taught again."
     wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", "seeds"]
-    wanted += ["finds", *with_intervals([*ROLES, "locked_excess"])]
+    wanted += ["finds", *with_intervals([*ROLES, "twin", "twin_excess", "locked_excess"])]
     intervals.require_columns("table of the ladder", table, wanted, do)
     rows, said = judged(table), f"{headline(table)}. In numbers: {SCALE}"
     if rows.empty:
@@ -257,6 +256,13 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
         of = joined[joined[role].notna()]
         x = of["labels"].map(labels.index).to_numpy() + (i - 1) * ASIDE
         _points(axes, of, role, x, label=label, marker=marker, color=colour, linestyle="-")
+    twins = joined[joined["twin"].notna()]
+    x = twins["labels"].map(labels.index).to_numpy() + (ROLES.index("oracle") - 1) * ASIDE
+    _, marker, colour = LINES["oracle"]
+    drawn = {"marker": marker, "markersize": 3, "markerfacecolor": "white", "color": colour}
+    if len(twins):
+        name = "never taught, same method"
+        axes.plot(x, twins["twin"], linewidth=1, linestyle="--", label=name, **drawn)
     of = joined[joined["forgotten"].notna()]
     x = of["labels"].map(labels.index).to_numpy() + (ROLES.index("forgotten") - 1) * ASIDE
     every = np.array([seeds_of(row) for _, row in of.iterrows()])

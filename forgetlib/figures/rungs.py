@@ -6,8 +6,10 @@ A skill that a model no longer shows may be gone, or may only need to be asked f
 rung is one way to ask, and costs who asks so many labels: none (directly, in other forms,
 quantised), a few (examples in the prompt), or more (training on them, relearning). On each rung the
 forgotten model is compared with two others: the known one, from before forgetting, and never-taught
-ones, which gain by the same examples and trainings what anybody gains by them. What is measured is
-AUROC, which is blind to a bias of the answers, and so has calibration in it.
+ones, which gain by the same examples and trainings what anybody gains by them. Among these is the
+forgotten model's twin, which was made to forget by the same method: a method by itself may make
+models learn faster. What is measured is AUROC, which is blind to a bias of the answers, and so has
+calibration in it.
 
 Per rung, G the forgotten, F the known, C the mean of the never-taught models:
 
@@ -48,6 +50,9 @@ from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers
 from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, LOCKED, MOVED, ORACLE
+
+# A role in the ladder alone: of the never-taught models that of the forgotten one's own method.
+TWIN = "twin"
 
 # "control": with random labels, what a rung's form brings without its labels; no verdict has it.
 # "answered" and "probe" are other measures than AUROC: no verdict has them either, nor "signed", of
@@ -277,6 +282,14 @@ class Ladder:
         role = self.never_taught(rung)
         return [("auroc", role, rung)] if self.oracle_is_null and self.has(role, rung) else []
 
+    def _twin(self, rung: Rung) -> list[tuple[str, str, Rung]]:
+        """List the measure of the never-taught model of the same method; none where it is no null.
+
+        Nor where that which was shown the true labels stands for it.
+        """
+        there = self._null(rung) and self.never_taught(rung) == ORACLE and self.has(TWIN, rung)
+        return [("auroc", TWIN, rung)] if there else []
+
     def never_taught(self, rung: Rung) -> str:
         """Tell with which of the never-taught models a rung is compared, by their role."""
         return ANEW if rung == SIGNED and self.has(ANEW, rung) else ORACLE
@@ -288,27 +301,40 @@ class Ladder:
         columns = [("auroc", role, rung), *_auroc(role, KNOWN)]
         return self.ratio(columns, _difference(0, 1), _difference(2, 1))
 
-    def excess(self, rung: Rung, role: str = FORGOTTEN) -> Interval:
+    def excess(self, rung: Rung, role: str = FORGOTTEN, *, twin: bool = False) -> Interval:
         """Tell where a rung puts a model between never taught, 0, and never forgotten, 1.
 
         Undefined for rungs that teach where there is no never-taught model, and where the model or
         the known one was not measured on the rung.
+
+        twin: compare it with the never-taught model of the same method alone; undefined without it
         """
-        null = self._null(rung)
+        null = self._twin(rung) if twin else self._null(rung)
         measured = self.has(KNOWN, rung) and self.has(role, rung)
-        if (rung.kind in TEACHING and not null) or not measured:
+        if ((twin or rung.kind in TEACHING) and not null) or not measured:
             return UNDEFINED
         columns = [("auroc", role, rung), ("auroc", KNOWN, rung), *null]
         floor = _column(2) if null else _constant(CHANCE)
         return self.ratio(columns, _less(0, floor), _less(1, floor))
 
     def beyond_null(self, rung: Rung) -> float:
-        """Test that a rung brings no more than it gives a never-taught model: the p-value."""
-        null = self._null(rung)
-        if rung.kind in TEACHING and not null:
-            return np.nan
-        found = joined([self.get(*c) for c in [("auroc", FORGOTTEN, rung), *null]])
-        return found.p_value(_less(0, _column(1) if null else _constant(CHANCE)))
+        """Test that a rung brings no more than it gives never-taught models: the p-value.
+
+        For rungs that teach the greater of two, of all of them and of the one of the same method.
+        """
+        nulls = self._null(rung)
+        if rung.kind in TEACHING:
+            if not nulls:
+                return np.nan
+            nulls += self._twin(rung)
+        own = "auroc", FORGOTTEN, rung
+
+        def p_value(floor: Statistic, *columns: tuple[str, str, Rung]) -> float:
+            return joined([self.get(*c) for c in (own, *columns)]).p_value(_less(0, floor))
+
+        if not nulls:
+            return p_value(_constant(CHANCE))
+        return max(p_value(_column(1), null) for null in nulls)
 
     def residue(self) -> Interval:
         """Sum what is left beyond never-taught models over the rungs, and divide by what was."""
@@ -499,11 +525,12 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     ladders: by skill and method
 
     Columns: eval_task, method, rung, kind, labels, measure, n_seeds, and with their intervals
-    (_low, _high) known, forgotten, oracle (the mean of never-taught models), moved and locked (the
-    skill was hidden on purpose), the measure of these models; shown, whether the never-taught ones
-    were shown the true labels; recovered and excess, and locked_excess, that of the locked model;
-    finds, whether the rung is shown to bring back most of what that model hides; and seeds, the
-    forgotten model's measure in each seed, "0.5 0.62".
+    (_low, _high) known, forgotten, oracle (the mean of never-taught models), twin (the one that was
+    made to forget by the same method), moved and locked (the skill was hidden on purpose), the
+    measure of these models; shown, whether the never-taught ones were shown the true labels;
+    recovered and excess, twin_excess, which is beyond the twin, and locked_excess, that of the
+    locked model; finds, whether the rung is shown to bring back most of what that model hides; and
+    seeds, the forgotten model's measure in each seed, "0.5 0.62".
 
     The measure is auroc, but for the first rows: "as answered", whose measure is accuracy;
     "calibrated", matched, where answers are fixed; and "probe", pairs, where there are probes
@@ -532,7 +559,7 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
                 "measure": measure,
                 "n_seeds": len(of.seeds),
             }
-            for role in (KNOWN, FORGOTTEN, ORACLE, MOVED, LOCKED):
+            for role in (KNOWN, FORGOTTEN, ORACLE, TWIN, MOVED, LOCKED):
                 own = of.never_taught(rung) if role == ORACLE else role
                 there = of.has(own, rung)
                 row |= as_columns(role, of.of(measure, own, rung) if there else UNDEFINED)
@@ -543,6 +570,8 @@ def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
             judged = measure == "auroc"
             row |= as_columns("recovered", of.recovered(rung) if judged else UNDEFINED)
             row |= as_columns("excess", of.excess(rung) if judged else UNDEFINED)
+            beyond = of.excess(rung, twin=True) if judged else UNDEFINED
+            row |= as_columns("twin_excess", beyond)
             locked = of.excess(rung, LOCKED) if judged else UNDEFINED
             row |= as_columns("locked_excess", locked)
             row["finds"] = judged and of.finds(rung)

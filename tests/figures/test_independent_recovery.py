@@ -87,6 +87,10 @@ def test_what_comes_back_is_that_of_the_stored_rows(rows, method, n):
     never, known, left, locked = (mean(rows, who, n) for who in ("never", "known", method, "lock"))
     drawn = [row[of] for of in ("oracle", "known", "forgotten", "locked")]
     assert drawn == pytest.approx([never, known, left, locked], abs=1e-5)
+    twin = mean(rows, f"never, {method}", n)
+    assert row["twin"] == pytest.approx(twin, abs=1e-5)
+    beyond = (left - twin) / (known - twin)
+    assert row["twin_excess"] == pytest.approx(beyond, abs=1e-4)
     for column, own in (("excess", left), ("locked_excess", locked)):
         assert row[column] == pytest.approx((own - never) / (known - never), abs=1e-4)
 

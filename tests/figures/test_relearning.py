@@ -31,10 +31,11 @@ def at(table, method, rung):
 
 def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
+    twin = estimate_of(at(table, "npo", FEW), "twin_excess")
     assert relearning.finding(table) == (
         "Of SST-2 (0: as much as never-taught models show, 1: as if never forgotten) models "
-        f"{GIVEN} show {excess['npo']} after NPO; less than half after random labels. "
-        f"{relearning.POOLED} {WEAK}"
+        f"{GIVEN} show {excess['npo']} after NPO, and {twin} beyond never-taught "
+        f"models of the same method; less than half after random labels. {WEAK}"
     )
     assert relearning.headline(table) == (
         "Of SST-2, models trained again on 8 labels show more of it than never-taught models after "
@@ -68,7 +69,7 @@ def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
         gone = rows[rows["method"] == "random"]
         assert relearning.tells(gone) == finds and relearning.tells(rows)  # as NPO's does come back
         assert relearning.control(rows) == f"{said}{end}"
-        assert relearning.finding(rows).endswith(f" random labels. {relearning.POOLED} {said}{end}")
+        assert relearning.finding(rows).endswith(f" random labels. {said}{end}")
         assert relearning.headline(rows).endswith(
             " random labels. Where it was hidden on purpose: 0.30 [0.20, 0.40] of it before this "
             "training and 0.80 [0.60, 1.00] after"
@@ -96,9 +97,9 @@ def test_what_else_would_give_the_same_decides_nothing(table):
     """What a method may have taught, and a skill whose sign is turned."""
     assert relearning.finding(signed(table, "random", False, 0.4)) == relearning.finding(table)
     turned = relearning.finding(signed(table, "random", False, 0.6))
-    assert turned.endswith(
-        f"after NPO; after random labels it is not decided. {relearning.POOLED} {WEAK}"
-    )
+    assert turned.endswith(f"same method; after random labels it is not decided. {WEAK}")
+    fast = relearning.finding(table.assign(twin_excess_low=-0.1))
+    assert "after NPO it is not decided" in fast and "beyond" not in fast
     taught = relearning.finding(signed(table, "npo", True, 0.9))
     assert taught.endswith(
         "show less than half of what was taught after random labels; after NPO it is not decided"
@@ -108,9 +109,7 @@ def test_what_else_would_give_the_same_decides_nothing(table):
 
 def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
     one = table.assign(n_seeds=table["n_seeds"].mask(table["method"] == "npo", 1))
-    assert relearning.finding(one).endswith(
-        f"after NPO (one seed); less than half after random labels. {relearning.POOLED} {WEAK}"
-    )
+    assert " after NPO (one seed), and " in relearning.finding(one)
     assert "never-taught models after NPO (one seed); less" in relearning.headline(one)
     assert "seed" not in relearning.finding(table.assign(n_seeds=1))
     titles = [axes.get_title(loc="left").split("\n")[0] for axes in relearning.draw(one).axes]
@@ -164,6 +163,8 @@ def test_the_picture_has_the_numbers_of_the_table(table):
         for role, y in zip(relearning.ROLES[:3], drawn, strict=False):
             rows = direct, at(table, method, FEW), at(table, method, MANY)
             assert list(y) == [row[role] for row in rows]
+        (twin,) = [li for li in axes.get_lines() if li.get_label().endswith("same method")]
+        assert list(twin.get_ydata()) == [row["twin"] for row in rows]
         assert list(drawn[3]) == [at(table, method, SHUFFLED)["forgotten"]]
         assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "8", "128"]
     without = relearning.draw(table[table["rung"] != SHUFFLED.name])

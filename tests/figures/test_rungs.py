@@ -77,6 +77,7 @@ def seeds(forgotten, more=None, n_seeds=5, known=KNOWN, **changes):
             "oracle": tuple(model(rng, NEVER) for _ in range(3)),
             "moved": (model(rng, known),),
         }
+        models["twin"] = models["oracle"][-1:]
         found.append(Seed(models | changes, ANSWERS))
     return found
 
@@ -189,6 +190,39 @@ def test_what_does_not_find_a_hidden_skill_removes_nothing(truth, lock):
         for role in ("locked", "forgotten")
     ]
     assert [few["locked_excess"], few["excess"]] == pytest.approx(by_hand)
+
+
+def test_what_a_method_alone_makes_models_learn_is_not_what_was_left():
+    """Never-taught models that got the same method may learn faster than others do."""
+    truth = TRUTHS[verdicts.SUPPRESSED]
+    fast = [
+        replace(s, models=s.models | {"twin": (model(np.random.default_rng([9, i]), HIDDEN),)})
+        for i, s in enumerate(seeds(*truth))
+    ]
+    alone = [replace(s, models={r: m for r, m in s.models.items() if r != "twin"}) for s in fast]
+    of = {n: Ladder(s, RUNGS) for n, s in (("slow", seeds(*truth)), ("fast", fast), ("", alone))}
+    verdict = {name: ladder.verdict() for name, ladder in of.items()}
+    assert verdict == {
+        "slow": verdicts.SUPPRESSED,
+        "fast": verdicts.NOT_DECIDED,
+        "": verdicts.SUPPRESSED,
+    }
+    assert {n: o.excess(FEW, twin=True).low > 0 for n, o in of.items()} == {
+        "slow": True,
+        "fast": False,
+        "": False,
+    }
+    table = rungs.table({("t", name): o for name, o in of.items()}).set_index(["method", "rung"])
+    few = table.loc["fast", FEW.name]
+    by_hand = (few["forgotten"] - few["twin"]) / (few["known"] - few["twin"])
+    assert np.isnan(few["twin_excess"]) or few["twin_excess"] == pytest.approx(by_hand)
+    few = table.loc["slow", FEW.name]
+    by_hand = (few["forgotten"] - few["twin"]) / (few["known"] - few["twin"])
+    assert few["twin_excess"] == pytest.approx(by_hand)
+    assert table.loc[""][["twin", "twin_excess"]].isna().all(axis=None)
+    # A form teaches nothing, so that its own rule is as before.
+    form = verdicts.GATED
+    assert Ladder(seeds(*TRUTHS[form]), RUNGS).verdict() == form
 
 
 def test_without_a_lock_where_there_should_be_one_nothing_is_removed():
