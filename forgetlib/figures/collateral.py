@@ -113,22 +113,22 @@ class Trajectory:
         return np.stack([np.stack(aurocs, axis=1), *rises], axis=-1)
 
     def sample(self) -> Sample:
-        """Make the sample of what `within` tells of the checks: (R, 5)."""
+        """Make the sample of what `within` tells of the checks: (R, 4)."""
         rises = self.measure(np.ones((1, len(self.uids))))[0, :, 1]
         ends = min(0.0, rises.min()), max(0.0, rises.max())
-        limits = [[0.0, 0.0, ends[0], 0.0, ends[0]], [1.0, 1.0, BUDGET, 1.0, ends[1]]]
+        limits = [[0.0, 0.0, 0.0, ends[0]], [1.0, 1.0, 1.0, ends[1]]]
         return Sample(self.uids, lambda counts: within(self.measure(counts)), np.array(limits))
 
 
 def within(checks: np.ndarray) -> np.ndarray:
-    """Find the last check before the first whose mean rise is beyond the budget: (R, 5).
+    """Find the last check before the first whose mean rise is beyond the budget: (R, 4).
 
     checks: (R, S, 2 or more) AUROC and mean rise of each
-    Returns AUROC at the first check, AUROC and rise at the last within the budget, and AUROC and
-    rise at the end.
+    Returns AUROC at the first check, at the last within the budget, and at the end; and the rise at
+    the end.
     """
     last = _last(checks[..., 1])
-    there = checks[np.arange(len(checks)), last, :2]  # (R, 2)
+    there = checks[np.arange(len(checks)), last, :1]  # (R, 1)
     return np.concatenate([checks[:, 0, :1], there, checks[:, -1, :2]], axis=1)
 
 
@@ -239,7 +239,7 @@ def table(found: Trajectories, *, n_resamples: int = N_RESAMPLES) -> pd.DataFram
         about = task, name, len(of_seeds), of_seeds[0].trained, sum(stopped)
         row = dict(zip(COLUMNS, (*about, sum(map(min, stopped, at_first)), *mean), strict=True))
         of = resample([trajectory.sample() for trajectory in of_seeds], n_resamples=n_resamples)
-        for measure, i in zip(MEASURES, (0, 1, 3, 4), strict=False):
+        for i, measure in enumerate(MEASURES[:4]):
             row |= as_columns(measure, of.interval(column(i)))
         row |= as_columns("auroc_lost", of.interval(lambda m: m[..., 0] - m[..., 1]))
         rows.append(row)

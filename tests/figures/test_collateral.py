@@ -131,7 +131,7 @@ def test_without_a_dose_it_asks_sixteen_times_at_most(epochs):
 def test_the_last_check_is_the_one_before_the_first_beyond_the_budget(rises, last):
     aurocs = np.linspace(1, 0.2, len(rises))
     (found,) = collateral.within(np.stack([aurocs, rises], axis=-1)[None])
-    expected = [aurocs[0], aurocs[last], rises[last], aurocs[-1], rises[-1]]
+    expected = [aurocs[0], aurocs[last], aurocs[-1], rises[-1]]
     assert found == pytest.approx(expected)
 
 
