@@ -138,29 +138,3 @@ def matrices(lm: LM, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
                     do="Use a model without mixtures of experts.",
                 )
     return found
-
-
-def share_of_same_codes(
-    one: Mapping[str, Tensor], other: Mapping[str, Tensor], bits: int = 4, group: int = GROUP
-) -> float:
-    """Compute the share of weights whose codes are the same in two sets of matrices (O, I).
-
-    Where nearly all are, the two are nearly one model once quantised, and what one has forgotten
-    comes back. Each set has its own scales, so that equal codes stand for nearly equal weights.
-
-    one, other: matrices by name, as `matrices` picks them; of equal names and shapes
-    """
-    shapes = [{name: tuple(m.shape) for name, m in of.items()} for of in (one, other)]
-    if shapes[0] != shapes[1] or not one:
-        odd = sorted(name for name, _ in shapes[0].items() ^ shapes[1].items())
-        raise InputError(
-            "two sets of matrices",
-            expected="the same names and shapes, and at least one matrix",
-            found=f"{len(one)} and {len(other)}, differing in {odd[:3]}",
-            do="Take both from models of the same architecture and tuning.",
-        )
-    same = sum(
-        int((codes(m, bits, group)[0] == codes(other[n], bits, group)[0]).sum())
-        for n, m in one.items()
-    )
-    return same / sum(m.numel() for m in one.values())

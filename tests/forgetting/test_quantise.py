@@ -12,7 +12,7 @@ from forgetlib.forgetting import loop, quantise
 from forgetlib.forgetting.base import Training, method_from_dict
 from forgetlib.forgetting.context import Context
 from forgetlib.forgetting.labels import Labels
-from forgetlib.forgetting.quantise import Quantise, codes, matrices, share_of_same_codes
+from forgetlib.forgetting.quantise import Quantise, codes, matrices
 from forgetlib.measuring.scoring import score
 from forgetlib.models import loading
 from forgetlib.runs import jobs
@@ -185,52 +185,6 @@ def test_stacked_matrices_are_refused(lm, start, monkeypatch):
     monkeypatch.setitem(mlp._parameters, "experts", torch.nn.Parameter(drawn(2, 4, 4)))
     with pytest.raises(InputError, match=r"in one tensor, model\.layers\.0\.mlp\.experts"):
         matrices(lm, lm.weights())
-
-
-def test_the_share_of_same_codes_counts_weights():
-    """Of 100 and 300 weights, of which 1 and 30 have another code."""
-    one = {"a": drawn(2, 50, seed=1), "b": drawn(3, 100, seed=2)}
-    assert share_of_same_codes(one, one) == 1
-    other = {name: rounded(matrix, 4) for name, matrix in one.items()}
-    assert share_of_same_codes(one, other) == 1  # though nearly all weights differ
-    found, scales = codes(one["a"], 4)
-    place = int((found[0].abs() < 6).nonzero()[0])
-    found[0, place] += 1
-    other["a"] = (found * scales).float()
-    found, scales = codes(one["b"], 4)
-    inner = (found.abs() < 6).nonzero()[:30]
-    found[inner[:, 0], inner[:, 1]] += 1
-    other["b"] = (found * scales).float()
-    assert share_of_same_codes(one, other) == pytest.approx(1 - 31 / 400)
-    assert share_of_same_codes(one, {n: -m for n, m in one.items()}) < 0.2
-    assert share_of_same_codes(one, {n: 3.7 * m for n, m in one.items()}) == 1  # as scales follow
-
-
-def test_a_small_change_leaves_most_codes_and_a_large_one_does_not():
-    one = {"a": drawn(64, 64)}
-    shares = [
-        share_of_same_codes(one, {"a": one["a"] + size * drawn(64, 64, seed=3)})
-        for size in (0.0, 1e-3, 1e-2, 0.1, 1.0)
-    ]
-    assert shares[0] == 1
-    assert shares == sorted(shares, reverse=True)
-    assert shares[1] > 0.99 and shares[-1] < 0.4
-    by_8_bits = share_of_same_codes(one, {"a": one["a"] + 1e-2 * drawn(64, 64, seed=3)}, bits=8)
-    assert by_8_bits < shares[2]
-
-
-@pytest.mark.parametrize(
-    ("other", "found"),
-    [
-        ({"a": torch.zeros(2, 3)}, r"1 and 1, differing in \['a'"),
-        ({"b": torch.zeros(2, 2)}, r"1 and 1, differing in \['a', 'b'\]"),
-    ],
-)
-def test_sets_of_other_matrices_are_refused(other, found):
-    with pytest.raises(InputError, match=f"the same names and shapes.*{found}"):
-        share_of_same_codes({"a": torch.zeros(2, 2)}, other)
-    with pytest.raises(InputError, match="at least one matrix, found 0 and 0"):
-        share_of_same_codes({}, {})
 
 
 @pytest.mark.parametrize(
