@@ -28,7 +28,7 @@ from forgetlib.figures.ladder_figure import JOINED, LINES, legend_below
 from forgetlib.figures.names import listed, method_title, method_titles, title
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rows import set_finding
-from forgetlib.figures.rungs import seeds_of
+from forgetlib.figures.rungs import TEACHING, seeds_of
 from forgetlib.figures.style import BLACK, SMALL, TEXT_WIDTH, readable, style
 from forgetlib.figures.verdicts import SHARE
 from forgetlib.metrics import CHANCE
@@ -176,14 +176,17 @@ def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Sort methods: excess shown to be above 0, else below `SHARE`; and the rest.
 
-    Above 0 also beyond never-taught models of the same method, as this by itself may make models
-    learn faster. Among the rest are those of which `judged` tells what else would give the same.
+    Where a rung teaches, above 0 also beyond never-taught models of the same method, as this by
+    itself may make models learn faster; those that were shown the true labels are such models.
+    Among the rest are those of which `judged` tells what else would give the same.
     """
 
     def told(name: str) -> pd.Series:
         return rows[name] if name in rows else pd.Series(False, rows.index)
 
-    beyond = (rows["excess_low"] > 0) & (rows["twin_excess_low"] > 0) & ~told("opposes")
+    beyond_twin = rows["shown"].astype(bool) | (rows["twin_excess_low"] > 0)
+    beyond = (rows["excess_low"] > 0) & (beyond_twin | ~rows["kind"].isin(TEACHING))
+    beyond &= ~told("opposes")
     less = (rows["excess_high"] < SHARE) & ~told("turned")
     return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
 
