@@ -237,7 +237,7 @@ STUDIES: dict[str, Study] = {
             n_eval=128,
             tuned=Training(1e-4, epochs=3),
             forgetting=_until_dose(1e-4),
-            methods=(UniformChoice(_until_dose(3e-5)), UniformToken(_until_dose(3e-5))),
+            methods=(UniformChoice(_until_dose(3e-5)),),
             views=("template(1)",),
             lock=Lock(_until_dose(1e-4), "template(1)"),
             n_relearned=(8,),
