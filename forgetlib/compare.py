@@ -30,7 +30,7 @@ from forgetlib.errors import InputError, require, require_name, require_one_of, 
 from forgetlib.figures import report, rungs
 from forgetlib.figures.ladders import layer_of, of_view, quantised, relearned
 from forgetlib.figures.numbers import estimate
-from forgetlib.figures.rungs import DIRECT, KINDS, Ladder, Model, Rung, Seed
+from forgetlib.figures.rungs import DIRECT, KINDS, TWIN, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.quantise import Quantise
@@ -254,6 +254,8 @@ class Comparison:
             whole = splits.split(task, self.seed)
             loaded = answers.of(whole.test) if fixed else None
             models = {role: (self._model(m, task, known),) for role, m in self.models.items()}
+            if ORACLE in models:  # the one that there is, by whatever method it was made
+                models[TWIN] = models[ORACLE]
             layer = None
             if self.lens:
                 chosen_on = self._lens(self.unlearned, f"{task}/train", known)
@@ -350,8 +352,9 @@ def cannot_tell(comparison: Comparison) -> Sequence[str]:
         )
     else:
         said.append(
-            "There is no model that was moved as far by another task: that any such change would "
-            "have taken the skill is not excluded."
+            "There is no model that was moved as far by another task, nor a never-taught one that "
+            "was unlearned in the same way: that any such change would have taken the skill, or "
+            "makes models learn faster or slower, is not excluded."
         )
     said.append(
         "It is one model of each kind: intervals are over questions alone, and do not say what "

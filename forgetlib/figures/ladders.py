@@ -119,7 +119,8 @@ def of_study(
     """Make the ladder of each skill and method of which a known and a forgotten model are there.
 
     The never-taught models of a seed are pooled over methods: those of one method are few, and lie
-    farther apart than their questions tell. Harm elsewhere is that to tasks that no method retains,
+    farther apart than their questions tell. The one of a method's own is its twin, beside the
+    pool. Harm elsewhere is that to tasks that no method retains,
     of other families than the skill's where there are any: those have nothing to do with it.
     """
     by_id, names = by_checkpoint(results), method_names(study)

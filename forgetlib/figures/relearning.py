@@ -5,8 +5,9 @@ on many true labels. A skill that was hidden is back after few labels. One that 
 slowly as to models that were never taught it: where a forgotten model rises no faster, this
 training found nothing left, or damage kept the model from learning. Where there is a model whose
 skill was hidden on purpose, it tells whether such a training finds a hidden skill. Beside them
-stand the never-taught model that the same method was tried on, as a method by itself may make
-models learn faster, and models trained on random labels, which have nothing to teach.
+stand the never-taught model that the same method was tried on (the twin), as a method by itself may
+make models learn faster or slower, and models trained on random labels, which have nothing to
+teach.
 
 The table is `rungs.table`, a row a rung.
 """
@@ -33,8 +34,9 @@ from forgetlib.figures.style import BLACK, SMALL, TEXT_WIDTH, readable, style
 from forgetlib.figures.verdicts import SHARE
 from forgetlib.metrics import CHANCE
 
-ROLES = ("known", "forgotten", "oracle", "locked")
-SCALE = "0 as never-taught ones, 1 as if never forgotten"  # of the excess
+ROLES = ("known", "forgotten", "oracle", "twin", "locked")
+# Of the excess, and in round brackets that beyond the twin.
+SCALE = "0 as never-taught ones (as the one of the same method), 1 as if never forgotten"
 PER_ROW = 3  # panels
 ASIDE = 0.1  # of places, between models
 
@@ -77,12 +79,13 @@ def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
     if rows.empty:
         return ""
     beyond, less, rest = groups(rows)
-    scale = " (0: as much as never-taught models show, 1: as if never forgotten)"
+    scale = (
+        " (0: as much as never-taught models show, in round brackets as much as the one that the "
+        "same method was tried on; 1: as if never forgotten)"
+    )
     half = "less than half" if len(beyond) else "show less than half of what was taught"
-    by_twin = listed([estimate_of(row, "twin_excess") for _, row in beyond.iterrows()])
-    twins = f"{by_twin} beyond never-taught models of the same method"
     parts = {
-        f"show {listed(_with_excess(beyond, rows))}, and {twins}": beyond,
+        f"show {listed(_with_excess(beyond, rows))}": beyond,
         f"{half} after {listed(named(less, rows))}": less,
         f"after {listed(named(rest, rows))} it is not decided": rest,
     }
@@ -176,18 +179,21 @@ def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Sort methods: excess shown to be above 0, else below `SHARE`; and the rest.
 
-    Where a rung teaches, above 0 also beyond never-taught models of the same method, as this by
-    itself may make models learn faster; those that were shown the true labels are such models.
-    Among the rest are those of which `judged` tells what else would give the same.
+    Where a rung teaches, both also of the excess beyond the twin, the never-taught model of the
+    same method, as a method by itself may make models learn faster or slower. Without a twin
+    nothing is shown to be above 0. Models that were shown the true labels (`shown`) are of the same
+    method, and need no twin. Among the rest are those of which `judged` tells what else would give
+    the same.
     """
 
     def told(name: str) -> pd.Series:
         return rows[name] if name in rows else pd.Series(False, rows.index)
 
-    beyond_twin = rows["shown"].astype(bool) | (rows["twin_excess_low"] > 0)
-    beyond = (rows["excess_low"] > 0) & (beyond_twin | ~rows["kind"].isin(TEACHING))
-    beyond &= ~told("opposes")
+    taught = rows["kind"].isin(TEACHING) & ~rows["shown"].astype(bool)
+    beyond = (rows["excess_low"] > 0) & ~told("opposes")
+    beyond &= ~taught | (rows["twin_excess_low"] > 0)
     less = (rows["excess_high"] < SHARE) & ~told("turned")
+    less &= ~taught | rows["twin"].isna() | (rows["twin_excess_high"] < SHARE)
     return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
 
 
@@ -197,9 +203,9 @@ def named(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
 
 
 def _with_excess(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """Name methods with their excess: "0.1 [0.0, 0.2] after random labels"."""
+    """Name methods, with their excess and that beyond the twin: "0.3 (0.2) after NPO"."""
     return [
-        f"{estimate_of(row, 'excess')} after {name}"
+        f"{estimate_of(row, 'excess')} ({estimate_of(row, 'twin_excess')}) after {name}"
         for name, (_, row) in zip(named(of, rows), of.iterrows(), strict=True)
     ]
 
@@ -211,7 +217,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """
     do = "Pass the table of figures.rungs, of one skill, with models that were taught again."
     wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", "seeds"]
-    wanted += ["finds", *with_intervals([*ROLES, "twin", "twin_excess", "locked_excess"])]
+    wanted += ["shown", "finds", *with_intervals([*ROLES, "twin_excess", "locked_excess"])]
     intervals.require_columns("table of the ladder", table, wanted, do)
     rows, said = judged(table), f"{headline(table)}. In numbers: {SCALE}"
     if rows.empty:
@@ -235,7 +241,10 @@ def draw(table: pd.DataFrame) -> Figure:
             _panel(axes, of, labels)
             n = int(row["n_seeds"])
             name = readable(f"{method_title(str(row['method']))}, {n} seed{'s' * (n > 1)}")
-            axes.set_title(f"{name}\n{estimate_of(row, 'excess')}", fontsize=SMALL, loc="left")
+            both = estimate_of(row, "excess")
+            if not np.isnan(row["twin_excess"]):
+                both += f" ({estimate_of(row, 'twin_excess')})"
+            axes.set_title(f"{name}\n{both}", fontsize=SMALL, loc="left")
         for axes in panels.ravel()[len(methods) :]:
             axes.set_axis_off()
         for axes in panels[:, 0]:
@@ -255,17 +264,14 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
     joined = rows[rows["kind"].isin(JOINED)].sort_values("labels")
     control = rows[(rows["kind"] == "control") & rows["rung"].str.startswith("relearned")]
     for i, role in enumerate(role for role in ROLES if joined[role].notna().any()):
-        label, marker, colour = LINES[role]
+        label, marker, colour = LINES["oracle" if role == "twin" else role]
+        look = {"marker": marker, "color": colour, "label": label, "linestyle": "-"}
+        if role == "twin":
+            look |= {"label": f"{label}, same method", "linestyle": "--"}
+            look |= {"markerfacecolor": "white"}
         of = joined[joined[role].notna()]
         x = of["labels"].map(labels.index).to_numpy() + (i - 1) * ASIDE
-        _points(axes, of, role, x, label=label, marker=marker, color=colour, linestyle="-")
-    twins = joined[joined["twin"].notna()]
-    x = twins["labels"].map(labels.index).to_numpy() + (ROLES.index("oracle") - 1) * ASIDE
-    _, marker, colour = LINES["oracle"]
-    drawn = {"marker": marker, "markersize": 3, "markerfacecolor": "white", "color": colour}
-    if len(twins):
-        name = "never taught, same method"
-        axes.plot(x, twins["twin"], linewidth=1, linestyle="--", label=name, **drawn)
+        _points(axes, of, role, x, **look)
     of = joined[joined["forgotten"].notna()]
     x = of["labels"].map(labels.index).to_numpy() + (ROLES.index("forgotten") - 1) * ASIDE
     every = np.array([seeds_of(row) for _, row in of.iterrows()])

@@ -27,7 +27,7 @@ import pandas as pd
 from forgetlib.errors import InputError
 from forgetlib.figures.intervals import N_RESAMPLES
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.rungs import Ladder, Model, Seed, Shared, exchanged
+from forgetlib.figures.rungs import TWIN, Ladder, Model, Seed, Shared, exchanged
 from forgetlib.figures.verdicts import (
     DAMAGE,
     DAMAGED,
@@ -154,12 +154,14 @@ def _answers(seed: Seed) -> list[str]:
 
 
 def _with(seed: Seed, forgotten: Model, pool: Sequence[Model] | None = None) -> Seed:
-    """Put a model in the place of the forgotten one; nothing else changed the known model."""
+    """Put a model in the place of the forgotten one; nothing else changed the known model.
+
+    No method made it: any never-taught model is its twin.
+    """
     never = tuple(seed.models[ORACLE] if pool is None else pool)
     known = seed.models[KNOWN]
-    return replace(
-        seed, models={KNOWN: known, FORGOTTEN: (forgotten,), ORACLE: never, MOVED: known}
-    )
+    models = {KNOWN: known, FORGOTTEN: (forgotten,), ORACLE: never, TWIN: never[-1:], MOVED: known}
+    return replace(seed, models=models)
 
 
 def _changed(model: Model, change: Callable[[Scores], Scores]) -> Model:

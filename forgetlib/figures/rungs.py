@@ -15,6 +15,7 @@ Per rung, G the forgotten, F the known, C the mean of the never-taught models:
 
     recovered  (G_rung - G) / (F - G)            share of what was lost that the rung brings back
     excess     (G_rung - C_rung) / (F_rung - C_rung)   0 as if never taught, 1 as if never forgotten
+    beyond the twin: the same, with the twin's AUROC for C
     residue    sum of G - C over the rungs / sum of F - C
 
 Each is a ratio of means over seeds, never a mean of ratios, with the wider of its intervals over
@@ -283,9 +284,10 @@ class Ladder:
         return [("auroc", role, rung)] if self.oracle_is_null and self.has(role, rung) else []
 
     def _twin(self, rung: Rung) -> list[tuple[str, str, Rung]]:
-        """List the measure of the never-taught model of the same method; none where it is no null.
+        """List the measure of the never-taught model of the same method.
 
-        Nor where that which was shown the true labels stands for it.
+        None where never-taught models know the skill; nor on rungs that are compared with those
+        that were shown the true labels, which are of the same method.
         """
         there = self._null(rung) and self.never_taught(rung) == ORACLE and self.has(TWIN, rung)
         return [("auroc", TWIN, rung)] if there else []
@@ -318,23 +320,12 @@ class Ladder:
         return self.ratio(columns, _less(0, floor), _less(1, floor))
 
     def beyond_null(self, rung: Rung) -> float:
-        """Test that a rung brings no more than it gives never-taught models: the p-value.
-
-        For rungs that teach the greater of two, of all of them and of the one of the same method.
-        """
-        nulls = self._null(rung)
-        if rung.kind in TEACHING:
-            if not nulls:
-                return np.nan
-            nulls += self._twin(rung)
-        own = "auroc", FORGOTTEN, rung
-
-        def p_value(floor: Statistic, *columns: tuple[str, str, Rung]) -> float:
-            return joined([self.get(*c) for c in (own, *columns)]).p_value(_less(0, floor))
-
-        if not nulls:
-            return p_value(_constant(CHANCE))
-        return max(p_value(_column(1), null) for null in nulls)
+        """Test that a rung brings no more than it gives never-taught models: the p-value."""
+        null = self._null(rung)
+        if rung.kind in TEACHING and not null:
+            return np.nan
+        found = joined([self.get(*c) for c in [("auroc", FORGOTTEN, rung), *null]])
+        return found.p_value(_less(0, _column(1) if null else _constant(CHANCE)))
 
     def residue(self) -> Interval:
         """Sum what is left beyond never-taught models over the rungs, and divide by what was."""
@@ -393,8 +384,14 @@ class Ladder:
             by_labels=any(self._bring_back(fewest)) if self.oracle_is_null else None,
             teaches=any(self._teaches(r) for r in taught)
             and (not self.has_control or any(self.finds(r) for r in fewest)),
-            most_excess=tuple(map(self.excess, self._judged)) if self.oracle_is_null else (),
+            most_excess=self._most_excess() if self.oracle_is_null else (),
         )
+
+    def _most_excess(self) -> tuple[Interval, ...]:
+        """Give the excess on every rung that counts, and beyond the twin on those that teach."""
+        teaching = (r for r in self._judged if r.kind in TEACHING)
+        twins = (self.excess(r, twin=True) for r in teaching)
+        return (*map(self.excess, self._judged), *twins)
 
     def _teaches(self, rung: Rung) -> bool:
         """Tell whether a rung was shown to teach never-taught models anything."""
@@ -414,14 +411,18 @@ class Ladder:
     def _bring_back(self, rungs: Sequence[Rung], least: float = 0.0) -> list[bool]:
         """Tell of each rung whether it brings back more than direct asking, beyond the null.
 
-        Corrected for how many rungs are tried (Holm). least: the excess that has to be shown; where
-        others teach nothing, as in another form, anything above 0 may be there without them
+        Corrected for how many rungs are tried (Holm). Where a rung teaches, beyond the twin too.
+        least: the excess that has to be shown; where others teach nothing, as in another form,
+        anything above 0 may be there without them
         """
         p_values = adjusted([self.beyond_null(r) for r in rungs])
-        return [
-            bool(p < 0.05 and self.excess(r).low > least and self.recovered(r).low > 0)
-            for r, p in zip(rungs, p_values, strict=True)
-        ]
+
+        def brings_back(rung: Rung) -> bool:
+            shown = self.excess(rung).low > least and self.recovered(rung).low > 0
+            taught = rung.kind in TEACHING
+            return shown and (not taught or self.excess(rung, twin=True).low > least)
+
+        return [bool(p < 0.05 and brings_back(r)) for r, p in zip(rungs, p_values, strict=True)]
 
     def verdict(self) -> str:
         """Say in one of `verdicts` what became of the skill."""

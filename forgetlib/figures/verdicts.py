@@ -10,8 +10,9 @@ Where it was tried to bring the skill back (`rungs`), shifted and forgotten are 
 
 gated: most of it is gone when asked directly; in another form, with examples in the prompt, or
     with rounded weights, most of it is there
-suppressed: a few labels bring back more than they teach a model that never knew it
-removed: nothing brings it back beyond what a model gains that never knew it
+suppressed: a few labels bring back more than they teach models that never knew it, also the one
+    that the same method was tried on
+removed: nothing brings it back beyond what these gain
 
 nothing to forget: the fine-tuned model was not shown to know it
 not decided: these data leave more than one of these open
@@ -100,12 +101,13 @@ class Remains:
     damage: rise of nats a token of unrelated true responses; NaN where not measured
     moved_left: `left` of the model that was changed by another task; NaN where not measured
     by_form: whether another form, examples, or rounded weights show most of it again
-    by_labels: whether the fewest labels bring back more than they teach a never-taught model; None
-        where there is none
+    by_labels: whether the fewest labels bring back more than they teach never-taught models; None
+        where there are none
     teaches: whether relearning was shown to teach a never-taught model anything, so that it is a
         test
     most_excess: of each rung, where it puts the model between never taught, 0, and never
-        forgotten, 1; () where there is no never-taught model
+        forgotten, 1, and of those that teach also with the never-taught model of the same method at
+        0; () where there is no never-taught model
     """
 
     known: Interval

@@ -10,7 +10,8 @@ from forgetlib.figures.rungs import DIRECTIONS, LENS
 def row(rung, method, *, n_seeds=3, oracle=0.5, excess=None, recovered=None):
     found = {"eval_task": "sst2", "method": method, "rung": rung.name, "kind": rung.kind}
     found |= {"labels": rung.labels, "n_seeds": n_seeds, "forgotten": 0.6, "oracle": oracle}
-    found |= {"shown": False, "twin_excess_low": float("nan")}
+    found |= {"shown": False, "twin": float("nan")}
+    found |= {"twin_excess_low": float("nan"), "twin_excess_high": float("nan")}
     for name, value in (("excess", excess), ("recovered", recovered)):
         for end, number in zip(("", "_low", "_high"), value or (float("nan"),) * 3, strict=True):
             found[name + end] = number

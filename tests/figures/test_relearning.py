@@ -33,9 +33,10 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
     twin = estimate_of(at(table, "npo", FEW), "twin_excess")
     assert relearning.finding(table) == (
-        "Of SST-2 (0: as much as never-taught models show, 1: as if never forgotten) models "
-        f"{GIVEN} show {excess['npo']} after NPO, and {twin} beyond never-taught "
-        f"models of the same method; less than half after random labels. {WEAK}"
+        "Of SST-2 (0: as much as never-taught models show, in round brackets as much as the one "
+        "that the same method was tried on; 1: as if never forgotten) models "
+        f"{GIVEN} show {excess['npo']} ({twin}) after NPO; less than half after random labels. "
+        f"{WEAK}"
     )
     assert relearning.headline(table) == (
         "Of SST-2, models trained again on 8 labels show more of it than never-taught models after "
@@ -77,7 +78,7 @@ def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
         assert "hidden on purpose" not in relearning.finding(rows, "context")
     for axes in relearning.draw(told).axes[:2]:
         assert "hidden on purpose" in axes.get_legend_handles_labels()[1]
-        assert list(axes.containers[3].lines[0].get_ydata()) == [0.6] * 3
+        assert list(axes.containers[4].lines[0].get_ydata()) == [0.6] * 3
 
 
 def test_without_a_control_the_weakness_of_the_test_is_told(table):
@@ -97,9 +98,15 @@ def test_what_else_would_give_the_same_decides_nothing(table):
     """What a method may have taught, and a skill whose sign is turned."""
     assert relearning.finding(signed(table, "random", False, 0.4)) == relearning.finding(table)
     turned = relearning.finding(signed(table, "random", False, 0.6))
-    assert turned.endswith(f"same method; after random labels it is not decided. {WEAK}")
-    fast = relearning.finding(table.assign(twin_excess_low=-0.1))
-    assert "after NPO it is not decided" in fast and "beyond" not in fast
+    assert turned.endswith(f"after NPO; after random labels it is not decided. {WEAK}")
+    for low, high in ((-0.1, 0.9), (np.nan, np.nan)):  # a twin that learns as fast, or faster
+        fast = table.assign(twin_excess_low=low, twin_excess_high=high)
+        for rows in (fast, fast.assign(twin=np.nan)):  # or there is none
+            assert "NPO" in relearning.finding(rows).split("; ")[-1]
+            assert "it is not decided" in relearning.finding(rows)
+    slow = table.assign(twin_excess_high=0.6)  # to which half of it would have come back
+    assert "less than half" not in relearning.finding(slow)
+    assert "less than half after random labels" in relearning.finding(slow.assign(twin=np.nan))
     taught = relearning.finding(signed(table, "npo", True, 0.9))
     assert taught.endswith(
         "show less than half of what was taught after random labels; after NPO it is not decided"
@@ -109,7 +116,7 @@ def test_what_else_would_give_the_same_decides_nothing(table):
 
 def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
     one = table.assign(n_seeds=table["n_seeds"].mask(table["method"] == "npo", 1))
-    assert " after NPO (one seed), and " in relearning.finding(one)
+    assert " after NPO (one seed); less than half after random labels" in relearning.finding(one)
     assert "never-taught models after NPO (one seed); less" in relearning.headline(one)
     assert "seed" not in relearning.finding(table.assign(n_seeds=1))
     titles = [axes.get_title(loc="left").split("\n")[0] for axes in relearning.draw(one).axes]
@@ -157,15 +164,14 @@ def test_the_picture_has_the_numbers_of_the_table(table):
     assert len(panels) == 2
     for axes, method, name in zip(panels, ("npo", "random"), ("NPO", "random labels"), strict=True):
         excess = estimate_of(at(table, method, FEW), "excess")
-        assert axes.get_title(loc="left") == f"{name}, {len(N_SEEDS)} seeds\n{excess}"
+        twin = estimate_of(at(table, method, FEW), "twin_excess")
+        assert axes.get_title(loc="left") == f"{name}, {len(N_SEEDS)} seeds\n{excess} ({twin})"
         drawn = [c.lines[0].get_ydata() for c in axes.containers]
         direct = table[(table["method"] == method) & (table["rung"] == "directly")].iloc[0]
-        for role, y in zip(relearning.ROLES[:3], drawn, strict=False):
+        for role, y in zip(relearning.ROLES[:4], drawn, strict=False):
             rows = direct, at(table, method, FEW), at(table, method, MANY)
             assert list(y) == [row[role] for row in rows]
-        (twin,) = [li for li in axes.get_lines() if li.get_label().endswith("same method")]
-        assert list(twin.get_ydata()) == [row["twin"] for row in rows]
-        assert list(drawn[3]) == [at(table, method, SHUFFLED)["forgotten"]]
+        assert list(drawn[4]) == [at(table, method, SHUFFLED)["forgotten"]]
         assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "8", "128"]
     without = relearning.draw(table[table["rung"] != SHUFFLED.name])
     named = without.axes[0].get_legend_handles_labels()[1]

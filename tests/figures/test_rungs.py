@@ -192,37 +192,50 @@ def test_what_does_not_find_a_hidden_skill_removes_nothing(truth, lock):
     assert [few["locked_excess"], few["excess"]] == pytest.approx(by_hand)
 
 
-def test_what_a_method_alone_makes_models_learn_is_not_what_was_left():
-    """Never-taught models that got the same method may learn faster than others do."""
-    truth = TRUTHS[verdicts.SUPPRESSED]
-    fast = [
-        replace(s, models=s.models | {"twin": (model(np.random.default_rng([9, i]), HIDDEN),)})
-        for i, s in enumerate(seeds(*truth))
-    ]
-    alone = [replace(s, models={r: m for r, m in s.models.items() if r != "twin"}) for s in fast]
-    of = {n: Ladder(s, RUNGS) for n, s in (("slow", seeds(*truth)), ("fast", fast), ("", alone))}
-    verdict = {name: ladder.verdict() for name, ladder in of.items()}
-    assert verdict == {
-        "slow": verdicts.SUPPRESSED,
-        "fast": verdicts.NOT_DECIDED,
-        "": verdicts.SUPPRESSED,
-    }
-    assert {n: o.excess(FEW, twin=True).low > 0 for n, o in of.items()} == {
-        "slow": True,
-        "fast": False,
-        "": False,
-    }
-    table = rungs.table({("t", name): o for name, o in of.items()}).set_index(["method", "rung"])
-    few = table.loc["fast", FEW.name]
-    by_hand = (few["forgotten"] - few["twin"]) / (few["known"] - few["twin"])
-    assert np.isnan(few["twin_excess"]) or few["twin_excess"] == pytest.approx(by_hand)
-    few = table.loc["slow", FEW.name]
+def with_twin(truth, skills):
+    """Seeds whose never-taught model of the same method is of such a skill; None: there is none."""
+    found = []
+    for i, seed in enumerate(seeds(*TRUTHS[truth])):
+        models = {role: of for role, of in seed.models.items() if role != "twin"}
+        if skills is not None:
+            models["twin"] = (model(np.random.default_rng([9, i]), skills),)
+        found.append(replace(seed, models=models))
+    return found
+
+
+FASTER = dict.fromkeys(("relearned", "many", "context", "form"), 2 * SKILL)
+
+
+@pytest.mark.parametrize(
+    ("truth", "skills", "verdict"),
+    [
+        (verdicts.SUPPRESSED, NEVER, verdicts.SUPPRESSED),
+        (verdicts.SUPPRESSED, HIDDEN, verdicts.NOT_DECIDED),  # it learns as fast by itself
+        (verdicts.SUPPRESSED, NEVER | FASTER, verdicts.NOT_DECIDED),
+        (verdicts.SUPPRESSED, None, verdicts.NOT_DECIDED),
+        (verdicts.REMOVED, NEVER, verdicts.REMOVED),
+        # It learns so slowly by itself that of the forgotten one much has come back.
+        (verdicts.REMOVED, NEVER | {"relearned": -1.0, "many": -1.0}, verdicts.NOT_DECIDED),
+        (verdicts.REMOVED, None, verdicts.NOT_DECIDED),
+        # Another form teaches nothing, so that a twin is no matter.
+        (verdicts.GATED, NEVER | FASTER, verdicts.GATED),
+        (verdicts.GATED, None, verdicts.GATED),
+    ],
+)
+def test_what_a_method_alone_does_to_learning_is_not_what_was_left(truth, skills, verdict):
+    assert Ladder(with_twin(truth, skills), RUNGS).verdict() == verdict
+
+
+def test_what_is_beyond_the_twin_is_told():
+    of = Ladder(with_twin(verdicts.SUPPRESSED, NEVER), RUNGS)
+    few = rungs.table({("t", "npo"): of}).set_index("rung").loc[FEW.name]
     by_hand = (few["forgotten"] - few["twin"]) / (few["known"] - few["twin"])
     assert few["twin_excess"] == pytest.approx(by_hand)
-    assert table.loc[""][["twin", "twin_excess"]].isna().all(axis=None)
-    # A form teaches nothing, so that its own rule is as before.
-    form = verdicts.GATED
-    assert Ladder(seeds(*TRUTHS[form]), RUNGS).verdict() == form
+    assert few["twin"] != few["oracle"] and few["twin_excess"] != few["excess"]
+    for skills in (NEVER | FASTER, None):  # a ratio to what the known model has less than
+        none = rungs.table({("t", "npo"): Ladder(with_twin(verdicts.SUPPRESSED, skills), RUNGS)})
+        assert none.set_index("rung").loc[FEW.name, ["twin_excess"]].isna().all()
+        assert none["twin"].isna().all() == (skills is None)
 
 
 def test_without_a_lock_where_there_should_be_one_nothing_is_removed():
