@@ -84,14 +84,18 @@ def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
         "same method was tried on; 1: as if never forgotten)"
     )
     half = "less than half" if len(beyond) else "show less than half of what was taught"
-    parts = {
-        f"show {listed(_with_excess(beyond, rows))}": beyond,
-        f"{half} after {listed(named(less, rows))}": less,
-        f"after {listed(named(rest, rows))} it is not decided": rest,
-    }
+    # A study that has such a control asks this first: there every number is told.
+    exact = kind == "relearned" and _has_control(table)
+    parts = {f"show {listed(_with_excess(beyond, rows))}": beyond}
+    if exact:
+        parts |= {f"{half}, {listed(_with_excess(less, rows))}": less}
+        parts |= {f"not decided is {listed(_with_excess(rest, rows))}": rest}
+    else:
+        parts |= {f"{half} after {listed(named(less, rows))}": less}
+        parts |= {f"after {listed(named(rest, rows))} it is not decided": rest}
     said = "; ".join(words for words, of in parts.items() if len(of))
     (task,) = set(rows["eval_task"])
-    scaled = scale if len(beyond) else ","
+    scaled = scale if exact or len(beyond) else ","
     said = f"Of {title(task)}{scaled} models {_given(rows, table, kind)} {said}"
     if kind != "relearned":
         return said
@@ -122,9 +126,9 @@ def control(table: pd.DataFrame, *, brief: bool = False) -> str:
 
     table: as of `judged`; brief: of a hidden one the numbers alone
     """
-    after = _fewest(table).iloc[0]
-    if np.isnan(after["locked_excess"]):
+    if not _has_control(table):
         return "Damage, or so short a training, may keep a model from learning"
+    after = _fewest(table).iloc[0]
     of = table[table["method"] == after["method"]]
     before = of[of["kind"] == "direct"].iloc[0]
     ends = f"{estimate_of(before, 'locked_excess')} of it before this training and "
@@ -146,16 +150,19 @@ def control(table: pd.DataFrame, *, brief: bool = False) -> str:
 def tells(table: pd.DataFrame) -> bool:
     """Tell whether the fewest labels answer anything.
 
-    Where they bring something back, or are shown to bring back a skill that was hidden on purpose:
-    without that, that little comes back says nothing.
+    Where they bring something back, or there is a model whose skill was hidden on purpose, by which
+    to judge: without that, that little comes back says nothing.
 
     table: as of `judged`
     """
-    rows, taught = judged(table), _fewest(table)
-    if rows.empty:
-        return False
-    beyond, *_ = groups(rows)
-    return len(beyond) > 0 or bool(taught["finds"].iloc[0])
+    rows = judged(table)
+    return not rows.empty and (len(groups(rows)[0]) > 0 or _has_control(table))
+
+
+def _has_control(table: pd.DataFrame) -> bool:
+    """Tell whether a model whose skill was hidden on purpose was taught again."""
+    taught = _fewest(table)
+    return not taught.empty and not np.isnan(taught["locked_excess"].iloc[0])
 
 
 def _fewest(table: pd.DataFrame) -> pd.DataFrame:

@@ -113,7 +113,7 @@ def test_the_answer_is_what_little_training_brings_back_where_that_tells_anythin
     cases = [(truth, "", seeds(*TRUTHS[truth])) for truth in (gone, back)]
     cases += [(gone, lock, with_lock(gone, skills)) for lock, (skills, _) in LOCKS.items()]
     for truth, lock, every in cases:
-        tells = truth == back or lock == "hidden"
+        tells = truth == back or lock
         of_method = {("sst2_nonce", "npo"): Ladder(every, RUNGS)}
         table = rungs.table(of_method)
         summary = rungs.summary(of_method).drop(columns="n_seeds")
