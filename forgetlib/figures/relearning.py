@@ -250,7 +250,7 @@ def draw(table: pd.DataFrame) -> Figure:
             name = readable(f"{method_title(str(row['method']))}, {n} seed{'s' * (n > 1)}")
             both = estimate_of(row, "excess")
             if not np.isnan(row["twin_excess"]):
-                both += f" ({estimate_of(row, 'twin_excess')})"
+                both += f"\n({estimate_of(row, 'twin_excess')})"
             axes.set_title(f"{name}\n{both}", fontsize=SMALL, loc="left")
         for axes in panels.ravel()[len(methods) :]:
             axes.set_axis_off()

@@ -171,7 +171,7 @@ def test_the_picture_has_the_numbers_of_the_table(table):
     for axes, method, name in zip(panels, ("npo", "random"), ("NPO", "random labels"), strict=True):
         excess = estimate_of(at(table, method, FEW), "excess")
         twin = estimate_of(at(table, method, FEW), "twin_excess")
-        assert axes.get_title(loc="left") == f"{name}, {len(N_SEEDS)} seeds\n{excess} ({twin})"
+        assert axes.get_title(loc="left") == f"{name}, {len(N_SEEDS)} seeds\n{excess}\n({twin})"
         drawn = [c.lines[0].get_ydata() for c in axes.containers]
         direct = table[(table["method"] == method) & (table["rung"] == "directly")].iloc[0]
         for role, y in zip(relearning.ROLES[:4], drawn, strict=False):
@@ -182,8 +182,15 @@ def test_the_picture_has_the_numbers_of_the_table(table):
     without = relearning.draw(table[table["rung"] != SHUFFLED.name])
     named = without.axes[0].get_legend_handles_labels()[1]
     assert not any("random labels" in name for name in named)
-    inside = figure.bbox
-    for text in figure.findobj(lambda a: hasattr(a, "get_text") and a.get_text()):
-        box = text.get_window_extent()
-        if text.get_visible() and box.width:
-            assert box.x0 >= inside.x0 - 1 and box.x1 <= inside.x1 + 1, text.get_text()
+
+
+def test_no_text_leaves_the_page_also_where_a_row_is_full(table):
+    more = table[table["method"] == "random"].assign(method="gradient_ascent")
+    for rows in (table, pd.concat([table, more], ignore_index=True)):
+        figure = relearning.draw(rows)
+        figure.draw_without_rendering()
+        for text in figure.findobj(lambda a: hasattr(a, "get_text") and a.get_text()):
+            box = text.get_window_extent()
+            if text.get_visible() and box.width:
+                inside = figure.bbox
+                assert box.x0 >= inside.x0 - 1 and box.x1 <= inside.x1 + 1, text.get_text()
