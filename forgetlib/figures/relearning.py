@@ -289,7 +289,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
             label = name if i == 0 else "_" + name
             axes.plot(x, ends, color=colour, linewidth=0.7, alpha=0.5, linestyle=":", label=label)
     there = control[control["forgotten"].notna()]
-    x = np.full(len(there), len(labels) - 1 + 2.5 * ASIDE)
+    x = np.full(len(there), len(labels) - 1 + 4.5 * ASIDE)
     open_mark = {"marker": marker, "color": colour, "markerfacecolor": "white", "linestyle": "none"}
     name = f"after it, and {labels[-1]} random labels"
     if len(there):
