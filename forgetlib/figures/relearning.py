@@ -80,8 +80,8 @@ def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
         return ""
     beyond, less, rest = groups(rows)
     scale = (
-        " (0: as much as never-taught models show, in round brackets as much as the one that the "
-        "same method was tried on; 1: as if never forgotten)"
+        " (0: as much as never-taught models show; in round brackets, as much as that one of them "
+        "shows which the same method was tried on; 1: as if never forgotten)"
     )
     half = "less than half" if len(beyond) else "show less than half of what was taught"
     # A study that has such a control asks this first: there every number is told.

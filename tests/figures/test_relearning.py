@@ -33,8 +33,8 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
     twin = estimate_of(at(table, "npo", FEW), "twin_excess")
     assert relearning.finding(table) == (
-        "Of SST-2 (0: as much as never-taught models show, in round brackets as much as the one "
-        "that the same method was tried on; 1: as if never forgotten) models "
+        "Of SST-2 (0: as much as never-taught models show; in round brackets, as much as that one "
+        "of them shows which the same method was tried on; 1: as if never forgotten) models "
         f"{GIVEN} show {excess['npo']} ({twin}) after NPO; less than half after random labels. "
         f"{WEAK}"
     )
@@ -73,8 +73,10 @@ def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
         few = at(table, "random", FEW)
         both = f"{estimate_of(few, 'excess')} ({estimate_of(few, 'twin_excess')})"
         assert f" less than half, {both} after random labels" in relearning.finding(rows)
-        open_ = relearning.finding(gone.assign(excess_high=0.7))
-        assert f"8 labels ({GIVEN.partition(' (')[2]} not decided is {both[:4]}" in open_
+        wide = gone.assign(excess_high=0.7)
+        few = at(wide, "random", FEW)
+        both = f"{estimate_of(few, 'excess')} ({estimate_of(few, 'twin_excess')})"
+        assert f" not decided is {both} after random labels" in relearning.finding(wide)
         assert relearning.control(rows) == f"{said}{end}"
         assert relearning.finding(rows).endswith(f" random labels. {said}{end}")
         assert relearning.headline(rows).endswith(

@@ -232,7 +232,7 @@ def test_what_is_beyond_the_twin_is_told():
     by_hand = (few["forgotten"] - few["twin"]) / (few["known"] - few["twin"])
     assert few["twin_excess"] == pytest.approx(by_hand)
     assert few["twin"] != few["oracle"] and few["twin_excess"] != few["excess"]
-    for skills in (NEVER | FASTER, None):  # a ratio to what the known model has less than
+    for skills in (NEVER | FASTER, None):  # no share: it has more than the known one
         none = rungs.table({("t", "npo"): Ladder(with_twin(verdicts.SUPPRESSED, skills), RUNGS)})
         assert none.set_index("rung").loc[FEW.name, ["twin_excess"]].isna().all()
         assert none["twin"].isna().all() == (skills is None)
