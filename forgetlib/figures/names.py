@@ -156,8 +156,8 @@ PICTURES = {
     "by how many labels it takes to ask or to teach again, beside models that were never taught it "
     "where there are any; and a verdict.",
     "relearning": "**What little training brings back.** AUROC by labels trained on, before and "
-    "after forgetting and of models that were never taught the skill (open: the one of them that the "
-    "same method was tried on); of methods that took it.",
+    "after forgetting and of models that were never taught the skill (open: the one of them that "
+    "the same method was tried on); of methods that took it.",
     "dose": "**How far each method takes its forgetting set.** AUROC of these questions step by "
     "step, a line a seed; grey: the dose at which methods are compared.",
     "collateral": "**What is left at equal harm elsewhere?** AUROC on new questions at the last "
