@@ -227,9 +227,9 @@ STUDIES: dict[str, Study] = {
             models=("smollm2-135m-instruct",),
         ),
         # Relearning at a rate at which a skill that is known to be hidden mostly comes back, as it
-        # does not at that of `methods` (figures/relearning-rates). Ten seeds: over the first five what
-        # 8 labels bring back spread too widely to be decided; that there would be ten was fixed
-        # before the other five were computed.
+        # does not at that of `methods` (figures/relearning-rates). Ten seeds: over the first five
+        # what 8 labels bring back spread too widely to be decided. That there would be ten was
+        # fixed before the other five were computed.
         LadderStudy(
             "recovery",
             "SmolLM2-135M: does what random labels removed come back, where a hidden skill does?",

@@ -24,7 +24,7 @@ from forgetlib.figures.implicit_measures import (
     of_alpha,
     over_seeds,
 )
-from forgetlib.figures.implicit_shift import ALL
+from forgetlib.figures.implicit_shift import ALL, TUNED
 from forgetlib.figures.implicit_tuning import nearest_less_farthest
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval
 from forgetlib.figures.statements import ABOVE, BELOW, NATS, Statement, row
@@ -192,7 +192,7 @@ def judge(
     not met, or seeds are fewer than three, no row holds or fails.
     """
     require_one_of("claim about in-context regression", claim, tuple(CLAIMS))
-    own = of_alpha(shifts, alpha) if len(shifts) else shifts
+    own = of_alpha(shifts[shifts["model"] == TUNED], alpha) if len(shifts) else shifts
     data = Data(Errors(errors, alpha, n_resamples), own, judged(errors, alpha))
     found = CLAIMS[claim]
     rows = found.test(data)

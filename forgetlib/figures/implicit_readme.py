@@ -37,7 +37,8 @@ DISTRUST = """\
 - **Scaled labels are harder, or easier, by themselves.** What they return to the fine-tuned model
   is to be read beside what they do to the other two.
 - **A shift describes a loss, too.** With one that is large enough the tasks of fine-tuning alone
-  are left, as in a model that never knew others: it is its size that speaks for a guess.
+  are left, as in a model that never knew others: it is its size, beside the shift to such a model
+  (at most 40 nats are tried), that speaks for a guess.
 - **Other mixture weights have one seed**, and do not meet the gate: nothing is claimed of them.
 - **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked."""
 FINDINGS = {
@@ -62,13 +63,14 @@ def answer(tables: Tables) -> str:
 def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
     """Say how much of what fine-tuning changes is a wrong guess of the task."""
     whole = shifts[shifts["k"] == implicit_shift.ALL].iloc[0]
-    least = "at least " if whole["n_bound"] else ""
     explained = "is" if whole["share_low"] > CHANCE else "is not shown to be"
     said = (
         f"More than half of what fine-tuning changes {explained} described by a wrong guess: a "
-        f"shift of {least}{estimate_of(whole, 'moved')} nats towards the tasks of fine-tuning "
-        f"explains {estimate_of(whole, 'share')} of it ([shift](shift.png))."
+        f"shift of {implicit_shift.nats(whole, 'n_bound', 'moved')} towards the tasks of "
+        f"fine-tuning explains {estimate_of(whole, 'share')} of it ([shift](shift.png))"
     )
+    control = implicit_shift.control(whole)
+    said += f"; {control}." if control else "."
     row = implicit_conjugate.told(conjugate)
     if row is None or pd.isna(row["recovered"]):
         return said

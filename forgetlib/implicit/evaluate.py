@@ -45,7 +45,8 @@ SHIFT_COLUMNS = {
     "k": "labelled examples before the query; -1: one fit over all numbers of them",
     "before": "shift of the pre-trained model against Bayes, nats",
     "before_distance": "its mean squared difference to the Bayes predictor with that shift",
-    "after": "shift of the fine-tuned model against Bayes, nats: delta",
+    "after": "shift of the other model against Bayes, nats: delta; that is the fine-tuned one, or "
+    "as a control one that was trained on the discrete set alone",
     "after_distance": "its mean squared difference to the Bayes predictor with that shift",
     "is_bound": "whether the shift after is the largest that is tried: at least so many nats",
     "change": "mean squared difference between the two models' predictions",
@@ -92,7 +93,7 @@ def ask(setting: Setting, models: Mapping[str, Predictor]) -> pd.DataFrame:
 
 
 def shifts(setting: Setting, before: Predictor, after: Predictor) -> pd.DataFrame:
-    """Fit the shift of the gate by fine-tuning, over all lengths and at each; see SHIFT_COLUMNS.
+    """Fit the shift of the gate between two models, over all lengths and at each; SHIFT_COLUMNS.
 
     Prompts of both kinds count, as many of each. Empty where alpha is 0 or 1, as then nothing
     shifts the gate.

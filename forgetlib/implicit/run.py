@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from forgetlib.implicit.transformer import Regressor, predict
 from forgetlib.runs.progress import new_bar
 from forgetlib.runs.provenance import of_machine
 
+Stages = tuple[Callable[[Setting], train.Stage], ...]
+STAGES: Stages = (train.pre_training, train.fine_tuning, train.alone)
+
 
 def work(setting: Setting) -> Path:
     """Name the folder of a setting's checkpoints, which git ignores."""
@@ -27,20 +32,21 @@ def work(setting: Setting) -> Path:
 
 
 def trained(
-    setting: Setting, *, quiet: bool = False, every: int = train.EVERY
+    setting: Setting, *, quiet: bool = False, every: int = train.EVERY, stages: Stages = STAGES
 ) -> dict[str, Regressor]:
     """Train the pre-trained, the fine-tuned and the discrete-only model, or load what is trained.
 
     Killed at any time and called again, it goes on from the last checkpoint of `every` steps.
+
+    stages: train only the models of these; the fine-tuned one needs the pre-trained one
     """
-    stages = train.pre_training(setting), train.fine_tuning(setting), train.alone(setting)
-    folder = work(setting)
+    folder, wanted = work(setting), [stage(setting) for stage in stages]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    done = dict.fromkeys((stage.name for stage in stages), 0)
+    done = dict.fromkeys((stage.name for stage in wanted), 0)
     with (
         FileLock(folder / "lock"),
-        new_bar(sum(stage.steps for stage in stages), quiet=quiet) as bar,
+        new_bar(sum(stage.steps for stage in wanted), quiet=quiet) as bar,
     ):
 
         def progress(stage: str, n_done: int) -> None:
@@ -49,7 +55,7 @@ def trained(
             done[stage] = n_done
 
         models: dict[str, Regressor] = {}
-        for stage in stages:
+        for stage in wanted:
             start = models.get("pre-trained") if stage.name == "fine-tuned" else None
             model = copy.deepcopy(start) if start is not None else Regressor(setting)
             path = folder / f"{stage.name}.safetensors"
@@ -81,6 +87,26 @@ def computed(
     shifts = evaluate.shifts(setting, asked["pre-trained"], asked["fine-tuned"])
     about = of_machine(torch.device("cpu"), time.perf_counter() - started)
     return errors, shifts, dict(about)
+
+
+def run_control(setting: Setting, *, quiet: bool = False) -> None:
+    """Compute and store the control of a setting, unless it is stored."""
+    path = results.path_of(setting, "controls")
+    if not path.exists():
+        found, about = control(setting, quiet=quiet)
+        results.put(path, found, asdict(setting), about)
+
+
+def control(setting: Setting, *, quiet: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Fit the shift to a model that never knew other tasks; return it, and the provenance.
+
+    To the same prompts as that to the fine-tuned model, whose share it is to be compared with.
+    """
+    started = time.perf_counter()
+    models = trained(setting, quiet=quiet, stages=(train.pre_training, train.alone))
+    first, second = (predictor(models[name]) for name in ("pre-trained", "discrete-only"))
+    found = evaluate.shifts(setting, first, second)
+    return found, dict(of_machine(torch.device("cpu"), time.perf_counter() - started))
 
 
 def predictor(model: Regressor) -> Predictor:

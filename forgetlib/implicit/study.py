@@ -18,18 +18,36 @@ from forgetlib.implicit.settings import Setting
 if TYPE_CHECKING:
     import pandas as pd
 
-Job = Setting | Obedience
-REGRESSION, WEIGHTS, PATTERN = "regression", "weights", "pattern"
-SECTIONS = (REGRESSION, WEIGHTS, PATTERN)
-MEASURED = ("error", "pattern", "instruction")  # columns that a check compares
+REGRESSION, CONTROL, WEIGHTS, PATTERN = "regression", "control", "weights", "pattern"
+SECTIONS = (REGRESSION, CONTROL, WEIGHTS, PATTERN)
+# Columns that a check compares.
+MEASURED = ("error", "pattern", "instruction", "before", "after", "change")
 SAME = 0.1
+
+
+@dataclass(frozen=True)
+class Control:
+    """Name the shift to a model that never knew other tasks, in the place of the fine-tuned one.
+
+    of: the setting that both models are trained in
+    """
+
+    of: Setting
+
+    @property
+    def key(self) -> str:
+        """Name its file, as the setting's."""
+        return self.of.key
+
+
+Job = Setting | Control | Obedience
 
 
 @dataclass(frozen=True)
 class ImplicitStudy:
     """Name what is computed of arXiv 2309.10105, under one name.
 
-    seeds: of in-context regression, at the setting's own mixture weight
+    seeds: of in-context regression, at the setting's own mixture weight, and of its control
     alphas: other mixture weights, for the first seed
     obeying: real models, each tuned to obey where it continues a pattern
     """
@@ -59,8 +77,10 @@ class ImplicitStudy:
         """List what a section consists of, or all; InputError for no such section."""
         if section is not None:
             require_one_of(f"section of study {self.name!r}", section, SECTIONS)
+        own = [settings.named(self.name, seed=seed) for seed in self.seeds]
         of: dict[str, list[Job]] = {
-            REGRESSION: [settings.named(self.name, seed=seed) for seed in self.seeds],
+            REGRESSION: [*own],
+            CONTROL: [Control(setting) for setting in own],
             WEIGHTS: [
                 settings.named(self.name, seed=self.seeds[0], alpha=alpha) for alpha in self.alphas
             ],
@@ -93,7 +113,9 @@ STUDIES = {
 
 def path_of(job: Job) -> Path:
     """Name the file of a job's results; where it is, all is stored that the job gives."""
-    return obey.path_of(job) if isinstance(job, Obedience) else results.path_of(job)
+    if isinstance(job, Obedience):
+        return obey.path_of(job)
+    return results.path_of(job.of, "controls") if isinstance(job, Control) else results.path_of(job)
 
 
 def is_stored(job: Job) -> bool:
@@ -116,9 +138,12 @@ def run(study: ImplicitStudy, section: str | None = None) -> int:
         if isinstance(job, Obedience):
             obey.run(job)
         else:
-            from forgetlib.implicit.run import run as run_setting
+            from forgetlib.implicit import run as regression
 
-            run_setting(job)
+            if isinstance(job, Control):
+                regression.run_control(job.of)
+            else:
+                regression.run(job)
     return len(missing)
 
 
@@ -146,7 +171,7 @@ def estimate(study: ImplicitStudy, section: str | None = None) -> dict[str, Any]
 
     hours_missing is None where nothing is stored of a kind that lacks something.
     """
-    took: dict[type, list[float]] = {Setting: [], Obedience: []}
+    took: dict[type, list[float]] = {Setting: [], Control: [], Obedience: []}
     for job in filter(is_stored, study.jobs()):
         took[type(job)].append(provenance_of(job)["seconds"] / 3600)
     jobs = study.jobs(section)
@@ -189,18 +214,21 @@ def verify(study: ImplicitStudy, n_jobs: int, seed: int = 0) -> pd.DataFrame:
 
 
 def _compared(job: Job) -> dict[str, Any]:
-    table = results.TABLES["patterns" if isinstance(job, Obedience) else "results"]
     then, origin = results.read_file(path_of(job)), provenance_of(job)
     if isinstance(job, Obedience):
         now, about = obey.answers(job)
     else:
-        from forgetlib.implicit.run import computed, work
+        from forgetlib.implicit import run as regression
 
         # Under another name, so that no checkpoint of the stored one is taken.
-        again = replace(job, name=f"{job.name}-again")
-        now, _, about = computed(again)
-        shutil.rmtree(work(again).parent)
-    measured = [name for name in table if name in MEASURED]
+        setting = job.of if isinstance(job, Control) else job
+        again = replace(setting, name=f"{setting.name}-again")
+        if isinstance(job, Control):
+            now, about = regression.control(again)
+        else:
+            now, _, about = regression.computed(again)
+        shutil.rmtree(regression.work(again).parent)
+    measured = [name for name in then if name in MEASURED]
     first, second = (
         np.vstack([np.stack(of[name]).ravel() for name in measured]) for of in (then, now)
     )

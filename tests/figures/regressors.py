@@ -60,7 +60,8 @@ def world(name, seeds=(0, 1, 2), alphas=(0.5,)):
             before, after, never = (model(setting, how) for how in WORLDS[name])
             models = {"pre-trained": before, "fine-tuned": after, "discrete-only": never}
             errors.append(evaluate.ask(setting, models))
-            shifts.append(evaluate.shifts(setting, before, after))
-            for table in (errors[-1], shifts[-1]):
-                table.insert(0, "key", setting.key)
+            errors[-1].insert(0, "key", setting.key)
+            for who, other in list(models.items())[1:]:
+                found = evaluate.shifts(setting, before, other)
+                shifts.append(found.assign(key=setting.key, model=who))
     return pd.concat(errors, ignore_index=True), pd.concat(shifts, ignore_index=True)

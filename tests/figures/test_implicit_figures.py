@@ -124,6 +124,30 @@ def test_damage_is_no_shift_and_does_not_come_back():
     assert abs(table[(table.k == 5) & (table.gamma == 2)].iloc[0].recovered) < 0.3
 
 
+def test_the_control_tells_what_a_shift_explains_of_a_model_that_never_knew():
+    shifts = world("shift")[1]
+    table = implicit_shift.table(shifts)
+    whole = table[table.k == implicit_shift.ALL].iloc[0]
+    assert whole.never_n_bound == 3 and whole.never_moved == pytest.approx(40, abs=0.1)
+    assert whole.never_share > whole.share  # without noise, and as far as it goes
+    said = implicit_shift.finding(table)
+    assert f"at least 40.00 [40.00, 40.00] nats, which explains {whole.never_share:.2f}" in said
+    damaged = implicit_shift.table(world("damage")[1])
+    whole = damaged[damaged.k == implicit_shift.ALL].iloc[0]
+    assert whole.never_n_bound == 0 and whole.never_moved == pytest.approx(8, abs=0.1)
+    assert "by a shift of 8." in implicit_shift.finding(damaged)
+
+
+def test_a_control_that_is_not_stored_of_every_seed_is_not_told():
+    shifts = world("shift")[1]
+    with_it = implicit_shift.table(shifts)
+    table = implicit_shift.table(shifts[(shifts.model == "fine-tuned") | (shifts.seed > 0)])
+    assert table[["never_n_bound", "never_moved", "never_share"]].isna().all(axis=None)
+    assert implicit_shift.finding(table).endswith("of what changes; the rest is no shift")
+    never = [column for column in table if column.startswith("never")]
+    pd.testing.assert_frame_equal(table.drop(columns=never), with_it.drop(columns=never))
+
+
 def test_a_larger_weight_trades_continuous_prompts_for_discrete_ones():
     errors = errors_of(seeds=(0,), alphas=(0.2, 0.8))
     table = implicit_weights.table(errors, n_resamples=FEW)

@@ -10,7 +10,7 @@ from forgetlib import studies
 from forgetlib.__main__ import main
 from forgetlib.errors import InputError
 from forgetlib.figures import findings, implicit_drawing, implicit_readme, implicit_stored, readme
-from forgetlib.implicit import obey, results, run, settings, study
+from forgetlib.implicit import evaluate, obey, results, run, settings, study
 from forgetlib.implicit.obey import Obedience
 from forgetlib.implicit.settings import named
 from forgetlib.implicit.study import STUDIES, ImplicitStudy
@@ -33,7 +33,7 @@ def brief(project, monkeypatch):
 def test_it_is_computed_once_and_the_command_says_what_there_is(brief, capsys):
     assert main(["stored", "brief"]) == 1
     assert main(["cost", "brief"]) == 0
-    assert "2 jobs are missing (hours unknown)" in capsys.readouterr().out
+    assert "3 jobs are missing (hours unknown)" in capsys.readouterr().out
     assert main(["run", "brief", "regression"]) == 0
     assert "1 jobs stored, 1 of them computed just now" in capsys.readouterr().out
     assert main(["stored", "brief", "regression"]) == 0 and main(["stored", "brief"]) == 1
@@ -43,11 +43,12 @@ def test_it_is_computed_once_and_the_command_says_what_there_is(brief, capsys):
     assert told["hours_missing"] == told["hours_spent"]  # by what the other took
     assert main(["run", "brief"]) == 0 and main(["run", "brief"]) == 0
     said = capsys.readouterr().out
-    assert "1 of them computed just now" in said and "0 of them computed just now" in said
+    assert "2 of them computed just now" in said and "0 of them computed just now" in said
     assert main(["list", "brief", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["section"], row["stored"]) for row in rows] == [
         ("regression", True),
+        ("control", True),
         ("weights", True),
     ]
     assert main(["cost", "brief"]) == 0
@@ -58,7 +59,7 @@ def test_it_is_computed_once_and_the_command_says_what_there_is(brief, capsys):
 
 def test_what_was_stored_comes_out_again_and_what_was_changed_is_found_out(brief, capsys):
     study.run(brief)
-    found = study.verify(brief, 2)
+    found = study.verify(brief, 3)
     assert list(found.columns) == CHECKED
     assert found.ok.all() and found.same_origin.all() and (found.difference == 0).all()
     assert not (run.work(replace(BRIEF, name="brief-again"))).exists()
@@ -66,12 +67,29 @@ def test_what_was_stored_comes_out_again_and_what_was_changed_is_found_out(brief
     errors, (setting, about) = results.read_file(path), results.about(path)
     errors["error"] *= 1.001
     results.put(path, errors, setting, about)
-    assert main(["verify", "brief", "2", "--json"]) == 1
-    assert [row["ok"] for row in json.loads(capsys.readouterr().out)] == [False, True]
+    assert main(["verify", "brief", "3", "--json"]) == 1
+    assert [row["ok"] for row in json.loads(capsys.readouterr().out)] == [False, True, True]
     results.put(path, errors, setting, about | {"device": "another"})  # sums in another order
-    assert study.verify(brief, 2).ok.all()
-    with pytest.raises(InputError, match="from 1 to 2 jobs"):
-        study.verify(brief, 3)
+    assert study.verify(brief, 3).ok.all()
+    with pytest.raises(InputError, match="from 1 to 3 jobs"):
+        study.verify(brief, 4)
+
+
+def test_the_control_is_fitted_to_the_models_that_the_setting_trains(brief):
+    study.run(brief, "control")  # alone: what is missing is trained
+    setting = brief.jobs("regression")[0]
+    path = results.path_of(setting, "controls")
+    models = run.trained(setting, quiet=True)
+    first, never = (run.predictor(models[name]) for name in ("pre-trained", "discrete-only"))
+    found = results.read_file(path)
+    assert set(found.pop("model")) == {"discrete-only"} and set(found.pop("key")) == {setting.key}
+    pd.testing.assert_frame_equal(found, evaluate.shifts(setting, first, never))
+    study.run(brief)
+    both = results.read("brief", "shifts")
+    assert both.groupby(["model", "key"]).ngroups == 3  # the other mixture weight has no control
+    changed = found.assign(change=found.change * 1.001)
+    results.put(path, changed, *results.about(path))
+    assert study.verify(brief, 3).ok.tolist() == [True, False, True]
 
 
 def test_a_real_model_that_was_tuned_comes_out_again(brief, monkeypatch):
