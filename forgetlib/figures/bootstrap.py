@@ -9,7 +9,9 @@ An interval answers two questions at once, and is the wider of the two answers:
 over questions: what would other questions give? They are resampled with replacement (percentile
     bootstrap). A question that several seeds asked is drawn for all of them together.
 over seeds: what would other seeds give? Student's t of the seeds' values. It has what differs
-    between seeds and between their questions, with no estimate of one taken from the other.
+    between seeds and between their questions, with no estimate of one taken from the other. With
+    few seeds it can leave the numbers that a measure can be: the interval of a single measure ends
+    there. Differences are taken before that, as two measures that both end there would seem equal.
 
 With one seed there is the first alone, which leaves out what another training would give.
 `make intervals` measures how often these intervals cover the truth.
@@ -67,17 +69,30 @@ def of_means(uids: Sequence[str], values: np.ndarray) -> Sample:
 
 
 @dataclass(frozen=True)
+class Column:
+    """Hold the statistic that is one of the measures, (..., K) -> (...)."""
+
+    index: int
+
+    def __call__(self, measures: np.ndarray) -> Numbers:
+        """Take the measure."""
+        return measures[..., self.index]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
 class Resampled:
     """Hold measures of several seeds, and what they could have been.
 
     of_seeds: (G, K) what was measured
     by_questions: (R, K) means over the seeds with other questions
-    by_seeds: (R, K) means over other seeds; None with one seed
+    by_seeds: (R, K) means over other seeds, which may be beyond `limits`; None with one seed
+    limits: (2, K) the least and the greatest that each measure can be
     """
 
     of_seeds: np.ndarray
     by_questions: np.ndarray
     by_seeds: np.ndarray | None
+    limits: np.ndarray
 
     @property
     def means(self) -> np.ndarray:
@@ -85,7 +100,10 @@ class Resampled:
         return self.of_seeds.mean(0)
 
     def interval(self, statistic: Statistic) -> Interval:
-        """Give a statistic of the means the wider of its two intervals."""
+        """Give a statistic of the means the wider of its two intervals.
+
+        That of a single measure, by `column`, ends where the measure does.
+        """
         value = float(statistic(self.means))
         found = percentiles(value, statistic(self.by_questions))
         if self.by_seeds is None:
@@ -93,6 +111,8 @@ class Resampled:
         other = percentiles(value, statistic(self.by_seeds))
         # NaN where either has no interval.
         low, high = np.minimum(found.low, other.low), np.maximum(found.high, other.high)
+        if isinstance(statistic, Column):
+            low, high = np.clip([low, high], *self.limits[:, statistic.index])
         return Interval(value, float(low), float(high))
 
     def p_value(self, statistic: Statistic) -> float:
@@ -124,9 +144,14 @@ def adjusted(p_values: Sequence[float]) -> np.ndarray:
     return found
 
 
-def column(index: int) -> Statistic:
+def column(index: int) -> Column:
     """Return the statistic that is one of the measures."""
-    return lambda measures: measures[..., index]
+    return Column(index)
+
+
+def of_shares(statistic: Statistic) -> Statistic:
+    """Return a statistic that needs shares, as a ratio of accuracies does, of such from 0 to 1."""
+    return lambda measures: statistic(measures.clip(0.0, 1.0))
 
 
 def joined(found: Sequence[Resampled]) -> Resampled:
@@ -136,6 +161,7 @@ def joined(found: Sequence[Resampled]) -> Resampled:
         np.concatenate([f.of_seeds for f in found], axis=1),
         np.concatenate([f.by_questions for f in found], axis=1),
         np.concatenate(by_seeds, axis=1) if by_seeds else None,
+        np.concatenate([f.limits for f in found], axis=1),
     )
 
 
@@ -157,9 +183,9 @@ def resample(
     by_seeds = None
     if len(samples) > 1:
         by_seeds = of_seeds.mean(0) + factors @ (of_seeds - of_seeds.mean(0))
-        least, most = (np.array([s.limits[i] for s in samples]) for i in (0, 1))
-        by_seeds = by_seeds.clip(least.min(0), most.max(0))
-    return Resampled(of_seeds, np.mean(replicates, axis=0), by_seeds)
+    limits = np.array([s.limits for s in samples], float)
+    ends = np.array([limits[:, 0].min(0), limits[:, 1].max(0)])
+    return Resampled(of_seeds, np.mean(replicates, axis=0), by_seeds, ends)
 
 
 @lru_cache(maxsize=4)

@@ -18,7 +18,13 @@ from scipy.spatial.distance import squareform
 
 from forgetlib.errors import InputError
 from forgetlib.figures.agreement import agreement, taken_from
-from forgetlib.figures.bootstrap import Resampled, resample_counts, seed_factors
+from forgetlib.figures.bootstrap import (
+    Resampled,
+    column,
+    of_shares,
+    resample_counts,
+    seed_factors,
+)
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.figures.effects import BEYOND, LOST, Effects, mean_effects, named
 from forgetlib.figures.intervals import (
@@ -212,8 +218,9 @@ def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator)
     if cross.n_seeds > 1:
         factors = seed_factors(rng, n_resamples, cross.n_seeds)
         by_seeds = (of_parts.mean() + factors @ (of_parts - of_parts.mean()))[:, None]
-    found = Resampled(of_parts[:, None], resampled.mean(0)[:, None], by_seeds)
-    return found.interval(lambda m: m[..., 0])
+    limits = np.array([[-1.0], [1.0]])
+    found = Resampled(of_parts[:, None], resampled.mean(0)[:, None], by_seeds, limits)
+    return found.interval(column(0))
 
 
 def best_other(effects: Effects) -> pd.DataFrame:
@@ -304,7 +311,7 @@ def evaluated_means(cross: CrossTask) -> pd.DataFrame:
         return np.mean(ratio(m[..., :1], m[..., 1:]), axis=-1)
 
     found = [
-        of_task.interval(mean_ratio, *(("accuracy", phase) for phase in of_task.phases))
+        of_task.interval(of_shares(mean_ratio), *(("accuracy", phase) for phase in of_task.phases))
         if defined
         else UNDEFINED
         for of_task, defined in zip(cross.measured, cross.defined, strict=True)

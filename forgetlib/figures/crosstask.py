@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import resample_counts, seed_factors
+from forgetlib.figures.bootstrap import of_shares, resample_counts, seed_factors
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
 from forgetlib.figures.join import (
     by_checkpoint,
@@ -267,13 +267,14 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
     nll_beyond_true_labels, NaN without one
     """
     ratio = ratio_of(cross.condition)
+    forget_ratio = of_shares(lambda m: ratio(m[..., 0], m[..., 1]))
     rows = []
     for (i, evaluated), (j, forgotten) in product(enumerate(cross.tasks), repeat=2):
         of_task = cross.measured[i]
         phase = of_task.phases[1 + j]
         found = {
             "forget_ratio": of_task.interval(
-                lambda m: ratio(m[..., 0], m[..., 1]), ("accuracy", "tuned"), ("accuracy", phase)
+                forget_ratio, ("accuracy", "tuned"), ("accuracy", phase)
             )
             if cross.defined[i]
             else UNDEFINED,

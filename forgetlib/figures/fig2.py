@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import adjusted
+from forgetlib.figures.bootstrap import adjusted, of_shares
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
@@ -105,12 +105,14 @@ def table(
             "tuned": found.of("accuracy", "tuned"),
             "forgotten": found.of("accuracy", condition),
             "confidence": found.of("confidence", "tuned"),
-            "forget_gap": found.interval(lambda m: forget_gap(m[..., 0]), ("accuracy", condition)),
+            "forget_gap": found.interval(
+                of_shares(lambda m: forget_gap(m[..., 0])), ("accuracy", condition)
+            ),
             "lost": found.difference("accuracy", "tuned", condition),
             "auroc_lost": found.difference("auroc", "tuned", condition),
             "below_base": found.difference("accuracy", "base", condition),
             "forget_ratio": found.interval(
-                lambda m: ratio(m[..., 0], m[..., 1]),
+                of_shares(lambda m: ratio(m[..., 0], m[..., 1])),
                 ("accuracy", "tuned"),
                 ("accuracy", condition),
             )

@@ -101,7 +101,8 @@ def _log_variance(runs: Sequence[Result], task: str, n_resamples: int) -> Interv
     if not samples:
         return UNDEFINED
     resampled = resample(samples, n_resamples=n_resamples)
-    return resampled.interval(lambda means: np.log(means[..., 0]))
+    least = resampled.limits[0, 0]  # seeds that differ much would give variances below 0
+    return resampled.interval(lambda means: np.log(np.maximum(means[..., 0], least)))
 
 
 FORMAT_MARKS = {"text": ("free-text answers", "o"), "verbaliser": ("fixed answers", "s")}

@@ -173,6 +173,7 @@ def _shares_of_loss(found: dict[str, Resampled]) -> dict[str, Interval]:
         np.array([[f.means[1] - f.means[0] for f in found.values()]]),
         together(f.by_questions for f in found.values()),
         together(by_seeds) if len(by_seeds) == len(found) else None,
+        np.array([[-np.inf], [np.inf]]).repeat(len(found), axis=1),
     )
 
     def share(place: int) -> Statistic:

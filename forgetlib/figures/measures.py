@@ -28,6 +28,7 @@ from forgetlib.figures.bootstrap import (
     column,
     joined,
     of_means,
+    of_shares,
     resample,
 )
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, as_columns
@@ -383,7 +384,7 @@ def _row(found: Measured, phase: str) -> dict[str, object]:
         intervals[f"{name}_lost"] = lost
         defined = after and found.knows(name)
         columns = (name, "tuned"), (name, phase)
-        intervals[ratio] = found.interval(_ratio, *columns) if defined else UNDEFINED
+        intervals[ratio] = found.interval(of_shares(_ratio), *columns) if defined else UNDEFINED
     intervals["damage"] = found.damage(phase) if after else UNDEFINED
     for name, interval in intervals.items():
         row |= as_columns(name, interval)

@@ -41,6 +41,7 @@ from forgetlib.figures.bootstrap import (
     Sample,
     Statistic,
     adjusted,
+    column,
     joined,
     of_means,
     resample,
@@ -258,7 +259,7 @@ class Ladder:
 
     def of(self, measure: str, role: str, rung: Rung = DIRECT) -> Interval:
         """Give a measure its interval."""
-        return self.get(measure, role, rung).interval(lambda m: m[..., 0])
+        return self.get(measure, role, rung).interval(column(0))
 
     def interval(self, statistic: Statistic, *columns: tuple[str, str, Rung]) -> Interval:
         """Give a statistic of several measures, each (measure, role, rung)."""

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from forgetlib.figures import fig4_examples, intervals, mixedmodel
-from forgetlib.figures.bootstrap import of_means, resample
+from forgetlib.figures.bootstrap import of_means, of_shares, resample
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.fig6 import pair_means
 from forgetlib.figures.intervals import (
@@ -167,9 +167,8 @@ def has_reached(found: Measured) -> bool:
 
 def _ratio(found: Measured) -> Interval:
     """Give the share of accuracy above chance that random labels took."""
-    return found.interval(
-        lambda m: forget_ratio(m[..., 0], m[..., 1]), ("accuracy", "tuned"), ("accuracy", "random")
-    )
+    ratio = of_shares(lambda m: forget_ratio(m[..., 0], m[..., 1]))
+    return found.interval(ratio, ("accuracy", "tuned"), ("accuracy", "random"))
 
 
 def _probe_lost(found: Measured) -> Interval:

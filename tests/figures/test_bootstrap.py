@@ -157,6 +157,21 @@ def test_no_mean_over_seeds_leaves_its_numbers_range():
     assert (found.low, found.high) == (0, 1)
 
 
+def test_a_difference_of_measures_that_both_end_there_is_students_t_of_the_differences():
+    """Near what they can be at most, or least, both would be cut off, and seem to be equal."""
+    rng = np.random.default_rng(3)
+    before = [np.r_[np.full(150, 0.001), rng.exponential(level, 150)] for level in (0.2, 4.0, 9.0)]
+    risen = zip(before, (0.4, 0.6, 0.9), strict=True)
+    pairs = [np.stack([b, 1.3 * b + more], axis=1) for b, more in risen]
+    found = resample([sample(p, seed=i) for i, p in enumerate(pairs)], n_resamples=40_000)
+    least = min(b.min() for b in before)
+    assert found.interval(column(0)).low == least  # of a measure itself it ends there
+    difference = found.interval(lambda m: m[..., 1] - m[..., 0])
+    differences = [np.diff(p.mean(0))[0] for p in pairs]
+    theirs = scipy.stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert [difference.low, difference.high] == pytest.approx([*theirs], abs=0.05)
+
+
 def test_a_seed_without_a_question_in_a_resample_has_no_value_there():
     few = [sample([1.0], seed=0), sample(np.ones(30), seed=1)]
     found = resample(few, n_resamples=200)
