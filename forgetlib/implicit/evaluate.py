@@ -45,13 +45,19 @@ SHIFT_COLUMNS = {
     "k": "labelled examples before the query; -1: one fit over all numbers of them",
     "before": "shift of the pre-trained model against Bayes, nats",
     "before_distance": "its mean squared difference to the Bayes predictor with that shift",
-    "after": "shift of the other model against Bayes, nats: delta; that is the fine-tuned one, or "
-    "as a control one that was trained on the discrete set alone",
+    "after": "shift of the fine-tuned model against Bayes, nats: delta",
     "after_distance": "its mean squared difference to the Bayes predictor with that shift",
     "is_bound": "whether the shift after is the largest that is tried: at least so many nats",
     "change": "mean squared difference between the two models' predictions",
     "share": "of the change, explained by the shift from before to after",
     "rest": "mean squared difference that is not",
+}
+CONTROL_COLUMNS = {
+    "model": "in the place of the fine-tuned one of `shifts`: it, or discrete-only, the control "
+    "that never knew other tasks",
+    **SHIFT_COLUMNS,
+    "faded": "part of the way, 0 to 1, that all answers go alike to those of the discrete set",
+    "fade_share": "of the change, explained by going this way, in the place of a shift",
 }
 GATE_EXAMPLES = (5, 10)
 N_BLOCKS = 32  # parts of a row's prompts: enough for an interval, and a hundredth of the errors
@@ -93,10 +99,19 @@ def ask(setting: Setting, models: Mapping[str, Predictor]) -> pd.DataFrame:
 
 
 def shifts(setting: Setting, before: Predictor, after: Predictor) -> pd.DataFrame:
-    """Fit the shift of the gate between two models, over all lengths and at each; SHIFT_COLUMNS.
+    """Fit the shift of the gate by fine-tuning, over all lengths and at each; see SHIFT_COLUMNS.
 
     Prompts of both kinds count, as many of each. Empty where alpha is 0 or 1, as then nothing
     shifts the gate.
+    """
+    found = controls(setting, before, {"fine-tuned": after})
+    return found[list(SHIFT_COLUMNS)]
+
+
+def controls(setting: Setting, before: Predictor, others: Mapping[str, Predictor]) -> pd.DataFrame:
+    """Explain how models differ from one by a shift, and by a fade; see CONTROL_COLUMNS.
+
+    others: by name; prompts as in `shifts`
     """
     import pandas as pd
 
@@ -105,27 +120,32 @@ def shifts(setting: Setting, before: Predictor, after: Predictor) -> pd.DataFram
         of = mixture(setting)
         both = [questions(setting, kind) for kind in KINDS]
         x, y = (np.concatenate([getattr(p, name) for p in both]) for name in ("x", "y"))
-        first, second = before(x, y[:, :-1], 1.0), after(x, y[:, :-1], 1.0)
         inference = infer_prefixes(of, x[:, :-1], y[:, :-1])
-        for k in range(-1, setting.n_points + 1):
-            at = slice(None) if k < 0 else slice(k, k + 1)
-            found = explain(second[:, at], first[:, at], inference.at(at), x[:, at])
-            rows.append(
-                (
-                    setting.seed,
-                    setting.alpha,
-                    k,
-                    found.before.delta,
-                    found.before.distance,
-                    found.after.delta,
-                    found.after.distance,
-                    found.after.is_bound,
-                    found.change,
-                    found.share,
-                    found.rest,
+        first = before(x, y[:, :-1], 1.0)
+        for name, other in others.items():
+            second = other(x, y[:, :-1], 1.0)
+            for k in range(-1, setting.n_points + 1):
+                at = slice(None) if k < 0 else slice(k, k + 1)
+                found = explain(second[:, at], first[:, at], inference.at(at), x[:, at])
+                rows.append(
+                    {
+                        "model": name,
+                        "seed": setting.seed,
+                        "alpha": setting.alpha,
+                        "k": k,
+                        "before": found.before.delta,
+                        "before_distance": found.before.distance,
+                        "after": found.after.delta,
+                        "after_distance": found.after.distance,
+                        "is_bound": found.after.is_bound,
+                        "change": found.change,
+                        "share": found.share,
+                        "rest": found.rest,
+                        "faded": found.faded,
+                        "fade_share": found.fade_share,
+                    }
                 )
-            )
-    return pd.DataFrame(rows, columns=list(SHIFT_COLUMNS))
+    return pd.DataFrame(rows, columns=list(CONTROL_COLUMNS))
 
 
 def questions(setting: Setting, kind: str) -> Prompts:

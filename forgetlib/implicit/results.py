@@ -2,7 +2,7 @@
 
     figures/<name>/results/<key>.parquet   errors, a file for each seed, alpha and other settings
     figures/<name>/shifts/<key>.parquet    the shifts of the gate that belong to them
-    figures/<name>/controls/<key>.parquet  the same of a model that never knew other tasks
+    figures/<name>/controls/<key>.parquet  what else would explain the same (`evaluate.controls`)
     figures/<name>/patterns/<key>.parquet  answers of real models (`obey`)
 
 The settings and the provenance are in the files' metadata. A file is complete or absent, and the
@@ -32,12 +32,9 @@ FORMAT = 2  # raise when a column changes its meaning
 TABLES = {
     "results": evaluate.COLUMNS,
     "shifts": evaluate.SHIFT_COLUMNS,
-    "controls": evaluate.SHIFT_COLUMNS,
+    "controls": evaluate.CONTROL_COLUMNS,
     "patterns": {"seed": "of the prompts and of the tuning"} | pattern.COLUMNS,
 }
-
-# By folder: the model that shifts lead to from the pre-trained one.
-SHIFTED = {"shifts": "fine-tuned", "controls": "discrete-only"}
 
 
 def folder(name: str) -> Path:
@@ -91,19 +88,16 @@ def put(
 
 
 def read(name: str = "implicit", table: str = "results") -> pd.DataFrame:
-    """Read all that is stored under a name: "results", errors, "shifts" of the gate, or "patterns".
+    """Read all that is stored under a name: a table of TABLES, "results" for the errors.
 
     Columns are those of TABLES; `key` before them tells files apart that differ in other settings
-    than seed and alpha. Shifts have `model` after it: "fine-tuned", or "discrete-only", which never
-    knew other tasks; rows of that are there for settings whose "controls" are stored. Raises
-    StoreError where nothing is stored, and for a damaged or foreign file.
+    than seed and alpha. Raises StoreError where nothing is stored, and for a damaged or foreign
+    file.
     """
     import pandas as pd
 
     place = folder(name) / table
     paths = sorted(place.glob("*.parquet"))
-    if paths and table == "shifts":
-        paths += sorted((folder(name) / "controls").glob("*.parquet"))
     if not paths:
         raise StoreError(
             f"results of {name!r}",
@@ -116,12 +110,9 @@ def read(name: str = "implicit", table: str = "results") -> pd.DataFrame:
 
 
 def read_file(path: Path) -> pd.DataFrame:
-    """Read one file of a folder of TABLES, as `read` does; StoreError where it is damaged."""
-    table = path.parent.name
-    stored = _table(path, TABLES[table]).to_pandas()
+    """Read one file of a folder of TABLES, with its `key` first; StoreError where it is damaged."""
+    stored = _table(path, TABLES[path.parent.name]).to_pandas()
     stored.insert(0, "key", path.stem)
-    if table in SHIFTED:
-        stored.insert(1, "model", SHIFTED[table])
     return stored
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,6 @@ from forgetlib.implicit.transformer import Regressor, predict
 from forgetlib.runs.progress import new_bar
 from forgetlib.runs.provenance import of_machine
 
-Stages = tuple[Callable[[Setting], train.Stage], ...]
-STAGES: Stages = (train.pre_training, train.fine_tuning, train.alone)
-
 
 def work(setting: Setting) -> Path:
     """Name the folder of a setting's checkpoints, which git ignores."""
@@ -32,21 +28,20 @@ def work(setting: Setting) -> Path:
 
 
 def trained(
-    setting: Setting, *, quiet: bool = False, every: int = train.EVERY, stages: Stages = STAGES
+    setting: Setting, *, quiet: bool = False, every: int = train.EVERY
 ) -> dict[str, Regressor]:
     """Train the pre-trained, the fine-tuned and the discrete-only model, or load what is trained.
 
     Killed at any time and called again, it goes on from the last checkpoint of `every` steps.
-
-    stages: train only the models of these; the fine-tuned one needs the pre-trained one
     """
-    folder, wanted = work(setting), [stage(setting) for stage in stages]
+    stages = train.pre_training(setting), train.fine_tuning(setting), train.alone(setting)
+    folder = work(setting)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    done = dict.fromkeys((stage.name for stage in wanted), 0)
+    done = dict.fromkeys((stage.name for stage in stages), 0)
     with (
         FileLock(folder / "lock"),
-        new_bar(sum(stage.steps for stage in wanted), quiet=quiet) as bar,
+        new_bar(sum(stage.steps for stage in stages), quiet=quiet) as bar,
     ):
 
         def progress(stage: str, n_done: int) -> None:
@@ -55,7 +50,7 @@ def trained(
             done[stage] = n_done
 
         models: dict[str, Regressor] = {}
-        for stage in wanted:
+        for stage in stages:
             start = models.get("pre-trained") if stage.name == "fine-tuned" else None
             model = copy.deepcopy(start) if start is not None else Regressor(setting)
             path = folder / f"{stage.name}.safetensors"
@@ -90,7 +85,7 @@ def computed(
 
 
 def run_control(setting: Setting, *, quiet: bool = False) -> None:
-    """Compute and store the control of a setting, unless it is stored."""
+    """Compute and store the controls of a setting, unless they are stored."""
     path = results.path_of(setting, "controls")
     if not path.exists():
         found, about = control(setting, quiet=quiet)
@@ -98,14 +93,13 @@ def run_control(setting: Setting, *, quiet: bool = False) -> None:
 
 
 def control(setting: Setting, *, quiet: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Fit the shift to a model that never knew other tasks; return it, and the provenance.
+    """Ask what else would explain how models differ; return that, and the provenance.
 
-    To the same prompts as that to the fine-tuned model, whose share it is to be compared with.
+    Of the fine-tuned model, and of one that never knew other tasks.
     """
     started = time.perf_counter()
-    models = trained(setting, quiet=quiet, stages=(train.pre_training, train.alone))
-    first, second = (predictor(models[name]) for name in ("pre-trained", "discrete-only"))
-    found = evaluate.shifts(setting, first, second)
+    asked = {name: predictor(model) for name, model in trained(setting, quiet=quiet).items()}
+    found = evaluate.controls(setting, asked.pop("pre-trained"), asked)
     return found, dict(of_machine(torch.device("cpu"), time.perf_counter() - started))
 
 

@@ -3,6 +3,10 @@
 If fine-tuning only shifts which task is inferred, then the tuned model is the Bayes predictor with
 delta nats added to the log-odds of the discrete set, and nothing else has changed. What one number
 does not explain is the rest: damage, or something learned. (Not in arXiv 2309.10105.)
+
+One number explains much of a change that is no shift, too. So it is compared with another one: a
+fade, by which every answer goes the same part of the way to that of the discrete set, whatever the
+labels say of where the prompt comes from.
 """
 
 from __future__ import annotations
@@ -43,6 +47,9 @@ class Change:
     share: of the change that moving the gate from one shift to the other explains: 1 all of it, 0
         none, below 0 worse than no change. NaN where nothing changed
     rest: mean squared difference that is left, change * (1 - share)
+    faded: part of the way, 0 to 1, to the discrete predictor, from Bayes with the shift before, on
+        which answers are nearest to the model after
+    fade_share: of the change that going this way explains, as share
     """
 
     before: Shift
@@ -50,6 +57,8 @@ class Change:
     change: float
     share: float
     rest: float
+    faded: float
+    fade_share: float
 
 
 def fit(predictions: np.ndarray, inference: Inference, query: np.ndarray) -> Shift:
@@ -97,10 +106,16 @@ def explain(
     after, before: (...), predictions of the same prompts; others as in `fit`
     """
     first, second = fit(before, inference, query), fit(after, inference, query)
-    changed = after - before
-    shifted = inference.predict(query, second.delta) - inference.predict(query, first.delta)
-    change, rest = float(np.square(changed).mean()), float(np.square(changed - shifted).mean())
-    return Change(first, second, change, 1 - rest / change if change else float("nan"), rest)
+    changed, from_here = after - before, inference.predict(query, first.delta)
+    shifted = inference.predict(query, second.delta) - from_here
+    whole_way = inference.predict(query, np.inf) - from_here
+    faded = float(np.clip(((after - from_here) * whole_way).sum() / (whole_way**2).sum(), 0, 1))
+    change = float(np.square(changed).mean())
+    rest, fade_rest = (
+        float(np.square(changed - explained).mean()) for explained in (shifted, faded * whole_way)
+    )
+    share, fade_share = (1 - left / change if change else np.nan for left in (rest, fade_rest))
+    return Change(first, second, change, share, rest, faded, fade_share)
 
 
 def _parts(inference: Inference, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

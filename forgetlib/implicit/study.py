@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 REGRESSION, CONTROL, WEIGHTS, PATTERN = "regression", "control", "weights", "pattern"
 SECTIONS = (REGRESSION, CONTROL, WEIGHTS, PATTERN)
 # Columns that a check compares.
-MEASURED = ("error", "pattern", "instruction", "before", "after", "change")
+MEASURED = ("error", "pattern", "instruction", "before", "after", "change", "faded")
 SAME = 0.1
 
 
 @dataclass(frozen=True)
 class Control:
-    """Name the shift to a model that never knew other tasks, in the place of the fine-tuned one.
+    """Name what else would explain the shift of a setting: `evaluate.controls`.
 
-    of: the setting that both models are trained in
+    of: the setting that the models are trained in
     """
 
     of: Setting
@@ -47,7 +47,7 @@ Job = Setting | Control | Obedience
 class ImplicitStudy:
     """Name what is computed of arXiv 2309.10105, under one name.
 
-    seeds: of in-context regression, at the setting's own mixture weight, and of its control
+    seeds: of in-context regression, at the setting's own mixture weight, and of its controls
     alphas: other mixture weights, for the first seed
     obeying: real models, each tuned to obey where it continues a pattern
     """
@@ -169,11 +169,14 @@ def table(study: ImplicitStudy, section: str | None = None) -> pd.DataFrame:
 def estimate(study: ImplicitStudy, section: str | None = None) -> dict[str, Any]:
     """Tell what is missing and stored, and what it takes by the mean of stored jobs of its kind.
 
-    hours_missing is None where nothing is stored of a kind that lacks something.
+    hours_missing is None where nothing is stored of a kind that lacks something. A control takes
+    what its setting does, as it needs the same models, and seconds where their weights are left.
     """
-    took: dict[type, list[float]] = {Setting: [], Control: [], Obedience: []}
+    took: dict[type, list[float]] = {Setting: [], Obedience: []}
+    took[Control] = took[Setting]
     for job in filter(is_stored, study.jobs()):
-        took[type(job)].append(provenance_of(job)["seconds"] / 3600)
+        if not isinstance(job, Control):
+            took[type(job)].append(provenance_of(job)["seconds"] / 3600)
     jobs = study.jobs(section)
     missing = [took[type(job)] for job in jobs if not is_stored(job)]
     spent = sum(provenance_of(job)["seconds"] / 3600 for job in jobs if is_stored(job))

@@ -45,6 +45,25 @@ def test_a_shift_explains_all_of_what_is_a_shift():
     assert found.change == pytest.approx(np.square(predicted(6.0) - predicted(-1.0)).mean())
 
 
+@pytest.mark.parametrize("part", [0.2, 0.7, 1.0])
+def test_a_fade_is_told_from_a_shift_though_each_explains_some_of_the_other(part):
+    """Every answer goes the same part of the way, whatever the labels say: no guess is wrong."""
+    here = predicted(-1.0)
+    faded = here + part * (predicted(np.inf) - here)
+    found = shift.explain(faded, here, SEEN, PROMPTS.x)
+    assert found.faded == pytest.approx(part, abs=1e-3)
+    assert found.fade_share == pytest.approx(1, abs=1e-6)
+    assert found.share > 0.4  # which by itself says little
+    shifted = shift.explain(predicted(4.0), here, SEEN, PROMPTS.x)
+    assert 0 < shifted.fade_share < 0.9 < shifted.share
+    # By a loop: no other part of the way explains more.
+    parts = np.linspace(0, 1, 101)
+    moved, way = predicted(4.0) - here, predicted(np.inf) - here
+    every = [1 - np.square(moved - p * way).mean() / np.square(moved).mean() for p in parts]
+    assert shifted.fade_share == pytest.approx(max(every), abs=1e-3)
+    assert shifted.faded == pytest.approx(parts[np.argmax(every)], abs=0.01)
+
+
 def test_damage_is_what_a_shift_does_not_explain():
     """The more noise in the predictions, the smaller the share, and the rest is its variance."""
     rng = np.random.default_rng(1)
