@@ -24,7 +24,7 @@ from forgetlib.figures.implicit_measures import (
     of_alpha,
     over_seeds,
 )
-from forgetlib.figures.implicit_shift import ALL, TUNED
+from forgetlib.figures.implicit_shift import ALL, told
 from forgetlib.figures.implicit_tuning import nearest_less_farthest
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval
 from forgetlib.figures.statements import ABOVE, BELOW, NATS, Statement, row
@@ -37,6 +37,8 @@ FALLS = Statement(BELOW, 0.0, -0.05, stated=STATED)
 NOTHING = Statement(BELOW, 0.1, 0.0, stated=STATED)
 RETURNS = Statement(ABOVE, 0.0, 0.5, stated=STATED)  # supposed: half of what was lost
 MOSTLY_SHIFT = Statement(ABOVE, 0.5, 0.75, stated=STATED)  # over half of the change
+# Post hoc: a fade, which is no guess, was seen to explain more than half, too.
+BEYOND_FADE = Statement(ABOVE, 0.0, 0.1, stated="2026-11-30")
 MOVES = Statement(ABOVE, 0.0, 2.0, stated=STATED, axis=NATS)  # odds seven times as high
 
 GATED = "models within 10 % of Bayes (the gate)"
@@ -48,10 +50,11 @@ SCALES = (1.5, 2.0)  # those of the paper
 
 @dataclass(frozen=True)
 class Data:
-    """Hold what claims are tested on, of one mixture weight: errors, shifts, and the gate."""
+    """Hold what claims are tested on, of one mixture weight: errors, shifts, controls, the gate."""
 
     errors: Errors
     shifts: pd.DataFrame
+    controls: pd.DataFrame | None
     gate: Gate
 
     @property
@@ -138,10 +141,16 @@ def is_a_shift(data: Data) -> pd.DataFrame:
     whole = data.shifts[data.shifts["k"] == ALL]
     moved = over_seeds(whole["after"] - whole["before"])
     share = over_seeds(whole["share"])
+    beyond = UNDEFINED
+    if len(whole):
+        tuned, _ = told(data.controls, set(whole["seed"]), whole["alpha"].iloc[0])
+        of = tuned[tuned["k"] == ALL]
+        beyond = over_seeds(of["share"] - of["fade_share"])
     return pd.concat(
         [
             data.row("shift towards the discrete set by fine-tuning, nats", MOVES, moved),
             data.row("share of the change that the shift explains", MOSTLY_SHIFT, share),
+            data.row("that share beyond what a fade of all answers explains", BEYOND_FADE, beyond),
         ],
         ignore_index=True,
     )
@@ -181,19 +190,20 @@ def judge(
     errors: pd.DataFrame,
     shifts: pd.DataFrame,
     alpha: float | None = None,
+    controls: pd.DataFrame | None = None,
     *,
     n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
     """Test one claim, by its id in CLAIMS, and give the verdicts: one row a statistic.
 
-    errors, shifts: of `forgetlib.implicit.results.read`; alpha: the mixture weight
+    errors, shifts, controls: of `forgetlib.implicit.results.read`; alpha: the mixture weight
 
     Columns: claim, says, figure (who says so), then those of `statements.row`. Where the gate is
     not met, or seeds are fewer than three, no row holds or fails.
     """
     require_one_of("claim about in-context regression", claim, tuple(CLAIMS))
-    own = of_alpha(shifts[shifts["model"] == TUNED], alpha) if len(shifts) else shifts
-    data = Data(Errors(errors, alpha, n_resamples), own, judged(errors, alpha))
+    own = of_alpha(shifts, alpha) if len(shifts) else shifts
+    data = Data(Errors(errors, alpha, n_resamples), own, controls, judged(errors, alpha))
     found = CLAIMS[claim]
     rows = found.test(data)
     first = {"claim": claim, "says": found.says, "figure": found.source}
@@ -201,10 +211,13 @@ def judge(
 
 
 def verdicts(
-    errors: pd.DataFrame, shifts: pd.DataFrame, alpha: float | None = None
+    errors: pd.DataFrame,
+    shifts: pd.DataFrame,
+    alpha: float | None = None,
+    controls: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Judge every claim, one row a statistic; columns are those of `judge`."""
-    every = [judge(claim, errors, shifts, alpha) for claim in CLAIMS]
+    every = [judge(claim, errors, shifts, alpha, controls) for claim in CLAIMS]
     return pd.concat(every, ignore_index=True)
 
 

@@ -51,7 +51,7 @@ def _conjugate(of: Stored) -> Drawn:
 
 
 def _shift(of: Stored) -> Drawn:
-    table = implicit_shift.table(of.shifts, of.alpha)
+    table = implicit_shift.table(of.shifts, of.alpha, of.controls)
     return implicit_shift.draw(table, judged(of.own)), table
 
 

@@ -37,8 +37,10 @@ DISTRUST = """\
 - **Scaled labels are harder, or easier, by themselves.** What they return to the fine-tuned model
   is to be read beside what they do to the other two.
 - **A shift describes a loss, too.** With one that is large enough the tasks of fine-tuning alone
-  are left, as in a model that never knew others: it is its size, beside the shift to such a model
-  (at most 40 nats are tried), that speaks for a guess.
+  are left, as in a model that never knew others: it is its size, beside that to such a model (at
+  most 40 nats are tried), that speaks for a guess. And one number explains much of a change that
+  is no shift: a *fade*, by which every answer goes the same part of the way to that of the tasks of
+  fine-tuning, whatever a prompt says of where it comes from, stands beside it.
 - **Other mixture weights have one seed**, and do not meet the gate: nothing is claimed of them.
 - **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked."""
 FINDINGS = {
@@ -63,22 +65,24 @@ def answer(tables: Tables) -> str:
 def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
     """Say how much of what fine-tuning changes is a wrong guess of the task."""
     whole = shifts[shifts["k"] == implicit_shift.ALL].iloc[0]
-    explained = "is" if whole["share_low"] > CHANCE else "is not shown to be"
     said = (
-        f"More than half of what fine-tuning changes {explained} described by a wrong guess: a "
-        f"shift of {implicit_shift.nats(whole, 'n_bound', 'moved')} towards the tasks of "
-        f"fine-tuning explains {estimate_of(whole, 'share')} of it ([shift](shift.png))"
+        f"A shift of the guess by {implicit_shift.nats(whole)} towards the tasks of fine-tuning "
+        f"explains {estimate_of(whole, 'share')} of what it changes"
     )
-    control = implicit_shift.control(whole)
-    said += f"; {control}." if control else "."
+    if pd.notna(whole["fade_share"]):
+        said += (
+            f", {implicit_shift.by_fade(whole)}; {implicit_shift.by_examples(shifts)}; "
+            f"{implicit_shift.by_never(whole)}"
+        )
+    said += " ([shift](shift.png))."
     row = implicit_conjugate.told(conjugate)
     if row is None or pd.isna(row["recovered"]):
         return said
     return said + (
-        f" Prompts whose labels are scaled by {row['gamma']:g} return "
-        f"{estimate_of(row, 'recovered')} of what it cost, part of which any model gains: they "
-        f"close {estimate_of(row, 'closed')} of the gap to the model before fine-tuning, asked in "
-        "the same way ([conjugate prompting](conjugate.png))."
+        f" Scaling a prompt's labels by {row['gamma']:g} undoes {estimate_of(row, 'recovered')} of "
+        "what fine-tuning cost; part of this any model gains: of the gap to the model before "
+        f"fine-tuning, asked in the same way, it closes {estimate_of(row, 'closed')} "
+        "([conjugate prompting](conjugate.png))."
     )
 
 

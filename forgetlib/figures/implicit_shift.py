@@ -1,9 +1,9 @@
 """Show forgetting as one number: the shift of the inferred task, and how much of the change it is.
 
 Not in arXiv 2309.10105: delta, in nats of log-odds of the discrete set, is fitted to the fine-tuned
-model's predictions (`forgetlib.implicit.shift`); the rest of its change no shift explains. A shift
-that is large enough describes a model without the other tasks, too: how large, and how well, is
-told by the one that never knew them.
+model's predictions (`forgetlib.implicit.shift`); the rest of its change no shift explains. What
+else would explain as much is asked, too: a fade of all answers alike, and, as one that is large
+enough describes a model without the other tasks, how large it is for one that never knew them.
 """
 
 from __future__ import annotations
@@ -19,30 +19,36 @@ from forgetlib.figures.implicit_measures import DO, Gate, of_alpha, over_seeds, 
 from forgetlib.figures.intervals import as_columns, with_intervals
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.style import BLACK, BLUE, GREEN, GREY, TEXT_WIDTH, VERMILION, style
+from forgetlib.implicit.evaluate import CONTROL_COLUMNS
 
 MEASURES = ("before", "after", "moved", "share", "rest", "change")
-NEVER = ("moved", "share")  # measures that are told of the model that never knew, too
-TUNED, CONTROL = "fine-tuned", "discrete-only"
+TOLD = ("fade_share", "beyond_fade", "never_moved", "never_share")  # by the controls
+TUNED, NEVER = "fine-tuned", "discrete-only"
 ALL = -1  # in the place of a number of examples: one fit over all
 
 
-def table(shifts: pd.DataFrame, alpha: float | None = None) -> pd.DataFrame:
+def table(
+    shifts: pd.DataFrame, alpha: float | None = None, controls: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Average the fitted shifts over seeds, for each number of examples and over all.
 
     shifts: "shifts" of `forgetlib.implicit.results.read`; alpha: the mixture weight
+    controls: "controls" of it
 
     Columns: alpha, k (examples; -1 all), n_seeds, n_bound (seeds whose shift after is as large as
     is tried, so that it is at least so many nats), and with Student's t intervals over seeds, which
     each have their own prompts: before and after, shifts of the two models against Bayes in nats;
     moved, after less before; change, the mean squared difference of their predictions; share, of
-    it, that the shift explains; rest, the mean squared difference that it does not. Then of the
-    model that never knew other tasks in the place of the fine-tuned one never_n_bound, never_moved
-    and never_share, NaN where not all of these seeds have it.
+    it, that the shift explains; rest, the mean squared difference that it does not. Then, NaN where
+    not all of these seeds have controls: fade_share, what a fade explains; beyond_fade, how much
+    more the shift does, of the same models; never_moved, never_share and never_n_bound, the shift
+    to a model that never knew other tasks, what it explains, and in how many seeds it is as large
+    as is tried.
     """
-    wanted = ["model", "seed", "alpha", "k", *(m for m in MEASURES if m != "moved"), "is_bound"]
+    wanted = ["seed", "alpha", "k", *(m for m in MEASURES if m != "moved"), "is_bound"]
     intervals.require_columns("shifts of in-context regression", shifts, wanted, DO)
     own = of_alpha(shifts, alpha)
-    if own.duplicated(["model", "seed", "k"]).any():
+    if own.duplicated(["seed", "k"]).any():
         raise InputError(
             "shifts of in-context regression",
             expected="each seed in one setting",
@@ -50,8 +56,8 @@ def table(shifts: pd.DataFrame, alpha: float | None = None) -> pd.DataFrame:
             do="Take one setting: table[table['key'].isin([...])].",
         )
     own = own.assign(moved=own["after"] - own["before"])
+    tuned, never = told(controls, set(own["seed"]), own["alpha"].iloc[0])
     rows = []
-    never, own = (own[own["model"] == model] for model in (CONTROL, TUNED))
     for k, of in own.groupby("k"):
         row: dict[str, object] = {
             "alpha": of["alpha"].iloc[0],
@@ -61,13 +67,29 @@ def table(shifts: pd.DataFrame, alpha: float | None = None) -> pd.DataFrame:
         }
         for measure in MEASURES:
             row |= as_columns(measure, over_seeds(of[measure]))
-        control = never[(never["k"] == k) & never["seed"].isin(of["seed"])]
-        control = control if len(control) == len(of) else control[:0]
-        row["never_n_bound"] = int(control["is_bound"].sum()) if len(control) else np.nan
-        for measure in NEVER:
-            row |= as_columns(f"never_{measure}", over_seeds(control[measure]))
+        fade, whole = tuned[tuned["k"] == k], never[never["k"] == k]
+        row["never_n_bound"] = int(whole["is_bound"].sum()) if len(whole) else np.nan
+        row |= as_columns("fade_share", over_seeds(fade["fade_share"]))
+        row |= as_columns("beyond_fade", over_seeds(fade["share"] - fade["fade_share"]))
+        row |= as_columns("never_moved", over_seeds(whole["after"] - whole["before"]))
+        row |= as_columns("never_share", over_seeds(whole["share"]))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def told(
+    controls: pd.DataFrame | None, seeds: set[int], alpha: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Take the controls' rows of the fine-tuned model, and those of the one that never knew.
+
+    None where a seed lacks them, as a mean over other seeds would be compared with one over all.
+    """
+    if controls is None:
+        controls = pd.DataFrame(columns=list(CONTROL_COLUMNS))
+    own = controls[(controls["alpha"] == alpha) & controls["seed"].isin(seeds)]
+    if set(own["seed"]) != seeds:
+        own = own[:0]
+    return own[own["model"] == TUNED], own[own["model"] == NEVER]
 
 
 def finding(found: pd.DataFrame) -> str:
@@ -76,29 +98,46 @@ def finding(found: pd.DataFrame) -> str:
     found: from `table`
     """
     row = found[found["k"] == ALL].iloc[0]
-    return (
-        f"Fine-tuning moves the log-odds of the discrete set by {nats(row, 'n_bound', 'moved')}, "
-        f"which explains {estimate_of(row, 'share')} of what changes; "
-        f"{control(row) or 'the rest is no shift'}"
+    said = (
+        f"Fine-tuning moves the log-odds of the discrete set by {nats(row)}, which explains "
+        f"{estimate_of(row, 'share')} of what changes"
     )
+    if pd.isna(row["fade_share"]):
+        return f"{said}; the rest is no shift"
+    return f"{said}, {by_fade(row)}; {by_examples(found)}; {by_never(row)}"
 
 
-def nats(row: pd.Series, n_bound: str, moved: str) -> str:
+def nats(row: pd.Series, moved: str = "moved", n_bound: str = "n_bound") -> str:
     """Write a shift of a row of `table`, "at least" where a seed's is the largest that is tried."""
     return f"{'at least ' if row[n_bound] else ''}{estimate_of(row, moved)} nats"
 
 
-def control(row: pd.Series) -> str:
-    """Say in a clause what a shift explains of a model that never knew; "" where it is not stored.
+def by_fade(row: pd.Series) -> str:
+    """Compare what the shift explains with what a fade does. row: of `table`."""
+    beyond = estimate_of(row, "beyond_fade")
+    if row["beyond_fade_low"] > 0:
+        return f"{beyond} more than a fade of all answers alike"
+    if row["beyond_fade_high"] < 0:
+        return f"less than a fade of all answers alike (the difference: {beyond})"
+    return f"not shown to be more than a fade of all answers alike (the difference: {beyond})"
 
-    row: of `table`
-    """
-    if pd.isna(row["never_share"]):
-        return ""
+
+def by_examples(found: pd.DataFrame) -> str:
+    """Say whether the shift is one number, as one wrong guess would be. found: from `table`."""
+    of = found[found["k"] > 0]
+    few, many = of.loc[of["k"].idxmin()], of.loc[of["k"].idxmax()]
+    at = f"at {few['k']:g} example{'s' if few['k'] > 1 else ''}"
+    both = f"{nats(few)} {at} and {nats(many)} at {many['k']:g}"
+    if few["moved_high"] < many["moved_low"] or many["moved_high"] < few["moved_low"]:
+        return f"it is {both}, and so no single wrong guess"
+    return f"it is {both}"
+
+
+def by_never(row: pd.Series) -> str:
+    """Tell the shift to a model that never knew other tasks. row: of `table`."""
     return (
-        "a model that never knew other tasks differs from the one before fine-tuning by a shift of "
-        f"{nats(row, 'never_n_bound', 'never_moved')}, which explains "
-        f"{estimate_of(row, 'never_share')} of the difference"
+        f"to a model that never knew other tasks it is {nats(row, 'never_moved', 'never_n_bound')},"
+        f" which explains {estimate_of(row, 'never_share')} of the difference"
     )
 
 
@@ -107,8 +146,7 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
 
     found: from `table`; gate: from `implicit_measures.judged`
     """
-    never = [f"never_{measure}" for measure in NEVER]
-    wanted = ["k", "n_seeds", "n_bound", "never_n_bound", *with_intervals([*MEASURES, *never])]
+    wanted = ["k", "n_seeds", "n_bound", "never_n_bound", *with_intervals([*MEASURES, *TOLD])]
     intervals.require_columns("table of shifts", found, wanted, "Pass implicit_shift.table.")
     said = title(finding(found), gate, int(found["n_seeds"].max()))
     rows = found[found["k"] >= 0]
@@ -121,12 +159,12 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
         curve(left, rows, "k", "after", "fine-tuned", "D", VERMILION)
         panel(left, "shift against Bayes", "examples", "nats of log-odds")
         curve(middle, rows, "k", "change", "change of predictions", "s", BLACK)
-        curve(middle, rows, "k", "rest", "of it no shift: damage", "^", GREEN)
+        curve(middle, rows, "k", "rest", "of it no shift", "^", GREEN)
         middle.set_ylim(bottom=0)
         panel(middle, "what changed", "examples", "mean squared difference")
         curve(right, rows, "k", "share", "share that the shift explains", "v", VERMILION, ":")
-        curve(right, rows, "k", "never_share", "the same of one that never knew", "s", GREY, ":")
-        lowest = rows[["share", "never_share"]].min(axis=None)
+        curve(right, rows, "k", "fade_share", "that a fade of all answers explains", "x", GREY, ":")
+        lowest = rows[["share", "fade_share"]].min(axis=None)
         right.set_ylim(max(lowest - 0.2, -1.0) if np.isfinite(lowest) and lowest < 0 else 0, 1.05)
         panel(right, "explained by the shift", "examples", "share of the change")
         return framed(figure, said)

@@ -10,18 +10,27 @@ import pandas as pd
 from forgetlib.errors import InputError
 from forgetlib.figures.implicit_measures import of_alpha
 from forgetlib.implicit import results
-from forgetlib.implicit.study import PATTERN, REGRESSION, ImplicitStudy, is_stored, provenance_of
+from forgetlib.implicit.study import (
+    CONTROL,
+    PATTERN,
+    REGRESSION,
+    ImplicitStudy,
+    is_stored,
+    provenance_of,
+)
 
 
 @dataclass(frozen=True)
 class Stored:
     """Hold what is stored of a study: errors and shifts by mixture weight, answers, the first day.
 
-    alpha: the mixture weight of the study's own setting
+    controls: of the study's own setting, None where none are stored
+    alpha: the mixture weight of that setting
     """
 
     errors: pd.DataFrame
     shifts: pd.DataFrame
+    controls: pd.DataFrame | None
     alpha: float
     answers: pd.DataFrame | None
     computed: str
@@ -66,10 +75,13 @@ def stored(
             )
         return found.reset_index(drop=True)
 
-    asked = any(job in there for job in study.jobs(PATTERN))
+    asked, controlled = (
+        any(job in there for job in study.jobs(section)) for section in (PATTERN, CONTROL)
+    )
     return Stored(
         read("results"),
         read("shifts"),
+        read("controls") if controlled else None,
         alphas[0] if alphas else study.setting.alpha,
         read("patterns") if asked else None,
         min(provenance_of(job)["date"][:10] for job in there),

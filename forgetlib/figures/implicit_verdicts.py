@@ -19,7 +19,7 @@ def table(of: Stored) -> pd.DataFrame:
     was made after the first day on which results were computed.
     """
     every = [
-        implicit_claims.verdicts(of.own, of.shifts, of.alpha),
+        implicit_claims.verdicts(of.own, of.shifts, of.alpha, of.controls),
         implicit_claims.judge_weights(of.errors),
     ]
     if of.answers is not None:

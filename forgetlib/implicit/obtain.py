@@ -51,3 +51,20 @@ def obtain(
         errors[errors["key"].isin(keys)].reset_index(drop=True),
         shifts[shifts["key"].isin(keys)].reset_index(drop=True),
     )
+
+
+def controls(
+    name: str, seeds: Sequence[int] = (0, 1, 2), alphas: Sequence[float] = (0.5,)
+) -> pd.DataFrame:
+    """Return the controls of a setting, as `obtain` does its errors and shifts.
+
+    What else would explain a shift: see `evaluate.CONTROL_COLUMNS`.
+    """
+    wanted = settings_of(name, seeds, alphas)
+    for setting in wanted:
+        if not results.path_of(setting, "controls").exists():
+            from forgetlib.implicit.run import run_control
+
+            run_control(setting)
+    found = results.read(name, "controls")
+    return found[found["key"].isin([setting.key for setting in wanted])].reset_index(drop=True)

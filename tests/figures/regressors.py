@@ -38,16 +38,38 @@ def untrained(x, y, gamma):
     return np.zeros(x.shape[:2])
 
 
-# world: shift and noise of the pre-trained, the fine-tuned and the discrete-only model
+# world: shift and noise of the pre-trained, the fine-tuned and the discrete-only model; "faded":
+# part of the way that answers go
 WORLDS = {
     "shift": ((0.0, 0.0), (3.0, 0.1), (np.inf, 0.0)),
     "damage": ((0.0, 0.0), (0.0, 1.0), (8.0, 0.0)),
+    "fade": ((0.0, 0.0), (0.8, "faded"), (np.inf, 0.0)),
     "untrained": (None, (6.0, 0.0), (np.inf, 0.0)),
 }
 
 
+def faded(setting, part):
+    """Every answer goes the same part of the way from Bayes' to the discrete predictor's."""
+    here, there = shifted(setting, 0.0), shifted(setting, np.inf)
+    return lambda *asked: (1 - part) * here(*asked) + part * there(*asked)
+
+
 def model(setting, how):
-    return untrained if how is None else noisy(setting, *how)
+    if how is None:
+        return untrained
+    return faded(setting, how[0]) if how[1] == "faded" else noisy(setting, *how)
+
+
+@cache
+def controls(name, seeds=(0, 1, 2)):
+    """The controls of a world, as `results.read` gives them."""
+    found = []
+    for seed in seeds:
+        setting = replace(SETTING, seed=seed)
+        before, after, never = (model(setting, how) for how in WORLDS[name])
+        others = {"fine-tuned": after, "discrete-only": never}
+        found.append(evaluate.controls(setting, before, others).assign(key=setting.key))
+    return pd.concat(found, ignore_index=True)
 
 
 @cache
@@ -60,8 +82,7 @@ def world(name, seeds=(0, 1, 2), alphas=(0.5,)):
             before, after, never = (model(setting, how) for how in WORLDS[name])
             models = {"pre-trained": before, "fine-tuned": after, "discrete-only": never}
             errors.append(evaluate.ask(setting, models))
-            errors[-1].insert(0, "key", setting.key)
-            for who, other in list(models.items())[1:]:
-                found = evaluate.shifts(setting, before, other)
-                shifts.append(found.assign(key=setting.key, model=who))
+            shifts.append(evaluate.shifts(setting, before, after))
+            for table in (errors[-1], shifts[-1]):
+                table.insert(0, "key", setting.key)
     return pd.concat(errors, ignore_index=True), pd.concat(shifts, ignore_index=True)

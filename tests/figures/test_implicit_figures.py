@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from regressors import world
+from regressors import controls, world
 from test_style import assert_readable, undefined
 
 from forgetlib.errors import InputError
@@ -32,7 +32,7 @@ def tables(name="shift"):
         implicit_weights: implicit_weights.table(errors, n_resamples=FEW),
         implicit_tuning: implicit_tuning.table(errors, n_resamples=FEW),
         implicit_conjugate: implicit_conjugate.table(errors, n_resamples=FEW),
-        implicit_shift: implicit_shift.table(shifts),
+        implicit_shift: implicit_shift.table(shifts, None, controls(name)),
     }
 
 
@@ -124,28 +124,35 @@ def test_damage_is_no_shift_and_does_not_come_back():
     assert abs(table[(table.k == 5) & (table.gamma == 2)].iloc[0].recovered) < 0.3
 
 
-def test_the_control_tells_what_a_shift_explains_of_a_model_that_never_knew():
-    shifts = world("shift")[1]
-    table = implicit_shift.table(shifts)
+def test_a_shift_is_more_than_a_fade_and_a_fade_is_not():
+    table = implicit_shift.table(world("shift")[1], None, controls("shift"))
     whole = table[table.k == implicit_shift.ALL].iloc[0]
+    assert whole.beyond_fade_low > 0.1
+    assert whole.beyond_fade == pytest.approx(whole.share - whole.fade_share)
     assert whole.never_n_bound == 3 and whole.never_moved == pytest.approx(40, abs=0.1)
     assert whole.never_share > whole.share  # without noise, and as far as it goes
     said = implicit_shift.finding(table)
+    assert "] more than a fade of all answers alike; it is " in said and "single" not in said
     assert f"at least 40.00 [40.00, 40.00] nats, which explains {whole.never_share:.2f}" in said
-    damaged = implicit_shift.table(world("damage")[1])
-    whole = damaged[damaged.k == implicit_shift.ALL].iloc[0]
-    assert whole.never_n_bound == 0 and whole.never_moved == pytest.approx(8, abs=0.1)
-    assert "by a shift of 8." in implicit_shift.finding(damaged)
+    table = implicit_shift.table(world("fade")[1], None, controls("fade"))
+    whole = table[table.k == implicit_shift.ALL].iloc[0]
+    assert whole.fade_share == pytest.approx(1, abs=1e-6) and whole.beyond_fade_high < 0
+    assert whole.share > 0.4  # which by itself would pass for a shift
+    said = implicit_shift.finding(table)
+    assert "less than a fade of all answers alike (the difference: −" in said
+    assert "at 10, and so no single wrong guess" in said
 
 
-def test_a_control_that_is_not_stored_of_every_seed_is_not_told():
+def test_controls_that_are_not_stored_of_every_seed_are_not_told():
     shifts = world("shift")[1]
-    with_it = implicit_shift.table(shifts)
-    table = implicit_shift.table(shifts[(shifts.model == "fine-tuned") | (shifts.seed > 0)])
-    assert table[["never_n_bound", "never_moved", "never_share"]].isna().all(axis=None)
+    every = controls("shift")
+    table = implicit_shift.table(shifts, None, every[every.seed > 0])
+    told = [c for c in table if c.startswith(("never", "fade", "beyond"))]
+    assert len(told) == 13 and table[told].isna().all(axis=None)
     assert implicit_shift.finding(table).endswith("of what changes; the rest is no shift")
-    never = [column for column in table if column.startswith("never")]
-    pd.testing.assert_frame_equal(table.drop(columns=never), with_it.drop(columns=never))
+    pd.testing.assert_frame_equal(table, implicit_shift.table(shifts))
+    with_them = implicit_shift.table(shifts, None, every)
+    pd.testing.assert_frame_equal(table.drop(columns=told), with_them.drop(columns=told))
 
 
 def test_a_larger_weight_trades_continuous_prompts_for_discrete_ones():
@@ -163,7 +170,7 @@ def test_a_larger_weight_trades_continuous_prompts_for_discrete_ones():
 def verdicts(name):
     errors, shifts = world(name)
     found = [
-        implicit_claims.judge(claim, errors, shifts, n_resamples=FEW)
+        implicit_claims.judge(claim, errors, shifts, None, controls(name), n_resamples=FEW)
         for claim in implicit_claims.CLAIMS
     ]
     return pd.concat(found).set_index("statistic")
@@ -183,6 +190,7 @@ def test_claims_hold_where_they_are_true():
         "share of the loss that labels scaled by 2",
         "shift towards the discrete set",
         "share of the change that the shift explains",
+        "that share beyond what a fade",
     ):
         assert starting(found, words) == HOLDS, words
 
@@ -194,6 +202,12 @@ def test_claims_fail_where_they_are_false():
     assert starting(found, "share of the loss that labels scaled by 2") != HOLDS
     # There the model "that never knew" knew: something does come back.
     assert starting(found, "share of what it lacks that comes back: a model") == DOES_NOT_HOLD
+
+
+def test_a_fade_passes_for_a_shift_by_its_share_alone():
+    found = verdicts("fade")
+    assert starting(found, "share of the change that the shift explains") == HOLDS
+    assert starting(found, "that share beyond what a fade") == DOES_NOT_HOLD
 
 
 def test_nothing_is_claimed_of_models_that_miss_the_gate():

@@ -43,7 +43,7 @@ def test_it_takes_a_study_seeds_and_weights(path):
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_it_prints_what_it_printed_and_computes_nothing(path, kernel, tmp_path):
     study = values(path)["study"]
-    for kind in ("results", "shifts", "patterns"):
+    for kind in ("results", "shifts", "controls", "patterns"):
         place = f"figures/{study}/{kind}"
         shutil.copytree(ROOT / place, tmp_path / place)
     executed = execute(kernel, nbformat.read(path, 4), tmp_path)
