@@ -181,7 +181,7 @@ STUDIES: dict[str, Study] = {
         # without inverting, the one that harms other tasks least. Where none does, the nearest.
         LadderStudy(
             "methods",
-            "SmolLM2-135M: what each of 16 ways to forget removes, at one dose where it is reached",
+            "SmolLM2-135M-Instruct: what 16 ways to forget do, at one dose where it is reached",
             ("sst2_nonce", "sst2", "common_knowledge"),
             seeds=(0, 1, 2),
             more_seeds=(3, 4),
@@ -232,7 +232,7 @@ STUDIES: dict[str, Study] = {
         # fixed before the other five were computed.
         LadderStudy(
             "recovery",
-            "SmolLM2-135M: does what random labels removed come back, where a hidden skill does?",
+            "SmolLM2-135M-Instruct: does a skill come back after random labels? And a hidden one?",
             ("sst2_nonce",),
             seeds=tuple(range(10)),
             n_train=128,

@@ -174,7 +174,8 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
     skills.assign(**ends).to_csv(tmp_path / "fig2b_skill.csv", index=False)
     said = findings.answer(findings.Tables(tmp_path))
     assert said.endswith(
-        "Damage to other tasks (their true answers cost more than 1 nat a token more) is, after "
+        "Damage to other tasks (on average, their true answers cost more than 1 nat a token more "
+        "than they cost the fine-tuned model) is, after "
         "random labels, shown for PIQA (1.50 [1.30, 1.70]), excluded for SST-2 (0.50 [0.30, "
         "0.70]), not decided for Coding (1.00 [0.80, 1.20]); after true labels, excluded for "
         "Coding (0.00 [−0.20, 0.20]), PIQA (0.50 [0.30, 0.70]) and SST-2 (−0.50 [−0.70, −0.30])."

@@ -6,7 +6,7 @@ the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +84,8 @@ def answer(tables: Tables) -> str:
             f" Random labels cost {_mean_of(control, 'beyond_true_labels')} of accuracy more than "
             "the same training on *true* labels, which by itself costs "
             f"{_mean_of(control, 'lost_again')} (means of {len(control)} tasks"
-            f"{_where_free(control, 'beyond_true_labels', 'lost_again')}; brackets: 95 % "
-            "intervals)."
+            f"{_where_free(control, {'beyond_true_labels': ' more', 'lost_again': ' by itself'})}; "
+            "brackets: 95 % intervals)."
         )
     if gone and known["damage"].isna().all():
         pairs = tables.get("fig3_cross_task")
@@ -121,12 +121,15 @@ def _by_rule(tables: Tables, after: pd.DataFrame) -> str:
     )
 
 
-def _where_free(control: pd.DataFrame, *measures: str) -> str:
-    """Write the means over the tasks with free answers, where there are others beside."""
+def _where_free(control: pd.DataFrame, measures: Mapping[str, str]) -> str:
+    """Write the means over the tasks with free answers, where there are others beside.
+
+    measures: and what is said after each
+    """
     free = control[control["answer_format"] == "text"]
     if len(free) in (0, 1, len(control)):
         return ""
-    means = listed(_mean_of(free, measure) for measure in measures)
+    means = listed(f"{_mean_of(free, measure)}{word}" for measure, word in measures.items())
     return f"; of the {len(free)} with free answers {means}"
 
 
@@ -135,8 +138,9 @@ def _harm(skills: pd.DataFrame) -> str:
     after, again = (skills[skills["phase"] == phase] for phase in ("random", "true"))
     if after["damage"].isna().all():
         return ""
-    said = " Damage to other tasks (their true answers cost more than "
-    said += f"{number(DAMAGE, 0)} nat a token more) is, after random labels, {_decided(after)}"
+    said = " Damage to other tasks (on average, their true answers cost more than "
+    said += f"{number(DAMAGE, 0)} nat a token more than they cost the fine-tuned model) is, after "
+    said += f"random labels, {_decided(after)}"
     return f"{said}; after true labels, {_decided(again)}." if len(again) else f"{said}."
 
 
@@ -237,8 +241,8 @@ def _of_control(control: pd.DataFrame) -> str:
         f"of accuracy (mean of {len(control)} tasks). Random labels cost "
         f"{_mean_of(control, 'beyond_true_labels')} more, and "
         f"{_mean_of(control, 'auroc_beyond_true_labels')} more of AUROC"
-        f"{_where_free(control, 'beyond_true_labels', 'auroc_beyond_true_labels')}. Task by task, "
-        "a loss of AUROC beyond true labels is shown in "
+        f"{_where_free(control, {'beyond_true_labels': '', 'auroc_beyond_true_labels': ''})}. Task "
+        "by task, a loss of AUROC beyond true labels is shown in "
     )
     above = control[control["auroc_beyond_true_labels_low"] > 0]
     above = above.sort_values("auroc_beyond_true_labels", ascending=False)
@@ -250,7 +254,7 @@ def _of_control(control: pd.DataFrame) -> str:
         said += f"{estimate_of(most, 'auroc_beyond_true_labels')}), and in "
         said += f"{len(certain) or 'none'} after Holm's correction"
         seeds = int(control["n_seeds"].min())
-        said += f", which {seeds} seeds hardly pass" if 1 < seeds < 4 else ""
+        said += f" (hardly possible with {seeds} seeds)" if 1 < seeds < 4 else ""
     return f"{said} ([control](fig2_control.png))."
 
 

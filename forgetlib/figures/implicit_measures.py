@@ -191,7 +191,8 @@ def judged(table: pd.DataFrame, alpha: float | None = None) -> Gate:
     worst = found.loc[found["ratio"].idxmax()]
     where = f"error {number(worst['ratio'])} times Bayes'"
     if found["met"].all():
-        return Gate(True, float(worst["ratio"]), f"gate met: {where} at most")
+        said = f"gate met: error at most {number(worst['ratio'])} times Bayes' in any seed"
+        return Gate(True, float(worst["ratio"]), said)
     place = f"{where} for {worst['kind']} prompts of {worst['k']} examples"
     said = f"Gate not met, nothing is claimed ({place}; at most {GATE} is needed)"
     return Gate(False, float(worst["ratio"]), said)

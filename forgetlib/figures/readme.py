@@ -148,7 +148,8 @@ def _known_a_token(after: pd.DataFrame, tuned: pd.DataFrame) -> str:
 
 
 def _claims_table(claims: pd.DataFrame, about: str = CLAIMS) -> str:
-    header = ["claim", "statistic", "value [95 % interval]", "holds if", "verdict", "why", "paper"]
+    header = ["claim", "statistic", "value [95 % interval]", "over", "holds if", "verdict", "why"]
+    header.append("paper")
     rows = []
     for _, of in claims.iterrows():
         paper = "" if pd.isna(of["paper"]) else number(of["paper"])
@@ -158,6 +159,7 @@ def _claims_table(claims: pd.DataFrame, about: str = CLAIMS) -> str:
                 of["claim"],
                 of["statistic"],
                 estimate_of(of.rename({"low": "value_low", "high": "value_high"}), "value"),
+                f"{of['n']:g} {of['unit']}" if of["n"] > 0 else "",
                 holds,
                 of["verdict"] + (" (post hoc)" if of["post_hoc"] else ""),
                 "" if pd.isna(of["why"]) else of["why"],

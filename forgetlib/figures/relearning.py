@@ -35,8 +35,13 @@ from forgetlib.figures.verdicts import SHARE
 from forgetlib.metrics import CHANCE
 
 ROLES = ("known", "forgotten", "oracle", "twin", "locked")
+LESS, MORE = "less than half of what was taught", "more than never-taught models show"
 # Of the excess, and in round brackets that beyond the twin.
-SCALE = "0 as never-taught ones (as the one of the same method), 1 as if never forgotten"
+SCALE = (
+    "on a scale from never-taught models (0; in round brackets, from the one that the same method "
+    "was tried on) to ones that never forgot (1)"
+)
+BRIEF_SCALE = "0: never-taught models (in brackets: the one of the same method); 1: never forgotten"
 PER_ROW = 3  # panels
 ASIDE = 0.1  # of places, between models
 
@@ -79,24 +84,20 @@ def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
     if rows.empty:
         return ""
     beyond, less, rest = groups(rows)
-    scale = (
-        " (0: as much as never-taught models show; in round brackets, as much as that one of them "
-        "shows which the same method was tried on; 1: as if never forgotten)"
-    )
-    half = "less than half" if len(beyond) else "show less than half of what was taught"
     # A study that has such a control asks this first: there every number is told.
     exact = kind == "relearned" and _has_control(table)
-    parts = {f"show {listed(_with_excess(beyond, rows))}": beyond}
+    parts = [(beyond, f"{{}}: {MORE}")]
     if exact:
-        parts |= {f"{half}, {listed(_with_excess(less, rows))}": less}
-        parts |= {f"not decided is {listed(_with_excess(rest, rows))}": rest}
-    else:
-        parts |= {f"{half} after {listed(named(less, rows))}": less}
-        parts |= {f"after {listed(named(rest, rows))} it is not decided": rest}
-    said = "; ".join(words for words, of in parts.items() if len(of))
+        parts += [(less, f"{{}}: {LESS}"), (rest, "{}: not decided")]
+    placed = [words.format(listed(_with_excess(of, rows))) for of, words in parts if len(of)]
+    others = [] if exact else [(less, f"{LESS} after {{}}"), (rest, "after {} it is not decided")]
+    left = [words.format(listed(named(of, rows))) for of, words in others if len(of)]
     (task,) = set(rows["eval_task"])
-    scaled = scale if exact or len(beyond) else ","
-    said = f"Of {title(task)}{scaled} models {_given(rows, table, kind)} {said}"
+    said = f"{_given(rows, table, kind)}, models show "
+    if placed:
+        said += f"of {title(task)}, {SCALE}, {'; '.join([*placed, *left])}"
+    else:
+        said += f"of {title(task)} {'; '.join(left)}"
     if kind != "relearned":
         return said
     return f"{said}. {control(table)}"
@@ -109,8 +110,8 @@ def headline(table: pd.DataFrame) -> str:
         return "No model was taught again yet"
     beyond, less, rest = (listed(named(of, rows)) for of in groups(rows))
     parts = {
-        f"show more of it than never-taught models after {beyond}": beyond,
-        f"{'' if beyond else 'show '}less than half of what was taught after {less}": less,
+        f"show {MORE} after {beyond}": beyond,
+        f"{'' if beyond else 'show '}{LESS} after {less}": less,
         f"after {rest} it is not decided": rest,
     }
     said = "; ".join(words for words, names in parts.items() if names)
@@ -177,10 +178,10 @@ def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
     most = rows.loc[rows["n_seeds"].idxmax()]
     direct = table[(table["kind"] == "direct") & (table["method"] == most["method"])].iloc[0]
     before, after, n = number(direct["oracle"]), number(most["oracle"]), int(most["labels"])
-    far = f"AUROC of never-taught models: from {before} to {after}"
+    far = "AUROC of never-taught models:"
     if kind == "context":
-        return f"with {n} examples in the prompt ({far})"
-    return f"trained again on {n} labels ({far})"
+        return f"With {n} examples in the prompt ({far} {before} without, {after} with)"
+    return f"Trained again on {n} labels ({far} {before} before, {after} after)"
 
 
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -226,7 +227,7 @@ def draw(table: pd.DataFrame) -> Figure:
     wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", "seeds"]
     wanted += ["shown", "finds", *with_intervals([*ROLES, "twin_excess", "locked_excess"])]
     intervals.require_columns("table of the ladder", table, wanted, do)
-    rows, said = judged(table), f"{headline(table)}. In numbers: {SCALE}"
+    rows, said = judged(table), f"{headline(table)}. {BRIEF_SCALE}"
     if rows.empty:
         raise InputError(
             "picture of models that were taught again",
@@ -284,7 +285,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
     every = np.array([seeds_of(row) for _, row in of.iterrows()])
     _, marker, colour = LINES["forgotten"]
     if every.shape[1] > 1:
-        name = "single seeds of it"
+        name = "seed by seed"
         for i, ends in enumerate(every.T):
             label = name if i == 0 else "_" + name
             axes.plot(x, ends, color=colour, linewidth=0.7, alpha=0.5, linestyle=":", label=label)

@@ -21,7 +21,7 @@ def table():
     )
 
 
-GIVEN = "trained again on 8 labels (AUROC of never-taught models: from 0.51 to 0.56)"
+GIVEN = "Trained again on 8 labels (AUROC of never-taught models: 0.51 before, 0.56 after), models"
 N_SEEDS = seeds(*TRUTHS[verdicts.REMOVED])
 
 
@@ -33,18 +33,20 @@ def test_the_sentence_tells_what_is_beyond_never_taught_models(table):
     excess = {m: estimate_of(at(table, m, FEW), "excess") for m in METHODS}
     twin = estimate_of(at(table, "npo", FEW), "twin_excess")
     assert relearning.finding(table) == (
-        "Of SST-2 (0: as much as never-taught models show; in round brackets, as much as that one "
-        "of them shows which the same method was tried on; 1: as if never forgotten) models "
-        f"{GIVEN} show {excess['npo']} ({twin}) after NPO; less than half after random labels. "
-        f"{WEAK}"
+        f"{GIVEN} show of SST-2, on a scale from never-taught models (0; in round brackets, from "
+        "the one that the same method was tried on) to ones that never forgot (1), "
+        f"{excess['npo']} ({twin}) after NPO: more than never-taught models show; less than half "
+        f"of what was taught after random labels. {WEAK}"
     )
     assert relearning.headline(table) == (
-        "Of SST-2, models trained again on 8 labels show more of it than never-taught models after "
+        "Of SST-2, models trained again on 8 labels show more than never-taught models show after "
         f"NPO; less than half of what was taught after random labels. {WEAK}"
     )
     shown = relearning.finding(table, "context")
-    assert shown.startswith("Of SST-2, models with 8 examples in the prompt (AUROC of never-taught")
-    assert shown.endswith(") show less than half of what was taught after random labels and NPO")
+    assert shown.startswith("With 8 examples in the prompt (AUROC of never-taught models: 0.51 wi")
+    assert shown.endswith(
+        " with), models show of SST-2 less than half of what was taught after random labels and NPO"
+    )
 
 
 WEAK = "Damage, or so short a training, may keep a model from learning"
@@ -72,13 +74,14 @@ def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
         assert relearning.tells(gone) and relearning.tells(rows)
         few = at(table, "random", FEW)
         both = f"{estimate_of(few, 'excess')} ({estimate_of(few, 'twin_excess')})"
-        assert f" less than half, {both} after random labels" in relearning.finding(rows)
+        less = f" {both} after random labels: less than half of what was taught"
+        assert less in relearning.finding(rows)
         wide = gone.assign(excess_high=0.7)
         few = at(wide, "random", FEW)
         both = f"{estimate_of(few, 'excess')} ({estimate_of(few, 'twin_excess')})"
-        assert f" not decided is {both} after random labels" in relearning.finding(wide)
+        assert f" {both} after random labels: not decided" in relearning.finding(wide)
         assert relearning.control(rows) == f"{said}{end}"
-        assert relearning.finding(rows).endswith(f" random labels. {said}{end}")
+        assert relearning.finding(rows).endswith(f" what was taught. {said}{end}")
         assert relearning.headline(rows).endswith(
             " random labels. Where it was hidden on purpose: 0.30 [0.20, 0.40] of it before this "
             "training and 0.80 [0.60, 1.00] after"
@@ -106,7 +109,7 @@ def test_what_else_would_give_the_same_decides_nothing(table):
     """What a method may have taught, and a skill whose sign is turned."""
     assert relearning.finding(signed(table, "random", False, 0.4)) == relearning.finding(table)
     turned = relearning.finding(signed(table, "random", False, 0.6))
-    assert turned.endswith(f"after NPO; after random labels it is not decided. {WEAK}")
+    assert turned.endswith(f"models show; after random labels it is not decided. {WEAK}")
     for low, high in ((-0.1, 0.9), (np.nan, np.nan)):  # a twin that learns as fast, or faster
         fast = table.assign(twin_excess_low=low, twin_excess_high=high)
         for rows in (fast, fast.assign(twin=np.nan)):  # or there is none
@@ -114,18 +117,18 @@ def test_what_else_would_give_the_same_decides_nothing(table):
             assert "it is not decided" in relearning.finding(rows)
     slow = table.assign(twin_excess_high=0.6)  # to which half of it would have come back
     assert "less than half" not in relearning.finding(slow)
-    assert "less than half after random labels" in relearning.finding(slow.assign(twin=np.nan))
+    assert "less than half of what was" in relearning.finding(slow.assign(twin=np.nan))
     taught = relearning.finding(signed(table, "npo", True, 0.9))
     assert taught.endswith(
-        "show less than half of what was taught after random labels; after NPO it is not decided"
-        f". {WEAK}"
+        "models show of SST-2 less than half of what was taught after random labels; after NPO it "
+        f"is not decided. {WEAK}"
     )
 
 
 def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
     one = table.assign(n_seeds=table["n_seeds"].mask(table["method"] == "npo", 1))
-    assert " after NPO (one seed); less than half after random labels" in relearning.finding(one)
-    assert "never-taught models after NPO (one seed); less" in relearning.headline(one)
+    assert " after NPO (one seed): more than never" in relearning.finding(one)
+    assert "never-taught models show after NPO (one seed); less" in relearning.headline(one)
     assert "seed" not in relearning.finding(table.assign(n_seeds=1))
     titles = [axes.get_title(loc="left").split("\n")[0] for axes in relearning.draw(one).axes]
     assert titles[:2] == ["NPO, 1 seed", f"random labels, {len(N_SEEDS)} seeds"]
@@ -133,8 +136,7 @@ def test_a_method_of_one_seed_is_marked_where_others_have_more(table):
 
 def test_where_nothing_is_beyond_never_taught_models_no_scale_is_told(table):
     assert relearning.finding(table[table["method"] == "random"]) == (
-        f"Of SST-2, models {GIVEN} show less than half of what was taught after random labels. "
-        f"{WEAK}"
+        f"{GIVEN} show of SST-2 less than half of what was taught after random labels. {WEAK}"
     )
 
 
