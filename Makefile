@@ -102,7 +102,8 @@ fig9: SECTIONS := models
 dose forms generalisation: SECTIONS := methods
 collateral: SECTIONS := collateral
 models regressions: SECTIONS := control own
-bayes conjugate shift tuning: SECTIONS := regression
+conjugate tuning: SECTIONS := regression
+bayes shift: SECTIONS := regression control
 weights: SECTIONS := regression weights
 pattern: SECTIONS := pattern
 
