@@ -59,8 +59,12 @@ def correlation_percentiles(value: float, replicates: np.ndarray) -> Interval:
 
     Of examples in perfect order, every resample is in perfect order: that shows no uncertainty.
     """
-    found = percentiles(value, replicates)
-    return found if found.high - found.low > 1e-9 else Interval(value, np.nan, np.nan)
+    return with_width(percentiles(value, replicates))
+
+
+def with_width(found: Interval) -> Interval:
+    """Leave out the ends of an interval without width: data that all agree show no uncertainty."""
+    return found if found.high - found.low > 1e-9 else Interval(found.value, np.nan, np.nan)
 
 
 def rank_correlations(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
