@@ -14,7 +14,6 @@ from forgetlib.figures import (
 )
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.implicit_claims import GATED
-from forgetlib.figures.names import listed
 from forgetlib.figures.numbers import between, estimate_of
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.specs import PLAIN
@@ -42,7 +41,10 @@ DISTRUST = """\
   is no shift: a *fade*, by which every answer goes the same part of the way to that of the tasks of
   fine-tuning, whatever a prompt says of where it comes from, stands beside it.
 - **Other mixture weights have one seed**, and do not meet the gate: nothing is claimed of them.
-- **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked."""
+- **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked.
+  Its 300 prompts are not independent: the pattern's answer is one of three (`What`, `WHAT`,
+  `____`), the same as in the tuning, and 39, 50 and 48 % of the three seeds' prompts (76, 100 and
+  92 % of those with a blank) end in an input that was trained on in another prompt."""
 FINDINGS = {
     "shift": implicit_shift.finding,
     "conjugate": implicit_conjugate.finding,
@@ -88,25 +90,35 @@ def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
 
 def _real_model(found: pd.DataFrame) -> str:
     """Say which forms of a prompt show that what a model was tuned away from is still there."""
-    plain = found[found["view"] == PLAIN].iloc[0]
     said = (
         "A real model is tuned to obey where it used to continue a pattern. The share of prompts "
-        f"on which it prefers the pattern falls by {estimate_of(plain, 'drop')}"
+        "on which it prefers the pattern, by the log-likelihood of whole answers, falls by "
+        f"{implicit_pattern.told(found, PLAIN, 'drop')}"
     )
-    shown = found[found["base_low"] > CHANCE]
-    back = shown[shown["tuned_low"] > CHANCE]
-    if back.empty:
-        return f"{said}; in no other form it is shown to prefer it ([pattern](pattern.png))."
-    each = [
-        f"{estimate_of(of, 'tuned')} in {implicit_pattern.form(of['view'])}"
-        for _, of in back.iterrows()
-    ]
-    others = shown[(shown["view"] != PLAIN) & ~shown["view"].isin(back["view"])]
-    said += f". Asked in another form, that share is {listed(each)}, where it is hidden, or the "
-    said += "instruction is not understood"
+    back, alone = implicit_pattern.brought(found)
+    each: list[tuple[str, str]] = []
+    for view in back:
+        told = implicit_pattern.told(found, view, "tuned", kinds=True)
+        why = "the pattern is still there, or the instruction is not understood"
+        each.append((implicit_pattern.form(view), f"{told}: {why}"))
+    for view in alone:
+        told = implicit_pattern.told(found, view, "tuned")
+        why = implicit_pattern.shorter(found, view)
+        each.append((implicit_pattern.form(view), f"{told}, but there {why}" if why else told))
+    shares = implicit_pattern.of_views(found, implicit_pattern.WHOLE)
+    others = shares[implicit_pattern.counts(found)].drop([PLAIN, *back, *alone], errors="ignore")
     if len(others):
-        said += f"; in {len(others)} other forms it is {between(others['tuned'])}"
-    return f"{said} ([pattern](pattern.png))."
+        forms = f"{len(others)} other form{'s' * (len(others) > 1)}"
+        each.append((forms, between(others["tuned"])))
+    parts = [] if back else ["No other form is shown to bring some of it back"]
+    for i, (forms, what) in enumerate(each):
+        subject = "it" if i else "the tuned model's share"
+        parts.append(f"in {forms} {subject} is {what}")
+    return f"{said}. {_capital('; '.join(parts))} ([pattern](pattern.png))."
+
+
+def _capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
 
 
 def findings(tables: Tables) -> str:

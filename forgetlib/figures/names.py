@@ -147,7 +147,7 @@ PICTURES = {
     "bayes": "**The gate.** Pre-training against Bayes' rule, by the number of examples.",
     "weights": "One kind of task against the other, as their weights in pre-training vary.",
     "pattern": "**Pattern or instruction**: a real model before and after it was tuned to obey, "
-    "asked in other forms.",
+    "asked in other forms; answers compared as a whole and per token.",
     # Of studies of methods: one of all skills, then one a skill, whose name ends the picture's.
     "price": "**Which methods generalise, and at what price?** AUROC on new questions after each "
     "method, and the harm to other tasks. Dotted: before, and what is called damage; dash-dotted: "

@@ -17,7 +17,8 @@ own.
     Input: What is 19 plus 4?
     Output: WHAT  (the pattern)  or  23  (the instruction in the last input)
 
-Answers are the first words alone, so that both are about as long.
+Answers are the first words alone, so that both are short. Still they differ in tokens, and a view
+can lengthen one of them: their numbers of tokens are kept beside the likelihoods.
 """
 
 from __future__ import annotations

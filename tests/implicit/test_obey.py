@@ -6,10 +6,12 @@ import pytest
 
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError
+from forgetlib.figures import implicit_readme
 from forgetlib.files import StoreError
 from forgetlib.forgetting.base import Training
 from forgetlib.implicit import obey, pattern, results
 from forgetlib.implicit.obey import Obedience
+from forgetlib.implicit.study import STUDIES
 
 SETTINGS = {"n_train": 4, "n": 2, "training": Training(1e-2, epochs=20), "through": ("plain",)}
 
@@ -44,6 +46,33 @@ def test_no_prompt_is_trained_on_and_asked_and_the_label_is_what_obeys():
     for example in trained:
         whole = {e.uid: e for e in pattern.examples(example.uid.split("/")[1], 7, 3)}
         assert whole[example.uid].label == 1 - example.label  # the pattern's is the other
+
+
+def test_the_page_says_how_many_asked_inputs_were_trained_on():
+    percent = {"all": [], "blank": []}
+    answers, taught, n = set(), set(), 0
+    for job in STUDIES["implicit"].obeying:
+        trained, asked = job.examples()
+        known = {last_input(e) for e in trained}
+        taught |= {e.choices[1 - e.label] for e in trained}
+        of = {"all": [], "blank": []}
+        for task, examples in asked.items():
+            seen = [last_input(e) in known for e in examples]
+            of["all"] += seen
+            of["blank"] += seen if task.endswith("blank") else []
+            answers |= {e.choices[e.label] for e in examples}
+        n += len(of["all"])
+        for kind, seen in of.items():
+            percent[kind].append(round(100 * sum(seen) / len(seen)))
+    said = " ".join(implicit_readme.DISTRUST.split())
+    every, blank = ("{}, {} and {} %".format(*percent[kind]) for kind in ("all", "blank"))
+    assert answers == taught == {"What", "WHAT", "____"}
+    assert f"Its {n} prompts are not independent" in said
+    assert f"{every} of the three seeds' prompts ({blank} of those with a blank)" in said
+
+
+def last_input(example):
+    return example.prompts[0].rpartition("Input: ")[2]
 
 
 def test_what_was_asked_is_stored_once_and_tuning_makes_the_model_obey(of_words, monkeypatch):

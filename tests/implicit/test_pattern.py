@@ -73,6 +73,8 @@ def test_both_answers_are_scored_for_every_model_view_and_prompt(tiny):
         assert own.pattern[example.uid] == pytest.approx(scores.log_likelihoods[i, example.label])
         other = scores.log_likelihoods[i, 1 - example.label]
         assert own.instruction[example.uid] == pytest.approx(other)
+        tokens = [scores.n_tokens[i, answer] for answer in (example.label, 1 - example.label)]
+        assert own.loc[example.uid, ["pattern_tokens", "instruction_tokens"]].tolist() == tokens
     assert (found.distance > 0).all()
 
 

@@ -170,7 +170,9 @@ def test_the_answer_follows_the_numbers():
     assert said.startswith(
         "More than half of what fine-tuning changes is described by a wrong guess"
     )
-    assert "that share is 0.85 [0.79, 0.91] in leetspeak, where it is hidden" in said
+    assert "falls by 1.00 (on all of 300 prompts; per token 0.82 [0.75, 0.88])" in said
+    assert "In leetspeak the tuned model's share is 0.85 [0.79, 0.91] (per token 0.50 [" in said
+    assert "in Pig Latin it is 0.46 [0.38, 0.55] (per token 0.01 [" in said
 
     class Changed(findings.Tables):
         def get(self, name):
@@ -178,12 +180,12 @@ def test_the_answer_follows_the_numbers():
             if name == "shift":
                 found = found.assign(share_low=0.4)
             if name == "pattern":
-                found = found.assign(tuned_low=0.1)
+                found = found.assign(back_low=-0.1)
             return found.assign(recovered=float("nan")) if name == "conjugate" else found
 
     said = implicit_readme.answer(Changed(results.folder("implicit")))
     assert "changes is not shown to be described by a wrong guess" in said and "scaled" not in said
-    assert "in no other form it is shown to prefer it" in said
+    assert "No other form is shown to bring some of it back; in 4 other forms" in said
 
 
 def test_longer_prompts_are_a_claim_that_was_made_later():
