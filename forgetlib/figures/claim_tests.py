@@ -15,9 +15,9 @@ the examples of these tasks: section 5's pooled effect on single examples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from forgetlib.errors import InputError
 from forgetlib.figures import crossanalysis, intervals, mixedmodel, regression
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.figures.effects import BEYOND, Effects, beyond_true_labels
-from forgetlib.figures.intervals import MIN_TASKS, UNDEFINED, Interval, with_intervals
+from forgetlib.figures.intervals import MIN_TASKS, UNDEFINED, Interval, of_row, with_intervals
 from forgetlib.figures.join import given
 from forgetlib.figures.published import published
 from forgetlib.figures.statements import row
@@ -61,10 +61,6 @@ CONTROL = "a control by true labels for each pair"
 def _require(table: pd.DataFrame, *columns: str) -> None:
     do = "Pass the table that the claim's docstring names."
     intervals.require_columns("table of a claim", table, columns, do)
-
-
-def _interval(row: Mapping[str, Any] | pd.Series, measure: str) -> Interval:
-    return Interval(*(float(row[column]) for column in with_intervals([measure])))
 
 
 def _numbers(table: Table, *columns: str) -> list[np.ndarray]:
@@ -232,7 +228,7 @@ def _with_loss(predictors: Table, predictor: str) -> tuple[Interval, int]:
     if known.empty:
         return UNDEFINED, 0
     (found,) = regression.correlations(known, [predictor], "auroc_lost").to_dict("records")
-    return _interval(found, "rank_correlation"), found["n_tasks"]
+    return of_row(found, "rank_correlation"), found["n_tasks"]
 
 
 def difficulty_not_predictive(predictors: Table = None) -> pd.DataFrame:
@@ -283,7 +279,7 @@ def no_example_level_prediction(examples: Table = None) -> pd.DataFrame:
         if found is not None:
             of = found[found["predictor"] == predictor]
             of_tasks = of.drop(mixedmodel.POOLED)
-            pooled = _interval(of.loc[mixedmodel.POOLED], measure)
+            pooled = of_row(of.loc[mixedmodel.POOLED], measure)
             if of_tasks[measure].count() < MIN_TASKS:
                 pooled = Interval(pooled.value, np.nan, np.nan)
             n = int(of.loc[mixedmodel.POOLED, "n"])
@@ -346,7 +342,7 @@ def not_sample_size(sizes: Table = None) -> pd.DataFrame:
         if table is not None:
             of = table.set_index("measure").loc[measure]
             words = f"{of['small']} and {of['full']} examples"
-            found, n, ceiling = _interval(of, "rank_correlation"), int(of["n"]), of["ceiling"]
+            found, n, ceiling = of_row(of, "rank_correlation"), int(of["n"]), of["ceiling"]
         statistic = f"rank correlation of {measure} with {words}"
         lacks = "" if table is not None else "two sizes of the forgetting set"
         made = row(statistic, SAME_PATTERN, found, n, paper=paper, ceiling=ceiling, lacks=lacks)
@@ -391,7 +387,7 @@ def _of_agreement(crosses: Sequence[CrossTask], what: str, lacks: str) -> list[p
         row(
             f"{statistic}{of['measure']} ({of['a']}; {of['b']})",
             SAME_PATTERN,
-            _interval(of, "rank_correlation"),
+            of_row(of, "rank_correlation"),
             int(of["n"]),
             ceiling=of["ceiling"],
             lacks="" if of["measure"] == BEYOND else CONTROL,

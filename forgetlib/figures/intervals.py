@@ -12,7 +12,7 @@ Shapes: N tasks, R resamples.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,6 +239,12 @@ def with_intervals(measures: Iterable[str]) -> list[str]:
 def as_columns(name: str, interval: Interval) -> dict[str, float]:
     """Return the three columns of a measure in a table."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def of_row(row: Mapping[Any, Any] | pd.Series, name: str) -> Interval:
+    """Read a measure's three columns from a row of a table."""
+    value, low, high = (float(row[column]) for column in with_intervals([name]))
+    return Interval(value, low, high)
 
 
 def require_columns(what: str, table: pd.DataFrame, columns: Iterable[str], do: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from forgetlib.figures.intervals import Interval
+from forgetlib.figures.intervals import Interval, of_row
 
 UNDEFINED_TEXT = "-"
 
@@ -26,8 +26,7 @@ def estimate(found: Interval, digits: int = 2) -> str:
 
 def estimate_of(row: pd.Series, measure: str, digits: int = 2) -> str:
     """Write a measure of a table's row, whose columns end in _low and _high, as `estimate` does."""
-    value, low, high = (float(row[f"{measure}{end}"]) for end in ("", "_low", "_high"))
-    return estimate(Interval(value, low, high), digits)
+    return estimate(of_row(row, measure), digits)
 
 
 def between(values: pd.Series, digits: int = 2) -> str:
