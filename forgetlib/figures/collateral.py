@@ -27,13 +27,13 @@ from matplotlib.lines import Line2D
 
 from forgetlib import metrics
 from forgetlib.data import tasks
-from forgetlib.figures import intervals
+from forgetlib.figures import intervals, verdicts
 from forgetlib.figures.bootstrap import Sample, column, resample
-from forgetlib.figures.intervals import N_RESAMPLES, as_columns, with_intervals
+from forgetlib.figures.intervals import N_RESAMPLES, as_columns, of_row, with_intervals
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.ladders import method_names
 from forgetlib.figures.measures import auroc_sample
-from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import between
 from forgetlib.figures.price import names_of
 from forgetlib.figures.rows import mark, set_finding, skill_of
@@ -49,7 +49,7 @@ from forgetlib.figures.style import (
     readable,
     style,
 )
-from forgetlib.figures.verdicts import DAMAGE, SHARE
+from forgetlib.figures.verdicts import FORGOTTEN, INVERTED, KEPT, most_left, most_turned
 from forgetlib.forgetting.base import Method
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
@@ -57,12 +57,12 @@ from forgetlib.runs.answers import Load
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.records import Result
 
-BUDGET = DAMAGE
+BUDGET = verdicts.DAMAGE
 PER_ROW = 3  # panels
-# What methods do within the budget (`groups`).
-FORGETS, KEEPS, INVERTS, OPEN, BEYOND = "forgets", "keeps", "inverts", "open", "beyond"
+BEYOND = "beyond"  # nothing is known of a method within the budget
 COLUMNS = ["eval_task", "method", "n_seeds", "trained", "n_stopped", "n_beyond", "rise", "worst"]
-MEASURES = ["auroc_known", "auroc", "auroc_end", "nll_end", "auroc_lost"]
+MEASURES = ["auroc_known", "auroc", "auroc_end", "nll_end"]
+COMPARED = ["auroc_lost", "auroc_left", "auroc_turned"]  # before and within the budget
 # Columns of a check.
 CHECK = ["seed", "trained", "step", "check_auroc", "check_rise", "check_worst", "last"]
 
@@ -226,6 +226,7 @@ def table(found: Trajectories, *, n_resamples: int = N_RESAMPLES) -> pd.DataFram
     _high), the wider of those over questions and over seeds:
     auroc_known: AUROC on new questions before
     auroc: at the last check within the budget; auroc_lost: the difference
+    auroc_left, auroc_turned: `verdicts.most_left` and `verdicts.most_turned` of both
     auroc_end, nll_end: where the method ends, and the rise of other tasks' nats a token there
     """
     checks = curves(found)
@@ -239,35 +240,30 @@ def table(found: Trajectories, *, n_resamples: int = N_RESAMPLES) -> pd.DataFram
         about = task, name, len(of_seeds), of_seeds[0].trained, sum(stopped)
         row = dict(zip(COLUMNS, (*about, sum(map(min, stopped, at_first)), *mean), strict=True))
         of = resample([trajectory.sample() for trajectory in of_seeds], n_resamples=n_resamples)
-        for i, measure in enumerate(MEASURES[:4]):
+        for i, measure in enumerate(MEASURES):
             row |= as_columns(measure, of.interval(column(i)))
         row |= as_columns("auroc_lost", of.interval(lambda m: m[..., 0] - m[..., 1]))
+        row |= as_columns("auroc_left", of.interval(lambda m: most_left(m[..., 0], m[..., 1])))
+        row |= as_columns("auroc_turned", of.interval(lambda m: most_turned(m[..., 0], m[..., 1])))
         rows.append(row)
-    return pd.DataFrame(rows, columns=[*COLUMNS, *with_intervals(MEASURES)])
+    return pd.DataFrame(rows, columns=[*COLUMNS, *with_intervals([*MEASURES, *COMPARED])])
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Sort methods by what they did to one skill within the budget, by 95 % intervals.
+    """Sort methods by what AUROC tells of one skill within the budget (`verdicts.of_auroc`).
 
-    "beyond": in every seed the first check is beyond it; in some of them it is "open"
-    "forgets": more than `verdicts.SHARE` of what there was above chance is lost, and not turned
-        round; "inverts": AUROC is below 0.5; "keeps": less than that share is lost; "open": the
-        rest
+    `BEYOND`: in every seed the first check is beyond it; where it is in some, none is "kept".
     """
     skill_of(table)
-    found: dict[str, list[str]] = {n: [] for n in (FORGETS, INVERTS, KEEPS, BEYOND, OPEN)}
+    found: dict[str, list[str]] = {
+        of: [] for of in (FORGOTTEN, INVERTED, KEPT, BEYOND, verdicts.NOT_DECIDED)
+    }
     for of in table.to_dict("records"):
-        share = SHARE * (of["auroc_known"] - CHANCE)
+        group = verdicts.of_auroc(of_row(of, "auroc_left"), of_row(of, "auroc_turned"))
         if of["n_beyond"] == of["n_seeds"]:
             group = BEYOND
-        elif of["auroc_high"] < CHANCE:
-            group = INVERTS
-        elif of["auroc_lost_low"] > share and of["auroc_low"] > CHANCE - share:
-            group = FORGETS
-        elif of["auroc_lost_high"] < share and not of["n_beyond"]:
-            group = KEEPS
-        else:
-            group = OPEN
+        elif of["n_beyond"] and group == KEPT:
+            group = verdicts.NOT_DECIDED
         found[group].append(str(of["method"]))
     return found
 
@@ -283,21 +279,25 @@ def finding(table: pd.DataFrame) -> str:
     of, rows, n = groups(table), table.set_index("method"), int(most["n_seeds"])
     said = []
     for group, words in (
-        (FORGETS, "forgotten on new questions by"),
-        (INVERTS, "turned round by"),
-        (KEEPS, "mostly kept by"),
+        (FORGOTTEN, "forgotten on new questions by"),
+        (INVERTED, "turned round by"),
+        (KEPT, "mostly kept by"),
     ):
         if of[group]:
             lost = between(rows.loc[of[group], "auroc_lost"])
             said.append(f"{words} {names_of(of[group], rows)} (AUROC lost: {lost})")
-    if not of[FORGETS]:
+    if not of[FORGOTTEN]:
         said.insert(0, "not shown to be forgotten on new questions by any method")
-    counts = [(len(of[BEYOND]), "did more harm by the first check"), (len(of[OPEN]), "not decided")]
-    others = listed(f"{count} {words}" for count, words in counts if count)
+    are = "is" if len(of[verdicts.NOT_DECIDED]) == 1 else "are"
+    counts = {
+        BEYOND: "did more harm by the first check",
+        verdicts.NOT_DECIDED: f"{are} not decided",
+    }
+    others = "; ".join(f"{len(of[group])} {words}" for group, words in counts.items() if of[group])
     return (
         f"Where methods stop at their dose, or before other tasks lose {BUDGET:g} nat a token on "
         f"average ({n} seed{'s' if n > 1 else ''}), {skill} is {'; '.join(said)}"
-        + (f"; of {len(table)} methods {others}" if others else "")
+        + (f"; of {len(table)} methods, {others}" if others else "")
     )
 
 
@@ -308,7 +308,7 @@ def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     are beyond the budget at once. Dots on trajectories: the last checks within it (dotted).
     """
     do = "Pass the tables of figures.collateral, of one skill."
-    wanted = [*COLUMNS, *with_intervals(MEASURES)]
+    wanted = [*COLUMNS, *with_intervals([*MEASURES, *COMPARED])]
     intervals.require_columns("what is left at equal harm", table, wanted, do)
     intervals.require_columns("trajectories of methods", curves, ["method", *CHECK], do)
     said = finding(table)

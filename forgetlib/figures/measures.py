@@ -33,7 +33,7 @@ from forgetlib.figures.bootstrap import (
 )
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, as_columns
 from forgetlib.figures.join import by_checkpoint, families, other_data
-from forgetlib.figures.verdicts import SHARE, Evidence, verdict
+from forgetlib.figures.verdicts import Evidence, most_left, most_turned, verdict
 from forgetlib.forgetting.labels import LABELS, labels_of
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
@@ -333,20 +333,22 @@ class Measured:
         return self.difference("nll", phase, "tuned", "elsewhere")
 
     def left(self, name: str, phase: str) -> Interval:
-        """Compare what is left above chance with `1 - SHARE` of what there was: above 0, most."""
+        """Compare what is left above chance with what may be lost (`most_left`)."""
         floor = self.floor if name == "accuracy" else CHANCE
+        columns = (name, "tuned"), (name, phase)
+        return self.interval(lambda m: most_left(m[..., 0], m[..., 1], floor), *columns)
 
-        def of(m: np.ndarray) -> np.ndarray:
-            return m[..., 1] - floor - (1 - SHARE) * (m[..., 0] - floor)
-
-        return self.interval(of, (name, "tuned"), (name, phase))
+    def turned(self, phase: str) -> Interval:
+        """Compare AUROC below 0.5 with half of that above it before (`most_turned`)."""
+        columns = ("auroc", "tuned"), ("auroc", phase)
+        return self.interval(lambda m: most_turned(m[..., 0], m[..., 1]), *columns)
 
     def verdict(self, phase: str) -> str:
         """Say in one of `verdicts` what became of the skill."""
         return verdict(
             Evidence(
-                auroc=self.of("auroc", phase),
                 auroc_left=self.left("auroc", phase),
+                auroc_turned=self.turned(phase),
                 accuracy_left=self.left("accuracy", phase),
                 damage=self.damage(phase) if self.measures_elsewhere else None,
                 known=self.something_to_forget,

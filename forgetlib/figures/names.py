@@ -150,8 +150,8 @@ PICTURES = {
     "asked in other forms; answers compared as a whole and per token.",
     # Of studies of methods: one of all skills, then one a skill, whose name ends the picture's.
     "price": "**Which methods generalise, and at what price?** AUROC on new questions after each "
-    "method, and the harm to other tasks. Dotted: before, and what is called damage; dash-dotted: "
-    "the pre-trained model.",
+    "method, and the harm to other tasks. Dotted: before; shaded: damage; ticks: the pre-trained "
+    "model.",
     "ladder": "**The ladder: what does forgetting remove?** AUROC before and after each method, "
     "by how many labels it takes to ask or to teach again, beside models that were never taught it "
     "where there are any; and a verdict.",
@@ -163,8 +163,8 @@ PICTURES = {
     "collateral": "**What is left at equal harm elsewhere?** AUROC on new questions at the last "
     "check before other tasks lost more than one nat a token (open: where the method ends); below, "
     "each method's trajectory, a line a seed.",
-    "forms": "**Conjugate prompting.** What asking in another form brings back of what each method "
-    "took, beside what the form does to the model before forgetting.",
+    "forms": "**Conjugate prompting.** What asking in another form gains after each method, beside "
+    "what the form does to the model before forgetting.",
     "generalisation": "**What else is lost?** AUROC lost by each method on its forgetting set, on "
     "new questions, in other forms, and on other tasks, retained or not.",
     "accuracy_and_nll": "The same in accuracy, and in nats a token of the true responses.",

@@ -1,7 +1,8 @@
 """Draw what forgetting costs: AUROC on new questions after each method, and the harm elsewhere.
 
 One picture of all skills of a study, a row a method. A method that generalises takes AUROC on
-questions that it was not given towards 0.5; one that inverts takes it below; one that damages makes
+questions that it was not given towards 0.5; one that inverts takes it far below
+(`verdicts.most_turned`); one that damages makes
 unrelated text less likely, so that what is lost on new questions may be the model's and not the
 skill's. Whether its forgetting set is forgotten stands beside it: a method that takes nothing there
 says nothing about generalising.
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlib.figures import intervals
-from forgetlib.figures.intervals import with_intervals
+from forgetlib.figures.intervals import of_row, with_intervals
 from forgetlib.figures.names import listed, method_title, method_titles, title, titles
 from forgetlib.figures.numbers import between, estimate_of
 from forgetlib.figures.reach import NEW, SET, away
@@ -29,7 +30,6 @@ from forgetlib.figures.style import (
     GREEN,
     ORANGE,
     PURPLE,
-    SMALL,
     TEXT_WIDTH,
     VERMILION,
     draw_intervals,
@@ -37,7 +37,7 @@ from forgetlib.figures.style import (
     say_where_nothing,
     style,
 )
-from forgetlib.figures.verdicts import DAMAGE, SHARE
+from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, INVERTED, KEPT, of_auroc
 from forgetlib.forgetting.dose import Dose
 from forgetlib.metrics import CHANCE
 
@@ -49,29 +49,35 @@ MARKS = (
     ("D", ORANGE),
     ("P", DARK_GREY),
 )
-# What methods do to a skill (`groups`); in sentences those of the first two are named, and of the
-# others it is said how many do what: one, and several.
+# What methods do to a skill (`groups`), in sentences: one, and several.
 GROUPS = {
-    "generalises": ("", ""),
-    "spares": ("", ""),
+    "generalises": ("makes it forgotten", "make it forgotten"),
+    "spares": ("keeps new questions", "keep new questions"),
     "damages": ("damages other tasks", "damage other tasks"),
-    "inverts": ("turns the skill round", "turn the skill round"),
+    "inverts": ("turns it round", "turn it round"),
     "weak": ("leaves its own questions known", "leave their own questions known"),
     "open": ("is not decided", "are not decided"),
 }
 MOST_NAMED = 6  # methods that a sentence names; of more it says how many
+MOST_OPEN = 3  # of those that are not decided
 MOST = Dose().most  # AUROC up to which the forgetting set is at the dose
+OF_NEW = ["auroc_known", "auroc", "auroc_left", "auroc_turned", "auroc_lost"]
 MEASURES = {
     "auroc": "AUROC on new questions\n(open: on the forgetting set)",
     "nll_rise": "rise of nats a token\nof other tasks",
 }
 
-# What lines of a skill's colour, and black ones, stand for; that of damage is named beside it.
-LINES: dict[Any, str] = {
-    "--": "chance; no harm",
-    ":": "AUROC before forgetting",
-    "-.": "the pre-trained model",
+TICK = 0.02  # of the right panel's height
+# What else is drawn: lines, ticks of a skill's colour, and what is shaded.
+LEGEND: dict[str, dict[str, Any]] = {
+    "chance; no harm": {"linestyle": "--", "linewidth": 0.9},
+    "AUROC before forgetting": {"linestyle": ":", "linewidth": 0.9},
+    "tick: the pre-trained model": {"linestyle": "none", "marker": "|", "markersize": 6},
+    "damage": {"linestyle": "none", "marker": "s", "markersize": 6, "alpha": 0.15},
 }
+
+
+DO = "Pass the table of figures.price, drawn anew if it lacks columns."
 
 
 def table(reach: pd.DataFrame) -> pd.DataFrame:
@@ -79,20 +85,20 @@ def table(reach: pd.DataFrame) -> pd.DataFrame:
 
     reach: from `reach.table`, of any number of skills
     Returns a row a skill and method: eval_task, method, n_seeds, and with their intervals set_auroc
-    (after, on the forgetting set), auroc_known and auroc (before and after, on new questions),
-    auroc_lost, and of the tasks that `away` names nll_rise and nll_taught.
+    (after, on the forgetting set), of new questions `OF_NEW`, and of the tasks that `away` names
+    nll_rise and nll_taught.
     """
     do = "Pass the table of figures.reach."
-    wanted = ["auroc_known", "auroc", "auroc_lost", "nll_rise", "nll_taught"]
+    rises = ["nll_rise", "nll_taught"]
+    wanted = [*OF_NEW, *rises]
     columns = ["eval_task", "method", "where", "n_seeds", *with_intervals(wanted)]
     intervals.require_columns("what methods cost", reach, columns, do)
     keys = ["eval_task", "method", "n_seeds"]
     own, new = (reach[reach["where"] == where] for where in (SET, NEW))
     names = dict(zip(with_intervals(["auroc"]), with_intervals(["set_auroc"]), strict=True))
     found = own[[*keys, *names]].rename(columns=names)
-    found = found.merge(new[[*keys, *with_intervals(wanted[:3])]], on=keys)
+    found = found.merge(new[[*keys, *with_intervals(OF_NEW)]], on=keys)
     harm = [of[of["where"] == away(of)] for _, of in reach.groupby("eval_task", sort=False)]
-    rises = ["nll_rise", "nll_taught"]
     risen = pd.concat(harm)[[*keys, *with_intervals(rises)]] if harm else new[keys]
     return found.merge(risen, on=keys, how="left")
 
@@ -102,29 +108,26 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
 
     "damages": other tasks' nats a token rise by more than `verdicts.DAMAGE`
     "weak": AUROC of the forgetting set is above `MOST`: the dose is not reached
-    "inverts": AUROC on new questions is below 0.5
-    "generalises": more than `verdicts.SHARE` of what there was above chance is lost on new
-        questions and not turned round, and other tasks' nats rise by less than `DAMAGE`
-    "spares": less than that share is lost, and AUROC of the forgetting set is at most `MOST`
+    "inverts": what is known of new questions is inverted (`verdicts.of_auroc`)
+    "generalises": it is forgotten, and other tasks' nats rise by less than `DAMAGE`
+    "spares": it is kept, and AUROC of the forgetting set is at most `MOST`
     "open": the rest
     """
     skill_of(table)
+    columns = ["method", *with_intervals(["set_auroc", "auroc_left", "auroc_turned", "nll_rise"])]
+    intervals.require_columns("what methods cost", table, columns, DO)
     found: dict[str, list[str]] = {name: [] for name in GROUPS}
     for of in table.to_dict("records"):
-        share = SHARE * (of["auroc_known"] - CHANCE)
+        became = of_auroc(of_row(of, "auroc_left"), of_row(of, "auroc_turned"))
         if of["nll_rise_low"] > DAMAGE:
             group = "damages"
         elif of["set_auroc_low"] > MOST:
             group = "weak"
-        elif of["auroc_high"] < CHANCE:
+        elif became == INVERTED:
             group = "inverts"
-        elif (
-            of["auroc_lost_low"] > share
-            and of["auroc_low"] > CHANCE - share
-            and of["nll_rise_high"] < DAMAGE
-        ):
+        elif became == FORGOTTEN and of["nll_rise_high"] < DAMAGE:
             group = "generalises"
-        elif of["auroc_lost_high"] < share and of["set_auroc"] <= MOST:
+        elif became == KEPT and of["set_auroc"] <= MOST:
             group = "spares"
         else:
             group = "open"
@@ -149,24 +152,35 @@ def headline(table: pd.DataFrame) -> str:
     for task, of in table.groupby("eval_task", sort=False):
         if not (of["auroc_known_low"] > CHANCE).all():
             continue
-        found = groups(of)
-        named = names_of(found["generalises"], of.set_index("method")) or _none(found)
-        said.append(f"{title(str(task))}{_one_seed(of, table)} by {named}")
+        said.append(f"{title(str(task))}{_one_seed(of, table)} after {_after(of)}")
     if not said:
         return "No skill was shown to be known before"
     one = "" if (table["n_seeds"] > 1).any() else "; one seed"
     return f"Forgotten on new questions without damage to other tasks: {'; '.join(said)}{one}"
 
 
-def _none(found: dict[str, list[str]]) -> str:
-    """Say that it is so after no method, and of how many this says nothing."""
-    n = sum(map(len, found.values()))
-    said = [
-        f"{len(found[group])} {GROUPS[group][len(found[group]) > 1]}"
-        for group in ("weak", "open")
-        if found[group]
-    ]
-    return f"none of {n} methods" + (f" ({listed(said)})" if said else "")
+def _after(table: pd.DataFrame) -> str:
+    """Say after which methods one skill is forgotten, and what each of the others does to it."""
+    found, rows = groups(table), table.set_index("method")
+    named, n = found.pop("generalises"), len(table)
+    counts = _counts(found)
+    if not named:
+        return f"none of {n} methods ({counts})"
+    said = f"{names_of(named, rows)} (AUROC lost: {_lost(rows.loc[named])}"
+    n_left = n - len(named)
+    return said + (f"; of the other {n_left}, {counts})" if n_left else ")")
+
+
+def _counts(found: dict[str, list[str]]) -> str:
+    """Say of groups how many methods do what."""
+    said = [f"{len(of)} {GROUPS[group][len(of) > 1]}" for group, of in found.items() if of]
+    return listed(said)
+
+
+def _lost(rows: pd.DataFrame) -> str:
+    """Write the AUROC that is lost: of one method with its interval, else from least to most."""
+    lost = between(rows["auroc_lost"])
+    return estimate_of(rows.iloc[0], "auroc_lost") if len(rows) == 1 else lost
 
 
 def _one_seed(of: pd.DataFrame, table: pd.DataFrame) -> str:
@@ -180,31 +194,34 @@ def _of_skill(table: pd.DataFrame) -> str:
     if not (table["auroc_known_low"] > CHANCE).all():
         return f"{name} was not shown to be known before."
     of, rows, n = groups(table), table.set_index("method"), len(table)
+    forgotten, kept = of.pop("generalises"), of.pop("spares")
     said = f"{name}: "
-    if of["generalises"]:
-        lost = between(rows.loc[of["generalises"], "auroc_lost"])
-        said += (
-            f"after {names_of(of['generalises'], rows)} new questions are forgotten too, without "
-        )
-        said += f"damage to other tasks (AUROC lost: {lost})"
+    if forgotten:
+        said += f"after {names_of(forgotten, rows)} new questions are forgotten too, without "
+        said += f"damage to other tasks (AUROC lost: {_lost(rows.loc[forgotten])})"
     else:
         said += f"{f'none of {n} methods' if n > 1 else 'the one method'} is "
-        said += f"{'' if n > 1 else 'not '}shown to remove it on new questions without damage to "
-        said += "other tasks"
-    if of["spares"]:
-        said += (
-            f"; after {names_of(of['spares'], rows)} new questions are known, and its own are not"
-        )
-    others = [
-        f"{len(of[group])} {one if len(of[group]) == 1 else several}"
-        for group, (one, several) in GROUPS.items()
-        if of[group] and one
-    ]
-    named = of["generalises"] or of["spares"]
-    if others:
-        n_left = n - len(of["generalises"]) - len(of["spares"])
-        said += f". Of {f'the other {n_left}' if named else 'these'}, {listed(others)}"
+        said += f"{'' if n > 1 else 'not '}shown to make it forgotten on new questions without "
+        said += "damage to other tasks"
+    if kept:
+        said += f"; after {names_of(kept, rows)} new questions are known, and its own are not"
+    if n_left := n - len(forgotten) - len(kept):
+        whose = f"the other {n_left}" if forgotten or kept else "these"
+        said += f". Of {whose}, {_counts(of)}{_undecided(of['open'], rows)}"
     return f"{said}.{_taught(table.loc[table['n_seeds'].idxmax()])}"
+
+
+def _undecided(methods: Sequence[str], rows: pd.DataFrame) -> str:
+    """Name methods that are not decided where they are few; say of how many harm tells nothing."""
+    said = [names_of(methods, rows)] if 0 < len(methods) <= MOST_OPEN else []
+    of = rows.loc[list(methods)]
+    n_wide = int(((of["nll_rise_high"] - of["nll_rise_low"]) / 2 > DAMAGE).sum())
+    if n_wide:
+        said.append(
+            f"for {n_wide}, the interval of the harm is so wide that damage could not have been "
+            "excluded even had nothing changed"
+        )
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _taught(row: pd.Series) -> str:
@@ -232,14 +249,12 @@ def draw(table: pd.DataFrame) -> Figure:
     """Draw a row a method, a mark a skill: AUROC on new questions, and the harm elsewhere.
 
     table: from `price.table`. Open: the forgetting set. Dashed: chance, and no harm; dotted: each
-    skill's AUROC before, and the rise that is called damage; dash-dotted: where the pre-trained
-    model is. Rows are sorted by AUROC on new
-    questions, the least on top.
+    skill's AUROC before; shaded: damage; ticks: where the pre-trained model is. Rows are sorted by
+    AUROC on new questions, the least on top.
     """
-    do = "Pass the table of figures.price."
     measures = ["set_auroc", "auroc_known", "nll_taught", *MEASURES]
     wanted = ["eval_task", "method", "n_seeds", *with_intervals(measures)]
-    intervals.require_columns("what methods cost", table, wanted, do)
+    intervals.require_columns("what methods cost", table, wanted, DO)
     said = headline(table)
     order = table.groupby("method", sort=False)["auroc"].mean().sort_values(ascending=False)
     methods = [str(method) for method in order.index]
@@ -274,28 +289,24 @@ def draw(table: pd.DataFrame) -> Figure:
             # Of the method with most seeds: others start from some of its models.
             taught = of.loc[of["n_seeds"].idxmax(), "nll_taught"]
             if np.isfinite(taught):
-                panels[1].axvline(-taught, color=colour, linewidth=0.9, linestyle="-.", zorder=1)
+                ends, heights_of = [-taught, -taught], [0, TICK]
+                across = panels[1].get_xaxis_transform()
+                panels[1].plot(ends, heights_of, color=colour, linewidth=1.5, transform=across)
             before = of["auroc_known"].iloc[0]
             panels[0].axvline(before, color=colour, linewidth=0.9, linestyle=":", zorder=1)
         for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):
             mark(axes, CHANCE if measure == "auroc" else 0.0)
             say_where_nothing(axes, table[measure], "not measured")
             axes.set_xlabel(label)
-        panels[1].axvline(DAMAGE, color=DARK_GREY, linewidth=0.9, linestyle=":", zorder=1)
-        panels[1].annotate(
-            *("damage", (DAMAGE, len(methods) - 0.45)),
-            xytext=(2, 0),
-            textcoords="offset points",
-            fontsize=SMALL,
-            color=DARK_GREY,
-            va="top",
-        )
+        least, most = panels[1].get_xlim()
+        most = max(most, 1.5 * DAMAGE)
+        panels[1].axvspan(DAMAGE, most, color=DARK_GREY, alpha=0.15, linewidth=0, zorder=0)
+        panels[1].set_xlim(least, most)
         panels[0].set_xlim(-0.02, 1.02)
         panels[0].set_yticks(range(len(methods)), names)
         panels[0].set_ylim(-0.6, len(methods) - 0.4)
         handles = panels[0].get_legend_handles_labels()[0]
-        for kind, words in LINES.items():
-            handles.append(Line2D([], [], color=DARK_GREY, lw=0.9, linestyle=kind, label=words))
+        handles += [Line2D([], [], color=DARK_GREY, label=k, **look) for k, look in LEGEND.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
         set_finding(figure, said)
     return figure

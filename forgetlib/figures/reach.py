@@ -32,6 +32,7 @@ from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.ladders import method_names, of_view
 from forgetlib.figures.measures import auroc_sample
+from forgetlib.figures.verdicts import most_left, most_turned
 from forgetlib.measuring.base import Scores
 from forgetlib.runs.answers import Answers, Load
 from forgetlib.runs.ladder import LadderStudy
@@ -162,6 +163,8 @@ def table(
     and over seeds:
     auroc_known: AUROC of the known model; where it is not above 0.5 there was nothing to lose
     auroc: of the forgotten one; where it is below 0.5, responses are told apart the wrong way round
+    auroc_left, auroc_turned: whether more than half of it is kept, or turned round, where above 0
+        (`verdicts.most_left`, `verdicts.most_turned`)
     accuracy_lost, auroc_lost: the known model's less the forgotten one's
     nll_rise: nats a token of true responses, the forgotten model's less the known one's
     nll_taught: the known model's less the pre-trained one's: what the teaching did before
@@ -262,12 +265,15 @@ def _part(pair: Pair, place: Place, answers: Answers | None, base: Result | None
 
 def _measured(samples: Sequence[Sample], n_resamples: int, *, with_base: bool) -> dict[str, float]:
     """Make the columns of a row's measures."""
-    found = dict.fromkeys(("auroc_known", "auroc", *MEASURES, "nll_taught"), UNDEFINED)
+    names = ("auroc_known", "auroc", "auroc_left", "auroc_turned", *MEASURES, "nll_taught")
+    found = dict.fromkeys(names, UNDEFINED)
     if samples:
         of = resample(samples, n_resamples=n_resamples)
         found |= {
             "auroc_known": of.interval(column(2)),
             "auroc": of.interval(column(3)),
+            "auroc_left": of.interval(lambda m: most_left(m[..., 2], m[..., 3])),
+            "auroc_turned": of.interval(lambda m: most_turned(m[..., 2], m[..., 3])),
             "accuracy_lost": of.interval(lambda m: m[..., 0] - m[..., 1]),
             "auroc_lost": of.interval(lambda m: m[..., 2] - m[..., 3]),
             "nll_rise": of.interval(lambda m: m[..., 5] - m[..., 4]),

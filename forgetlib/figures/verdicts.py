@@ -2,8 +2,9 @@
 
 kept: more than half of what the model knew above chance is there, and is used
 shifted: it is there (AUROC), but the answers no longer show it (accuracy): a bias moved them
-forgotten: more than half of it is gone, whatever the bias
-inverted: true responses are told from false ones the wrong way round
+forgotten: more than half of it is gone, whatever the bias, and not more than half turned round
+inverted: more than half of it is turned round: AUROC is as far below 0.5 as it would be above
+    where that much were kept
 damaged: it is not shown to be there, and text that has nothing to do with it is predicted worse;
     or the same training on another task takes as much of it
 Where it was tried to bring the skill back (`rungs`), shifted and forgotten are told apart further:
@@ -19,6 +20,12 @@ not decided: these data leave more than one of these open
 
 AUROC says what is known, blind to a bias of the answers; accuracy says what is used. Each is judged
 by its 95 % interval over questions and seeds.
+
+Post hoc: at first any AUROC below 0.5 was called inverted, and all else that was lost forgotten.
+That was changed after results were seen, as it gave the two sides unequal margins: half of a skill
+may be lost before it is called forgotten, while a model that knows nothing, too, may end a little
+below 0.5. Where there are never-taught models (`Remains`), these tell how far below 0.5 a model
+ends that knows nothing, as from the start.
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forgetlib.figures.intervals import Interval
+from forgetlib.metrics import CHANCE, Numbers
 
 KEPT, SHIFTED, FORGOTTEN, INVERTED, DAMAGED = (
     "kept",
@@ -53,15 +61,14 @@ DAMAGE = 1.0
 class Evidence:
     """Hold what a verdict is taken from, each with its interval.
 
-    auroc: after forgetting
-    auroc_left: AUROC above 0.5 less `SHARE` of that after fine-tuning: above 0, most is kept
+    auroc_left, auroc_turned: `most_left` and `most_turned` of AUROC before and after
     accuracy_left: the same of accuracy, above chance or the commonest answer's share
     damage: rise of nats a token of unrelated true responses since fine-tuning; None: not measured
     known: whether the fine-tuned model was shown to know the task at all
     """
 
-    auroc: Interval
     auroc_left: Interval
+    auroc_turned: Interval
     accuracy_left: Interval
     damage: Interval | None
     known: bool
@@ -71,15 +78,42 @@ def verdict(found: Evidence) -> str:
     """Say what became of a skill; `NOT_DECIDED` where the intervals leave several words open."""
     if not found.known:
         return NOTHING
-    gone = _side(found.auroc_left)
-    if gone == "below":
-        if found.damage is not None and (side := _side(found.damage, DAMAGE)) != "below":
-            return DAMAGED if side == "above" else NOT_DECIDED
-        return INVERTED if _side(found.auroc, 0.5) == "below" else FORGOTTEN
-    if gone == "above":
+    became = of_auroc(found.auroc_left, found.auroc_turned)
+    if became == KEPT:
         used = _side(found.accuracy_left)
         return {"above": KEPT, "below": SHIFTED}.get(used, NOT_DECIDED)
-    return NOT_DECIDED
+    gone = _side(found.auroc_left) == "below"
+    if gone and found.damage is not None and (side := _side(found.damage, DAMAGE)) != "below":
+        return DAMAGED if side == "above" else NOT_DECIDED
+    return became
+
+
+def most_left(before: Numbers, after: Numbers, chance: float = CHANCE) -> Numbers:
+    """Compare what is above chance after forgetting with what may be lost: above 0, most is left.
+
+    before, after: AUROC or accuracy of the known and of the forgotten model
+    """
+    return after - chance - (1 - SHARE) * (before - chance)
+
+
+def most_turned(before: Numbers, after: Numbers) -> Numbers:
+    """Compare AUROC below 0.5 after forgetting with half of that above it before.
+
+    Above 0, more than `SHARE` of what was known is turned round.
+    """
+    return CHANCE - after - SHARE * (before - CHANCE)
+
+
+def of_auroc(auroc_left: Interval, auroc_turned: Interval) -> str:
+    """Say what AUROC alone tells of a skill: kept, forgotten, inverted, or not decided.
+
+    auroc_left, auroc_turned: `most_left` and `most_turned` of AUROC. Forgotten is what is shown to
+    be lost, and shown not to be turned round.
+    """
+    side = _side(auroc_left)
+    if side == "below":
+        return {"above": INVERTED, "below": FORGOTTEN}.get(_side(auroc_turned), NOT_DECIDED)
+    return KEPT if side == "above" else NOT_DECIDED
 
 
 def _side(interval: Interval, of: float = 0.0) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forgetlib.errors import InputError
-from forgetlib.figures import collateral
+from forgetlib.figures import collateral, verdicts
 from forgetlib.forgetting.arithmetic import Noise, TaskVector
 from forgetlib.forgetting.base import Training
 from forgetlib.measuring.base import ScoresInTraining
@@ -204,7 +204,7 @@ def test_what_is_changed_at_once_and_beyond_the_budget_is_not_said_to_keep():
     assert row["n_stopped"] == row["n_beyond"] == row["n_seeds"] == 5
     of = table.loc[["sst2_nonce"]].reset_index()
     assert collateral.groups(of)["beyond"] == ["task_vector(scale=2.0)"]
-    assert collateral.finding(of).endswith("; of 2 methods 1 did more harm by the first check")
+    assert collateral.finding(of).endswith("; of 2 methods, 1 did more harm by the first check")
 
 
 def test_only_seeds_in_which_all_were_checked_count():
@@ -237,16 +237,18 @@ def test_curves_have_every_check_and_mark_the_last_within(found):
 
 def test_methods_are_sorted_by_what_they_do_within_the_budget(of_skill):
     assert collateral.groups(of_skill) == {
-        "forgets": ["random"],
-        "inverts": ["gradient_difference(retain)"],
-        "keeps": ["gradient_ascent", "npo", "prompt_filter(retain)"],
-        "beyond": [],
-        "open": [],
+        verdicts.FORGOTTEN: ["random"],
+        verdicts.INVERTED: ["gradient_difference(retain)"],
+        verdicts.KEPT: ["gradient_ascent", "npo", "prompt_filter(retain)"],
+        collateral.BEYOND: [],
+        verdicts.NOT_DECIDED: [],
     }
     some = of_skill.assign(n_beyond=(of_skill["n_seeds"] > 1).astype(int))
-    assert collateral.groups(some)["open"] == ["gradient_ascent", "npo", "prompt_filter(retain)"]
-    unsure = of_skill.assign(auroc_low=0.1, auroc_high=0.9, auroc_lost_low=-0.1, auroc_lost_high=1)
-    assert collateral.groups(unsure)["open"] == list(of_skill["method"])
+    kept = ["gradient_ascent", "npo", "prompt_filter(retain)"]
+    assert collateral.groups(some)[verdicts.NOT_DECIDED] == kept
+    unsure = of_skill.assign(auroc_left_low=-0.2, auroc_left_high=0.2)
+    assert collateral.groups(unsure)[verdicts.NOT_DECIDED] == list(of_skill["method"])
+    assert collateral.finding(unsure).endswith("; of 5 methods, 5 are not decided")
 
 
 def test_the_sentence_says_what_each_leaves_and_how_many_would_have_gone_beyond(of_skill):

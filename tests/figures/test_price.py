@@ -9,7 +9,7 @@ from made_up_methods import NLL, STUDY, answers, of_base, results
 from forgetlib.errors import InputError
 from forgetlib.figures import price, reach
 from forgetlib.figures.intervals import Interval, as_columns, with_intervals
-from forgetlib.figures.numbers import number
+from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.reach import NEW, OTHER, SET
 
 
@@ -77,18 +77,21 @@ def changed(table, method, **intervals):
     ("intervals", "expected"),
     [
         # In some seeds lost, in some turned round: no skill that is gone.
-        ({"auroc": (0.1, 0.55), "auroc_lost": (0.3, 0.8)}, "open"),
+        ({"auroc_turned": (-0.2, 0.1)}, "open"),
         ({}, "generalises"),
-        ({"auroc": (0.3, 0.4)}, "inverts"),
+        # Below 0.5, and less than half turned round: as one that knows nothing may be.
+        ({"auroc": (0.37, 0.49), "auroc_left": (-0.3, -0.2)}, "generalises"),
+        ({"auroc_turned": (0.01, 0.1)}, "inverts"),
+        ({"auroc_turned": (0.01, 0.1), "nll_rise": (0.5, 1.4)}, "inverts"),
         ({"set_auroc": (0.62, 0.7)}, "weak"),
         ({"set_auroc": (0.55, 0.7)}, "generalises"),
         ({"nll_rise": (1.2, 1.4)}, "damages"),
-        ({"nll_rise": (1.2, 1.4), "auroc": (0.3, 0.4)}, "damages"),
+        ({"nll_rise": (1.2, 1.4), "auroc_turned": (0.01, 0.1)}, "damages"),
         ({"nll_rise": (0.5, 1.4)}, "open"),
         ({"nll_rise": (np.nan, np.nan)}, "open"),
-        ({"auroc_lost": (0.1, 0.3)}, "open"),
-        ({"auroc_lost": (0.01, 0.03)}, "spares"),  # shown, and less than half
-        ({"auroc_lost": (0.01, 0.03), "set_auroc": (0.55, 0.7)}, "open"),  # its own may be known
+        ({"auroc_left": (-0.1, 0.1)}, "open"),
+        ({"auroc_left": (0.1, 0.2)}, "spares"),  # shown to be lost or not, less than half is
+        ({"auroc_left": (0.1, 0.2), "set_auroc": (0.55, 0.7)}, "open"),  # its own may be known
     ],
     ids=str,
 )
@@ -105,21 +108,38 @@ def test_a_skill_that_was_not_known_is_told(table):
 
 def test_where_none_generalises_the_sentence_says_no_more_than_that(table):
     one = of_skill(table)[of_skill(table)["method"] == "random"].assign(n_seeds=1)
-    said = price.finding(changed(one, "random", auroc=(0.25, 0.35)))
+    said = price.finding(changed(one, "random", auroc_turned=(0.05, 0.15)))
     assert said == (
-        "ARC Easy: the one method is not shown to remove it on new questions without damage to "
-        "other tasks. Of these, 1 turns the skill round. One seed."
+        "ARC Easy: the one method is not shown to make it forgotten on new questions without "
+        "damage to other tasks. Of these, 1 turns it round. One seed."
     )
+    lost = estimate_of(one.iloc[0], "auroc_lost")
     assert price.finding(one).endswith(
-        "without damage to other tasks (AUROC lost: 0.45). One seed."
+        f"without damage to other tasks (AUROC lost: {lost}). One seed."
     )
+
+
+def test_of_what_is_not_decided_few_are_named_and_it_is_said_where_harm_tells_nothing(table):
+    """That the interval of the harm is too wide is told by its width, wherever it lies."""
+    arc = of_skill(table)
+    unsure = changed(arc, "random", nll_rise=(0.5, 1.4))
+    assert price.finding(unsure).endswith(" and 1 is not decided (random labels).")
+    for interval in ((-0.5, 1.6), (-3.5, 1.4)):
+        assert price.finding(changed(arc, "random", nll_rise=interval)).endswith(
+            " and 1 is not decided (random labels; for 1, the interval of the harm is so wide that "
+            "damage could not have been excluded even had nothing changed)."
+        )
+    every = arc.assign(auroc_left_low=-1.0, auroc_left_high=1.0, set_auroc_low=0.4)
+    every = every.assign(nll_rise_low=0.5, nll_rise_high=1.5)
+    assert price.groups(every)["open"] == list(arc["method"])
+    assert price.finding(every).endswith(". Of these, 4 are not decided.")
 
 
 def test_where_harm_was_not_measured_nothing_is_called_harmless(table):
     without = table.assign(**dict.fromkeys(with_intervals(["nll_rise"]), np.nan))
     assert price.groups(of_skill(without))["generalises"] == []
     assert "ARC Easy: none of 4 methods is shown" in price.finding(without)
-    assert [t.get_text() for t in price.draw(without).axes[1].texts] == ["not measured", "damage"]
+    assert [t.get_text() for t in price.draw(without).axes[1].texts] == ["not measured"]
 
 
 def test_harm_is_read_where_it_was_measured_skill_by_skill(whole):
@@ -150,34 +170,49 @@ def test_the_picture_has_a_row_a_method_and_a_mark_a_skill(table):
             assert line.get_xdata() == pytest.approx(of[measure].to_numpy())
             rows = [names[round(y)] for y in line.get_ydata()]
             assert [r.split(",")[0] for r in rows] == [price.method_title(m) for m in of["method"]]
+    by_skill = [of.set_index("method") for _, of in table.groupby("eval_task", sort=False)]
+    forgotten = by_skill[0].loc[["random", "gradient_difference(retain)"], "auroc_lost"]
+    lost = between(forgotten), estimate_of(by_skill[1].loc["random"], "auroc_lost")
     assert (
         " ".join(figure.get_suptitle().split())
         == price.headline(table)
         == (
             "Forgotten on new questions without damage to other tasks: SST-2 in made-up words "
-            "by random labels and gradient difference (one seed); ARC Easy by random labels"
+            f"after random labels and gradient difference (one seed) (AUROC lost: {lost[0]}; of "
+            "the other 3, 1 keeps new questions, 1 damages other tasks and 1 leaves its own "
+            f"questions known); ARC Easy after random labels (AUROC lost: {lost[1]}; of the other "
+            "3, 1 keeps new questions, 1 damages other tasks and 1 leaves its own questions known)"
         )
     )
     none = price.headline(table.assign(set_auroc_low=0.7, n_seeds=1))
     assert none.endswith(
-        "by none of 5 methods (4 leave their own questions known); ARC Easy by none of 4 methods "
-        "(3 leave their own questions known); one seed"
+        "after none of 5 methods (1 damages other tasks and 4 leave their own questions known); "
+        "ARC Easy after none of 4 methods (1 damages other tasks and 3 leave their own questions "
+        "known); one seed"
     )
     arc = table["eval_task"] == "arc_easy"
-    assert price.headline(table.assign(n_seeds=table["n_seeds"].mask(arc, 1))).endswith(
-        "ARC Easy (one seed) by random labels"
+    assert "ARC Easy (one seed) after random labels (AUROC" in price.headline(
+        table.assign(n_seeds=table["n_seeds"].mask(arc, 1))
     )
     assert price.headline(table.assign(auroc_known_low=0.4)).startswith("No skill was shown")
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [
         "SST-2 in made-up words",
         "ARC Easy",
-        *price.LINES.values(),
+        *price.LEGEND,
     ]
+    # What is called damage is shaded, to the end of the panel.
+    (damage,) = right.patches
+    assert (damage.get_x(), damage.get_x() + damage.get_width()) == (
+        pytest.approx(price.DAMAGE),
+        pytest.approx(right.get_xlim()[1]),
+    )
 
 
 def test_a_table_of_something_else_is_refused(whole):
     with pytest.raises(InputError, match="what methods cost"):
         price.table(whole.drop(columns="auroc"))
+    with pytest.raises(InputError, match=r"what methods cost.*auroc_turned"):
+        price.groups(of_skill(price.table(whole)).drop(columns="auroc_turned"))
     with pytest.raises(InputError, match="what methods cost"):
         price.draw(whole.drop(columns="auroc"))
 
@@ -189,7 +224,8 @@ def test_what_the_teaching_did_is_told_apart_from_what_forgetting_did(table):
     for name in with_intervals(["auroc", "nll_rise"]):  # what was there stays as it was
         assert found[name].to_numpy() == pytest.approx(table[name].to_numpy())
     assert found["nll_taught"].to_numpy() == pytest.approx(1.0, abs=0.1)
-    lines = [line for line in price.draw(found).axes[1].lines if line.get_linestyle() == "-."]
+    panel = price.draw(found).axes[1]
+    lines = [line for line in panel.lines if tuple(line.get_ydata()) == (0, price.TICK)]
     taught = found.groupby("eval_task", sort=False)["nll_taught"].first()
     assert [line.get_xdata()[0] for line in lines] == pytest.approx(list(-taught))
 
