@@ -18,7 +18,7 @@ from forgetlib.figures import (
     sign,
 )
 from forgetlib.figures.findings import Tables
-from forgetlib.figures.names import method_title, title
+from forgetlib.figures.names import listed, method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
 from forgetlib.figures.reach import WHERES, away
 
@@ -62,7 +62,8 @@ def findings(tables: Tables) -> str:
 
 def _sentences(tables: Tables) -> Iterator[str]:
     if (costs := tables.get("price")) is not None:
-        yield f"**{price.headline(costs)}** ([price](price.png)). {price.finding(costs)}"
+        said = f"**{price.headline(costs)}** ([price](price.png)). {price.finding(costs)}"
+        yield said + _other_tasks(tables)
     for skill in skills(tables):
         reach = tables.need(f"generalisation_{skill}")
         said = generalisation.finding(reach, exact=True)
@@ -92,6 +93,18 @@ def _sentences(tables: Tables) -> Iterator[str]:
     asked = [of for skill in skills(tables) if (of := tables.get(f"forms_{skill}")) is not None]
     if asked and (said := forms.distance_finding(pd.concat(asked, ignore_index=True))):
         yield f"{said}."
+
+
+def _other_tasks(tables: Tables) -> str:
+    """Name the tasks on which harm is read, by skill where they differ; "" where on none."""
+    named: dict[str, list[str]] = {}
+    for skill in skills(tables):
+        reach = tables.need(f"generalisation_{skill}")
+        rows = reach[(reach["where"] == away(reach)) & reach["nll_rise"].notna()]
+        for asked in rows["asked"].iloc[:1]:
+            named.setdefault(listed(map(title, asked.split(", "))), []).append(title(skill))
+    told = [names + (f" for {listed(of)}" if len(named) > 1 else "") for names, of in named.items()]
+    return f" Other tasks are {'; '.join(told)}." if told else ""
 
 
 def table(tables: Tables) -> str:

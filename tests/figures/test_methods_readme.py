@@ -19,7 +19,7 @@ from forgetlib.figures import (
 )
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.numbers import estimate_of
-from forgetlib.figures.reach import NEW
+from forgetlib.figures.reach import NEW, OTHER
 from forgetlib.figures.rungs import DIRECT, Ladder, Rung
 from tests.figures import made_up_methods as made_up
 from tests.figures.test_collateral import of_checks
@@ -78,11 +78,33 @@ def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
     assert len(said) == 3 and all(line.startswith("- ") for line in said)
     costs = price.finding(drawn.need("price"))
     first = price.headline(drawn.need("price"))
-    assert said.pop(0) == f"- **{first}** ([price](price.png)). {costs}"
+    told = "Other tasks are SciQ and COPA."
+    assert said.pop(0) == f"- **{first}** ([price](price.png)). {costs} {told}"
     table = drawn.need("generalisation_sst2_nonce")
     assert generalisation.finding(table, exact=True) in said[0]
     assert said[0].endswith("(generalisation_sst2_nonce.png)).")
     assert "not reached by NPO" in said[1] and said[1].endswith("(dose_sst2_nonce.png)).")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("sciq, copa", " Other tasks are SciQ and COPA."),
+        (
+            "coding",
+            " Other tasks are Coding for ARC Easy; SciQ and COPA for SST-2 in made-up words.",
+        ),
+        (None, " Other tasks are SciQ and COPA."),  # harm was not measured there
+    ],
+)
+def test_the_tasks_on_which_harm_is_read_are_named(drawn, tmp_path, asked, told):
+    shutil.copytree(drawn.folder, tmp_path / "more")
+    table = drawn.need("generalisation_sst2_nonce").assign(eval_task="arc_easy")
+    table.loc[table["where"] == OTHER, "asked"] = asked
+    table = table if asked else table.assign(nll_rise=float("nan"))
+    table.to_csv(tmp_path / "more" / "generalisation_arc_easy.csv", index=False)
+    first = methods_readme.findings(Tables(tmp_path / "more")).splitlines()[0]
+    assert first.endswith(told)
 
 
 def test_what_is_left_at_equal_harm_is_told_where_it_was_drawn(drawn):
