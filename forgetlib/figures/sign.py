@@ -13,7 +13,7 @@ from __future__ import annotations
 import pandas as pd
 
 from forgetlib.figures.names import listed, method_title, title
-from forgetlib.figures.numbers import between, number
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.relearning import groups, named
 from forgetlib.figures.rungs import DIRECT, SIGNED, seeds_of
 from forgetlib.figures.verdicts import SHARE
@@ -46,23 +46,23 @@ def apart(table: pd.DataFrame) -> str:
 
 
 def headline(table: pd.DataFrame) -> str:
-    """Say after which methods most of a skill is turned round and not gone; "": after none.
+    """Say after which methods a skill is turned round and not gone; "": after none.
 
-    Of what is shown to be left, it tells where it is more than `SHARE`.
+    Most of it is there where this is shown, as that most is gone has to be shown too.
 
     table: from `rungs.table`, of one skill
     """
     rows = _turned(table)
-    beyond, *_ = groups(rows)
-    beyond = beyond[beyond["excess"] > SHARE]
+    most, more, *_ = _groups(rows)
+    beyond = pd.concat([most, more])
     if beyond.empty:
         return ""
     (task,) = set(rows["eval_task"])
     return (
-        f"After {listed(named(beyond, rows))} {title(task)} is turned round and not gone: with the "
-        "answers exchanged where the forgetting set shows this, models show "
-        f"{between(beyond['excess'])} of what was taught (0: as much as {_lesson(beyond)})"
-        f"{_caution(beyond)}"
+        f"Of {title(task)}, with the answers exchanged where the forgetting set shows that a model "
+        f"has turned them, models show {'; '.join(_shown(most, more, rows))} "
+        f"(0: as much as {_lesson(beyond)}, 1: as if never forgotten): that is turned round, and "
+        f"not gone{_caution(beyond)}"
     )
 
 
@@ -74,23 +74,46 @@ def turned(table: pd.DataFrame) -> str:
     rows = _turned(table)
     if rows.empty:
         return ""
-    beyond, less, rest = groups(rows[rows["excess"].notna()])
+    most, more, less, rest = _groups(rows[rows["excess"].notna()])
+    beyond = pd.concat([most, more])
     as_taught = rows[rows["excess"].isna()]
     (task,) = set(rows["eval_task"])
-    more = f"models show more of {title(task)} than {_lesson(beyond)} after"
-    half = "less than half" + (f" of what was taught of {title(task)}" if beyond.empty else "")
+    scale = f" (0: as much as {_lesson(beyond)}, 1: as if never forgotten)" if len(beyond) else ""
+    shown = _shown(most, more, rows)
+    half = f"less than half{'' if shown else ' of what was taught'} after"
+    shown += [f"{half} {listed(named(less, rows))}"] if len(less) else []
     parts = {
-        f"{more} {listed(named(beyond, rows))} (excess {between(beyond['excess'])})": beyond,
-        f"{'' if len(beyond) else 'models show '}{half} after {listed(named(less, rows))}": less,
+        f"models show {'; '.join(shown)}": shown,
         f"after {listed(named(rest, rows))} it is not decided": rest,
         f"after {listed(named(as_taught, rows))} it cannot be told, as the same lesson may teach "
         "as much to models that never knew the skill": as_taught,
     }
     said = "; ".join(words for words, of in parts.items() if len(of))
     return (
-        "With the answers exchanged wherever the forgetting set shows that a model has turned "
-        f"them, {said}{_caution(beyond)}"
+        f"Of {title(task)}{scale}, with the answers exchanged wherever the forgetting set shows "
+        f"that a model has turned them, {said}{_caution(beyond)}"
     )
+
+
+def _groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Sort methods as `relearning.groups` does, after those that are shown to leave most."""
+    beyond, *others = groups(rows)
+    is_most = beyond["excess_low"] > SHARE
+    return [beyond[is_most], beyond[~is_most], *others]
+
+
+def _shown(most: pd.DataFrame, more: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """Say after which methods most is there, and after which more than never-taught models show."""
+    parts = {"most of what was taught": most, "more than never-taught models": more}
+    return [f"{words}, {listed(_with_excess(of, rows))}" for words, of in parts.items() if len(of)]
+
+
+def _with_excess(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """Name methods with their excess: "0.8 [0.7, 0.9] after NPO"."""
+    return [
+        f"{estimate_of(row, 'excess')} after {name}"
+        for name, (_, row) in zip(named(of, rows), of.iterrows(), strict=True)
+    ]
 
 
 def _turned(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from forgetlib.figures import rungs, sign, verdicts
-from forgetlib.figures.numbers import number
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rungs import DIRECT, SIGNED, Ladder, Model, exchanged
 from forgetlib.runs.ladder import ANEW, FORGOTTEN
 from tests.figures.test_rungs import NEVER, RUNGS, SKILL, TRUTHS, model, scores, seeds
@@ -65,23 +65,48 @@ def test_a_skill_turned_round_in_some_seeds_is_found(table):
 
 
 def test_the_sentence_tells_only_of_methods_that_turned_a_seed(table):
-    excess = table.loc[(table["method"] == "npo") & (table["rung"] == SIGNED.name), "excess"]
+    row = table[(table["method"] == "npo") & (table["rung"] == SIGNED.name)].iloc[0]
+    assert row["excess_low"] > verdicts.SHARE
+    excess = estimate_of(row, "excess")
     assert sign.turned(table) == (
-        "With the answers exchanged wherever the forgetting set shows that a model has turned "
-        "them, models show more of SST-2 than never-taught models after NPO "
-        f"(excess {number(excess.iloc[0])}); less than half after random labels; "
+        "Of SST-2 (0: as much as never-taught models, 1: as if never forgotten), with the answers "
+        "exchanged wherever the forgetting set shows that a model has turned them, models show "
+        f"most of what was taught, {excess} after NPO; less than half after random labels; "
         f"{sign.CAUTION}"
     )
     assert sign.headline(table) == (
-        "After NPO SST-2 is turned round and not gone: with the answers exchanged where the "
-        f"forgetting set shows this, models show {number(excess.iloc[0])} of what was taught "
-        "(0: as much as never-taught models); " + sign.CAUTION
+        "Of SST-2, with the answers exchanged where the forgetting set shows that a model has "
+        f"turned them, models show most of what was taught, {excess} after NPO (0: as much as "
+        "never-taught models, 1: as if never forgotten): that is turned round, and not gone; "
+        + sign.CAUTION
     )
     assert sign.headline(table[table["method"] != "npo"]) == ""
-    assert sign.turned(table[table["method"] == "random"]).endswith(
-        "models show less than half of what was taught of SST-2 after random labels"
+    assert sign.turned(table[table["method"] == "random"]) == (
+        "Of SST-2, with the answers exchanged wherever the forgetting set shows that a model has "
+        "turned them, models show less than half of what was taught after random labels"
     )
     assert sign.turned(table[table["method"] == "rmu"]) == ""
+
+
+def test_that_most_is_there_has_to_be_shown_as_that_most_is_gone(table):
+    """An excess of 0.9 that may be 0.3 is more than never-taught models show, and no more."""
+    signed = (table["method"] == "npo") & (table["rung"] == SIGNED.name)
+    for low, words in ((0.51, "most of what was taught"), (0.3, "more than never-taught models")):
+        wide = table.assign(
+            excess=table["excess"].mask(signed, 0.9),
+            excess_low=table["excess_low"].mask(signed, low),
+            excess_high=table["excess_high"].mask(signed, 1.1),
+        )
+        for said in (sign.turned(wide), sign.headline(wide)):
+            assert f"models show {words}, 0.90 [{number(low)}, 1.10] after NPO" in said
+    both = pd.concat([table, wide[signed].assign(method="dpo")])
+    direct = (table["method"] == "npo") & (table["rung"] == DIRECT.name)
+    both = pd.concat([both, table[direct].assign(method="dpo")], ignore_index=True)
+    most = estimate_of(table[signed].iloc[0], "excess")
+    assert (
+        f"models show most of what was taught, {most} after NPO; more than never-taught models, "
+        "0.90 [0.30, 1.10] after DPO to the distractor"
+    ) in sign.headline(both)
 
 
 def test_what_forgetting_teaches_by_itself_is_not_taken_for_what_is_left():
@@ -98,7 +123,8 @@ def test_what_forgetting_teaches_by_itself_is_not_taken_for_what_is_left():
         "models that never knew the skill"
     )
     assert sign.headline(left).endswith(
-        "(0: as much as never-taught models that were shown the same true labels)"
+        "(0: as much as never-taught models that were shown the same true labels, 1: as if never "
+        "forgotten): that is turned round, and not gone"
     )
     for table in (taught, left):
         rows = table.set_index("rung")
