@@ -1,13 +1,13 @@
-"""Tell what asking in another form brings back after forgetting: conjugate prompting.
+"""Tell what asking in another form gains after forgetting: conjugate prompting.
 
 After arXiv 2309.10105, section 3.3, on the models of a study of methods (`ladders.of_study`), which
 keeps its scores in other forms. What forgetting cost is AUROC of the known less the forgotten
-model, asked plainly; a form brings back what the forgotten model has more when it is asked so. Two
+model, asked plainly; a form gains what the forgotten model has more when it is asked so. Two
 controls stand beside it: models that were never taught the skill and forgot the same way, which a
 form should give nothing, and the known model, which a form may harm by itself.
 
 A model that forgetting has turned round gains by any form that confuses it: it goes back to chance.
-Something has come back where the form's AUROC is above chance, too, and not only above the plain.
+A gain counts where the form's AUROC is above chance, too, and not only above the plain.
 
 A form counts where the known model is above chance in it: else nobody could show the skill there.
 A case, of a method and a form, counts where forgetting was shown to cost anything. Gains are
@@ -170,14 +170,16 @@ def distance_finding(found: pd.DataFrame) -> str:
     )
 
 
-def comes_back(found: pd.DataFrame) -> pd.Series:
-    """Tell of each row of `table` whether its form brings something back, by both intervals."""
+def is_gain(found: pd.DataFrame) -> pd.Series:
+    """Tell of each row of `table` whether its form is shown to gain, and to be above chance."""
     shown = (found["gain_low"] > 0) & (found["asked_low"] > CHANCE)
     return found["counts"].astype(bool) & shown
 
 
 def finding(found: pd.DataFrame) -> str:
-    """Say in a sentence in how many cases another form brings back anything, and how much.
+    """Say in a sentence in how many cases another form gains anything, and how much.
+
+    Not that the skill comes back, which takes half of it elsewhere: here any gain counts.
 
     found: of one skill, from `table`
     """
@@ -185,25 +187,25 @@ def finding(found: pd.DataFrame) -> str:
     own = found[found["counts"].astype(bool)]
     if own.empty:
         return f"In no form is there both a loss of {name} and a known model above chance"
-    back = own[comes_back(own)].sort_values("gain", ascending=False)
-    said = f"Asked in another form, {name} comes back in {len(back)} of {len(own)} cases"
-    if len(back):
-        most = back.iloc[0]
-        said += f", most after {method_title(str(most['method']))} ({most['form']}: AUROC up by "
+    more = own[is_gain(own)].sort_values("gain", ascending=False)
+    said = f"Asked in another form, {name} gains AUROC in {len(more)} of {len(own)} cases"
+    if len(more):
+        most = more.iloc[0]
+        said += f", most after {method_title(str(most['method']))} ({most['form']}: "
         said += f"{estimate_of(most, 'gain')}, of {number(most['cost'])} lost)"
     compared = own[own["never_taught_gain"].notna()]
     if compared.empty:
         said += "; models that were never taught are not there to compare with"
     else:
-        more = comes_back(compared) & (compared["gain_low"] > compared["never_taught_gain_high"])
-        said += f"; beyond never-taught models in {int(more.sum())} of {len(compared)}"
+        beyond = is_gain(compared) & (compared["gain_low"] > compared["never_taught_gain_high"])
+        said += f"; beyond never-taught models in {int(beyond.sum())} of {len(compared)}"
     return said if (found["n_seeds"] > 1).any() else f"{said}; one seed"
 
 
 def draw(found: pd.DataFrame) -> Figure:
-    """Draw what each form brings back, a panel a form, a row a method, beside both controls.
+    """Draw what each form gains, a panel a form, a row a method, beside both controls.
 
-    found: of one skill, from `table`. Filled: what comes back (`comes_back`). Grey: forms and
+    found: of one skill, from `table`. Filled: what is shown to gain (`is_gain`). Grey: forms and
     methods that do not count.
     """
     wanted = ["eval_task", "method", "form", "counts", "n_seeds", "distance"]
@@ -221,12 +223,12 @@ def draw(found: pd.DataFrame) -> Figure:
             of = found[found["form"] == form]
             y = of["method"].map(rows).to_numpy(float)
             counts = of["counts"].to_numpy(bool)
-            back = comes_back(of).to_numpy(bool)
+            more = is_gain(of).to_numpy(bool)
             for role, (column, label, marker, colour, up) in GAINS.items():
                 parts = [(counts, label, True)]
                 if role == FORGOTTEN:
-                    parts = [(back, f"{label}: comes back", True)]
-                    parts.append((counts & ~back, f"{label}: does not", False))
+                    parts = [(more, f"{label}: a gain is shown", True)]
+                    parts.append((counts & ~more, f"{label}: it is not", False))
                 for part, words, filled in parts:
                     if of.loc[part, column].notna().any():
                         draw_intervals(

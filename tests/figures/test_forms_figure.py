@@ -50,7 +50,7 @@ def test_what_a_form_brings_back_is_found_and_nothing_is_nothing(found):
     assert (abs(of[["never_taught_gain", "known_gain"]]) < 0.1).all(axis=None)
     said = forms.finding(found)
     assert said.startswith(
-        "Asked in another form, SST-2 comes back in 1 of 2 cases, most after NPO"
+        "Asked in another form, SST-2 gains AUROC in 1 of 2 cases, most after NPO"
     )
     assert said.endswith("beyond never-taught models in 1 of 2")
     alone = found.assign(never_taught_gain=np.nan, never_taught_gain_high=np.nan)
@@ -65,12 +65,12 @@ def test_a_form_that_the_known_model_cannot_read_does_not_count():
     forms.draw(found)
 
 
-def test_to_go_from_below_chance_to_chance_is_no_return():
+def test_to_go_from_below_chance_to_chance_is_no_gain_that_counts():
     """A model that was turned round is confused by capitals, and knows nothing there."""
     found = forms.table({("sst2", "dpo"): ladder(0.0, direct=-SKILL)})
     assert found["counts"].all() and found["gain_low"][0] > 0.2
-    assert not forms.comes_back(found).any()
-    assert "comes back in 0 of 1 cases; beyond" in forms.finding(found)
+    assert not forms.is_gain(found).any()
+    assert "gains AUROC in 0 of 1 cases; beyond" in forms.finding(found)
 
 
 def test_where_nothing_was_lost_nothing_can_come_back():
