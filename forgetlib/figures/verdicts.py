@@ -2,7 +2,8 @@
 
 kept: more than half of what the model knew above chance is there, and is used
 shifted: it is there (AUROC), but the answers no longer show it (accuracy): a bias moved them
-forgotten: more than half of it is gone, whatever the bias, and not more than half turned round
+forgotten: more than half of it is gone, whatever the bias, and by the estimate not more than half
+    is turned round
 inverted: more than half of it is turned round: AUROC is as far below 0.5 as it would be above
     where that much were kept
 damaged: it is not shown to be there, and text that has nothing to do with it is predicted worse;
@@ -108,12 +109,14 @@ def of_auroc(auroc_left: Interval, auroc_turned: Interval) -> str:
     """Say what AUROC alone tells of a skill: kept, forgotten, inverted, or not decided.
 
     auroc_left, auroc_turned: `most_left` and `most_turned` of AUROC. Forgotten is what is shown to
-    be lost, and shown not to be turned round.
+    be lost, and not more likely turned round than not: to exclude that would take twice the data.
     """
     side = _side(auroc_left)
-    if side == "below":
-        return {"above": INVERTED, "below": FORGOTTEN}.get(_side(auroc_turned), NOT_DECIDED)
-    return KEPT if side == "above" else NOT_DECIDED
+    if side != "below":
+        return KEPT if side == "above" else NOT_DECIDED
+    if _side(auroc_turned) == "above":
+        return INVERTED
+    return FORGOTTEN if auroc_turned.value < 0 else NOT_DECIDED
 
 
 def _side(interval: Interval, of: float = 0.0) -> str:
