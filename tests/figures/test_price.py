@@ -76,8 +76,9 @@ def changed(table, method, **intervals):
 @pytest.mark.parametrize(
     ("intervals", "expected"),
     [
-        # In some seeds lost, in some turned round: no skill that is gone.
-        ({"auroc_turned": (-0.2, 0.1)}, "open"),
+        # More likely turned round than not, and then less likely.
+        ({"auroc_turned": (-0.1, 0.2)}, "open"),
+        ({"auroc_turned": (-0.2, 0.1)}, "generalises"),
         ({}, "generalises"),
         # Below 0.5, and less than half turned round: as one that knows nothing may be.
         ({"auroc": (0.37, 0.49), "auroc_left": (-0.3, -0.2)}, "generalises"),
