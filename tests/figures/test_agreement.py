@@ -8,6 +8,7 @@ from synthetic import TRAIN, cross, family, moved, with_training
 from forgetlib.errors import InputError
 from forgetlib.figures import agreement, crosstask, effects
 from forgetlib.figures.agreement import APART
+from forgetlib.figures.intervals import rank_interval
 
 MANY = [f"t{i}" for i in range(12)]
 
@@ -41,6 +42,34 @@ def test_two_conditions_of_one_pattern_reach_the_ceiling():
     found = agreement.agreement(a, b)
     assert 0.5 < found["ceiling"] < 0.8
     assert found["rank_correlation"] == pytest.approx(found["ceiling"], abs=0.1)
+
+
+def test_a_correlation_beside_others_is_the_textbook_s_partial_correlation_of_ranks():
+    rng = np.random.default_rng(0)
+    a, b, known_a, known_b = rng.normal(size=(4, 2, 11))
+    expected = []
+    for p, q in ((0, 1), (1, 0)):
+        every = [a[p], b[q], known_a[p], known_b[q]]
+        inverse = np.linalg.inv(scipy.stats.spearmanr(every, axis=1).statistic)
+        expected.append(-inverse[0, 1] / np.sqrt(inverse[0, 0] * inverse[1, 1]))
+    found = agreement.agreement_beside(a, b, known_a, known_b)
+    assert found.value == pytest.approx(np.mean(expected))
+    assert found == rank_interval(found.value, 9)
+    for few in (4, 5):
+        none = agreement.agreement_beside(*(x[:, :few] for x in (a, b, known_a, known_b)))
+        assert np.isnan([none.value, none.low, none.high]).all()
+    alone = agreement.agreement_beside(*(x[:1] for x in (a, b, known_a, known_b)))
+    assert np.isnan(alone.value)  # of one part no other is apart
+
+
+def test_what_two_conditions_share_by_another_measure_alone_is_none_beside_it():
+    rng = np.random.default_rng(0)
+    fixed = np.stack([rng.normal(size=200)] * 2)
+    a, b = (fixed + 0.5 * rng.normal(size=(2, 200)) for _ in range(2))
+    assert agreement.agreement(a, b)["rank_correlation"] > 0.6
+    assert agreement.agreement_beside(a, b, fixed, fixed).value == pytest.approx(0, abs=0.15)
+    both = rng.normal(size=200)
+    assert agreement.agreement_beside(a + both, b + both, fixed, fixed).value > 0.6
 
 
 def test_arrays_that_do_not_fit_are_refused():
