@@ -302,7 +302,7 @@ def test_a_study_of_models_is_shown_with_what_it_found():
     for _, row in table.iterrows():
         told = lost["cells"][tasks.index(row["eval_task"])][models.index(row["model"])]
         assert told == estimate_of(row, scale.LOST)
-        verdict = row["verdict"] if row["reached"] else "-"
+        verdict = row["verdict"] if row["learned_or_lost"] else "-"
         assert ["verdict", verdict] in matrix["beside"][row["eval_task"]][row["model"]]
     n_there = sum(bool(cell) for row in lost["cells"] for cell in row)
     assert n_there == len(table)

@@ -85,6 +85,20 @@ def test_every_file_and_heading_it_links_to_exists(path):
             assert anchor in anchors(to), link
 
 
+def test_what_is_there_of_four_models_is_their_table():
+    table = pd.read_csv(ROOT / "figures" / "scale" / "scale_models.csv")
+    *others, largest = table.groupby("model", sort=False)["eval_task"].nunique()
+    assert len(set(others)) == 1 and len(others) == 3
+    study = studies.study("scale")
+    said = f"{others[0]} tasks in three of the models, {largest} of {len(study.large_tasks)} in the"
+    assert f"under way: {said} largest)" in README
+    assert f"[{len(study.tasks)} tasks](figures/scale/README.md)" in README
+    gentle = studies.study("gentle")  # in whose setting they are said to be trained
+    assert all(
+        getattr(study, part) == getattr(gentle, part) for part in ("tuned", "forgetting", "tuning")
+    )
+
+
 def test_the_table_lists_every_notebook():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert f"notebooks/{path.name}" in README

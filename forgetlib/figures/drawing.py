@@ -271,7 +271,8 @@ def _models(study: Study) -> Drawn:
     more = table[[*scale.COLUMNS, *intervals.with_intervals([scale.LOST, *scale.MORE])]]
     yield "scale_models", under_way.with_note(scale.draw(table), note), table
     yield "scale_more", under_way.with_note(scale.draw(more, scale.MORE), note), more
-    yield "scale_agreement", under_way.with_note(scale_agreement.draw(table, agreed), note), agreed
+    # Its points' names have their places once all of its title is there.
+    yield "scale_agreement", scale_agreement.draw(table, agreed, note), agreed
 
 
 def _regressions(study: Study) -> Drawn:

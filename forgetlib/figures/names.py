@@ -130,7 +130,7 @@ PICTURES = {
     # Of studies of models.
     "scale_models": "**Do other models forget the same tasks?** AUROC lost beyond true labels, the "
     "forgetting set, and the harm to other tasks. Open: the model was not shown to know the task, "
-    "or did not forget the forgetting set.",
+    "or neither learned the random labels nor lost the true ones.",
     "scale_agreement": "**Figure 9 over models.** AUROC lost beyond true labels in two models: "
     "a point is a task that both knew.",
     "scale_more": "The paper's forget ratio, what a linear probe loses, and whether the surer of "

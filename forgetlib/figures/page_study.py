@@ -348,10 +348,11 @@ def _scaled(table: pd.DataFrame) -> Json:
     cells = dict(zip(keys, (row for _, row in table.iterrows()), strict=True))
     beside: dict[str, dict[str, list[list[str]]]] = {task: {} for task in names}
     for (task, model), row in cells.items():
-        # Of a model whose forgetting set is not forgotten nothing follows for other questions.
-        told = [["verdict", str(row["verdict"]) if row["reached"] else UNDEFINED_TEXT]]
+        # Else nothing follows for questions that were not trained on.
+        told = [["verdict", str(row["verdict"]) if row["learned_or_lost"] else UNDEFINED_TEXT]]
         told += [[says, estimate_of(row, name)] for name, says in BESIDE.items()]
-        told.append(["forgetting set forgotten", "yes" if row["reached"] else "no"])
+        yes_or_no = "yes" if row["learned_or_lost"] else "no"
+        told.append(["random labels learned, or true ones lost", yes_or_no])
         beside[task][model] = told
     rows, columns = names.items(), [(m, short_name(m)) for m in models]
     return {"beside": beside, **_matrix(rows, columns, cells, LOST)}

@@ -27,7 +27,7 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.join import check_same_training, families
 from forgetlib.figures.measures import Measured, measured
-from forgetlib.figures.names import listed, title
+from forgetlib.figures.names import title
 from forgetlib.figures.rows import by_format, mark, names_or_count, set_finding, set_rows
 from forgetlib.figures.style import (
     BLACK,
@@ -43,7 +43,7 @@ from forgetlib.figures.style import (
     say_where_nothing,
     style,
 )
-from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, INVERTED, NOT_DECIDED, VERDICTS
+from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, INVERTED, KEPT, NOT_DECIDED, VERDICTS
 from forgetlib.forgetting.dose import Dose
 from forgetlib.metrics import CHANCE, forget_ratio
 from forgetlib.runs.answers import Load
@@ -64,9 +64,10 @@ MORE = {
     "lost_confidence": "rank correlation of being\nlost with confidence,\nbeyond true labels",
 }
 AT_CHANCE = ("set_auroc", "fit")  # where doing nothing, or knowing nothing, is at 0.5
-# The forgetting set was forgotten: by its AUROC at the end, or by the random labels learned.
+# True labels of the forgetting set are lost by its AUROC at the end, random ones learned by `fit`.
 MOST_AUROC, LEAST_FIT = Dose().most, 0.9
-COLUMNS = ("model", "eval_task", "answer_format", "n", "n_seeds", "known", "reached", "verdict")
+COLUMNS = ("model", "eval_task", "answer_format", "n", "n_seeds", "known")
+COLUMNS += ("learned_or_lost", "verdict")
 
 
 def measured_in_order(
@@ -113,9 +114,9 @@ def table(
 
     One row a model and task, of the seeds that have both; none without a control. Columns: model,
     eval_task, answer_format, n (test questions, all seeds), n_seeds, known (whether the fine-tuned
-    model was shown to know the task by AUROC), reached (whether the forgetting set was forgotten:
-    its AUROC is within 0.40 and 0.60, or the random labels are learned to 0.9), verdict (of
-    `verdicts`, against the fine-tuned model), and with their intervals
+    model was shown to know the task by AUROC), learned_or_lost (of the forgetting set: whether the
+    random labels are learned, to 0.9, or the true ones lost, to an AUROC within 0.40 and 0.60),
+    verdict (of `verdicts`, against the fine-tuned model), and with their intervals
     auroc_tuned, auroc, auroc_again: after fine-tuning, and after random and after true labels
     auroc_beyond_true_labels: auroc_again less auroc
     forget_ratio: the share of accuracy above chance that is lost; NaN where it was not known
@@ -147,7 +148,7 @@ def table(
         row: dict[str, object] = {"model": model, "eval_task": task}
         row["answer_format"] = "verbaliser" if found.fixed else "text"
         row |= {"n": found.n, "n_seeds": found.n_seeds, "known": found.knows("auroc")}
-        row |= {"reached": has_reached(found)}
+        row |= {"learned_or_lost": learned_or_lost(found)}
         row["verdict"] = found.verdict("random")
         for name, interval in measures.items():
             row |= as_columns(name, interval)
@@ -159,8 +160,8 @@ def table(
     return pd.DataFrame(rows).merge(examples, on=["model", "eval_task"], how="left")
 
 
-def has_reached(found: Measured) -> bool:
-    """Tell whether a model's forgetting set was forgotten, or its random labels learned."""
+def learned_or_lost(found: Measured) -> bool:
+    """Tell whether a model learned its forgetting set's random labels, or lost the true ones."""
     auroc, fit = (found.of(name, "random", "train").value for name in ("auroc", "fit"))
     return bool(max(auroc, 1 - auroc) <= MOST_AUROC or fit >= LEAST_FIT)
 
@@ -197,13 +198,13 @@ def _examples(results: Sequence[Result], n_resamples: int) -> pd.DataFrame:
 
 
 def outcomes(table: pd.DataFrame) -> dict[str, list[str]]:
-    """List by task what became of it in the models that knew it and forgot their own questions.
+    """List by task its verdict in each model that knew it and learned or lost its labels.
 
     A loss is one only where random labels cost more than true ones: else it is not decided.
     """
     found: dict[str, list[str]] = {}
     for row in table.to_dict("records"):
-        if row["known"] and row["reached"]:
+        if row["known"] and row["learned_or_lost"]:
             verdict = str(row["verdict"])
             if verdict in (FORGOTTEN, INVERTED) and not row[f"{LOST}_low"] > 0:
                 verdict = NOT_DECIDED
@@ -221,33 +222,60 @@ def finding(table: pd.DataFrame) -> str:
         return "One model has nothing to be compared with"
     several = {task: of for task, of in outcomes(table).items() if len(of) > 1}
     if not several:
-        return f"No task was known, and its forgetting set forgotten, by two of {n_models} models"
-    same, differ, rest = [], [], []
+        labels = "its random labels learned (or the true ones lost)"
+        return f"No task was known, and {labels}, by two of {n_models} models"
+    counts = sorted({len(of) for of in several.values()})
+    parts, differ, rest = [], [], []
     for verdict in VERDICTS:
         tasks = [task for task, of in several.items() if set(of) == {verdict}]
         if tasks and verdict != NOT_DECIDED:
-            same.append(f"{names_or_count(tasks)} {'is' if len(tasks) == 1 else 'are'} {verdict}")
+            where = "in each model"
+            if len(counts) > 1:
+                where = _in_how_many([len(several[task]) for task in tasks])
+            parts.append(f"{_are(tasks)} {verdict} {where}")
     for task, of in several.items():
-        if len(set(of) - {NOT_DECIDED}) > 1:
+        decided = set(of) - {NOT_DECIDED}
+        if len(decided) > 1:
             differ.append(task)
-        elif NOT_DECIDED in of:
+        elif NOT_DECIDED in of and decided <= {KEPT}:
             rest.append(task)
-    parts = [f"{listed(same)} in each"] if same else []
+        elif NOT_DECIDED in of:  # what was found in one model is not to be hidden by another
+            (verdict,) = decided
+            n_open = of.count(NOT_DECIDED)
+            n_shown = len(of) - n_open
+            where = f"in {n_shown} model{'s' if n_shown > 1 else ''} and not decided in {n_open}"
+            parts.append(f"{title(task)} is {verdict} {where}")
     if differ:
         parts.append(f"models differ in {names_or_count(differ)}")
     if rest:
-        is_or_are = "is" if len(rest) == 1 else "are"
-        parts.append(f"{names_or_count(rest)} {is_or_are} not decided in at least one")
-    counts = sorted({len(of) for of in several.values()})
-    models = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        parts.append(f"{_are(rest)} not decided in at least one")
+    to = " or " if counts[-1] - counts[0] == 1 else " to "
+    models = to.join(dict.fromkeys(str(n) for n in (counts[0], counts[-1])))
     what = "1 task" if len(several) == 1 else f"{len(several)} tasks"
-    whose = f"that {models} models knew, and whose forgetting set they forgot"
-    return f"Of {what} {whose}, {'; '.join(parts)}"
+    whose = "whose random labels they learned (or lost the true ones)"
+    return f"Of {what} that {models} models knew, and {whose}, {'; '.join(parts)}"
+
+
+def _are(tasks: Sequence[str]) -> str:
+    return f"{names_or_count(tasks)} {'is' if len(tasks) == 1 else 'are'}"
+
+
+def _in_how_many(models: Sequence[int]) -> str:
+    """Say of how many models tasks are: "in each of 3 models", or which part of them of how many.
+
+    models: how many, task by task
+    """
+    sizes = sorted(set(models), reverse=True)
+    if len(sizes) == 1:
+        return f"in each of {sizes[0]} models"
+    first, *rest = ((models.count(n), n) for n in sizes)
+    more = "".join(f", {n_tasks} in {n}" for n_tasks, n in rest)
+    return f"in each model ({first[0]} of them in {first[1]} models{more})"
 
 
 def _shown(table: pd.DataFrame, measures: Mapping[str, str]) -> str:
     """Count where each measure is shown to be above 0, of what can tell."""
-    tells = table[table["known"].astype(bool) & table["reached"].astype(bool)]
+    tells = table[table["known"].astype(bool) & table["learned_or_lost"].astype(bool)]
     parts = []
     for measure, label in measures.items():
         of = tells[tells[f"{measure}_low"].notna()]
@@ -259,9 +287,9 @@ def _shown(table: pd.DataFrame, measures: Mapping[str, str]) -> str:
 def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
     """Draw a row a task, a mark a model: what is lost, what was learned, and the harm elsewhere.
 
-    table: from `scale.table`. Open marks: the model was not shown to know the task, or did not
-    forget its own questions, so that it says nothing of others. Tasks are sorted by their mean
-    loss, within each format of answers.
+    table: from `scale.table`. Open marks: the model was not shown to know the task, or neither
+    learned the random labels nor lost the true ones, so that it says nothing of other questions.
+    Tasks are sorted by their mean loss, within each format of answers.
     measures: columns and their labels, a panel each: `MEASURES`, or `MORE`
     """
     do = "Pass the table of figures.scale."
@@ -281,7 +309,7 @@ def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
         for i, (model, offset) in enumerate(zip(models, offsets, strict=True)):
             marker, colour = MARKS[i % len(MARKS)]
             of = shown[shown["model"] == model]
-            tells = of["known"].astype(bool) & of["reached"].astype(bool)
+            tells = of["known"].astype(bool) & of["learned_or_lost"].astype(bool)
             for axes, measure in zip(panels, measures, strict=True):
                 for filled in (True, False):
                     part = of[(tells == filled) & of[measure].notna()]

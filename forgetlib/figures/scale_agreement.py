@@ -4,10 +4,11 @@ What else would make two models agree, and what is done about it:
 
     the same test questions   each is taken from the other half of the questions than the other
     the same easy tasks       what can be lost is bounded by what is known: `SHARE` is of what there
-                              was, and `KNOWN`, what is known after true labels, stands beside it
+                              was. Models agree in what is known, too (`KNOWN`): what is left of
+                              their agreement with that held fixed stands beside it
     the format of answers     fixed answers may be lost, free ones kept: `FREE` is of these alone
-    the same failed trainings where random labels were not learned, little can be lost: `REACHED` is
-                              of tasks whose forgetting set both forgot
+    the same failed trainings where random labels were not learned, little can be lost: `TRAINED` is
+                              of tasks whose random labels each learned (or lost the true ones)
     the same random labels    the same in all models of a seed: only further seeds would tell
 """
 
@@ -22,16 +23,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from forgetlib.figures import intervals
-from forgetlib.figures.agreement import agreement
+from forgetlib.figures.agreement import agreement, agreement_beside
 from forgetlib.figures.bootstrap import adjusted
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.fig2 import LEVEL
-from forgetlib.figures.intervals import MIN_TASKS, with_intervals
+from forgetlib.figures.intervals import MIN_TASKS, UNDEFINED, as_columns, with_intervals
 from forgetlib.figures.measures import Measured
-from forgetlib.figures.names import title
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.names import listed, title
+from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.rows import set_finding
-from forgetlib.figures.scale import KINDS, LOST, has_reached, measured_in_order
+from forgetlib.figures.scale import KINDS, LOST, learned_or_lost, measured_in_order
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -47,19 +48,20 @@ from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
-SHARE, FREE, REACHED, LOSS, KNOWN = AGREE = (
+SHARE, FREE, TRAINED, LOSS, KNOWN = AGREE = (
     "share lost",
     "share lost, free answers",
-    "share lost, forgetting set forgotten",
+    "share lost, random labels learned or true ones lost",
     "AUROC lost",
     "known after true labels",
 )
 
-
-PARTS = {
+PARTS = {  # with the numbers of tasks of all pairs
+    SHARE: "by the share lost",
     FREE: "by free answers alone",
-    REACHED: "by the {} tasks whose forgetting set both forgot",
+    TRAINED: "by the tasks whose random labels both learned (or lost the true ones; {} tasks)",
 }
+HELD_FIXED = "with what both models know held fixed"
 
 
 def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFrame:
@@ -71,7 +73,9 @@ def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFram
 
     results, answers: as in `scale.table`
     One row for two models and a measure of `AGREE`, where they share at least `intervals.MIN_TASKS`
-    such tasks. Columns: a, b, measure, rank_correlation with its interval, ceiling, n (tasks).
+    such tasks. Columns: a, b, measure, rank_correlation with its interval, ceiling, n (tasks), and
+    beside_known with its interval: the rank correlation with what each model knows after true
+    labels held fixed (`agreement_beside`); NaN for `KNOWN` itself, and of few tasks.
     """
     found: dict[str, dict[str, Measured]] = {}
     for (model, task, _), of in measured_in_order(results, answers):
@@ -82,20 +86,25 @@ def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFram
         both = [task for task in found[a] if task in found[b] and _seeds(found, (a, b), task)]
         part = {
             FREE: [task for task in both if not found[a][task].fixed],
-            REACHED: [t for t in both if has_reached(found[a][t]) and has_reached(found[b][t])],
+            TRAINED: [t for t in both if all(learned_or_lost(found[m][t]) for m in (a, b))],
         }
         for measure in AGREE:
             tasks = part.get(measure, both)
             if len(tasks) < MIN_TASKS:
                 continue
-            values = [
-                np.array([_halves(found[m][t], _seeds(found, (a, b), t), measure) for t in tasks]).T
-                for m in (a, b)
-            ]
+            values, known = (
+                [
+                    np.array([_halves(found[m][t], _seeds(found, (a, b), t), of) for t in tasks]).T
+                    for m in (a, b)
+                ]
+                for of in (measure, KNOWN)
+            )
             if np.isfinite(values).all():
-                rows.append({"a": a, "b": b, "measure": measure, **agreement(*values)})
+                beside = UNDEFINED if measure == KNOWN else agreement_beside(*values, *known)
+                row = {"a": a, "b": b, "measure": measure, **agreement(*values)}
+                rows.append(row | as_columns("beside_known", beside))
     columns = ["a", "b", "measure", *with_intervals(["rank_correlation"]), "ceiling", "n"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*columns, *with_intervals(["beside_known"])])
 
 
 def _seeds(
@@ -130,69 +139,87 @@ def _halves(found: Measured, seeds: Sequence[int], measure: str) -> np.ndarray:
 
 
 def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
-    """Say in a sentence how far models rank tasks alike, and what would make them anyway.
+    """Say in a sentence how far models rank tasks alike, also with what they know held fixed.
 
     agreed: from `scale_agreement.table`; exact: with every two models' numbers
     """
     if agreed.empty:
         return f"No two models knew the same {MIN_TASKS} tasks: whether they agree cannot be told"
+    said = _how_many(agreed)
+    of = agreed[agreed["measure"] == SHARE]
+    if exact and len(of) <= 3:
+        parts = []
+        for row in of.to_dict("records"):
+            of_both = estimate_of(row, "rank_correlation")
+            numbers = [f"ceiling {number(row['ceiling'])}", f"{row['n']} tasks"]
+            if not np.isnan(row["beside_known"]):
+                numbers.append(f"{HELD_FIXED} {estimate_of(row, 'beside_known')}")
+            names = " and ".join(short_name(str(row[m])) for m in "ab")
+            parts.append(f"{names} {of_both}, {', '.join(numbers)}")
+        return f"{said}; rank correlations by the share lost: {'; '.join(parts)}"
+    are = " is" if len(of) == 1 else "s are"
+    said += f"; by the share lost the rank correlation{are} {between(of['rank_correlation'])}"
+    if of["beside_known"].notna().any():
+        said += f", and {between(of['beside_known'].dropna())} {HELD_FIXED}"
+    return f"{said} (ceilings {between(of['ceiling'])})" if exact else said
+
+
+def _how_many(agreed: pd.DataFrame) -> str:
+    """Say how many pairs of models are shown to rank tasks alike, by each measure."""
+    n_models = len({*agreed["a"], *agreed["b"]})
     n_pairs = len(agreed.drop_duplicates(["a", "b"]))
-    counts: dict[str, tuple[str, str]] = {}
-    for measure in (SHARE, FREE, REACHED):
-        if len(of := agreed[agreed["measure"] == measure]):
-            shown = int((of["rank_correlation_low"] > 0).sum())
-            count = f"{shown or 'none'}{'' if len(of) == n_pairs else f' of {len(of)}'}"
-            counts[measure] = count, _corrected(of) if shown and len(of) > 1 else ""
-    first, corrected = counts.pop(SHARE)
-    said = f"Of {n_pairs} pair{'s' if n_pairs > 1 else ''} of models {first} "
-    said += f"{'is' if first == '1' else 'are'} shown to rank tasks alike by the share lost"
-    said += corrected
-    for measure, (n, more) in counts.items():
-        sizes = agreed.loc[agreed["measure"] == measure, "n"]
-        tasks = " to ".join(dict.fromkeys(str(f(sizes)) for f in (min, max)))
-        said += f", {n}{more} {PARTS[measure].format(tasks)}"
-    if not exact:
-        of = agreed[agreed["measure"] == KNOWN]["rank_correlation"].dropna()
-        both = " to ".join(dict.fromkeys(number(f(of)) for f in (min, max))) if len(of) else ""
-        return f"{said}; by what they know their ranks agree by {both} anyway" if both else said
-    parts = []
-    for (a, b), of in agreed.groupby(["a", "b"], sort=False):
-        rows = of.set_index("measure")
-        numbers = [estimate_of(rows.loc[SHARE], "rank_correlation")]
-        numbers.append(f"ceiling {number(rows.loc[SHARE, 'ceiling'])}")
-        numbers.append(f"{rows.loc[SHARE, 'n']} tasks")
-        if KNOWN in rows.index:
-            numbers.append(f"by what is known {number(rows.loc[KNOWN, 'rank_correlation'])}")
-        parts.append(f"{short_name(str(a))} and {short_name(str(b))} {', '.join(numbers)}")
-    if len(parts) > 3:
-        of = agreed[agreed["measure"] == SHARE]
-        ends = [number(f(of[c])) for c in ("rank_correlation", "ceiling") for f in (min, max)]
-        parts = ["rank correlations {} to {}, ceilings {} to {}".format(*ends)]
-    return f"{said} ({'; '.join(parts)})"
+    parts, of_pairs, before, after = [], [], [], []
+    for measure, says in PARTS.items():
+        of = agreed[agreed["measure"] == measure]
+        if len(of):
+            sizes = [*map(str, of["n"])]
+            parts.append(says.format(listed(sizes if len(set(sizes)) > 1 else sizes[:1])))
+            shown = of["rank_correlation_low"] > 0
+            of_pairs.append("" if len(of) == n_pairs else f" of {len(of)}")
+            before.append(int(shown.sum()))
+            after.append(int((shown & _after_holm(of)).sum()))
+    if n_pairs == 1 or not any(before):
+        yes, no = ([w for w, n in zip(parts, before, strict=True) if bool(n) == b] for b in (1, 0))
+        subject = "Two models are not" if n_pairs == 1 else f"No pair of {n_models} models is"
+        if not yes:
+            return f"{subject} shown to rank tasks alike: not {', nor '.join(no)}"
+        but = f", but not {' nor '.join(no)}" if no else ""
+        return f"Two models are shown to rank tasks alike {listed(yes)}{but}"
+    counts = after if any(after) else before
+    are = "is" if counts[0] == 1 else "are"
+    first, *rest = (f"{n or 'none'}{all_of}" for n, all_of in zip(counts, of_pairs, strict=True))
+    more = "".join(f", {n} {says}" for n, says in zip(rest, parts[1:], strict=True))
+    if any(after):
+        said = f"Of {n_pairs} pairs of {n_models} models, {first} {are} shown to rank tasks alike "
+        numbers = listed(str(n or "none") for n in before)
+        return f"{said}{parts[0]}{more}, after Holm's correction (before it {numbers})"
+    said = f"No pair of {n_models} models is shown to rank tasks alike after Holm's correction"
+    return f"{said}; before it, {first} {are} {parts[0]}{more}"
 
 
-def _corrected(of: pd.DataFrame) -> str:
-    """Say of how many pairs it is still shown where as many are tried."""
+def _after_holm(of: pd.DataFrame) -> pd.Series:
+    """Tell of which pairs it is still shown, where as many are tried."""
     values = of["rank_correlation"].to_numpy(float)
     p = adjusted(
         [intervals.rank_p_value(value, n) for value, n in zip(values, of["n"], strict=True)]
     )
-    certain = int(((p < LEVEL) & (values > 0)).sum())
-    return f" ({certain or 'none'} after Holm's correction)"
+    return pd.Series((p < LEVEL) & (values > 0), of.index)
 
 
-def draw(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
+def draw(table: pd.DataFrame, agreed: pd.DataFrame, note: str = "") -> Figure:
     """Draw Figure 9 over models: what each two lose of the tasks that both knew, a point a task.
 
     table: from `scale.table`; agreed: from `scale_agreement.table` of the same results. Points are
     of all questions, the correlations above them of opposite halves. Dashed: equal.
+    note: what has to be said beside the finding, as of a study that is under way
     """
     do = "Pass scale_agreement.table(...) of the same results."
-    columns = ["a", "b", "measure", "ceiling", "n", *with_intervals(["rank_correlation"])]
+    numbers = with_intervals(["rank_correlation", "beside_known"])
+    columns = ["a", "b", "measure", "ceiling", "n", *numbers]
     intervals.require_columns("the agreement of models", agreed, columns, do)
     wanted = ["model", "eval_task", "known", *with_intervals([LOST])]
     intervals.require_columns("models", table, wanted, "Pass the table of figures.scale.")
-    said = finding(agreed, exact=False)
+    said = finding(agreed, exact=False) + (f" ({note})" if note else "")
     pairs = agreed[agreed["measure"] == SHARE].to_dict("records")
     if not pairs:
         with style([said]):
@@ -204,7 +231,7 @@ def draw(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
     across = min(3, len(pairs))
     down = -(-len(pairs) // across)
     with style(names.values(), [said], [short_name(m) for m in set(table["model"])]):
-        size = (TEXT_WIDTH, 1.0 + 2.35 * down if across > 1 else 4.2)
+        size = (TEXT_WIDTH, 1.3 + 2.5 * down if across > 1 else 4.5)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
         drawn = []
@@ -227,16 +254,18 @@ def draw(table: pd.DataFrame, agreed: pd.DataFrame) -> Figure:
             axes.set_xlabel(readable(short_name(pair["a"])))
             axes.set_ylabel(readable(short_name(pair["b"])))
             found = estimate_of(pair, "rank_correlation")
-            words = f"{found}\nceiling {number(pair['ceiling'])}, {pair['n']} tasks"
+            words = f"{found}\nfixed: {estimate_of(pair, 'beside_known')}\n"
+            words += f"ceiling {number(pair['ceiling'])}, {pair['n']} tasks"
             axes.set_title(words, loc="left", fontsize=SMALL)
             drawn.append((axes, x, y, [names[t] for t in both]))
         for axes in panels[len(pairs) :]:
             axes.set_axis_off()
-        note = "AUROC lost beyond true labels; above: rank correlation of the share lost. Ceiling: "
-        note += (
-            "what\none training agrees with itself, an estimate that a value may exceed by chance"
+        below = (
+            "AUROC lost beyond true labels; above: rank correlation of the share lost. Fixed: the\n"
+            "same with what both models know held fixed. Ceiling: what one training agrees with\n"
+            "itself, an estimate that a value may exceed by chance"
         )
-        figure.supxlabel(note, fontsize=SMALL)
+        figure.supxlabel(below, fontsize=SMALL)
         set_finding(figure, said)
         figure.draw_without_rendering()  # names go between points, which must have their places
         for axes, x, y, labels in drawn:

@@ -53,9 +53,9 @@ def table(lost: pd.DataFrame, agreed: pd.DataFrame, points: pd.DataFrame) -> pd.
 def _family_split(lost: pd.DataFrame) -> pd.DataFrame:
     """Compare what families lose beyond true labels: Welch's t over tasks, each a mean of models.
 
-    Of the models' tasks that were known, and whose forgetting set was forgotten.
+    Of models' tasks that were known, and whose random labels were learned (or true ones lost).
     """
-    used = lost[lost["known"].astype(bool) & lost["reached"].astype(bool)]
+    used = lost[lost["known"].astype(bool) & lost["learned_or_lost"].astype(bool)]
     means = used.groupby("eval_task")[scale.LOST].mean()
     family = means.index.map(lambda task: family_of(str(task)))
     language, resisting = (

@@ -7,7 +7,7 @@ import pandas as pd
 from forgetlib.figures import scale, scale_agreement, scale_regressions
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables, claims_finding
-from forgetlib.figures.names import title
+from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, between, estimate_of, number
 from forgetlib.figures.rows import names_or_count
 from forgetlib.figures.verdicts import DAMAGE
@@ -16,9 +16,9 @@ WORDS = (
     "AUROC on new questions after fine-tuning on true labels, then after random labels, and after "
     "true labels again from the same model; what random labels cost beyond these; in how many "
     "questions of the forgetting set the model answers as the random labels say (0.5 by chance), "
-    "and whether that, or its AUROC there, says that the set is forgotten; the rise of nats a "
-    "token of other tasks' true responses; and, where the set is forgotten, the verdict on the "
-    "skill against the fine-tuned model."
+    "and whether it learned these (0.9 or more), or lost the true ones (AUROC of the set within "
+    "0.40 and 0.60); the rise of nats a token of other tasks' true responses; and, where either "
+    "holds, the verdict on the skill against the fine-tuned model."
 )
 DISTRUST = """\
 - While the study is under way, its pictures say how much of it is there.
@@ -28,9 +28,9 @@ DISTRUST = """\
   that a value may be above it by chance.
 - Models that differ in a task may differ by one draw of the training: one seed cannot tell.
 - Size, family and instruction tuning differ together.
-- A model whose forgetting set is not forgotten says nothing about other questions. The settings
-  were chosen on Gemma: by them the smallest model learns fewer of the random labels, and the
-  largest is harmed."""
+- A model that neither learned the random labels nor lost the true ones says nothing about other
+  questions. The settings were chosen on Gemma: by them the smallest model learns fewer of the
+  random labels, and the largest is harmed."""
 
 
 def answer(tables: Tables) -> str:
@@ -56,22 +56,43 @@ def _sentences(tables: Tables, *, exact: bool) -> list[str]:
     return [
         f"{scale.finding(table)} ([every model](scale_models.png)).",
         *(f"{short_name(str(m))} {_of_model(of)}." for m, of in table.groupby("model", sort=False)),
-        f"{scale_agreement.finding(agreed, exact=exact)} ([agreement](scale_agreement.png)).",
+        f"{scale_agreement.finding(agreed, exact=exact)} ([agreement](scale_agreement.png))."
+        + (_of_fixed(table, agreed) if exact else ""),
     ]
+
+
+def _of_fixed(table: pd.DataFrame, agreed: pd.DataFrame) -> str:
+    """Say what is left of the agreement without the tasks with fixed answers, where it is less."""
+    known = table[table["known"].astype(bool) & (table["answer_format"] == "verbaliser")]
+    fixed = known["eval_task"].drop_duplicates()
+    of = {measure: rows.set_index(["a", "b"]) for measure, rows in agreed.groupby("measure")}
+    if fixed.empty or scale_agreement.FREE not in of:
+        return ""
+    free, every = of[scale_agreement.FREE], of[scale_agreement.SHARE]
+    if not (free["rank_correlation"] < every["rank_correlation"].reindex(free.index)).all():
+        return ""
+    rest, beside = (listed(map(number, free[c])) for c in ("rank_correlation", "beside_known"))
+    said = f" Some of it rests on {names_or_count(fixed)}, whose answers are fixed: by the other "
+    said += f"tasks the rank correlations are {rest}"
+    if free["beside_known"].notna().all():
+        said += f", and {beside} {scale_agreement.HELD_FIXED}"
+    return f"{said}."
 
 
 def _of_model(table: pd.DataFrame) -> str:
-    """Say how many tasks a model knew and was made to forget, and what became of these."""
+    """Say of how many tasks a model can tell, and what became of these."""
     known = table[table["known"].astype(bool)]
-    reached = known[known["reached"].astype(bool)]
-    said = f"knew {len(known)} of {len(table)} task{'s' if len(table) > 1 else ''}, and forgot the "
-    said += f"forgetting set of {len(reached) or 'none'}"
+    trained = known[known["learned_or_lost"].astype(bool)]
+    said = (
+        f"knew {len(known)} of {len(table)} task{'s' if len(table) > 1 else ''}, and learned the "
+    )
+    said += f"random labels (or lost the true ones) of {len(trained) or 'none'}"
     named = [
         f"{names_or_count(of['eval_task'])} {verdict}"
-        for verdict, of in reached.groupby("verdict", sort=False)
+        for verdict, of in trained.groupby("verdict", sort=False)
     ]
     if named:
-        lost = between(reached[scale.LOST])
+        lost = between(trained[scale.LOST])
         said += f": {', '.join(named)} (AUROC lost beyond true labels: {lost})"
     harmful = known[known["damage_low"] > DAMAGE]
     by_both = harmful["damage_again_low"] > DAMAGE  # then it is no matter of labels
@@ -89,7 +110,7 @@ def table(tables: Tables) -> str:
     """Make a table with a row a task and model."""
     found = tables.need("scale_models").sort_values("eval_task", kind="stable")
     header = ["task", "model", "fine-tuned", "random labels", "true labels again"]
-    header += ["lost beyond true labels", "as the random labels say", "set forgotten"]
+    header += ["lost beyond true labels", "as the random labels say", "learned or lost"]
     header += ["nats, other tasks", "verdict"]
     rows = [
         [
@@ -98,11 +119,18 @@ def table(tables: Tables) -> str:
             *(estimate_of(of, name) for name in ("auroc_tuned", "auroc", "auroc_again")),
             estimate_of(of, scale.LOST),
             number(of["fit"]),
-            "yes" if of["reached"] else "no",
+            "yes" if of["learned_or_lost"] else "no",
             UNDEFINED_TEXT if pd.isna(of["damage"]) else estimate_of(of, "damage"),
-            str(of["verdict"]) if of["reached"] else UNDEFINED_TEXT,
+            str(of["verdict"]) if of["learned_or_lost"] else UNDEFINED_TEXT,
         ]
         for of in found.to_dict("records")
     ]
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{WORDS}"
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{WORDS}"
+    learned = found[found["fit"] >= scale.LEAST_FIT]
+    if n := int((learned["set_auroc_low"] > scale.MOST_AUROC).sum()):
+        text += (
+            f" In {n} of the {len(learned)} rows whose random labels were learned, the AUROC of "
+        )
+        text += f"the set by the true ones is still shown to be above {scale.MOST_AUROC:.2f}."
+    return text

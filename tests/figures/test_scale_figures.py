@@ -25,7 +25,7 @@ from forgetlib.figures import (
 )
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.intervals import with_intervals
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import between, estimate_of
 from forgetlib.figures.statements import CANNOT_DECIDE, HOLDS
 
 N = 300
@@ -135,10 +135,10 @@ def _blind(record):
     return replace(record, found=replace(value, correct=correct))
 
 
-def test_the_forgetting_set_is_forgotten_by_its_auroc_or_by_the_labels_learned(table):
+def test_a_model_can_tell_where_it_learned_the_random_labels_or_lost_the_true_ones(table):
     away = np.maximum(table["set_auroc"], 1 - table["set_auroc"])
-    assert (table["reached"] == ((away <= 0.6) | (table["fit"] >= 0.9))).all()
-    assert set(table["reached"]) == {True, False}
+    assert (table["learned_or_lost"] == ((away <= 0.6) | (table["fit"] >= 0.9))).all()
+    assert set(table["learned_or_lost"]) == {True, False}
 
 
 def test_harm_is_that_of_random_labels():
@@ -172,7 +172,7 @@ def test_models_without_a_control_have_no_row_and_another_training_is_no_control
     alone = results({"one": KEPT}, ("sst2",), kinds=("random",))
     for nothing in (alone, []):
         found = scale.table(nothing, answers_of)
-        assert found.empty and {"model", scale.LOST, "known", "reached"} <= set(found)
+        assert found.empty and {"model", scale.LOST, "known", "learned_or_lost"} <= set(found)
         assert scale_agreement.table(nothing, answers_of).empty
         assert scale_regressions.table(nothing, answers_of).empty
     base, tuned, random, true = of_task("one", "sst2", 0.5)
@@ -204,32 +204,94 @@ def test_models_that_lose_the_same_agree_and_those_that_lose_the_opposite_do_not
     free = agreed[agreed["measure"] == scale_agreement.FREE]
     assert set(free["n"]) == {len(TASKS) - 3}  # sst2, boolq and rte have fixed answers
     said = scale_agreement.finding(agreed)
-    start = "Of 3 pairs of models 1 is shown to rank tasks alike by the share lost (1 after Holm's "
-    assert said.startswith(f"{start}correction), ")
-    # An interval that just leaves out 0 is chance in one of three.
-    narrow = {"rank_correlation": 0.66, "rank_correlation_low": 0.02, "rank_correlation_high": 0.91}
-    weak = agreed.assign(**narrow)
-    assert "3 are shown to rank tasks alike by the share lost (none after Holm's" in (
-        scale_agreement.finding(weak)
+    assert said.startswith(
+        "Of 3 pairs of 3 models, 1 is shown to rank tasks alike by the share lost, "
     )
-    assert f"one and two {estimate_of(found['one', 'two'], 'rank_correlation')}, ceiling" in said
+    known = agreed[agreed["measure"] == scale_agreement.KNOWN]
+    assert len(known) == 3 and known["beside_known"].isna().all()
+    row = found["one", "two"]
+    assert f"one and two {estimate_of(row, 'rank_correlation')}, ceiling" in said
+    assert f"with what both models know held fixed {estimate_of(row, 'beside_known')};" in said
 
 
-def test_where_forgetting_sets_were_not_forgotten_is_told_apart(agreed):
+SHARE, FREE, TRAINED = list(scale_agreement.PARTS)
+STRONG, WEAK, NONE = (0.99, 0.9, 1.0), (0.66, 0.02, 0.91), (0.3, -0.4, 0.8)
+OF_ONE = [NONE, NONE, WEAK]
+NO_PAIR = "No pair of 3 models is shown to rank tasks alike"
+OF_TASKS = "by the tasks whose random labels both learned (or lost the true ones; {} tasks)"
+
+
+def ranked(n=(11, 11, 11), **of):
+    """An agreement of three pairs of three models, or of the first of them, by measure."""
+    pairs = (("one", "two"), ("one", "three"), ("two", "three"))
+    names = {"share": SHARE, "free": FREE, "trained": TRAINED}
+    columns = with_intervals(["rank_correlation"])
+    rows = [
+        {"a": a, "b": b, "measure": names[name], "ceiling": 0.6, "n": size}
+        | dict(zip(columns, value, strict=True))
+        | dict.fromkeys(with_intervals(["beside_known"]), 0.5)
+        for name, values in of.items()
+        for (a, b), value, size in zip(pairs, values, n, strict=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("agreed", "said"),
+    [
+        (
+            ranked((4, 4, 11), share=[WEAK, NONE, WEAK], free=[NONE] * 3, trained=OF_ONE),
+            f"{NO_PAIR} after Holm's correction; before it, 2 are by the share lost, none by free "
+            f"answers alone, 1 {OF_TASKS.format('4, 4 and 11')};",
+        ),
+        (
+            ranked(share=[WEAK, NONE, STRONG], free=[NONE] * 3, trained=[STRONG] * 2),
+            "Of 3 pairs of 3 models, 1 is shown to rank tasks alike by the share lost, none by "
+            f"free answers alone, 2 of 2 {OF_TASKS.format('11')}, after Holm's correction "
+            "(before it 2, none and 2)",
+        ),
+        (
+            ranked(share=[NONE] * 3, free=[NONE, WEAK, NONE]),
+            f"{NO_PAIR} after Holm's correction; before it, none are by the share lost, 1 by free "
+            "answers alone;",
+        ),
+        (
+            ranked(share=[NONE] * 3, free=[NONE] * 3),
+            f"{NO_PAIR}: not by the share lost, nor by free answers alone;",
+        ),
+        (
+            ranked(share=[WEAK], free=[NONE], trained=[NONE]),
+            "Two models are shown to rank tasks alike by the share lost, but not by free answers "
+            f"alone nor {OF_TASKS.format('11')};",
+        ),
+        (ranked(share=[WEAK]), "Two models are shown to rank tasks alike by the share lost; rank"),
+        (ranked(share=[NONE]), "Two models are not shown to rank tasks alike: not by the share"),
+    ],
+)  # fmt: skip
+def test_what_is_shown_of_agreement_is_what_many_tries_leave(agreed, said):
+    """An interval that just leaves out 0 is chance in one of three: it is no longer shown."""
+    assert scale_agreement.finding(agreed).startswith(said)
+    short = scale_agreement.finding(agreed, exact=False)
+    assert short.startswith(said.removesuffix("; rank"))
+    ends = agreed.loc[agreed["measure"] == SHARE, "rank_correlation"]
+    assert f"{between(ends)}, and 0.50 with what both models know held fixed" in short
+
+
+def test_where_labels_were_neither_learned_nor_lost_is_told_apart(agreed):
     """Else models would agree on which trainings failed."""
-    assert scale_agreement.REACHED not in set(agreed["measure"])  # two tasks at most
+    assert scale_agreement.TRAINED not in set(agreed["measure"])  # two tasks at most
     forgot = results(tasks=TASKS[:5], set_kept=0.0)
     rest = results(tasks=TASKS[5:], set_kept=1.0)
     found = scale_agreement.table([*forgot, *rest], answers_of)
     of = found.set_index("measure")
-    assert set(of.loc[scale_agreement.REACHED, "n"]) == {5}
+    assert set(of.loc[scale_agreement.TRAINED, "n"]) == {5}
     assert set(of.loc[scale_agreement.SHARE, "n"]) == {len(TASKS)}
     alone = scale_agreement.table(forgot, answers_of).set_index("measure")
     columns = ["rank_correlation", "ceiling"]
-    assert of.loc[scale_agreement.REACHED, columns].to_numpy() == pytest.approx(
+    assert of.loc[scale_agreement.TRAINED, columns].to_numpy() == pytest.approx(
         alone.loc[scale_agreement.SHARE, columns].to_numpy()
     )
-    assert " by the 5 tasks whose forgetting set both forgot (" in scale_agreement.finding(found)
+    assert OF_TASKS.format(5) in scale_agreement.finding(found)
 
 
 def test_models_that_know_the_same_tasks_well_are_not_said_to_lose_the_same():
@@ -247,6 +309,23 @@ def test_models_that_know_the_same_tasks_well_are_not_said_to_lose_the_same():
             found[row["measure"]].append(row["rank_correlation"])
     assert np.mean(found[scale_agreement.KNOWN]) > 0.9
     assert np.mean(found[scale_agreement.SHARE]) < 0.6
+
+
+def test_models_that_lose_more_of_what_they_know_better_agree_by_that_alone():
+    """Both know the same tasks well, and lose these: with that held fixed, chance is left."""
+    rng = np.random.default_rng(5)
+    levels = dict(zip(TASKS, np.linspace(0.0, 1.0, len(TASKS)), strict=True))
+    found = []
+    for seed in range(6):
+        every = []
+        for name in ("one", "two"):
+            for task, level in levels.items():
+                kept = float(np.clip(0.9 - 0.8 * level + rng.normal(0, 0.15), 0, 1))
+                every += of_task(name, task, kept, seed, known=1.0 + 1.5 * level)
+        table = scale_agreement.table(every, answers_of).set_index("measure")
+        found.append(table.loc[scale_agreement.SHARE, ["rank_correlation", "beside_known"]])
+    plain, beside = np.mean(np.array(found, float), axis=0)
+    assert plain > 0.6 and abs(beside) < 0.4
 
 
 def test_questions_that_two_models_share_do_not_make_them_agree():
@@ -294,7 +373,7 @@ def judged(**verdicts_of):
             "model": f"model {i}",
             "eval_task": task,
             "known": letter != "-",
-            "reached": letter != "x",
+            "learned_or_lost": letter != "x",
             "verdict": words.get(letter, "kept"),
             f"{scale.LOST}_low": 0.1,
         }
@@ -307,17 +386,23 @@ def judged(**verdicts_of):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"sst2": "FF"}, "Of 1 task that 2 models knew, and whose forgetting set they forgot, SST"),
-        ({"sst2": "FF"}, "they forgot, SST-2 is forgotten in each"),
-        ({"sst2": "IIII"}, "SST-2 is inverted in each"),
-        ({"sst2": "DDD", "piqa": "KKK"}, "PIQA is kept and SST-2 is damaged in each"),
-        ({"sst2": "FK", "piqa": "KK"}, "PIQA is kept in each; models differ in SST-2"),
+        ({"sst2": "FF"}, "Of 1 task that 2 models knew, and whose random labels they learned (or "),
+        ({"sst2": "FF"}, "lost the true ones), SST-2 is forgotten in each model"),
+        ({"sst2": "IIII"}, "SST-2 is inverted in each model"),
+        ({"sst2": "DDD", "piqa": "KKK"}, "PIQA is kept in each model; SST-2 is damaged in "),
+        ({"sst2": "FK", "piqa": "KK"}, "PIQA is kept in each model; models differ in SST-2"),
         ({"sst2": "FI"}, "models differ in SST-2"),
-        ({"sst2": "F?", "piqa": "??"}, "SST-2 and PIQA are not decided in at least one"),
-        ({"sst2": "FK?"}, "they forgot, models differ in SST-2"),
-        ({"sst2": "FF-", "piqa": "KKK"}, "Of 2 tasks that 2 to 3 models knew"),
-        ({"sst2": "Fx"}, "No task was known, and its forgetting set forgotten, by two of 2 models"),
-        ({"sst2": "F-"}, "No task was known, and its forgetting set forgotten, by two of 2 models"),
+        ({"sst2": "K?", "piqa": "??"}, "SST-2 and PIQA are not decided in at least one"),
+        ({"sst2": "?F", "piqa": "??"}, "SST-2 is forgotten in 1 model and not decided in 1; PIQA"),
+        ({"sst2": "FF?"}, "SST-2 is forgotten in 2 models and not decided in 1"),
+        ({"sst2": "D??"}, "SST-2 is damaged in 1 model and not decided in 2"),
+        ({"sst2": "FK?"}, "lost the true ones), models differ in SST-2"),
+        ({"sst2": "FF-", "piqa": "KKK"}, "Of 2 tasks that 2 or 3 models knew"),
+        ({"sst2": "FF-", "piqa": "KKK"}, "PIQA is kept in each of 3 models; SST-2 is forgotten"),
+        ({"sst2": "KK-", "piqa": "KKK"}, "are kept in each model (1 of them in 3 models, 1 in 2)"),
+        ({"sst2": "KK--", "piqa": "KKKK"}, "Of 2 tasks that 2 to 4 models knew"),
+        ({"sst2": "Fx"}, "No task was known, and its random labels learned (or the true ones l"),
+        ({"sst2": "F-"}, "No task was known, and its random labels learned (or the true ones l"),
         ({"sst2": "F"}, "One model has nothing to be compared with"),
     ],
 )  # fmt: skip
@@ -437,6 +522,7 @@ PICTURES = {
     "one model": lambda t, a: scale.draw(t[t["model"] == "one"]),
     "more": lambda t, a: scale.draw(t, scale.MORE),
     "agreement": lambda t, a: scale_agreement.draw(t, a),
+    "under way": lambda t, a: scale_agreement.draw(t, a, "under way: 140 of 168 jobs"),
     "two models": lambda t, a: scale.draw(t[t["model"] != "other"]),
     "no agreement": lambda t, a: scale_agreement.draw(t, a.iloc[:0]),
     "regressions": lambda t, a: scale_regressions.draw(numbers(), regressed()),
@@ -495,13 +581,15 @@ def test_a_family_of_few_tasks_is_no_family(table, agreed):
     assert by_claim["task-family-split"] == [CANNOT_DECIDE]
     assert "5 language tasks learned (2 here)" in found["why"].iloc[0]
     names = ("sst2", "rte", "mrpc", "cola_hub", "qnli_hub", "sciq", "piqa", "arc_easy")
-    many = pd.DataFrame({"model": "one", "eval_task": names, "known": True, "reached": True})
+    many = pd.DataFrame(
+        {"model": "one", "eval_task": names, "known": True, "learned_or_lost": True}
+    )
     many[scale.LOST] = [0.30, 0.32, 0.28, 0.31, 0.29, 0.01, 0.02, 0.03]
     found, by_claim = verdicts_of(many, agreed.iloc[:0], points)
     assert by_claim["task-family-split"] == [HOLDS]
     assert found["value"].iloc[0] == pytest.approx(0.28)
-    unreached = many.assign(reached=many["eval_task"] != "rte")
-    assert verdicts_of(unreached, agreed, points)[1]["task-family-split"] == [CANNOT_DECIDE]
+    untrained = many.assign(learned_or_lost=many["eval_task"] != "rte")
+    assert verdicts_of(untrained, agreed, points)[1]["task-family-split"] == [CANNOT_DECIDE]
 
 
 def test_claims_of_nothing_say_what_they_lack(table, agreed):
@@ -525,7 +613,7 @@ def test_no_text_of_a_picture_covers_another_or_leaves_the_page(name, table, agr
 
 
 def test_a_mark_stands_at_its_number_and_is_open_where_it_cannot_tell(table):
-    told = table.assign(known=table["model"] != "two", reached=True)
+    told = table.assign(known=table["model"] != "two", learned_or_lost=True)
     axes = scale.draw(told).axes[0]
     assert sorted(points_of(axes)[:, 0]) == pytest.approx(sorted(table[scale.LOST]))
     found = {}
@@ -566,15 +654,15 @@ def test_the_readme_says_what_the_tables_say(table, agreed, tmp_path):
     assert len(models) == len(MODELS)
     assert scale_regressions.finding(regressed()) in last
     one = table[table["model"] == "one"]
-    assert models[0].startswith(f"- one knew {one['known'].sum()} of 8 tasks, and forgot the")
+    assert models[0].startswith(f"- one knew {one['known'].sum()} of 8 tasks, and learned the")
     assert "harm" not in models[0]
     harmed = table["model"] == "one"
     worse = table.assign(damage=table["damage"].mask(harmed, 2.5))
-    worse = worse.assign(damage_low=worse["damage_low"].mask(harmed, 1.5), reached=False)
+    worse = worse.assign(damage_low=worse["damage_low"].mask(harmed, 1.5), learned_or_lost=False)
     worse = worse.assign(damage_again=0.2, damage_again_low=0.1)
     worse.to_csv(tmp_path / "scale_models.csv", index=False)
     said = scale_readme.findings(Tables(tmp_path)).splitlines()[1]
-    assert "forgot the forgetting set of none; random labels of" in said
+    assert "learned the random labels (or lost the true ones) of none; random labels of" in said
     assert said.endswith("harm other tasks (nats a token up by 2.50, after true labels by 0.20).")
     # Where true labels do it as well, it is no matter of labels.
     worse.assign(damage_again=2.4, damage_again_low=1.4).to_csv(
@@ -592,6 +680,39 @@ def test_the_readme_says_what_the_tables_say(table, agreed, tmp_path):
     assert any(f"| SciQ | two | {estimate_of(row, 'auroc_tuned')} |" in line for line in rows)
     with pytest.raises(InputError, match="scale_models"):
         scale_readme.findings(Tables(tmp_path / "empty"))
+
+
+def test_a_study_that_is_under_way_says_so_in_the_picture_of_agreement(table, agreed):
+    for found in (agreed, agreed.iloc[:0]):
+        figure = scale_agreement.draw(table, found, "under way: 140 of 168 jobs")
+        assert " ".join(figure.get_suptitle().split()).endswith("(under way: 140 of 168 jobs)")
+
+
+def test_the_readme_says_what_fixed_answers_have_of_the_agreement(table, tmp_path):
+    """Where agreement is as great without them, nothing is said of them."""
+    table.to_csv(tmp_path / "scale_models.csv", index=False)
+    for free, said in (([NONE, WEAK, NONE], True), ([STRONG, NONE, NONE], False)):
+        ranked(share=[WEAK, STRONG, WEAK], free=free).to_csv(
+            tmp_path / "scale_agreement.csv", index=False
+        )
+        tables = Tables(tmp_path)
+        last = scale_readme.findings(tables).splitlines()[-1]
+        words = (
+            "Some of it rests on BoolQ, RTE and SST-2, whose answers are fixed: by the other tasks"
+        )
+        end = "0.30, 0.66 and 0.30, and 0.50, 0.50 and 0.50 with what both models know held fixed."
+        assert last.endswith(f"{words} the rank correlations are {end}") == said
+        assert ("rests on" in last) == said and "rests on" not in scale_readme.answer(tables)
+
+
+def test_rows_that_learned_random_labels_and_still_rank_by_true_ones_are_counted(table, tmp_path):
+    first = table.index == table.index[0]
+    told = table.assign(fit=np.where(table.index < table.index[4], 0.95, 0.5), set_auroc_low=0.5)
+    said = "In 1 of the 4 rows whose random labels were learned, the AUROC of the set"
+    for low, there in ((0.61, True), (0.6, False)):
+        changed = told.assign(set_auroc_low=told["set_auroc_low"].mask(first, low))
+        changed.to_csv(tmp_path / "scale_models.csv", index=False)
+        assert (said in scale_readme.table(Tables(tmp_path))) == there
 
 
 def test_columns_of_the_docstring_are_those_of_the_table(table):
