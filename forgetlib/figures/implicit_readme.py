@@ -15,7 +15,6 @@ from forgetlib.figures import (
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.implicit_claims import GATED
 from forgetlib.figures.numbers import between, estimate_of
-from forgetlib.metrics import CHANCE
 from forgetlib.runs.specs import PLAIN
 
 ABOUT = """\
