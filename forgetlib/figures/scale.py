@@ -66,8 +66,10 @@ MORE = {
 AT_CHANCE = ("set_auroc", "fit")  # where doing nothing, or knowing nothing, is at 0.5
 # True labels of the forgetting set are lost by its AUROC at the end, random ones learned by `fit`.
 MOST_AUROC, LEAST_FIT = Dose().most, 0.9
-COLUMNS = ("model", "eval_task", "answer_format", "n", "n_seeds", "known")
-COLUMNS += ("learned_or_lost", "verdict")
+COLUMNS = (
+    *("model", "eval_task", "answer_format", "n", "n_seeds", "known"),
+    *("learned_or_lost", "verdict"),
+)
 
 
 def measured_in_order(
