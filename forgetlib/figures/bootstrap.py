@@ -76,7 +76,7 @@ class Column:
 
     def __call__(self, measures: np.ndarray) -> Numbers:
         """Take the measure."""
-        return measures[..., self.index]  # type: ignore[no-any-return]
+        return measures[..., self.index]
 
 
 @dataclass(frozen=True)
