@@ -71,10 +71,7 @@ def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
         f"explains {estimate_of(whole, 'share')} of what it changes"
     )
     if pd.notna(whole["fade_share"]):
-        said += (
-            f", {implicit_shift.by_fade(whole)}; {implicit_shift.by_examples(shifts)}; "
-            f"{implicit_shift.by_never(whole)}"
-        )
+        said += f", {implicit_shift.by_fade(whole)}; {implicit_shift.by_examples(shifts)}"
     said += " ([shift](shift.png))."
     row = implicit_conjugate.told(conjugate)
     if row is None or pd.isna(row["recovered"]):

@@ -157,7 +157,7 @@ def test_without_a_real_model_and_far_from_bayes_nothing_is_claimed(brief):
     assert implicit_readme.answer(tables).startswith("Nothing is claimed, as this needs models")
     assert implicit_readme.findings(tables).startswith("- **Nothing is claimed, as this needs")
     said = readme.text(brief)
-    assert said.startswith("# a moment\n") and "2 of 2 jobs, " in said and "pattern.png" not in said
+    assert said.startswith("# a moment\n") and "3 of 3 jobs, " in said and "pattern.png" not in said
 
 
 def committed():
@@ -167,9 +167,9 @@ def committed():
 
 def test_the_answer_follows_the_numbers():
     said = implicit_readme.answer(committed())
-    assert said.startswith(
-        "More than half of what fine-tuning changes is described by a wrong guess"
-    )
+    assert said.startswith("A shift of the guess by 4.09 [2.68, 5.50] nats towards the tasks of fin")
+    assert "0.79] of what it changes, not shown to be more than a fade of all answers alike" in said
+    assert "nats at 10, and so no single wrong guess ([shift](shift.png))" in said
     assert "falls by 1.00 (on all of 300 prompts; per token 0.82 [0.75, 0.88])" in said
     assert "In leetspeak the tuned model's share is 0.85 [0.79, 0.91] (per token 0.50 [" in said
     assert "in Pig Latin it is 0.46 [0.38, 0.55] (per token 0.01 [" in said
@@ -178,13 +178,14 @@ def test_the_answer_follows_the_numbers():
         def get(self, name):
             found = super().get(name)
             if name == "shift":
-                found = found.assign(share_low=0.4)
+                found = found.assign(beyond_fade_low=0.01, moved_low=1.0, moved_high=9.0)
             if name == "pattern":
                 found = found.assign(back_low=-0.1)
             return found.assign(recovered=float("nan")) if name == "conjugate" else found
 
     said = implicit_readme.answer(Changed(results.folder("implicit")))
-    assert "changes is not shown to be described by a wrong guess" in said and "scaled" not in said
+    assert "0.01, 0.06] more than a fade of all answers alike; it is 2.28" in said
+    assert "no single wrong guess" not in said and "Scaling" not in said
     assert "No other form is shown to bring some of it back; in 4 other forms" in said
 
 
