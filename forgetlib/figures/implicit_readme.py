@@ -45,7 +45,7 @@ DISTRUST = """\
   `____`), the same as in the tuning, and 39, 50 and 48 % of the three seeds' prompts (76, 100 and
   92 % of those with a blank) end in an input that was trained on in another prompt."""
 FINDINGS = {
-    "shift": implicit_shift.finding,
+    "shift": implicit_shift.exact,
     "conjugate": implicit_conjugate.finding,
     "tuning": implicit_tuning.finding,
     "bayes": implicit_bayes.finding,

@@ -104,7 +104,14 @@ def finding(found: pd.DataFrame) -> str:
     )
     if pd.isna(row["fade_share"]):
         return f"{said}; the rest is no shift"
-    return f"{said}, {by_fade(row)}; {by_examples(found)}; {by_never(row)}"
+    return f"{said}, {by_fade(row)}; {by_examples(found)}"
+
+
+def exact(found: pd.DataFrame) -> str:
+    """Say the same, and the shift to a model that never knew other tasks. found: from `table`."""
+    row = found[found["k"] == ALL].iloc[0]
+    never = "" if pd.isna(row["never_share"]) else f"; {by_never(row)}"
+    return f"{finding(found)}{never}"
 
 
 def nats(row: pd.Series, moved: str = "moved", n_bound: str = "n_bound") -> str:
@@ -114,12 +121,12 @@ def nats(row: pd.Series, moved: str = "moved", n_bound: str = "n_bound") -> str:
 
 def by_fade(row: pd.Series) -> str:
     """Compare what the shift explains with what a fade does. row: of `table`."""
-    beyond = estimate_of(row, "beyond_fade")
+    beyond, fade = estimate_of(row, "beyond_fade"), "a fade, every answer the same part of the way"
     if row["beyond_fade_low"] > 0:
-        return f"{beyond} more than a fade of all answers alike"
+        return f"{beyond} more than {fade}"
     if row["beyond_fade_high"] < 0:
-        return f"less than a fade of all answers alike (the difference: {beyond})"
-    return f"not shown to be more than a fade of all answers alike (the difference: {beyond})"
+        return f"less than {fade} (the difference: {beyond})"
+    return f"not shown to be more than {fade} (the difference: {beyond})"
 
 
 def by_examples(found: pd.DataFrame) -> str:

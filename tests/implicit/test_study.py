@@ -167,8 +167,13 @@ def committed():
 
 def test_the_answer_follows_the_numbers():
     said = implicit_readme.answer(committed())
-    assert said.startswith("A shift of the guess by 4.09 [2.68, 5.50] nats towards the tasks of fin")
-    assert "0.79] of what it changes, not shown to be more than a fade of all answers alike" in said
+    assert said.startswith(
+        "A shift of the guess by 4.09 [2.68, 5.50] nats towards the tasks of fin"
+    )
+    assert (
+        "0.79] of what it changes, not shown to be more than a fade, every answer the same part of the way"
+        in said
+    )
     assert "nats at 10, and so no single wrong guess ([shift](shift.png))" in said
     assert "falls by 1.00 (on all of 300 prompts; per token 0.82 [0.75, 0.88])" in said
     assert "In leetspeak the tuned model's share is 0.85 [0.79, 0.91] (per token 0.50 [" in said
@@ -184,7 +189,7 @@ def test_the_answer_follows_the_numbers():
             return found.assign(recovered=float("nan")) if name == "conjugate" else found
 
     said = implicit_readme.answer(Changed(results.folder("implicit")))
-    assert "0.01, 0.06] more than a fade of all answers alike; it is 2.28" in said
+    assert "0.01, 0.06] more than a fade, every answer the same part of the way; it is 2.28" in said
     assert "no single wrong guess" not in said and "Scaling" not in said
     assert "No other form is shown to bring some of it back; in 4 other forms" in said
 
