@@ -171,7 +171,7 @@ def test_the_answer_follows_the_numbers():
         "A shift of the guess by 4.09 [2.68, 5.50] nats towards the tasks of fin"
     )
     assert (
-        "0.79] of what it changes, not shown to be more than a fade, every answer the same part of the way"
+        "not shown to be more than a fade, every answer the same part of the way (the difference: "
         in said
     )
     assert "nats at 10, and so no single wrong guess ([shift](shift.png))" in said
