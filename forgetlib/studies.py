@@ -229,12 +229,12 @@ STUDIES: dict[str, Study] = {
         # Relearning at a rate at which a skill that is known to be hidden mostly comes back, as it
         # does not at that of `methods` (figures/relearning-rates). Ten seeds: over the first five
         # what 8 labels bring back spread too widely to be decided. That there would be ten was
-        # fixed before the other five were computed.
+        # fixed before the other five were computed. The rate was chosen on seed 7.
         LadderStudy(
             "recovery",
             "SmolLM2-135M-Instruct: does a skill come back after random labels? And a hidden one?",
             ("sst2_nonce",),
-            seeds=tuple(range(10)),
+            seeds=(*range(7), 8, 9, 10),
             n_train=128,
             n_eval=128,
             tuned=Training(1e-4, epochs=3),

@@ -327,7 +327,7 @@ def test_models_are_beside_each_other(shown):
     told = " ".join(texts(shown, "#models .read")[0].split())
     row = table[table["eval_task"] == table["eval_task"].iloc[0]].iloc[0]
     assert (
-        f"verdict {row['verdict'] if row['reached'] else '-'}" in told
+        f"verdict {row['verdict'] if row['learned_or_lost'] else '-'}" in told
         and estimate_of(row, "auroc_tuned") in told
     )
     choose(shown, "#models select", "damage")

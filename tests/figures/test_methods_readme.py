@@ -144,7 +144,7 @@ def test_the_answer_is_what_little_training_brings_back_where_that_tells_anythin
         said, lines = methods_readme.answer(drawn), methods_readme.findings(drawn).splitlines()
         path.unlink()
         again = f"{relearning.finding(table)} ([relearning](relearning_sst2_nonce.png))."
-        assert again.startswith("Of SST-2 in made-up words") and " after NPO" in again
+        assert again.startswith("Trained again on 8 labels") and " after NPO" in again
         assert ("hidden on purpose" in again) == bool(lock)
         assert said == (again if tells else headline)
         assert f"- {again}" in lines
