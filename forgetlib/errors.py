@@ -25,6 +25,17 @@ class ForgetlibError(Exception):
         self.what, self.expected, self.found = what, str(expected), str(found)
         super().__init__(f"{what}: expected {expected}, found {found}. {do}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As made from its message: a process of a pool, whose error cannot be sent back, ends it.
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[ForgetlibError], args: tuple[str], state: dict[str, Any]) -> Any:
+    """Make an error that another process has sent, without its own words for what went wrong."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class InputError(ForgetlibError, ValueError):
     """The caller passed something that cannot be right."""

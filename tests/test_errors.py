@@ -1,5 +1,7 @@
 """What is asked of a value, and what an error says."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ import torch
 from forgetlib.errors import (
     ForgetlibError,
     InputError,
+    UnusableNumbers,
     is_null,
     nearest,
     require_distinct_uids,
@@ -16,6 +19,7 @@ from forgetlib.errors import (
     require_record,
     require_whole,
 )
+from forgetlib.runs.local import RunsFailed
 
 
 @pytest.mark.parametrize(
@@ -118,3 +122,15 @@ def test_the_fields_of_a_record_are_all_known_and_those_without_a_default_there(
         if isinstance(values, dict) and "rate" in values:  # of a later one
             said = "The record was written by a newer version: install that one to read it."
         assert str(error.value) == f"Training: expected {known}, found {found}. {said}"
+
+
+@pytest.mark.parametrize("kind", [InputError, UnusableNumbers, RunsFailed])
+def test_an_error_comes_whole_from_another_process(kind):
+    """A pool that could not read it would end with words about the pool."""
+    if kind is RunsFailed:
+        error = RunsFailed({}, [])
+    else:
+        error = kind("rate", expected="a number", found="None", do="Correct it.")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind and str(again) == str(error)
+    assert vars(again) == vars(error)

@@ -2,6 +2,7 @@
 
 import re
 
+import intervals as simulation
 import numpy as np
 import pytest
 import scipy.stats
@@ -257,3 +258,10 @@ def test_what_is_defined_is_the_same_in_every_figure_and_with_any_number_of_resa
         assert predictors["forget_ratio"].notna().tolist() == [expected, True]
         assert np.isfinite(own["forget_ratio_low"]).tolist() == [expected, True]
         assert np.isfinite(pairs.replicates).all((0, 2)).tolist() == [expected, True]
+
+
+def test_coverage_is_simulated_with_these_intervals():
+    """One setting, a few times: models near what they can be at most, and seeds that differ."""
+    found = simulation.of_questions(200, 3, 0.95, True, False, 3, 0)
+    assert set(found) == set(simulation.STATISTICS)
+    assert all(0 <= share <= 1 and undefined == 0 for share, undefined in found.values())
