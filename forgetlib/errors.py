@@ -26,12 +26,13 @@ class ForgetlibError(Exception):
         super().__init__(f"{what}: expected {expected}, found {found}. {do}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As made from its message: a process of a pool, whose error cannot be sent back, ends it.
+        # Python would call the class with the message alone. An error that cannot be made again
+        # from what a process sends breaks the pool that the process is of.
         return _made_again, (type(self), self.args, self.__dict__)
 
 
 def _made_again(kind: type[ForgetlibError], args: tuple[str], state: dict[str, Any]) -> Any:
-    """Make an error that another process has sent, without its own words for what went wrong."""
+    """Make an error again as it was, also of a class that is called in its own way."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error

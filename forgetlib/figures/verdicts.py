@@ -109,7 +109,8 @@ def of_auroc(auroc_left: Interval, auroc_turned: Interval) -> str:
     """Say what AUROC alone tells of a skill: kept, forgotten, inverted, or not decided.
 
     auroc_left, auroc_turned: `most_left` and `most_turned` of AUROC. Forgotten is what is shown to
-    be lost, and not more likely turned round than not: to exclude that would take twice the data.
+    be lost, and by the estimate not turned round. That it is turned round need not be excluded, as
+    asked directly it is lost then, too.
     """
     side = _side(auroc_left)
     if side != "below":

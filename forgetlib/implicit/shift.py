@@ -109,7 +109,8 @@ def explain(
     changed, from_here = after - before, inference.predict(query, first.delta)
     shifted = inference.predict(query, second.delta) - from_here
     whole_way = inference.predict(query, np.inf) - from_here
-    faded = float(np.clip(((after - from_here) * whole_way).sum() / (whole_way**2).sum(), 0, 1))
+    size = np.square(whole_way).sum()  # 0 where before is the discrete predictor: no way to go
+    faded = float(np.clip(((after - from_here) * whole_way).sum() / size, 0, 1)) if size else 0.0
     change = float(np.square(changed).mean())
     rest, fade_rest = (
         float(np.square(changed - explained).mean()) for explained in (shifted, faded * whole_way)

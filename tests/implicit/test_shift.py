@@ -64,6 +64,13 @@ def test_a_fade_is_told_from_a_shift_though_each_explains_some_of_the_other(part
     assert shifted.faded == pytest.approx(parts[np.argmax(every)], abs=0.01)
 
 
+def test_from_the_discrete_predictor_itself_there_is_no_way_to_fade():
+    few = replace(SEEN, log_discrete=SEEN.log_discrete + 1e4)  # the gate is 1 with any shift
+    same = few.predict(PROMPTS.x, np.inf)
+    found = shift.explain(same + 1, same, few, PROMPTS.x)
+    assert (found.faded, found.fade_share) == (0, 0)
+
+
 def test_damage_is_what_a_shift_does_not_explain():
     """The more noise in the predictions, the smaller the share, and the rest is its variance."""
     rng = np.random.default_rng(1)
