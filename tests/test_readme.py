@@ -165,6 +165,14 @@ def test_findings_fit_on_a_screen_and_each_names_its_evidence():
     assert all(line.startswith("- ") for line in lines)
 
 
+def test_answers_are_short():
+    """What is behind them is in the README of their study."""
+    for name in ("embedded", "gentle", "methods", "recovery", "scale", "implicit"):
+        begin = readme.BEGIN.format("answer", name)
+        found = README.split(begin)[1].split(readme.END.format("answer"))[0]
+        assert len(re.sub(r"\]\(.*?\)", "]", found)) < 1300, name
+
+
 def test_what_is_said_of_damage_is_in_the_pairs():
     tables = findings.Tables(ROOT / "figures" / "embedded")
     skills, pairs = tables.need("fig2b_skill"), tables.need("fig3_cross_task")
@@ -187,7 +195,8 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
     ends = {"damage": rise, "damage_low": rise - 0.2, "damage_high": rise + 0.2}
     skills.assign(**ends).to_csv(tmp_path / "fig2b_skill.csv", index=False)
     said = findings.answer(findings.Tables(tmp_path))
-    assert said.endswith(
+    ends = next(findings.sentences(findings.Tables(tmp_path)))
+    assert ends.endswith(
         "Damage to other tasks (on average, their true answers cost more than 1 nat a token more "
         "than they cost the fine-tuned model) is, after "
         "random labels, shown for PIQA (1.50 [1.30, 1.70]), excluded for SST-2 (0.50 [0.30, "
@@ -195,7 +204,11 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
         "Coding (0.00 [−0.20, 0.20]), PIQA (0.50 [0.30, 0.70]) and SST-2 (−0.50 [−0.70, −0.30])."
     )
     assert "not measured" not in said
-    assert said.split(" Damage")[1] in next(findings.sentences(findings.Tables(tmp_path)))
+    assert said.endswith(
+        "Damage to other tasks (more than 1 nat a token) is, after random labels, shown for PIQA, "
+        "excluded for SST-2, not decided for Coding; after true labels, excluded for Coding, PIQA "
+        "and SST-2."
+    )
 
 
 def test_kept_tasks_that_a_rule_does_as_well_are_named(tmp_path):
@@ -210,16 +223,15 @@ def test_kept_tasks_that_a_rule_does_as_well_are_named(tmp_path):
             answer_in_prompt=rules["answer_in_prompt"].mask(rules["eval_task"] == task, reached)
         )
         changed.to_csv(tmp_path / "tasks.csv", index=False)
-        tables = findings.Tables(tmp_path)
-        return findings.answer(tables), next(findings.sentences(tables))
+        return next(findings.sentences(findings.Tables(tmp_path)))
 
     after = skills[skills["phase"] == "random"].set_index("eval_task")
     low = float(after.loc["sciq", "accuracy_low"])
     rule = "Of those kept, SciQ is not shown to beat choosing the answer whose words stand in"
-    assert all(rule in text for text in said("sciq", low + 0.01))
-    assert not any("stand in the prompt" in text for text in said("sciq", low - 0.01))
+    assert rule in said("sciq", low + 0.01)
+    assert "stand in the prompt" not in said("sciq", low - 0.01)
     assert after.loc["sst2", "verdict"] != "kept"
-    assert not any("stand in the prompt" in text for text in said("sst2", 1.0))
+    assert "stand in the prompt" not in said("sst2", 1.0)
 
 
 def test_tasks_that_are_known_by_the_likelihood_a_token_alone_are_named():

@@ -48,7 +48,7 @@ class Tables:
 
 
 def answer(tables: Tables) -> str:
-    """Answer the paper's question by what a study found, in two sentences."""
+    """Answer the paper's question by what a study found, in few sentences; `findings` has all."""
     skills = tables.need("fig2b_skill")
     after = skills[skills["phase"] == "random"].set_index("eval_task")
     tuned = skills[skills["phase"] == "tuned"].set_index("eval_task")
@@ -73,8 +73,7 @@ def answer(tables: Tables) -> str:
     forgotten += f" on new questions{' (' + '; '.join(gone) + ')' if gone else ''}"
     said = (
         f"Of {len(known)} skills that {skills['model'].iloc[0]} had after fine-tuning, "
-        f"{listed([forgotten, *others])}; on the forgetting sets, whose labels were random, "
-        f"accuracy falls to {between(known['set_accuracy'])}.{_by_rule(tables, known)}"
+        f"{listed([forgotten, *others])}."
     )
     control = tables.get("fig2_control")
     if control is not None and len(control) <= FEW:
@@ -82,10 +81,8 @@ def answer(tables: Tables) -> str:
     elif control is not None:
         said += (
             f" Random labels cost {_mean_of(control, 'beyond_true_labels')} of accuracy more than "
-            "the same training on *true* labels, which by itself costs "
-            f"{_mean_of(control, 'lost_again')} (means of {len(control)} tasks"
-            f"{_where_free(control, {'beyond_true_labels': ' more', 'lost_again': ' by itself'})}; "
-            "brackets: 95 % intervals)."
+            f"the same training on *true* labels (mean of {len(control)} tasks; brackets: 95 % "
+            "intervals)."
         )
     if gone and known["damage"].isna().all():
         pairs = tables.get("fig3_cross_task")
@@ -101,7 +98,7 @@ def answer(tables: Tables) -> str:
             said += "above were not checked for this."
         else:
             said += " Harm to other tasks was not measured in these models."
-    return f"{said}{_harm(skills)}"
+    return f"{said}{_harm(skills, exact=False)}"
 
 
 def _by_rule(tables: Tables, after: pd.DataFrame) -> str:
@@ -133,18 +130,23 @@ def _where_free(control: pd.DataFrame, measures: Mapping[str, str]) -> str:
     return f"; of the {len(free)} with free answers {means}"
 
 
-def _harm(skills: pd.DataFrame) -> str:
-    """Say of which tasks' labels damage is shown or excluded, where it was measured; else ""."""
+def _harm(skills: pd.DataFrame, *, exact: bool = True) -> str:
+    """Say of which tasks' labels damage is shown or excluded, where it was measured; else "".
+
+    exact: say how it is counted, and give the numbers of few tasks
+    """
     after, again = (skills[skills["phase"] == phase] for phase in ("random", "true"))
     if after["damage"].isna().all():
         return ""
-    said = " Damage to other tasks (on average, their true answers cost more than "
-    said += f"{number(DAMAGE, 0)} nat a token more than they cost the fine-tuned model) is, after "
-    said += f"random labels, {_decided(after)}"
-    return f"{said}; after true labels, {_decided(again)}." if len(again) else f"{said}."
+    counted = f"more than {number(DAMAGE, 0)} nat a token"
+    if exact:
+        counted = f"on average, their true answers cost {counted} more than they cost the "
+        counted += "fine-tuned model"
+    said = f" Damage to other tasks ({counted}) is, after random labels, {_decided(after, exact)}"
+    return f"{said}; after true labels, {_decided(again, exact)}." if len(again) else f"{said}."
 
 
-def _decided(rows: pd.DataFrame) -> str:
+def _decided(rows: pd.DataFrame, exact: bool) -> str:
     """Sort tasks by what the interval of damage tells: shown, excluded or not decided."""
     rows = rows[rows["damage"].notna()]
     shown, excluded = rows["damage_low"] > DAMAGE, rows["damage_high"] < DAMAGE
@@ -154,7 +156,10 @@ def _decided(rows: pd.DataFrame) -> str:
         ("excluded", rows[excluded]),
         ("not decided", rows[~shown & ~excluded]),
     ):
-        names = [f"{title(r['eval_task'])} ({estimate_of(r, 'damage')})" for _, r in of.iterrows()]
+        names = [
+            title(r["eval_task"]) + (f" ({estimate_of(r, 'damage')})" if exact else "")
+            for _, r in of.iterrows()
+        ]
         if names:
             many = len(names) > FEW
             parts.append(f"{word} for {f'{len(names)} tasks' if many else listed(names)}")

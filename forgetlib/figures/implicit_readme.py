@@ -44,13 +44,8 @@ DISTRUST = """\
   Its 300 prompts are not independent: the pattern's answer is one of three (`What`, `WHAT`,
   `____`), the same as in the tuning, and 39, 50 and 48 % of the three seeds' prompts (76, 100 and
   92 % of those with a blank) end in an input that was trained on in another prompt."""
-FINDINGS = {
-    "shift": implicit_shift.exact,
-    "conjugate": implicit_conjugate.finding,
-    "tuning": implicit_tuning.finding,
-    "bayes": implicit_bayes.finding,
-    "pattern": implicit_pattern.finding,
-}
+
+UNCLEAR = "the pattern is still there, or the instruction is not understood"
 
 
 def answer(tables: Tables) -> str:
@@ -59,8 +54,14 @@ def answer(tables: Tables) -> str:
         return f"Nothing is claimed, as this needs {GATED} ([bayes](bayes.png))."
     said = _small_world(tables.need("shift"), tables.need("conjugate"))
     if (found := tables.get("pattern")) is not None:
-        said += f" {_real_model(found)}"
+        said += " A real model was tuned to obey where it used to continue a pattern. "
+        said += f"{implicit_pattern.finding(found)} ([pattern](pattern.png))."
+        said += f" {_capital(UNCLEAR)}." if implicit_pattern.brought(found)[0] else ""
     return said
+
+
+def _capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
 
 
 def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
@@ -77,44 +78,45 @@ def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
     if row is None or pd.isna(row["recovered"]):
         return said
     return said + (
-        f" Scaling a prompt's labels by {row['gamma']:g} undoes {estimate_of(row, 'recovered')} of "
-        "what fine-tuning cost; part of this any model gains: of the gap to the model before "
-        f"fine-tuning, asked in the same way, it closes {estimate_of(row, 'closed')} "
-        "([conjugate prompting](conjugate.png))."
+        f" Scaling a prompt's labels by {row['gamma']:g} closes {estimate_of(row, 'closed')} of "
+        "the gap to the model before fine-tuning, asked in the same way ([conjugate "
+        "prompting](conjugate.png))."
     )
 
 
-def _real_model(found: pd.DataFrame) -> str:
-    """Say which forms of a prompt show that what a model was tuned away from is still there."""
-    said = (
-        "A real model is tuned to obey where it used to continue a pattern. The share of prompts "
-        "on which it prefers the pattern, by the log-likelihood of whole answers, falls by "
-        f"{implicit_pattern.told(found, PLAIN, 'drop')}"
-    )
+def _conjugate(found: pd.DataFrame) -> str:
+    """Say what scaled labels return, also of the gap to a model that is asked in the same way."""
+    row, said = implicit_conjugate.told(found), implicit_conjugate.finding(found)
+    if row is None or pd.isna(row["closed"]):
+        return said
+    said += "; of the gap to the pre-trained model, asked in the same way, they close "
+    return said + estimate_of(row, "closed")
+
+
+def _pattern(found: pd.DataFrame) -> str:
+    """Say which forms of a prompt bring a pattern back, and what else would look like that."""
+    said = implicit_pattern.finding(found)
     back, alone = implicit_pattern.brought(found)
-    each: list[tuple[str, str]] = []
-    for view in back:
-        told = implicit_pattern.told(found, view, "tuned", kinds=True)
-        why = "the pattern is still there, or the instruction is not understood"
-        each.append((implicit_pattern.form(view), f"{told}: {why}"))
+    if back:
+        said += f": {UNCLEAR}"
     for view in alone:
-        told = implicit_pattern.told(found, view, "tuned")
-        why = implicit_pattern.shorter(found, view)
-        each.append((implicit_pattern.form(view), f"{told}, but there {why}" if why else told))
+        if why := implicit_pattern.shorter(found, view):
+            said += f"; in {implicit_pattern.form(view)} {why}"
     shares = implicit_pattern.of_views(found, implicit_pattern.WHOLE)
     others = shares[implicit_pattern.counts(found)].drop([PLAIN, *back, *alone], errors="ignore")
     if len(others):
-        forms = f"{len(others)} other form{'s' * (len(others) > 1)}"
-        each.append((forms, between(others["tuned"])))
-    parts = [] if back else ["No other form is shown to bring some of it back"]
-    for i, (forms, what) in enumerate(each):
-        subject = "it" if i else "the tuned model's share"
-        parts.append(f"in {forms} {subject} is {what}")
-    return f"{said}. {_capital('; '.join(parts))} ([pattern](pattern.png))."
+        forms = f"{len(others)} {'other ' * bool(back or alone)}form{'s' * (len(others) > 1)}"
+        said += f"; in {forms} the tuned model's share is {between(others['tuned'])}"
+    return said
 
 
-def _capital(said: str) -> str:
-    return said[:1].upper() + said[1:]
+FINDINGS = {
+    "shift": implicit_shift.exact,
+    "conjugate": _conjugate,
+    "tuning": implicit_tuning.finding,
+    "bayes": implicit_bayes.finding,
+    "pattern": _pattern,
+}
 
 
 def findings(tables: Tables) -> str:

@@ -40,16 +40,17 @@ def skills(tables: Tables) -> list[str]:
 
 
 def answer(tables: Tables) -> str:
-    """Answer after which methods skills are forgotten, or what little training brings back.
+    """Count by how many methods skills are forgotten, or say what little training brings back.
 
     The second of the first skill, where that tells anything (`relearning.tells`).
     """
     costs = tables.need("price")
     skill = str(costs["eval_task"].iloc[0]).replace(":", "-")  # as files are named
-    said = f"{price.headline(costs)} ([price](price.png))."
+    said = f"{price.counts(costs)}\n\nBy 95 % intervals ([price](price.png))."
     rungs = tables.get(f"ladder_{skill}")
     if rungs is not None and relearning.tells(rungs):
-        said = f"{relearning.finding(rungs)} ([relearning](relearning_{skill}.png))."
+        again = relearning.finding(rungs, exact=False)
+        said = f"{again} ([relearning](relearning_{skill}.png))."
     if rungs is not None and (turned := sign.headline(rungs)):
         said += f" {turned}."
     return said
@@ -62,7 +63,8 @@ def findings(tables: Tables) -> str:
 
 def _sentences(tables: Tables) -> Iterator[str]:
     if (costs := tables.get("price")) is not None:
-        said = f"**{price.headline(costs)}** ([price](price.png)). {price.finding(costs)}"
+        said = "**Which methods make a skill forgotten on new questions, without damage to other "
+        said += f"tasks** ([price](price.png)). {price.finding(costs)}"
         yield said + _other_tasks(tables)
     for skill in skills(tables):
         reach = tables.need(f"generalisation_{skill}")

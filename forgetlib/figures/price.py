@@ -58,6 +58,15 @@ GROUPS = {
     "weak": ("leaves its own questions known", "leave their own questions known"),
     "open": ("is not decided", "are not decided"),
 }
+# And over the columns that count them.
+COLUMNS = {
+    "generalises": "forgotten, and other tasks not damaged",
+    "spares": "forgotten on its own questions alone",
+    "damages": "other tasks damaged",
+    "inverts": "turned round",
+    "weak": "own questions left known",
+    "open": "not decided",
+}
 MOST_NAMED = 6  # methods that a sentence names; of more it says how many
 MOST_OPEN = 3  # of those that are not decided
 MOST = Dose().most  # AUROC up to which the forgetting set is at the dose
@@ -157,6 +166,32 @@ def headline(table: pd.DataFrame) -> str:
         return "No skill was shown to be known before"
     one = "" if (table["n_seeds"] > 1).any() else "; one seed"
     return f"Forgotten on new questions without damage to other tasks: {'; '.join(said)}{one}"
+
+
+def counts(table: pd.DataFrame) -> str:
+    """Count as a table in Markdown what methods did to each skill, and name those that generalise.
+
+    What none did to any skill has no column; a skill that was not shown to be known has no row.
+
+    table: from `price.table`
+    """
+    rows = {
+        title(str(task)): (groups(of), of.set_index("method"))
+        for task, of in table.groupby("eval_task", sort=False)
+        if (of["auroc_known_low"] > CHANCE).all()
+    }
+    if not rows:
+        return "No skill was shown to be known before."
+    there = [g for g in COLUMNS if g == "generalises" or any(of[g] for of, _ in rows.values())]
+    lines = [["skill", "methods tried", *(COLUMNS[g] for g in there)]]
+    lines.append(["---"] * len(lines[0]))
+    for skill, (of, by_method) in rows.items():
+        numbers = [str(len(of[g])) for g in there]
+        if named := of["generalises"]:
+            numbers[0] += f" ({names_of(named, by_method)}; AUROC lost: "
+            numbers[0] += f"{_lost(by_method.loc[named])})"
+        lines.append([skill, str(len(by_method)), *numbers])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _after(table: pd.DataFrame) -> str:

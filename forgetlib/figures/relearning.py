@@ -41,6 +41,7 @@ SCALE = (
     "on a scale from never-taught models (0; in round brackets, from the one that the same method "
     "was tried on) to ones that never forgot (1)"
 )
+SHORT_SCALE = "on a scale from never-taught models (0) to ones that never forgot (1)"
 BRIEF_SCALE = "0: never-taught models (in brackets: the one of the same method); 1: never forgotten"
 PER_ROW = 3  # panels
 ASIDE = 0.1  # of places, between models
@@ -72,30 +73,32 @@ def judged(table: pd.DataFrame, kind: str = "relearned") -> pd.DataFrame:
     return rows.sort_values("excess", ascending=False, kind="stable")
 
 
-def finding(table: pd.DataFrame, kind: str = "relearned") -> str:
+def finding(table: pd.DataFrame, kind: str = "relearned", *, exact: bool = True) -> str:
     """Say what models show of a skill once given the fewest labels; "" where none were.
 
     Whatever the verdict, as a damaged model can be trained again too. It says what is there, also
     without the labels; and last, what else would keep a skill from coming back.
 
     table, kind: as of `judged`
+    exact: tell of never-taught models, too, and of the one that the same method was tried on
     """
     rows = judged(table, kind)
     if rows.empty:
         return ""
     beyond, less, rest = groups(rows)
     # A study that has such a control asks this first: there every number is told.
-    exact = kind == "relearned" and _has_control(table)
+    every = kind == "relearned" and _has_control(table)
     parts = [(beyond, f"{{}}: {MORE}")]
-    if exact:
+    if every:
         parts += [(less, f"{{}}: {LESS}"), (rest, "{}: not decided")]
-    placed = [words.format(listed(_with_excess(of, rows))) for of, words in parts if len(of)]
-    others = [] if exact else [(less, f"{LESS} after {{}}"), (rest, "after {} it is not decided")]
+    placed = [words.format(listed(_with_excess(of, rows, exact))) for of, words in parts if len(of)]
+    others = [] if every else [(less, f"{LESS} after {{}}"), (rest, "after {} it is not decided")]
     left = [words.format(listed(named(of, rows))) for of, words in others if len(of)]
     (task,) = set(rows["eval_task"])
-    said = f"{_given(rows, table, kind)}, models show "
+    said = f"{_given(rows, table, kind, exact)}, models show "
     if placed:
-        said += f"of {title(task)}, {SCALE}, {'; '.join([*placed, *left])}"
+        scale = SCALE if exact else SHORT_SCALE
+        said += f"of {title(task)}, {scale}, {'; '.join([*placed, *left])}"
     else:
         said += f"of {title(task)} {'; '.join(left)}"
     if kind != "relearned":
@@ -173,15 +176,15 @@ def _fewest(table: pd.DataFrame) -> pd.DataFrame:
     return taught.sort_values("n_seeds", ascending=False, kind="stable")
 
 
-def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str) -> str:
+def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str, exact: bool) -> str:
     """Say what models were given, and how far that takes those that were never taught."""
     most = rows.loc[rows["n_seeds"].idxmax()]
     direct = table[(table["kind"] == "direct") & (table["method"] == most["method"])].iloc[0]
     before, after, n = number(direct["oracle"]), number(most["oracle"]), int(most["labels"])
-    far = "AUROC of never-taught models:"
+    said, ends = f"Trained again on {n} labels", f"{before} before, {after} after"
     if kind == "context":
-        return f"With {n} examples in the prompt ({far} {before} without, {after} with)"
-    return f"Trained again on {n} labels ({far} {before} before, {after} after)"
+        said, ends = f"With {n} examples in the prompt", f"{before} without, {after} with"
+    return f"{said} (AUROC of never-taught models: {ends})" if exact else said
 
 
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -210,10 +213,12 @@ def named(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     return method_titles(of["method"], of["n_seeds"], rows["n_seeds"].max())
 
 
-def _with_excess(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+def _with_excess(of: pd.DataFrame, rows: pd.DataFrame, exact: bool) -> list[str]:
     """Name methods, with their excess and that beyond the twin: "0.3 (0.2) after NPO"."""
     return [
-        f"{estimate_of(row, 'excess')} ({estimate_of(row, 'twin_excess')}) after {name}"
+        estimate_of(row, "excess")
+        + (f" ({estimate_of(row, 'twin_excess')})" if exact else "")
+        + f" after {name}"
         for name, (_, row) in zip(named(of, rows), of.iterrows(), strict=True)
     ]
 

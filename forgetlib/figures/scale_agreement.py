@@ -141,11 +141,12 @@ def _halves(found: Measured, seeds: Sequence[int], measure: str) -> np.ndarray:
 def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
     """Say in a sentence how far models rank tasks alike, also with what they know held fixed.
 
-    agreed: from `scale_agreement.table`; exact: with every two models' numbers
+    agreed: from `scale_agreement.table`
+    exact: with every two models' numbers, and how many are shown to before Holm's correction
     """
     if agreed.empty:
         return f"No two models knew the same {MIN_TASKS} tasks: whether they agree cannot be told"
-    said = _how_many(agreed)
+    said = _how_many(agreed, exact)
     of = agreed[agreed["measure"] == SHARE]
     if exact and len(of) <= 3:
         parts = []
@@ -164,7 +165,7 @@ def finding(agreed: pd.DataFrame, *, exact: bool = True) -> str:
     return f"{said} (ceilings {between(of['ceiling'])})" if exact else said
 
 
-def _how_many(agreed: pd.DataFrame) -> str:
+def _how_many(agreed: pd.DataFrame, exact: bool) -> str:
     """Say how many pairs of models are shown to rank tasks alike, by each measure."""
     n_models = len({*agreed["a"], *agreed["b"]})
     n_pairs = len(agreed.drop_duplicates(["a", "b"]))
@@ -192,9 +193,10 @@ def _how_many(agreed: pd.DataFrame) -> str:
     if any(after):
         said = f"Of {n_pairs} pairs of {n_models} models, {first} {are} shown to rank tasks alike "
         numbers = listed(str(n or "none") for n in before)
-        return f"{said}{parts[0]}{more}, after Holm's correction (before it {numbers})"
+        before_it = f" (before it {numbers})" if exact else ""
+        return f"{said}{parts[0]}{more}, after Holm's correction{before_it}"
     said = f"No pair of {n_models} models is shown to rank tasks alike after Holm's correction"
-    return f"{said}; before it, {first} {are} {parts[0]}{more}"
+    return f"{said}; before it, {first} {are} {parts[0]}{more}" if exact else said
 
 
 def _after_holm(of: pd.DataFrame) -> pd.Series:

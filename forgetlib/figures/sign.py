@@ -59,10 +59,10 @@ def headline(table: pd.DataFrame) -> str:
         return ""
     (task,) = set(rows["eval_task"])
     return (
-        f"Of {title(task)}, with the answers exchanged where the forgetting set shows that a model "
-        f"has turned them, models show {'; '.join(_shown(most, more, rows))} "
-        f"(0: as much as {_lesson(beyond)}, 1: as if never forgotten): that is turned round, and "
-        f"not gone{_caution(beyond)}"
+        f"With the answers exchanged where the forgetting set shows that a model has turned them, "
+        f"models show of {title(task)} {'; '.join(_shown(most, more, rows))} "
+        f"(0: as much as {_lesson(beyond)}, 1: as if never forgotten): there it is turned round, "
+        f"and not gone{_caution(beyond)}"
     )
 
 

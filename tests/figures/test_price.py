@@ -136,6 +136,27 @@ def test_of_what_is_not_decided_few_are_named_and_it_is_said_where_harm_tells_no
     assert price.finding(every).endswith(". Of these, 4 are not decided.")
 
 
+def test_methods_are_counted_skill_by_skill_and_those_that_generalise_are_named(table):
+    head, _, first, second = price.counts(table).splitlines()
+    heads = [price.COLUMNS[g] for g in ("generalises", "spares", "damages", "weak")]
+    assert head == f"| skill | methods tried | {' | '.join(heads)} |"  # none is open or inverts
+    lost = between(
+        of_skill(table, "sst2_nonce")
+        .set_index("method")
+        .loc[["random", "gradient_difference(retain)"], "auroc_lost"]
+    )
+    named = f"random labels and gradient difference (one seed); AUROC lost: {lost}"
+    assert first == f"| SST-2 in made-up words | 5 | 2 ({named}) | 1 | 1 | 1 |"
+    assert second.startswith("| ARC Easy | 4 | 1 (random labels; AUROC lost: ")
+    assert second.endswith("]) | 1 | 1 | 1 |")
+    none = price.counts(table.assign(set_auroc_low=0.7)).splitlines()[0]
+    assert none == f"| skill | methods tried | {' | '.join(heads[i] for i in (0, 2, 3))} |"
+    arc = table["eval_task"] == "arc_easy"
+    unknown = table.assign(auroc_known_low=table["auroc_known_low"].mask(arc, 0.4))
+    assert len(price.counts(unknown).splitlines()) == 3
+    assert price.counts(unknown[arc]) == "No skill was shown to be known before."
+
+
 def test_where_harm_was_not_measured_nothing_is_called_harmless(table):
     without = table.assign(**dict.fromkeys(with_intervals(["nll_rise"]), np.nan))
     assert price.groups(of_skill(without))["generalises"] == []

@@ -75,9 +75,9 @@ def test_the_sentence_tells_only_of_methods_that_turned_a_seed(table):
         f"{sign.CAUTION}"
     )
     assert sign.headline(table) == (
-        "Of SST-2, with the answers exchanged where the forgetting set shows that a model has "
-        f"turned them, models show most of what was taught, {excess} after NPO (0: as much as "
-        "never-taught models, 1: as if never forgotten): that is turned round, and not gone; "
+        "With the answers exchanged where the forgetting set shows that a model has turned them, "
+        f"models show of SST-2 most of what was taught, {excess} after NPO (0: as much as "
+        "never-taught models, 1: as if never forgotten): there it is turned round, and not gone; "
         + sign.CAUTION
     )
     assert sign.headline(table[table["method"] != "npo"]) == ""
@@ -98,13 +98,13 @@ def test_that_most_is_there_has_to_be_shown_as_that_most_is_gone(table):
             excess_high=table["excess_high"].mask(signed, 1.1),
         )
         for said in (sign.turned(wide), sign.headline(wide)):
-            assert f"models show {words}, 0.90 [{number(low)}, 1.10] after NPO" in said
+            assert f"{words}, 0.90 [{number(low)}, 1.10] after NPO" in said
     both = pd.concat([table, wide[signed].assign(method="dpo")])
     direct = (table["method"] == "npo") & (table["rung"] == DIRECT.name)
     both = pd.concat([both, table[direct].assign(method="dpo")], ignore_index=True)
     most = estimate_of(table[signed].iloc[0], "excess")
     assert (
-        f"models show most of what was taught, {most} after NPO; more than never-taught models, "
+        f"most of what was taught, {most} after NPO; more than never-taught models, "
         "0.90 [0.30, 1.10] after DPO to the distractor"
     ) in sign.headline(both)
 
@@ -124,7 +124,7 @@ def test_what_forgetting_teaches_by_itself_is_not_taken_for_what_is_left():
     )
     assert sign.headline(left).endswith(
         "(0: as much as never-taught models that were shown the same true labels, 1: as if never "
-        "forgotten): that is turned round, and not gone"
+        "forgotten): there it is turned round, and not gone"
     )
     for table in (taught, left):
         rows = table.set_index("rung")

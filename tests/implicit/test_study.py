@@ -175,9 +175,14 @@ def test_the_answer_follows_the_numbers():
         in said
     )
     assert "nats at 10, and so no single wrong guess ([shift](shift.png))" in said
-    assert "falls by 1.00 (on all of 300 prompts; per token 0.82 [0.75, 0.88])" in said
-    assert "In leetspeak the tuned model's share is 0.85 [0.79, 0.91] (per token 0.50 [" in said
-    assert "in Pig Latin it is 0.46 [0.38, 0.55] (per token 0.01 [" in said
+    assert "preferred by 1.00 (on all of 300 prompts; per token 0.82 [0.75, 0.88])" in said
+    assert "leetspeak brings some of it back, 0.85 [0.79, 0.91] (per token 0.50 [" in said
+    assert "Pig Latin does so by whole answers alone, 0.46 [0.38, 0.55] (per token 0.01 [" in said
+    assert said.endswith("The pattern is still there, or the instruction is not understood.")
+    every = implicit_readme.findings(committed())
+    assert "in Pig Latin the pattern's answer is the shorter, 2.0 tokens on average" in every
+    assert "in 2 other forms the tuned model's share is 0.00 to 0.01 ([pattern]" in every
+    assert "in the same way, they close 0.37 [0.25, 0.45] ([conjugate]" in every
 
     class Changed(findings.Tables):
         def get(self, name):
@@ -191,7 +196,9 @@ def test_the_answer_follows_the_numbers():
     said = implicit_readme.answer(Changed(results.folder("implicit")))
     assert "0.01, 0.06] more than a fade, every answer the same part of the way; it is 2.28" in said
     assert "no single wrong guess" not in said and "Scaling" not in said
-    assert "No other form is shown to bring some of it back; in 4 other forms" in said
+    assert "no view is shown to bring it back" in said and "still there" not in said
+    every = implicit_readme.findings(Changed(results.folder("implicit")))
+    assert "in 4 forms the tuned model's share is" in every
 
 
 def test_longer_prompts_are_a_claim_that_was_made_later():
