@@ -57,44 +57,62 @@ def answer(tables: Tables) -> str:
 
 
 def findings(tables: Tables) -> str:
-    """Say of each skill how far methods take their forgetting set, and what else is lost."""
-    return "\n".join(f"- {sentence}" for sentence in _sentences(tables))
+    """Count what methods do to each skill; then say of each what was found.
+
+    Skills have a heading each, where there are several.
+    """
+    every = skills(tables)
+    parts = [said] if (said := _of_all(tables)) else []
+    for skill in every:
+        said = "\n".join(f"- {said}" for said in _of_skill(tables, skill))
+        parts.append(f"### On {title(skill)}\n\n{said}" if len(every) > 1 else said)
+    return "\n\n".join(parts)
 
 
-def _sentences(tables: Tables) -> Iterator[str]:
-    if (costs := tables.get("price")) is not None:
-        said = "**Which methods make a skill forgotten on new questions, without damage to other "
-        said += f"tasks** ([price](price.png)). {price.finding(costs)}"
-        yield said + _other_tasks(tables)
-    for skill in skills(tables):
-        reach = tables.need(f"generalisation_{skill}")
-        said = generalisation.finding(reach, exact=True)
-        yield f"{said} ([{title(skill)}](generalisation_{skill}.png))."
-        if (curves := tables.get(f"dose_{skill}")) is not None:
-            yield f"{dose.finding(_a_method_each(curves))} ([dose](dose_{skill}.png))."
-        if (left := tables.get(f"collateral_{skill}")) is not None:
-            said = collateral.finding(_a_method_each(left))
-            yield f"{said} ([collateral](collateral_{skill}.png))."
-        if (rungs := tables.get(f"ladder_{skill}")) is not None:
-            said = ladder_figure.finding(_a_method_each(rungs))
-            yield f"{said} ([ladder](ladder_{skill}.png))."
-            if elsewhere := ladder_figure.moved(rungs):
-                yield f"{elsewhere} ([table](ladder_{skill}.csv))."
-            if again := relearning.finding(rungs):
-                yield f"{again} ([relearning](relearning_{skill}.png))."
-            if shown := relearning.finding(rungs, "context"):
-                yield f"{shown}; each interval by itself ([ladder](ladder_{skill}.png))."
-            if ends := sign.apart(rungs):
-                yield f"{ends}."
-            if turned := sign.turned(rungs):
-                yield f"{turned} ([table](ladder_{skill}.csv))."
-            if states := inside.finding(rungs):
-                yield f"{states} ([hidden states](ladder_{skill}.csv))."
-        if (of := tables.get(f"forms_{skill}")) is not None:
-            yield f"{forms.finding(of)} ([other forms](forms_{skill}.png))."
+def _of_all(tables: Tables) -> str:
+    """Count what methods do to each skill, and say on which tasks harm is read; "" if not drawn."""
+    if (costs := tables.get("price")) is None:
+        return ""
+    said = "After how many methods a skill is forgotten on new questions without damage to other "
+    said += "tasks, and what the others do, by "
+    said += f"95 % intervals ([price](price.png)).{_other_tasks(tables)}"
+    said += f"\n\n{price.counts(costs)}"
     asked = [of for skill in skills(tables) if (of := tables.get(f"forms_{skill}")) is not None]
-    if asked and (said := forms.distance_finding(pd.concat(asked, ignore_index=True))):
-        yield f"{said}."
+    if asked and (distance := forms.distance_finding(pd.concat(asked, ignore_index=True))):
+        said += f"\n\n{distance}."
+    return said
+
+
+def _of_skill(tables: Tables, skill: str) -> Iterator[str]:
+    if (costs := tables.get("price")) is not None:
+        of = costs[costs["eval_task"].str.replace(":", "-") == skill]  # as files are named
+        if len(of):
+            yield f"{price.finding(of)[:-1]} ([price](price.png))."
+    reach = tables.need(f"generalisation_{skill}")
+    said = generalisation.finding(reach, exact=True)
+    yield f"{said} ([{title(skill)}](generalisation_{skill}.png))."
+    if (curves := tables.get(f"dose_{skill}")) is not None:
+        yield f"{dose.finding(_a_method_each(curves))} ([dose](dose_{skill}.png))."
+    if (left := tables.get(f"collateral_{skill}")) is not None:
+        said = collateral.finding(_a_method_each(left))
+        yield f"{said} ([collateral](collateral_{skill}.png))."
+    if (rungs := tables.get(f"ladder_{skill}")) is not None:
+        said = ladder_figure.finding(_a_method_each(rungs))
+        yield f"{said} ([ladder](ladder_{skill}.png))."
+        if elsewhere := ladder_figure.moved(rungs):
+            yield f"{elsewhere} ([table](ladder_{skill}.csv))."
+        if again := relearning.finding(rungs):
+            yield f"{again} ([relearning](relearning_{skill}.png))."
+        if shown := relearning.finding(rungs, "context"):
+            yield f"{shown}; each interval by itself ([ladder](ladder_{skill}.png))."
+        if ends := sign.apart(rungs):
+            yield f"{ends}."
+        if turned := sign.turned(rungs):
+            yield f"{turned} ([table](ladder_{skill}.csv))."
+        if states := inside.finding(rungs):
+            yield f"{states} ([hidden states](ladder_{skill}.csv))."
+    if (of := tables.get(f"forms_{skill}")) is not None:
+        yield f"{forms.finding(of)} ([other forms](forms_{skill}.png))."
 
 
 def _other_tasks(tables: Tables) -> str:

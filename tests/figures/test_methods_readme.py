@@ -1,5 +1,6 @@
 """The README of a study of methods says what its tables say."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -74,12 +75,15 @@ def test_a_method_without_a_training_may_reach_the_dose_in_some_seeds(drawn, tmp
 
 
 def test_findings_are_the_figures_sentences_and_name_their_pictures(drawn):
-    said = methods_readme.findings(drawn).splitlines()
+    counts, _, found = methods_readme.findings(drawn).rpartition("\n\n")
+    first, _, table = counts.partition("\n\n")
+    assert first.endswith("([price](price.png)). Other tasks are SciQ and COPA.")
+    costs = drawn.need("price")
+    assert table == price.counts(costs)
+    said = found.splitlines()
     assert len(said) == 3 and all(line.startswith("- ") for line in said)
-    costs = price.finding(drawn.need("price"))
-    first, told = said.pop(0), "Other tasks are SciQ and COPA."
-    assert first.startswith("- **Which methods make a skill forgotten on new questions, without ")
-    assert first.endswith(f"** ([price](price.png)). {costs} {told}")
+    own = price.finding(costs[costs["eval_task"] == "sst2_nonce"])
+    assert said.pop(0) == f"- {own[:-1]} ([price](price.png))."
     table = drawn.need("generalisation_sst2_nonce")
     assert generalisation.finding(table, exact=True) in said[0]
     assert said[0].endswith("(generalisation_sst2_nonce.png)).")
@@ -103,8 +107,9 @@ def test_the_tasks_on_which_harm_is_read_are_named(drawn, tmp_path, asked, told)
     table.loc[table["where"] == OTHER, "asked"] = asked
     table = table if asked else table.assign(nll_rise=float("nan"))
     table.to_csv(tmp_path / "more" / "generalisation_arc_easy.csv", index=False)
-    first = methods_readme.findings(Tables(tmp_path / "more")).splitlines()[0]
-    assert first.endswith(told)
+    said = methods_readme.findings(Tables(tmp_path / "more"))
+    assert said.splitlines()[0].endswith(told)
+    assert re.findall("^### On (.*)\n\n- ", said, re.M) == ["ARC Easy", "SST-2 in made-up words"]
 
 
 def test_what_is_left_at_equal_harm_is_told_where_it_was_drawn(drawn):
@@ -113,7 +118,7 @@ def test_what_is_left_at_equal_harm_is_told_where_it_was_drawn(drawn):
     whole = collateral.curves(found).merge(left.drop(columns="trained"), on=["eval_task", "method"])
     path = drawn.folder / "collateral_sst2_nonce.csv"
     whole[whole["eval_task"] == "sst2_nonce"].to_csv(path, index=False)
-    said = methods_readme.findings(drawn).splitlines()[3]
+    said = methods_readme.findings(drawn).splitlines()[-1]
     path.unlink()
     finding = collateral.finding(left[left["eval_task"] == "sst2_nonce"])
     assert said == f"- {finding} ([collateral](collateral_sst2_nonce.png))."
