@@ -7,10 +7,11 @@ Long because a study's settings, their checks and its jobs are one class. The na
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from forgetlib.data import tasks, views
 from forgetlib.errors import InputError, require, require_name, require_one_of, require_whole
@@ -34,7 +35,22 @@ SECTIONS = {  # see Study.jobs; the notebooks that need them
     "methods": (),
 }
 PROTOCOLS = ("pairwise", "shared")
+Jobs = Callable[[Any, str | None], tuple[Job, ...]]  # a study and a section -> its jobs
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # a study's name is a folder's, and a word of commands
+
+
+def listed_once(jobs: Jobs) -> Callable[..., tuple[Job, ...]]:
+    """Make a study remember its jobs: each figure asks several times, and listing takes seconds."""
+
+    @wraps(jobs)
+    def known(study: Study, section: str | None = None) -> tuple[Job, ...]:
+        if section is not None:
+            study.require_section(section)
+        if section not in study._listed:
+            study._listed[section] = jobs(study, section)
+        return study._listed[section]
+
+    return known
 
 
 @dataclass(frozen=True)
@@ -163,6 +179,11 @@ class Study:
 
     # --- sections
 
+    @cached_property
+    def _listed(self) -> dict[str | None, tuple[Job, ...]]:
+        return {}
+
+    @listed_once
     def jobs(self, section: str | None = None) -> tuple[Job, ...]:
         """List the jobs of a section or of the whole study, each after what it starts from.
 
@@ -174,8 +195,6 @@ class Study:
         models: cross for every model (Fig. 9)
         methods: own, and each task forgotten by each of `methods`
         """
-        if section is not None:
-            self.require_section(section)
         wanted = [
             job
             for name in self.sections

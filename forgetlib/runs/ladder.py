@@ -35,7 +35,7 @@ from forgetlib.forgetting.direction import WithoutDirection
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.lock import Lock
 from forgetlib.forgetting.quantise import Quantise
-from forgetlib.runs.grid import Study, in_order
+from forgetlib.runs.grid import Study, in_order, listed_once
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement
 
@@ -264,6 +264,7 @@ class LadderStudy(Study):
 
     # --- jobs
 
+    @listed_once
     def jobs(self, section: str | None = None) -> tuple[Job, ...]:
         """List the jobs of a section or of the whole study, each after what it starts from.
 
@@ -277,8 +278,6 @@ class LadderStudy(Study):
         inside: known, forgotten and never-taught ones, asked at every layer; and forgotten ones
             without the direction in which they were moved
         """
-        if section is not None:
-            self.require_section(section)
         wanted: dict[Job, None] = {}
         if self.elsewhere:
             # What the teaching itself did there: of one seed the same for every skill.

@@ -225,8 +225,10 @@ def _without(study: Study, lost: Container[str]) -> Study:
     lists = ("tasks", "more_seeds_tasks", "cross_tasks", "large_tasks")
     there: dict[str, tuple[str, ...]] = {n: of for n in lists if (of := getattr(study, n, None))}
     left: dict[str, Any] = {n: tuple(t for t in of if t not in lost) for n, of in there.items()}
-    # Where no task of the pairs is left, all pairs.
-    return replace(study, **left | {"cross_tasks": left.get("cross_tasks") or None})
+    left["cross_tasks"] = left.get("cross_tasks") or None  # where none of the pairs is left, all
+    if all(getattr(study, name) == of for name, of in left.items()):
+        return study  # which has listed its jobs already
+    return replace(study, **left)
 
 
 def data_note(study: Study) -> str:
