@@ -5,19 +5,47 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import Timeout
 
 from forgetlib.errors import ForgetlibError
 
 PACKAGE = Path(__file__).parent
+SETTLED = 2 * 10**9  # nanoseconds; what changed since may change again under its stamp
+T = TypeVar("T")
 
 
 class StoreError(ForgetlibError, RuntimeError):
     """A record cannot be read or written."""
+
+
+def read_once(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """Make what reads a file remember what it read, for as long as the file stays as it is.
+
+    A figure asks for the same questions and answers many times. Nobody may change what is read.
+    """
+
+    @lru_cache(maxsize=128)
+    def known(path: Path, stamp: tuple[int, ...]) -> T:
+        return read(path)
+
+    @wraps(read)
+    def reading(path: Path) -> T:
+        try:
+            found = path.stat()
+        except OSError:
+            return read(path)  # which says what is wrong
+        if time.time_ns() - found.st_ctime_ns < SETTLED:
+            return read(path)
+        return known(path, (found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+    return reading
 
 
 @contextmanager

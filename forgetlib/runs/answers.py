@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
 from forgetlib.data.sources import DataMissing
-from forgetlib.files import StoreError, replacing, root
+from forgetlib.files import StoreError, read_once, replacing, root
 from forgetlib.runs import questions
 from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.store import Store
@@ -124,6 +124,7 @@ def _write(path: Path, answers: Answers) -> None:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
+@read_once
 def _read(path: Path) -> Answers:
     """Read what `_write` wrote; StoreError where it is damaged."""
     try:

@@ -21,7 +21,7 @@ from forgetlib.data.base import Example
 from forgetlib.data.sources import Source
 from forgetlib.data.splits import Split
 from forgetlib.errors import ForgetlibError
-from forgetlib.files import StoreError, replacing, root
+from forgetlib.files import StoreError, read_once, replacing, root
 from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.store import Store
 
@@ -156,6 +156,7 @@ def _write(path: Path, split: Split, sizes: dict[str, int]) -> None:
         )
 
 
+@read_once
 def _read(path: Path) -> tuple[Split, dict[str, int]]:
     """Read what `_write` wrote; StoreError where it is damaged."""
     try:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import AcquireReturnProxy, FileLock
 
 from forgetlib.errors import InputError
-from forgetlib.files import StoreError, remove_left_overs, replacing, writing
+from forgetlib.files import SETTLED, StoreError, remove_left_overs, replacing, writing
 from forgetlib.measuring.base import Readout, readouts
 from forgetlib.runs.records import Job, Key, Record, Result
 from forgetlib.runs.rows import RecordFile, write_records
@@ -28,8 +28,6 @@ from forgetlib.runs.specs import Checkpoint, Measurement
 
 if TYPE_CHECKING:
     from forgetlib.runs.content import Present
-
-SETTLED = 2 * 10**9  # nanoseconds; a folder that changed since may change again under its stamp
 
 
 class Store:
