@@ -177,7 +177,7 @@ def resample(
             found=[len(s.uids) for s in samples],
             do="Pass a list of samples, one a seed.",
         )
-    counts, factors = _draws(seed, n_resamples, tuple(s.uids for s in samples))
+    counts, factors = _draws(seed, n_resamples, _places(samples))
     of_seeds = np.concatenate([s.measure(np.ones((1, len(s.uids)))) for s in samples])
     replicates = [s.measure(c) for s, c in zip(samples, counts, strict=True)]
     by_seeds = None
@@ -188,19 +188,25 @@ def resample(
     return Resampled(of_seeds, np.mean(replicates, axis=0), by_seeds, ends)
 
 
+def _places(samples: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
+    """Number the questions of all samples, and tell which of them each sample has."""
+    number = {uid: i for i, uid in enumerate(dict.fromkeys(u for s in samples for u in s.uids))}
+    return tuple(tuple(number[uid] for uid in s.uids) for s in samples)
+
+
 @lru_cache(maxsize=4)
 def _draws(
-    seed: int, n_resamples: int, uids: tuple[tuple[str, ...], ...]
+    seed: int, n_resamples: int, places: tuple[tuple[int, ...], ...]
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """Draw the counts (R, N) of each seed's questions, and the seeds' factors (R, G).
 
-    Making them is most of the time of a bootstrap, and a task is measured in several ways.
+    Making them is most of the time of a bootstrap, and a task is measured in several ways. Tasks
+    with as many questions have the same counts.
     """
     rng = np.random.default_rng(seed)
-    place = {uid: i for i, uid in enumerate(dict.fromkeys(u for of in uids for u in of))}
-    drawn = resample_counts(rng, len(place), n_resamples)
-    counts = tuple(drawn[:, [place[u] for u in of]] for of in uids)
-    factors = seed_factors(rng, n_resamples, len(uids))
+    drawn = resample_counts(rng, 1 + max(map(max, places)), n_resamples)
+    counts = tuple(drawn[:, of] for of in places)
+    factors = seed_factors(rng, n_resamples, len(places))
     for shared in (factors, *counts):
         shared.setflags(write=False)
     return counts, factors

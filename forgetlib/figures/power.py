@@ -2,7 +2,8 @@
 
 Power is the chance that the interval lies on a claim's side of its threshold where the claim is
 true, and its statistic as large as was supposed before the study. It says nothing of the value that
-was found: power at that value would only repeat the interval.
+was found: power at that value would only repeat the interval. What is supposed is the same in every
+study, so that each power is computed once.
 
 Shapes: N tasks.
 """
@@ -10,6 +11,7 @@ Shapes: N tasks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from scipy.stats import binom, binomtest, norm, t
@@ -30,6 +32,7 @@ def of_mean(distance: float, found: Interval, n: int) -> Power:
     """
     half = (found.high - found.low) / 2
 
+    @cache
     def power(m: int) -> float:
         if m < 2 or n < 2 or not half > 0:
             return np.nan
@@ -39,6 +42,7 @@ def of_mean(distance: float, found: Interval, n: int) -> Power:
     return power
 
 
+@cache
 def of_correlation(supposed: float, threshold: float, *, within: bool = False) -> Power:
     """Give the power of a rank correlation, whose interval is `intervals.rank_correlation`'s.
 
@@ -46,6 +50,7 @@ def of_correlation(supposed: float, threshold: float, *, within: bool = False) -
     """
     z, limit = np.arctanh(supposed), np.arctanh(threshold)
 
+    @cache
     def power(m: int) -> float:
         if m < MIN_TASKS:
             return np.nan
@@ -59,12 +64,14 @@ def of_correlation(supposed: float, threshold: float, *, within: bool = False) -
     return power
 
 
+@cache
 def of_share(supposed: float, threshold: float) -> Power:
     """Give the power of a share of tasks above a threshold, where each task is decided.
 
     The interval is Clopper and Pearson's (`intervals.share_interval`).
     """
 
+    @cache
     def power(m: int) -> float:
         if m < MIN_TASKS:
             return np.nan

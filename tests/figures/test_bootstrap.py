@@ -122,7 +122,7 @@ def test_what_is_measured_is_measured_of_every_resample():
     uids = tuple(map(str, range(21)))
     found = resample([Sample(uids, median, np.array([[0.0], [1.0]]))], n_resamples=50)
     assert found.means == pytest.approx([np.median(values)])
-    ((counts,), _) = _draws(0, 50, (uids,))
+    ((counts,), _) = _draws(0, 50, (tuple(range(21)),))
     assert found.by_questions == pytest.approx(median(counts))
 
 
