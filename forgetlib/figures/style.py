@@ -65,6 +65,7 @@ FAMILY_COLOURS = {  # of tasks; any other family is grey
 TASK_COLUMNS = ("eval_task", "forget_task", "best_other")
 
 
+@cache
 def font_of(character: str) -> str | None:
     """Find the installed font that draws a character: OWN_FONT where it can; None if none can."""
     if not character.isprintable():
