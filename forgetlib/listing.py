@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.rows import describe
 from forgetlib.studies import STUDIES, study
 
+Stored = Mapping[str, Counter[str]]  # how much of each task, readout, view, model and method
 KINDS = ("studies", "tasks", "models", "methods", "measurements")
 
 
@@ -26,12 +28,13 @@ def of(what: str) -> dict[str, pd.DataFrame]:
 
     InputError where it is neither.
     """
-    makers = {
+    stored = cache(_stored)  # which takes seconds, and four of the tables tell of it
+    makers: dict[str, Callable[[], pd.DataFrame]] = {
         "studies": of_studies,
-        "tasks": of_tasks,
-        "models": of_models,
-        "methods": of_methods,
-        "measurements": of_measurements,
+        "tasks": lambda: of_tasks(stored()),
+        "models": lambda: of_models(stored()),
+        "methods": lambda: of_methods(stored()),
+        "measurements": lambda: of_measurements(stored()),
     }
     if what in makers or not what:
         return {kind: makers[kind]() for kind in KINDS if what in (kind, "")}
@@ -100,7 +103,7 @@ def _study_row(
     }
 
 
-def _stored() -> dict[str, Counter[str]]:
+def _stored() -> Stored:
     """Count what the named studies have stored, each once, however many studies share it.
 
     Measurements by task, readout and view; checkpoints by model and method.
@@ -137,11 +140,10 @@ def of_study(chosen: Study) -> pd.DataFrame:
     )
 
 
-def of_tasks() -> pd.DataFrame:
+def of_tasks(stored: Stored) -> pd.DataFrame:
     """List the tasks by suite; stored: how many measurements of each."""
     suites = {name: set(tasks.suite(name)) for name in tasks.SUITES}
     names = dict.fromkeys(t for of_suite in map(tasks.suite, suites) for t in of_suite)
-    stored = _stored()["tasks"]
     return pd.DataFrame(
         {
             "task": name,
@@ -149,43 +151,41 @@ def of_tasks() -> pd.DataFrame:
             "answers": tasks.get(name).answer_format,
             "harness": tasks.get(name).harness or "-",
             "suites": " ".join(s for s, of_suite in suites.items() if name in of_suite),
-            "stored": stored[name],
+            "stored": stored["tasks"][name],
         }
         for name in names
     )
 
 
-def of_models() -> pd.DataFrame:
+def of_models(stored: Stored) -> pd.DataFrame:
     """List the embedded models: size of the download, origin, licence, checkpoints stored."""
-    stored = _stored()["models"]
     return pd.DataFrame(
         {
             "model": model.name,
             "MB": round(model.gguf_bytes / 1e6),
             "origin": model.origin,
             "licence": model.licence,
-            "stored": stored[model.name],
+            "stored": stored["models"][model.name],
         }
         for model in catalogue.MODELS
     )
 
 
-def of_methods() -> pd.DataFrame:
+def of_methods(stored: Stored) -> pd.DataFrame:
     """List the methods, how many checkpoints of each are stored, and what each does."""
-    stored = _stored()["methods"]
     return pd.DataFrame(
         {
             "method": name,
-            "stored": stored[name],
+            "stored": stored["methods"][name],
             "what": (cls.__doc__ or "").strip().split("\n")[0],
         }
         for name, cls in methods().items()
     )
 
 
-def of_measurements() -> pd.DataFrame:
+def of_measurements(stored: Stored) -> pd.DataFrame:
     """List readouts with every stored column, views with their settings; stored: measurements."""
-    table, stored = describe(), _stored()
+    table = describe()
     table.insert(2, "stored", [stored["readouts"][n] if n else "-" for n in table["readout"]])
     seen = pd.DataFrame(
         {
