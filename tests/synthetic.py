@@ -1,6 +1,7 @@
 """Results with known accuracies, for tests of what is computed from results."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -67,8 +68,14 @@ def scores_of(task, part, right, *, uid_offset=0, confidence=0.8):
     sure = np.log(np.where(right, confidence, 1 - np.asarray(confidence)))
     unsure = np.log(np.where(right, 1 - np.asarray(confidence), confidence))
     values = np.where(labels[:, None] == np.arange(2), sure[:, None], unsure[:, None])
-    uids = tuple(f"{task}/{part}/{i + uid_offset}" for i in range(n))
+    uids = uids_of(task, part, n, uid_offset)
     return Scores(uids, values.astype(np.float32), np.ones((n, 2), np.int32), labels)
+
+
+@cache
+def uids_of(task, part, n, offset):
+    """The same for every model that is asked: a matrix has thousands."""
+    return tuple(f"{task}/{part}/{i + offset}" for i in range(n))
 
 
 def family(
