@@ -187,7 +187,8 @@ def _run(given: argparse.Namespace) -> int:
 def _draw(given: argparse.Namespace) -> int:
     """Draw figures, and say where they are."""
     from forgetlib import studies
-    from forgetlib.figures import drawing, implicit_drawing
+    from forgetlib.figures import drawing
+    from forgetlib.figures.implicit import drawing as implicit_drawing
 
     if implicit := _implicit(given.study):
         paths = implicit_drawing.drawn(implicit, given.figure)
@@ -211,7 +212,7 @@ def _readme(given: argparse.Namespace) -> int:
 def _page(given: argparse.Namespace) -> int:
     """Write the page of studies, and say where it is."""
     from forgetlib import studies
-    from forgetlib.figures import page
+    from forgetlib.figures.page import page
 
     # A file's study by its name; of a name alone its folder suffices, as it may be of any file.
     names = [studies.resolve(s).name if s.endswith(".py") else s for s in given.study]

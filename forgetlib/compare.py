@@ -7,8 +7,9 @@ Long because what is asked, refused and found in one comparison is one subject.
 F knows a skill, and G is F after somebody tried to remove it: two folders in the Hugging Face
 layout, hub ids, adapters or embedded models. Nothing of how G was made has to be known. The skill
 is asked for directly, in other forms, with examples in the prompt, and after relearning from a few
-labels (`figures.rungs`). With a third model that was never taught the skill (`--retrained C`), what
-relearning gives to anybody is told from what was hidden; without one the verdict is weaker.
+labels (`figures.methods.rungs`). With a third model that was never taught the skill (`--retrained
+C`), what relearning gives to anybody is told from what was hidden; without one the verdict is
+weaker.
 
 What relearning changes is in memory only: no model's folder is written to.
 """
@@ -27,10 +28,11 @@ import forgetlib
 from forgetlib import files
 from forgetlib.data import splits, tasks, views
 from forgetlib.errors import InputError, require, require_name, require_one_of, require_whole
-from forgetlib.figures import report, rungs
-from forgetlib.figures.ladders import layer_of, of_view, quantised, relearned
+from forgetlib.figures import report
+from forgetlib.figures.methods import rungs
+from forgetlib.figures.methods.ladders import layer_of, of_view, quantised, relearned
+from forgetlib.figures.methods.rungs import DIRECT, KINDS, TWIN, Ladder, Model, Rung, Seed
 from forgetlib.figures.numbers import estimate
-from forgetlib.figures.rungs import DIRECT, KINDS, TWIN, Ladder, Model, Rung, Seed
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.quantise import Quantise

@@ -20,8 +20,8 @@ from forgetlib.__main__ import main
 from forgetlib.compare import Comparison
 from forgetlib.data import splits
 from forgetlib.errors import InputError
+from forgetlib.figures.methods.rungs import DIRECT, Ladder
 from forgetlib.figures.numbers import estimate
-from forgetlib.figures.rungs import DIRECT, Ladder
 from forgetlib.figures.verdicts import FORGOTTEN, KEPT, NOTHING, OF_LADDERS, SHIFTED
 from forgetlib.forgetting.base import Training
 from forgetlib.models import loading

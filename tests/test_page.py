@@ -14,8 +14,10 @@ from made_up_methods import STUDY, results
 
 import forgetlib
 from forgetlib.__main__ import main
-from forgetlib.figures import generalisation, page, page_questions, page_study, scale
+from forgetlib.figures.methods import generalisation
 from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.page import page, questions as page_questions, study as page_study
+from forgetlib.figures.scale import models as scale
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import confidence, correct
 from forgetlib.runs.questions import stored_questions

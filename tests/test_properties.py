@@ -8,8 +8,7 @@ import oracle
 import pytest
 import torch
 from helpers import same_values
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from forgetlib import metrics

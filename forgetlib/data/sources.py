@@ -158,8 +158,7 @@ def _load(
 ) -> Mapping[str, Iterable[Row]]:
     """Map split -> rows, which stay on disk until they are read. What is not here is fetched."""
     # Slow to import, and not needed to read results.
-    from datasets import config as settings
-    from datasets import exceptions, load_dataset
+    from datasets import config as settings, exceptions, load_dataset
 
     where, cache_dir = repository, None
     if folder is not None:

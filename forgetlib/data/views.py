@@ -50,9 +50,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from forgetlib.data import forms  # noqa: F401, so that the package's own views are known
-from forgetlib.data.base import Example
-from forgetlib.data.base import View as View
-from forgetlib.data.base import with_texts as with_texts
+from forgetlib.data.base import Example, View as View, with_texts as with_texts
 from forgetlib.errors import ForgetlibError, InputError, require_one_of
 
 

@@ -9,20 +9,11 @@
     regression, mixedmodel,    what predicts forgetting, over tasks and over examples; which rows
     design                     and terms a regression has
     measures, verdicts         what a model knows and says of a task; what became of a skill
-    dose, generalisation,      methods to forget: how far, what else is lost, at what price, at
-    price, collateral, reach,  equal harm elsewhere, the numbers of these, and what another form of
-    forms                      a question brings back
-    ladder_figure, relearning, the ladder: what brings a skill back, what little training does,
-    ladders, rungs, rule       its models in a study, its measures, and its verdicts tried on
-                               models of known truth
-    scale, scale_<what>        several models on the same tasks; Figures 4 and 9 over models
-    implicit_<what>            in-context regression, pattern or instruction
-    findings, <what>_readme,   sentences from tables; a study's README; the HTML page
-    readme, page
-    drawing, <what>_drawing,   which pictures a study has; of one that is under way
-    under_way
-    explore, notebook, report  what notebooks and `compare` show
+    findings, readme           sentences from tables; a study's README
+    drawing, under_way         which pictures a study has; of one that is under way
+    notebook, report           what notebooks and `compare` show
     style, matrix              what pictures share
 
-Nothing here imports torch.
+A folder each: methods, scale and implicit for studies of their kind, page for the HTML page,
+explore for the notebook of that name. Nothing here imports torch.
 """

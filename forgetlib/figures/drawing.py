@@ -34,17 +34,19 @@ from forgetlib.figures import (
     fig8,
     fig9,
     intervals,
-    methods_drawing,
     mixedmodel,
     regression,
-    scale,
-    scale_agreement,
-    scale_claims,
-    scale_regressions,
     style,
     under_way,
 )
 from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.methods import drawing as methods_drawing
+from forgetlib.figures.scale import (
+    agreement as scale_agreement,
+    claims as scale_claims,
+    models as scale,
+    regressions as scale_regressions,
+)
 from forgetlib.forgetting.labels import training_labels
 from forgetlib.runs.answers import load_answers
 from forgetlib.runs.grid import Study

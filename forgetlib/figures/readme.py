@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forgetlib.figures import implicit_readme, methods_readme, scale_readme
 from forgetlib.figures.audit import SHORTCUTS
 from forgetlib.figures.findings import Tables, answer, findings
+from forgetlib.figures.implicit import readme as implicit_readme
+from forgetlib.figures.methods import readme as methods_readme
 from forgetlib.figures.names import PICTURES, listed, title
 from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
+from forgetlib.figures.scale import readme as scale_readme
 from forgetlib.figures.verdicts import NOTHING
 from forgetlib.files import replacing, root
 from forgetlib.implicit.study import ImplicitStudy, is_stored, provenance_of
@@ -43,7 +45,7 @@ CLAIMS = (
 )
 IMPLICIT_CLAIMS = (
     f"{CLAIMS.partition(' Thresholds')[0]} Thresholds and suppositions are ours, with reasons in "
-    "`forgetlib/figures/implicit_claims.py` and `implicit_pattern.py`; post hoc are those stated "
+    "`forgetlib/figures/implicit/claims.py` and `pattern.py`; post hoc are those stated "
     "after the first results were computed. Errors are squared; of Bayes' rule they are about 0.5."
 )
 # Around what the project's README has of a study: its answer, and its findings.

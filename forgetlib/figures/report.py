@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from forgetlib.figures import ladder_figure, style
+from forgetlib.figures import style
+from forgetlib.figures.methods import ladder_figure
 from forgetlib.figures.names import title
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.verdicts import (

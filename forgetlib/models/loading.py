@@ -14,8 +14,11 @@ import torch
 from huggingface_hub.errors import GatedRepoError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import cached_file, find_adapter_config_file
-from transformers.utils import logging as transformers_logging
+from transformers.utils import (
+    cached_file,
+    find_adapter_config_file,
+    logging as transformers_logging,
+)
 
 from forgetlib.data import assets, room
 from forgetlib.engine import kernels, parallel

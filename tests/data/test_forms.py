@@ -6,8 +6,7 @@ from dataclasses import astuple, replace
 
 import pytest
 from helpers import same_results, same_values, small
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from forgetlib.data import forms, splits, tasks, views
 from forgetlib.data.base import Example, Question, Task, ask, normalised

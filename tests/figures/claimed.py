@@ -2,17 +2,10 @@
 
 import numpy as np
 import pandas as pd
-from synthetic import cross as cross_runs
-from synthetic import family, passing, probe_with
+from synthetic import cross as cross_runs, family, passing, probe_with
 
 from forgetlib.data import tasks
-from forgetlib.figures import (
-    agreement,
-    crosstask,
-    fig2,
-    fig5,
-    fig6,
-)
+from forgetlib.figures import agreement, crosstask, fig2, fig5, fig6
 from forgetlib.figures.statements import CANNOT_DECIDE, NOT_DECIDED
 
 UNDECIDED = {NOT_DECIDED, CANNOT_DECIDE}

@@ -35,16 +35,8 @@ from synthetic import cross as cross_runs
 
 from forgetlib.data import tasks
 from forgetlib.errors import InputError
-from forgetlib.figures import (
-    claim_tests,
-    claims,
-    crossanalysis,
-    crosstask,
-    fig3,
-    mixedmodel,
-)
-from forgetlib.figures.effects import beyond_true_labels
-from forgetlib.figures.effects import ratios as ratios_of
+from forgetlib.figures import claim_tests, claims, crossanalysis, crosstask, fig3, mixedmodel
+from forgetlib.figures.effects import beyond_true_labels, ratios as ratios_of
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 
 

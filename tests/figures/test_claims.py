@@ -29,12 +29,7 @@ from claimed import (
 )
 
 from forgetlib.errors import InputError
-from forgetlib.figures import (
-    claims,
-    crossanalysis,
-    published,
-    regression,
-)
+from forgetlib.figures import claims, crossanalysis, published, regression
 from forgetlib.figures.intervals import Interval
 from forgetlib.figures.statements import (
     ABOVE,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from forgetlib.errors import InputError
-from forgetlib.figures import collateral, verdicts
+from forgetlib.figures import verdicts
+from forgetlib.figures.methods import collateral
 from forgetlib.forgetting.arithmetic import Noise, TaskVector
 from forgetlib.forgetting.base import Training
 from forgetlib.measuring.base import ScoresInTraining

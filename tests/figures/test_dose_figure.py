@@ -20,7 +20,7 @@ from made_up_methods import (
 
 from forgetlib.data import splits
 from forgetlib.errors import InputError
-from forgetlib.figures import dose
+from forgetlib.figures.methods import dose
 from forgetlib.forgetting.arithmetic import Noise
 from forgetlib.forgetting.ascent import KLAscent
 from forgetlib.forgetting.base import Method, methods

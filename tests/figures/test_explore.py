@@ -9,8 +9,13 @@ from tables import stored_case
 
 from forgetlib import metrics, studies
 from forgetlib.errors import InputError
-from forgetlib.figures import explore, explore_controls, explore_picture, fig2b
-from forgetlib.figures.explore import Stored, sample_of
+from forgetlib.figures import fig2b
+from forgetlib.figures.explore import (
+    controls as explore_controls,
+    explore,
+    picture as explore_picture,
+)
+from forgetlib.figures.explore.explore import Stored, sample_of
 from forgetlib.runs.results import load_results, run
 
 TASKS = studies.study("tiny").tasks

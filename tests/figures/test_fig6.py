@@ -8,9 +8,7 @@ import scipy.stats
 from synthetic import family, probe_with
 from tables import by_name, described, probe_table, recovery_table
 
-from forgetlib.figures import (
-    fig6,
-)
+from forgetlib.figures import fig6
 from forgetlib.figures.names import title
 
 

@@ -8,9 +8,9 @@ from test_rungs import ANSWERS, RUNGS, SKILL, model
 from test_style import assert_readable, undefined
 
 from forgetlib.errors import InputError
-from forgetlib.figures import forms
 from forgetlib.figures.intervals import with_intervals
-from forgetlib.figures.rungs import Ladder, Seed
+from forgetlib.figures.methods import forms
+from forgetlib.figures.methods.rungs import Ladder, Seed
 from forgetlib.figures.statements import DOES_NOT_HOLD, HOLDS
 from forgetlib.measuring.base import PromptNats
 from forgetlib.runs.records import Record, Result

@@ -8,9 +8,18 @@ import pytest
 from made_up_methods import FILTER, PREFERENCE, STUDY, TRUTH, N, answers, results
 
 from forgetlib.errors import InputError
-from forgetlib.figures import generalisation, ladders, reach
 from forgetlib.figures.intervals import as_columns, with_intervals
-from forgetlib.figures.reach import FAMILY, FORM, MEASURES, NEW, OTHER, RETAINED, SET, WHERES
+from forgetlib.figures.methods import generalisation, ladders, reach
+from forgetlib.figures.methods.reach import (
+    FAMILY,
+    FORM,
+    MEASURES,
+    NEW,
+    OTHER,
+    RETAINED,
+    SET,
+    WHERES,
+)
 from forgetlib.runs.ladder import LadderStudy
 
 

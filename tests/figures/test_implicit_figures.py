@@ -7,15 +7,15 @@ from regressors import controls, world
 from test_style import assert_readable, undefined
 
 from forgetlib.errors import InputError
-from forgetlib.figures import (
-    implicit_bayes,
-    implicit_claims,
-    implicit_conjugate,
-    implicit_shift,
-    implicit_tuning,
-    implicit_weights,
+from forgetlib.figures.implicit import (
+    bayes as implicit_bayes,
+    claims as implicit_claims,
+    conjugate as implicit_conjugate,
+    shift as implicit_shift,
+    tuning as implicit_tuning,
+    weights as implicit_weights,
 )
-from forgetlib.figures.implicit_measures import Errors, Of, difference, judged
+from forgetlib.figures.implicit.measures import Errors, Of, difference, judged
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, VERDICTS
 
 FEW = 200  # resamples

@@ -8,7 +8,7 @@ import pytest
 from test_style import assert_readable, undefined
 
 from forgetlib.errors import InputError
-from forgetlib.figures import implicit_pattern, implicit_readme
+from forgetlib.figures.implicit import pattern as implicit_pattern, readme as implicit_readme
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS
 

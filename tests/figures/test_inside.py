@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from forgetlib.figures import inside
-from forgetlib.figures.rungs import DIRECTIONS, LENS
+from forgetlib.figures.methods import inside
+from forgetlib.figures.methods.rungs import DIRECTIONS, LENS
 
 
 def row(rung, method, *, n_seeds=3, oracle=0.5, excess=None, recovered=None):

@@ -6,8 +6,7 @@ from dataclasses import replace
 import matplotlib.patches
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from matplotlib.colors import to_hex
 from tables import cross, described, heat_of, ticks
 

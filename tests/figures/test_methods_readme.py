@@ -7,21 +7,21 @@ from dataclasses import replace
 import pytest
 
 from forgetlib.errors import InputError
-from forgetlib.figures import (
+from forgetlib.figures import verdicts
+from forgetlib.figures.findings import Tables
+from forgetlib.figures.methods import (
     collateral,
     dose,
     forms,
     generalisation,
-    methods_readme,
     price,
+    readme as methods_readme,
     relearning,
     rungs,
-    verdicts,
 )
-from forgetlib.figures.findings import Tables
+from forgetlib.figures.methods.reach import NEW, OTHER
+from forgetlib.figures.methods.rungs import DIRECT, Ladder, Rung
 from forgetlib.figures.numbers import estimate_of
-from forgetlib.figures.reach import NEW, OTHER
-from forgetlib.figures.rungs import DIRECT, Ladder, Rung
 from tests.figures import made_up_methods as made_up
 from tests.figures.test_collateral import of_checks
 from tests.figures.test_forms_figure import SKILL, ladder

@@ -7,10 +7,10 @@ import pytest
 from made_up_methods import NLL, STUDY, answers, of_base, results
 
 from forgetlib.errors import InputError
-from forgetlib.figures import price, reach
 from forgetlib.figures.intervals import Interval, as_columns, with_intervals
+from forgetlib.figures.methods import price, reach
+from forgetlib.figures.methods.reach import NEW, OTHER, SET
 from forgetlib.figures.numbers import between, estimate_of, number
-from forgetlib.figures.reach import NEW, OTHER, SET
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,7 @@ from claimed import ACCURACIES, TASKS, own
 
 from forgetlib.data import tasks
 from forgetlib.errors import InputError
-from forgetlib.figures import (
-    published,
-)
+from forgetlib.figures import published
 
 
 def test_published_tasks_have_families():

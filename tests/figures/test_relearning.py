@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from forgetlib.errors import InputError
-from forgetlib.figures import relearning, rungs, verdicts
+from forgetlib.figures import verdicts
+from forgetlib.figures.methods import relearning, rungs
+from forgetlib.figures.methods.rungs import Ladder
 from forgetlib.figures.numbers import estimate_of
-from forgetlib.figures.rungs import Ladder
 from tests.figures.test_rungs import FEW, MANY, RUNGS, SHUFFLED, TRUTHS, seeds
 
 METHODS = {"random": verdicts.REMOVED, "npo": verdicts.SUPPRESSED, "rmu": verdicts.KEPT}

@@ -6,8 +6,9 @@ from test_rungs import ANSWERS, FEW, FORM, NEVER, RUNGS, auroc, seeds
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import rule, verdicts
-from forgetlib.figures.rungs import DIRECT, Ladder
+from forgetlib.figures import verdicts
+from forgetlib.figures.methods import rule
+from forgetlib.figures.methods.rungs import DIRECT, Ladder
 
 FOUND = {("sst2", "random"): Ladder(seeds(NEVER), RUNGS, 200)}
 

@@ -8,10 +8,11 @@ import pytest
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import ladder_figure, ladders, rungs, verdicts
+from forgetlib.figures import verdicts
 from forgetlib.figures.intervals import UNDEFINED
+from forgetlib.figures.methods import ladder_figure, ladders, rungs
+from forgetlib.figures.methods.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.figures.numbers import estimate_of, number
-from forgetlib.figures.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 

@@ -14,18 +14,17 @@ from test_measures import answers_of, model
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import (
-    claims_figure,
-    scale,
-    scale_agreement,
-    scale_claims,
-    scale_readme,
-    scale_regressions,
-    verdicts,
-)
+from forgetlib.figures import claims_figure, verdicts
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.numbers import between, estimate_of
+from forgetlib.figures.scale import (
+    agreement as scale_agreement,
+    claims as scale_claims,
+    models as scale,
+    readme as scale_readme,
+    regressions as scale_regressions,
+)
 from forgetlib.figures.statements import CANNOT_DECIDE, HOLDS
 
 N = 300

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forgetlib.figures import rungs, sign, verdicts
+from forgetlib.figures import verdicts
+from forgetlib.figures.methods import rungs, sign
+from forgetlib.figures.methods.rungs import DIRECT, SIGNED, Ladder, Model, exchanged
 from forgetlib.figures.numbers import estimate_of, number
-from forgetlib.figures.rungs import DIRECT, SIGNED, Ladder, Model, exchanged
 from forgetlib.runs.ladder import ANEW, FORGOTTEN
 from tests.figures.test_rungs import NEVER, RUNGS, SKILL, TRUTHS, model, scores, seeds
 

@@ -6,8 +6,7 @@ import shutil
 import nbformat
 import pytest
 import test_notebooks
-from test_executed import execute, said
-from test_executed import kernel as kernel
+from test_executed import execute, kernel as kernel, said
 
 from forgetlib.figures.drawing import OF_METHODS, OF_SCALE
 

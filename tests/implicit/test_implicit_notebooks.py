@@ -6,10 +6,9 @@ import shutil
 import nbformat
 import pytest
 import test_notebooks
-from test_executed import execute, said
-from test_executed import kernel as kernel
+from test_executed import execute, kernel as kernel, said
 
-from forgetlib.figures import implicit_drawing
+from forgetlib.figures.implicit import drawing as implicit_drawing
 
 ROOT = test_notebooks.ROOT
 PATHS = sorted((ROOT / "notebooks" / "implicit").glob("*.ipynb"))

@@ -6,7 +6,7 @@ import pytest
 
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError
-from forgetlib.figures import implicit_readme
+from forgetlib.figures.implicit import readme as implicit_readme
 from forgetlib.files import StoreError
 from forgetlib.forgetting.base import Training
 from forgetlib.implicit import obey, pattern, results

@@ -9,7 +9,12 @@ import pytest
 from forgetlib import studies
 from forgetlib.__main__ import main
 from forgetlib.errors import InputError
-from forgetlib.figures import findings, implicit_drawing, implicit_readme, implicit_stored, readme
+from forgetlib.figures import findings, readme
+from forgetlib.figures.implicit import (
+    drawing as implicit_drawing,
+    readme as implicit_readme,
+    stored as implicit_stored,
+)
 from forgetlib.implicit import evaluate, obey, results, run, settings, study
 from forgetlib.implicit.obey import Obedience
 from forgetlib.implicit.settings import named

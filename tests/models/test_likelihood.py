@@ -6,8 +6,7 @@ import pytest
 import torch
 from conftest import save_random_model
 from helpers import finetune
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM

@@ -3,8 +3,7 @@
 import pytest
 
 from forgetlib.errors import ModelError
-from forgetlib.models import loading
-from forgetlib.models import tuning as tunings
+from forgetlib.models import loading, tuning as tunings
 
 
 def test_tuning_decides_what_is_trained():

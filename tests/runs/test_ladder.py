@@ -11,7 +11,8 @@ from forgetlib import metrics, studies
 from forgetlib.data import splits
 from forgetlib.data.base import normalised
 from forgetlib.errors import InputError
-from forgetlib.figures import drawing, ladder_figure, ladders, relearning, rungs
+from forgetlib.figures import drawing
+from forgetlib.figures.methods import ladder_figure, ladders, relearning, rungs
 from forgetlib.figures.verdicts import OF_LADDERS
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference
 from forgetlib.forgetting.base import Training

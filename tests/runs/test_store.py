@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import Timeout
 from helpers import same_records, same_values
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from synthetic import family, result_of
 
 from forgetlib import files

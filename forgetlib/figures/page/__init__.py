@@ -1,0 +1,1 @@
+"""One HTML page of every drawn study: `page` writes it, of `study`'s and `questions`' contents."""

@@ -1,0 +1,124 @@
+"""Judge the paper's claims that need several models, by the one rule (`statements`).
+
+A model has few tasks: its own claims (`claims`) are mostly not decided. Several models on the same
+tasks have more to say, of what differs between tasks and of what models have in common. Statements
+are those of `thresholds`; all are post hoc, as these measures were chosen when most of the study
+`scale` had been computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from forgetlib.data.tasks import COMMONSENSE, LANGUAGE, SCIENCE
+from forgetlib.figures import intervals
+from forgetlib.figures.claims import CLAIMS
+from forgetlib.figures.crosstask import short_name
+from forgetlib.figures.intervals import TAIL, UNDEFINED, Interval, with_intervals
+from forgetlib.figures.measures import family_of
+from forgetlib.figures.scale import agreement, models as scale, regressions
+from forgetlib.figures.statements import row
+from forgetlib.figures.thresholds import ANY, NEGATIVE, SAME_PATTERN, lacks_families
+
+STATED = "2026-11-28"
+
+
+def table(lost: pd.DataFrame, agreed: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """Judge the claims about families, predictors and models, for `claims_figure.draw`.
+
+    lost: from `scale.table`; agreed: from `agreement.table`; points: from
+    `regressions.table`; all of the same results
+
+    One row a statistic. Columns: claim, says, figure, those of `statements.row`, and post_hoc.
+    """
+    of_claims = {
+        "task-family-split": [_family_split(lost)],
+        "confidence-and-variance": [_correlation(points, term) for term in regressions.SHOWN],
+        "robust-to-method-and-model": _same_pattern(agreed),
+    }
+    rows = [
+        found.assign(claim=claim, says=CLAIMS[claim].says, figure=CLAIMS[claim].figure)
+        for claim, statistics in of_claims.items()
+        for found in statistics
+    ]
+    found = pd.concat(rows, ignore_index=True)
+    first = ["claim", "says", "figure"]
+    return found[[*first, *found.columns.difference(first, sort=False)]].assign(post_hoc=True)
+
+
+def _family_split(lost: pd.DataFrame) -> pd.DataFrame:
+    """Compare what families lose beyond true labels: Welch's t over tasks, each a mean of models.
+
+    Of models' tasks that were known, and whose random labels were learned (or true ones lost).
+    """
+    used = lost[lost["known"].astype(bool) & lost["learned_or_lost"].astype(bool)]
+    means = used.groupby("eval_task")[scale.LOST].mean()
+    family = means.index.map(lambda task: family_of(str(task)))
+    language, resisting = (
+        means[family.isin(of)].to_numpy(float) for of in ((LANGUAGE,), (COMMONSENSE, SCIENCE))
+    )
+    return row(
+        "AUROC lost beyond true labels, language understanding minus commonsense and science",
+        replace(ANY, stated=STATED),
+        intervals.difference_interval(language, resisting),
+        len(language) + len(resisting),
+        lacks=lacks_families(len(language), len(resisting)),
+    )
+
+
+def _correlation(points: pd.DataFrame, term: str) -> pd.DataFrame:
+    """Correlate a predictor with what is lost over models' tasks, models taken out.
+
+    The mixed model's t of this predictor alone, as a partial correlation: t / sqrt(t^2 + df), with
+    Fisher's interval. Its degrees of freedom are tasks less coefficients, so that a task that
+    several models did counts once.
+    """
+    words = regressions.PLAIN[term]
+    found = regressions.coefficients(points, [term])
+    of = found[(found["outcome"] == scale.LOST) & (found["fitted"] == regressions.ALONE)]
+    (fit,) = of.to_dict("records")
+    n_models = points.dropna(subset=[scale.LOST, term])["model"].nunique()
+    freedom = int(fit["n_tasks"]) - 1 - n_models  # predictor, intercept, models but the first
+    return row(
+        f"partial correlation of AUROC lost beyond true labels and {words}",
+        replace(NEGATIVE, stated=STATED),
+        _partial(fit["coefficient"], fit["p_value"], freedom),
+        int(fit["n_tasks"]),
+        lacks=fit["note"] if np.isnan(fit["coefficient"]) else "",
+    )
+
+
+def _partial(coefficient: float, p_value: float, freedom: int) -> Interval:
+    """Turn a coefficient's t test into a partial correlation with Fisher's interval."""
+    if np.isnan(coefficient) or freedom < 2:
+        return UNDEFINED
+    t = np.sign(coefficient) * scipy.stats.t.isf(p_value / 2, freedom)
+    value = t / np.sqrt(t**2 + freedom)
+    reach = scipy.stats.norm.ppf(1 - TAIL) / np.sqrt(freedom - 1)
+    low, high = np.tanh(np.arctanh(value) + reach * np.array([-1, 1]))
+    return Interval(float(value), float(low), float(high))
+
+
+def _same_pattern(agreed: pd.DataFrame) -> Sequence[pd.DataFrame]:
+    """Ask of each two models whether they rank tasks alike by the share lost."""
+    statement = replace(SAME_PATTERN, stated=STATED)
+    of = agreed[agreed["measure"] == agreement.SHARE]
+    if of.empty:
+        lacks = "two models of which each knows the tasks"
+        return [row("rank correlation of the share lost", statement, UNDEFINED, 0, lacks=lacks)]
+    names = with_intervals(["rank_correlation"])
+    return [
+        row(
+            f"rank correlation of the share lost ({short_name(one['a'])}; {short_name(one['b'])})",
+            statement,
+            Interval(*(float(one[name]) for name in names)),
+            int(one["n"]),
+            ceiling=float(one["ceiling"]),
+        )
+        for one in of.to_dict("records")
+    ]
