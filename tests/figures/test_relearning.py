@@ -6,6 +6,7 @@ import pytest
 
 from forgetlib.errors import InputError
 from forgetlib.figures import verdicts
+from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.methods import relearning, rungs
 from forgetlib.figures.methods.rungs import Ladder
 from forgetlib.figures.numbers import estimate_of
@@ -124,6 +125,20 @@ def test_what_else_would_give_the_same_decides_nothing(table):
         "models show of SST-2 less than half of what was taught after random labels; after NPO it "
         f"is not decided. {WEAK}"
     )
+
+
+def test_in_few_words_it_is_said_why_a_number_that_seems_to_decide_does_not(table):
+    with_control = table.assign(
+        **dict.fromkeys(with_intervals(["locked_excess"]), 0.9), finds=True, twin_excess_low=-0.1
+    )
+    assert at(table, "npo", FEW)["excess_low"] > 0
+    said = relearning.finding(with_control, exact=False)
+    assert f" after NPO: {relearning.BESIDE}." in said and "not decided" not in said
+    every = relearning.finding(with_control)
+    assert " after NPO: not decided." in every and relearning.BESIDE not in every
+    npo = with_control["method"] == "npo"
+    small = with_control.assign(excess_low=with_control["excess_low"].mask(npo, -0.1))
+    assert " after NPO: not decided." in relearning.finding(small, exact=False)
 
 
 def test_a_method_of_one_seed_is_marked_where_others_have_more(table):

@@ -36,6 +36,7 @@ from forgetlib.metrics import CHANCE
 
 ROLES = ("known", "forgotten", "oracle", "twin", "locked")
 LESS, MORE = "less than half of what was taught", "more than never-taught models show"
+BESIDE = "not shown to be more than in the never-taught model that the same method was tried on"
 # Of the excess, and in round brackets that beyond the twin.
 SCALE = (
     "on a scale from never-taught models (0; in round brackets, from the one that the same method "
@@ -90,7 +91,9 @@ def finding(table: pd.DataFrame, kind: str = "relearned", *, exact: bool = True)
     every = kind == "relearned" and _has_control(table)
     parts = [(beyond, f"{{}}: {MORE}")]
     if every:
-        parts += [(less, f"{{}}: {LESS}"), (rest, "{}: not decided")]
+        beside = ~exact & (rest["excess_low"] > 0)  # where the number alone seems to decide
+        parts += [(less, f"{{}}: {LESS}"), (rest[~beside], "{}: not decided")]
+        parts += [(rest[beside], f"{{}}: {BESIDE}")]
     placed = [words.format(listed(_with_excess(of, rows, exact))) for of, words in parts if len(of)]
     others = [] if every else [(less, f"{LESS} after {{}}"), (rest, "after {} it is not decided")]
     left = [words.format(listed(named(of, rows))) for of, words in others if len(of)]
