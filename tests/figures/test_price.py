@@ -112,12 +112,18 @@ def test_where_none_generalises_the_sentence_says_no_more_than_that(table):
     said = price.finding(changed(one, "random", auroc_turned=(0.05, 0.15)))
     assert said == (
         "ARC Easy: the one method is not shown to make it forgotten on new questions without "
-        "damage to other tasks. Of these, 1 turns it round. One seed."
+        "damage to other tasks. It turns it round. One seed."
     )
     lost = estimate_of(one.iloc[0], "auroc_lost")
     assert price.finding(one).endswith(
         f"without damage to other tasks (AUROC lost: {lost}). One seed."
     )
+
+
+def test_one_other_method_is_not_counted(table):
+    two = of_skill(table)[of_skill(table)["method"].isin(["random", "npo"])]
+    assert price.finding(two).endswith("). The other leaves its own questions known.")
+    assert price.headline(two).endswith("]; the other leaves its own questions known)")
 
 
 def test_of_what_is_not_decided_few_are_named_and_it_is_said_where_harm_tells_nothing(table):
@@ -127,7 +133,7 @@ def test_of_what_is_not_decided_few_are_named_and_it_is_said_where_harm_tells_no
     assert price.finding(unsure).endswith(" and 1 is not decided (random labels).")
     for interval in ((-0.5, 1.6), (-3.5, 1.4)):
         assert price.finding(changed(arc, "random", nll_rise=interval)).endswith(
-            " and 1 is not decided (random labels; for 1, the interval of the harm is so wide that "
+            " and 1 is not decided (random labels; the interval of the harm is so wide that "
             "damage could not have been excluded even had nothing changed)."
         )
     every = arc.assign(auroc_left_low=-1.0, auroc_left_high=1.0, set_auroc_low=0.4)

@@ -203,13 +203,20 @@ def _after(table: pd.DataFrame) -> str:
         return f"none of {n} methods ({counts})"
     said = f"{names_of(named, rows)} (AUROC lost: {_lost(rows.loc[named])}"
     n_left = n - len(named)
-    return said + (f"; of the other {n_left}, {counts})" if n_left else ")")
+    others = f"the other {_what(found)}" if n_left == 1 else f"of the other {n_left}, {counts}"
+    return said + (f"; {others})" if n_left else ")")
 
 
 def _counts(found: dict[str, list[str]]) -> str:
     """Say of groups how many methods do what."""
     said = [f"{len(of)} {GROUPS[group][len(of) > 1]}" for group, of in found.items() if of]
     return listed(said)
+
+
+def _what(found: dict[str, list[str]]) -> str:
+    """Say of groups that have one method what it does."""
+    (group,) = (group for group, of in found.items() if of)
+    return GROUPS[group][0]
 
 
 def _lost(rows: pd.DataFrame) -> str:
@@ -240,8 +247,11 @@ def _of_skill(table: pd.DataFrame) -> str:
         said += "damage to other tasks"
     if kept:
         said += f"; after {names_of(kept, rows)} new questions are known, and its own are not"
-    if n_left := n - len(forgotten) - len(kept):
-        whose = f"the other {n_left}" if forgotten or kept else "these"
+    n_left, some = n - len(forgotten) - len(kept), forgotten or kept
+    if n_left == 1:
+        said += f". {'The other' if some else 'It'} {_what(of)}{_undecided(of['open'], rows)}"
+    elif n_left:
+        whose = f"the other {n_left}" if some else "these"
         said += f". Of {whose}, {_counts(of)}{_undecided(of['open'], rows)}"
     return f"{said}.{_taught(table.loc[table['n_seeds'].idxmax()])}"
 
@@ -252,8 +262,9 @@ def _undecided(methods: Sequence[str], rows: pd.DataFrame) -> str:
     of = rows.loc[list(methods)]
     n_wide = int(((of["nll_rise_high"] - of["nll_rise_low"]) / 2 > DAMAGE).sum())
     if n_wide:
+        which = "" if len(methods) == 1 else f"for {n_wide}, "
         said.append(
-            f"for {n_wide}, the interval of the harm is so wide that damage could not have been "
+            f"{which}the interval of the harm is so wide that damage could not have been "
             "excluded even had nothing changed"
         )
     return f" ({'; '.join(said)})" if said else ""
