@@ -160,7 +160,7 @@ bench: $(READY) ## measure scoring and fine-tuning on this machine
 agreement: $(READY) ## compare log-likelihoods with lm-eval's, every task of both suites (10 minutes)
 	@$(BIN)/python tests/agreement.py
 
-intervals: $(READY) ## measure by simulation how often intervals cover the truth (half an hour)
+intervals: $(READY) ## measure by simulation how often intervals cover the truth (an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/intervals.py
 
 settings: $(READY) ## choose training settings on a seed that no study reports (three hours)

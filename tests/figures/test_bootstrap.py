@@ -260,8 +260,15 @@ def test_what_is_defined_is_the_same_in_every_figure_and_with_any_number_of_resa
         assert np.isfinite(pairs.replicates).all((0, 2)).tolist() == [expected, True]
 
 
-def test_coverage_is_simulated_with_these_intervals():
+def test_coverage_is_simulated_with_these_intervals(tmp_path, monkeypatch):
     """One setting, a few times: models near what they can be at most, and seeds that differ."""
-    found = simulation.of_questions(200, 3, 0.95, True, False, 3, 0)
+    monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path))
+    setting = 200, 3, 0.95, True, False
+    found = simulation.kept(setting, 3, 0)
     assert set(found) == set(simulation.STATISTICS)
     assert all(0 <= share <= 1 and undefined == 0 for share, undefined in found.values())
+    # What was killed goes on with the next setting: one that is there is not simulated again.
+    monkeypatch.setattr(simulation, "of_questions", None)
+    assert simulation.kept(setting, 3, 0) == found
+    with pytest.raises(TypeError):
+        simulation.kept(setting, 3, 1)
