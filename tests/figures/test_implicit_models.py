@@ -95,9 +95,12 @@ def test_a_preference_that_only_the_length_of_an_answer_makes_brings_nothing_bac
     assert implicit_pattern.brought(found) == ([], ["leet"])
     assert verdicts(found).verdict["leetspeak"] == CANNOT_DECIDE
     assert "leetspeak does so by whole answers alone" in implicit_pattern.finding(found)
-    said = implicit_readme._real_model(found)
-    assert "No other form is shown to bring some of it back; in leetspeak the tuned" in said
-    assert "the pattern's answer is the shorter, 1.0 tokens on average against 3.0" in said
+    said = implicit_readme._pattern(found)
+    assert implicit_readme.UNCLEAR not in said
+    assert (
+        "in leetspeak the pattern's answer is the shorter, 1.0 tokens on average against 3.0"
+        in said
+    )
 
 
 def test_a_preference_per_token_alone_brings_nothing_back():
@@ -136,7 +139,7 @@ def test_kinds_of_inputs_are_told_apart():
     assert by_view(found).tuned["leet"] == pytest.approx(numbers.tuned["leet"] / 2)
     assert (by_view(found).n == 1200).all() and (blank.n == 600).all()
     share = f"{numbers.tuned['leet']:.2f}"
-    said = implicit_readme._real_model(found)
+    said = implicit_readme._pattern(found)
     assert f": 0.00 on blank and {share} on arithmetic prompts): the pattern is still" in said
 
 

@@ -57,7 +57,7 @@ def _capital(said: str) -> str:
     return said[:1].upper() + said[1:]
 
 
-def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
+def _small_world(shifts: pd.DataFrame, scaled: pd.DataFrame) -> str:
     """Say how much of what fine-tuning changes is a wrong guess of the task."""
     whole = shifts[shifts["k"] == shift.ALL].iloc[0]
     said = (
@@ -67,7 +67,7 @@ def _small_world(shifts: pd.DataFrame, conjugate: pd.DataFrame) -> str:
     if pd.notna(whole["fade_share"]):
         said += f", {shift.by_fade(whole)}; {shift.by_examples(shifts)}"
     said += " ([shift](shift.png))."
-    row = conjugate.told(conjugate)
+    row = conjugate.told(scaled)
     if row is None or pd.isna(row["recovered"]):
         return said
     return said + (
