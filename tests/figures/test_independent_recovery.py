@@ -13,7 +13,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "figures" / "recovery"
 SKILL = "sst2_nonce"
-SEEDS = (*range(7), 8, 9)
+SEEDS = (*range(7), 8, 9, 10)
 METHODS = ("random", "uniform_choice")
 FEW = 8
 

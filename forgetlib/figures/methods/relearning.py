@@ -36,7 +36,7 @@ from forgetlib.metrics import CHANCE
 
 ROLES = ("known", "forgotten", "oracle", "twin", "locked")
 LESS, MORE = "less than half of what was taught", "more than never-taught models show"
-BESIDE = "not shown to be more than in the never-taught model that the same method was tried on"
+BESIDE = "not shown to be more than the never-taught model of the same method shows"
 # Of the excess, and in round brackets that beyond the twin.
 SCALE = (
     "on a scale from never-taught models (0; in round brackets, from the one that the same method "
