@@ -205,9 +205,9 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
     )
     assert "not measured" not in said
     assert said.endswith(
-        "Damage to other tasks (more than 1 nat a token) is, after random labels, shown for PIQA, "
-        "excluded for SST-2, not decided for Coding; after true labels, excluded for Coding, PIQA "
-        "and SST-2."
+        "Damage to other tasks (true answers less likely by more than 1 nat a token) is, after "
+        "random labels, shown for PIQA, excluded for SST-2, not decided for Coding; after true "
+        "labels, excluded for Coding, PIQA and SST-2."
     )
 
 

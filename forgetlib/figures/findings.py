@@ -138,10 +138,10 @@ def _harm(skills: pd.DataFrame, *, exact: bool = True) -> str:
     after, again = (skills[skills["phase"] == phase] for phase in ("random", "true"))
     if after["damage"].isna().all():
         return ""
-    counted = f"more than {number(DAMAGE, 0)} nat a token"
+    counted = f"true answers less likely by more than {number(DAMAGE, 0)} nat a token"
     if exact:
-        counted = f"on average, their true answers cost {counted} more than they cost the "
-        counted += "fine-tuned model"
+        counted = f"on average, their true answers cost more than {number(DAMAGE, 0)} nat a token "
+        counted += "more than they cost the fine-tuned model"
     said = f" Damage to other tasks ({counted}) is, after random labels, {_decided(after, exact)}"
     return f"{said}; after true labels, {_decided(again, exact)}." if len(again) else f"{said}."
 

@@ -1,4 +1,4 @@
-"""What a few labels bring back of a skill, recomputed from stored rows with pyarrow and NumPy.
+"""What a few labels bring back of a skill, recomputed from stored rows by pyarrow, NumPy, SciPy.
 
 Nothing of forgetlib is imported: who distrusts it can read this file instead.
 """
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 FOLDER = Path(__file__).parents[2] / "figures" / "recovery"
 SKILL = "sst2_nonce"
@@ -98,3 +99,43 @@ def test_what_comes_back_is_that_of_the_stored_rows(rows, method, n):
 def test_each_model_is_taught_again_by_two_sets_of_labels(rows):
     assert {len(of) for (_, _, n), of in rows.items() if n} == {2}
     assert {len(of) for (_, _, n), of in rows.items() if not n} == {1}
+
+
+def over_seeds(values):
+    """A mean and its 95 % interval, by Student's t, as texts say it."""
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    mean = np.mean(values)
+    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]".replace("-", "−")
+
+
+def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
+    """Which seeds decide, and how much of the control's rise any model has."""
+    drawn = pyarrow.csv.read_csv(FOLDER / f"dose_{SKILL}.csv").to_pylist()
+    of_method = [r for r in drawn if r["method"] == "uniform_choice"]
+    ends = {r["seed"]: r for r in sorted(of_method, key=lambda r: r["step"])}
+    reached = [seed for seed in SEEDS if ends[seed]["reached"]]
+
+    def never(seed, n):
+        every = ["base", "never", *(f"never, {method}" for method in METHODS)]
+        return np.mean([x for who in every for x in rows[seed, who, n]])
+
+    def beyond_twin(seed):
+        both = "uniform_choice", "never, uniform_choice"
+        return np.subtract(*(np.mean(rows[seed, who, FEW]) for who in both))
+
+    own = {s: np.mean(rows[s, "lock", FEW]) - np.mean(rows[s, "lock", 0]) for s in SEEDS}
+    more = [own[seed] - (never(seed, FEW) - never(seed, 0)) for seed in SEEDS]
+    above = over_seeds(more)
+    short = " ".join((FOLDER.parents[1] / "README.md").read_text().split())
+    assert f"choices {len(reached)} of ten seeds reach their dose" in short and len(SEEDS) == 10
+    end = f"{ends[10]['auroc']:.2f}"
+    assert f"still knows its own questions (AUROC {end})" in short
+    assert f"the control's AUROC rises by {above} more than that of never-taught" in short
+    long = " ".join((FOLDER.parent / "README.md").read_text().split())
+    few, every = (over_seeds([beyond_twin(s) for s in of]) for of in (reached, SEEDS))
+    assert (
+        f"the {len(reached)} seeds that reach their dose alone, AUROC beyond the twin is {few}"
+        in long
+    )
+    assert f"after 8 labels, of all ten {every}." in long and f"known, at AUROC {end}:" in long
+    assert f"its AUROC rises by {over_seeds(list(own.values()))}, by {above} more than" in long

@@ -72,7 +72,7 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
     """
     measures = [*(NAMES[model] for model in SHOWN), "ratio"]
     wanted = ["kind", "k", "n_seeds", *with_intervals(measures)]
-    intervals.require_columns("table of pre-training", found, wanted, "Pass bayes.table.")
+    intervals.require_columns("table of pre-training", found, wanted, "Pass implicit.bayes.table.")
     said = title(finding(found), gate, int(found["n_seeds"].max()))
     kinds = list(dict.fromkeys(found["kind"]))
     with style([said]):

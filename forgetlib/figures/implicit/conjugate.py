@@ -122,7 +122,9 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
     """
     measures = [*(NAMES[model] for model in SHOWN), "recovered", "closed"]
     wanted = ["k", "gamma", "n_seeds", *with_intervals([*measures, "harm", "never_change"])]
-    intervals.require_columns("table of conjugate prompts", found, wanted, "Pass conjugate.table.")
+    intervals.require_columns(
+        "table of conjugate prompts", found, wanted, "Pass implicit.conjugate.table."
+    )
     said = title(finding(found), gate, int(found["n_seeds"].max()))
     lengths = sorted(set(found["k"]))
     with style([said]):

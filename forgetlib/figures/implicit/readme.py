@@ -49,12 +49,8 @@ def answer(tables: Tables) -> str:
     if (found := tables.get("pattern")) is not None:
         said += " A real model was tuned to obey where it used to continue a pattern. "
         said += f"{pattern.finding(found)} ([pattern](pattern.png))."
-        said += f" {_capital(UNCLEAR)}." if pattern.brought(found)[0] else ""
+        said += f" {UNCLEAR.capitalize()}." if pattern.brought(found)[0] else ""
     return said
-
-
-def _capital(said: str) -> str:
-    return said[:1].upper() + said[1:]
 
 
 def _small_world(shifts: pd.DataFrame, scaled: pd.DataFrame) -> str:

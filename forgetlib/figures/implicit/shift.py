@@ -154,7 +154,7 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
     found: from `table`; gate: from `measures.judged`
     """
     wanted = ["k", "n_seeds", "n_bound", "never_n_bound", *with_intervals([*MEASURES, *TOLD])]
-    intervals.require_columns("table of shifts", found, wanted, "Pass shift.table.")
+    intervals.require_columns("table of shifts", found, wanted, "Pass implicit.shift.table.")
     said = title(finding(found), gate, int(found["n_seeds"].max()))
     rows = found[found["k"] >= 0]
     with style([said]):

@@ -107,7 +107,7 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
     """
     measures = ["pre_trained", "fine_tuned", "bayes", "rise"]
     wanted = ["kind", "k", "quarter", "n_seeds", *with_intervals(measures)]
-    intervals.require_columns("table of fine-tuning", found, wanted, "Pass tuning.table.")
+    intervals.require_columns("table of fine-tuning", found, wanted, "Pass implicit.tuning.table.")
     said = title(finding(found), gate, int(found["n_seeds"].max()))
     lengths = _lengths(found)
     with style([said]):

@@ -71,7 +71,7 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
     found: from `table`; gate: from `measures.judged`, over all weights
     """
     wanted = ["k", "which", "alpha", "n_seeds", *with_intervals(KINDS)]
-    intervals.require_columns("table of weights", found, wanted, "Pass weights.table.")
+    intervals.require_columns("table of weights", found, wanted, "Pass implicit.weights.table.")
     said = title(finding(found), gate, int(found["n_seeds"].min()))
     lengths = sorted(set(found["k"]))
     with style([said]):

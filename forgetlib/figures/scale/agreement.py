@@ -215,7 +215,7 @@ def draw(table: pd.DataFrame, agreed: pd.DataFrame, note: str = "") -> Figure:
     of all questions, the correlations above them of opposite halves. Dashed: equal.
     note: what has to be said beside the finding, as of a study that is under way
     """
-    do = "Pass agreement.table(...) of the same results."
+    do = "Pass scale.agreement.table(...) of the same results."
     numbers = with_intervals(["rank_correlation", "beside_known"])
     columns = ["a", "b", "measure", "ceiling", "n", *numbers]
     intervals.require_columns("the agreement of models", agreed, columns, do)

@@ -193,10 +193,10 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
     table: from `regressions.table`; found: from `coefficients` of it. Band: leaving out each
     model in turn. Line: least squares of the points.
     """
-    do = "Pass regressions.coefficients(...), whole."
+    do = "Pass scale.regressions.coefficients(...), whole."
     wanted = ["outcome", "fitted", "term", "least", "most", "n", *with_intervals(["coefficient"])]
     intervals.require_columns("the regressions of models", found, wanted, do)
-    do = "Pass regressions.table(...)."
+    do = "Pass scale.regressions.table(...)."
     columns = ["model", "eval_task", *SHOWN, *OUTCOMES]
     intervals.require_columns("what predicts forgetting", table, columns, do)
     said = finding(found)
