@@ -20,6 +20,7 @@ from forgetlib.errors import InputError, require_number, require_whole
 
 if TYPE_CHECKING:
     from forgetlib.data.base import Example
+    from forgetlib.forgetting.base import Method
     from forgetlib.models.lm import LM
 
 
@@ -44,6 +45,12 @@ class Dose:
         for name in ("checks", "every"):
             whole = require_whole(f"Dose.{name}", getattr(self, name), 1)
             object.__setattr__(self, name, whole)
+
+
+def dose_of(method: Method) -> Dose:
+    """Find the dose that a method is trained to; of one without, the usual one judges its end."""
+    training = method.settings()
+    return training.until if training and training.until else Dose()
 
 
 def set_auroc(lm: LM, examples: Sequence[Example]) -> float:

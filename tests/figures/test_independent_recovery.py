@@ -70,12 +70,20 @@ def auroc(scores, answers):
     return above[given[:, None] != given[None]].mean()
 
 
-def mean(rows, who, n):
+def mean(rows, who, n, seeds=SEEDS):
     """Over seeds of the mean over a role's models and draws; never-taught ones are pooled."""
     if who != "never":
-        return np.mean([np.mean(rows[seed, who, n]) for seed in SEEDS])
+        return np.mean([np.mean(rows[seed, who, n]) for seed in seeds])
     every = ["base", "never", *(f"never, {method}" for method in METHODS)]
-    return np.mean([np.mean([x for w in every for x in rows[seed, w, n]]) for seed in SEEDS])
+    return np.mean([np.mean([x for w in every for x in rows[seed, w, n]]) for seed in seeds])
+
+
+def at_dose(method):
+    """The seeds that reached their dose, by the last check of each."""
+    drawn = pyarrow.csv.read_csv(FOLDER / f"dose_{SKILL}.csv").to_pylist()
+    of_method = [r for r in drawn if r["method"] == method]
+    ends = {r["seed"]: r["reached"] for r in sorted(of_method, key=lambda r: r["step"])}
+    return [seed for seed in SEEDS if ends[seed]]
 
 
 @pytest.mark.parametrize("n", [0, FEW])
@@ -94,6 +102,17 @@ def test_what_comes_back_is_that_of_the_stored_rows(rows, method, n):
     assert row["twin_excess"] == pytest.approx(beyond, abs=1e-4)
     for column, own in (("excess", left), ("locked_excess", locked)):
         assert row[column] == pytest.approx((own - never) / (known - never), abs=1e-4)
+    there = at_dose(method)
+    assert row["at_dose"].split() == ["yes" if seed in there else "no" for seed in SEEDS]
+    if n:
+        never, known, left, twin = (
+            mean(rows, who, n, there) for who in ("never", "known", method, f"never, {method}")
+        )
+        for column, floor in (("dose_excess", never), ("dose_twin_excess", twin)):
+            assert row[column] == pytest.approx((left - floor) / (known - floor), abs=1e-4)
+        before, known, never = (mean(rows, who, 0) for who in ("lock", "known", "never"))
+        rise = row["locked_excess"] - (before - never) / (known - never)
+        assert row["locked_rise"] == pytest.approx(rise, abs=1e-4)
 
 
 def test_each_model_is_taught_again_by_two_sets_of_labels(rows):
@@ -113,7 +132,7 @@ def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     drawn = pyarrow.csv.read_csv(FOLDER / f"dose_{SKILL}.csv").to_pylist()
     of_method = [r for r in drawn if r["method"] == "uniform_choice"]
     ends = {r["seed"]: r for r in sorted(of_method, key=lambda r: r["step"])}
-    reached = [seed for seed in SEEDS if ends[seed]["reached"]]
+    reached = at_dose("uniform_choice")
 
     def never(seed, n):
         every = ["base", "never", *(f"never, {method}" for method in METHODS)]
@@ -127,15 +146,14 @@ def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     more = [own[seed] - (never(seed, FEW) - never(seed, 0)) for seed in SEEDS]
     above = over_seeds(more)
     short = " ".join((FOLDER.parents[1] / "README.md").read_text().split())
-    assert f"choices {len(reached)} of ten seeds reach their dose" in short and len(SEEDS) == 10
-    end = f"{ends[10]['auroc']:.2f}"
-    assert f"still knows its own questions (AUROC {end})" in short
+    assert len(SEEDS) == 10 and "seeds alone, too, that had forgotten their own questions" in short
     assert f"the control's AUROC rises by {above} more than that of never-taught" in short
     long = " ".join((FOLDER.parent / "README.md").read_text().split())
     few, every = (over_seeds([beyond_twin(s) for s in of]) for of in (reached, SEEDS))
     assert (
-        f"the {len(reached)} seeds that reach their dose alone, AUROC beyond the twin is {few}"
-        in long
+        f"Of the {len(reached)} seeds that reach their dose, AUROC beyond the twin is {few}" in long
     )
-    assert f"after 8 labels, of all ten {every}." in long and f"known, at AUROC {end}:" in long
+    end = f"{ends[10]['auroc']:.2f}"
+    assert f"after 8 labels, of all ten {every}." in long
+    assert f"is short of its dose, at AUROC {end}." in long
     assert f"its AUROC rises by {over_seeds(list(own.values()))}, by {above} more than" in long

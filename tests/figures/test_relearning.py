@@ -10,6 +10,7 @@ from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.methods import relearning, rungs
 from forgetlib.figures.methods.rungs import Ladder
 from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.style import DARK_GREY
 from tests.figures.test_rungs import FEW, MANY, RUNGS, SHUFFLED, TRUTHS, seeds
 
 METHODS = {"random": verdicts.REMOVED, "npo": verdicts.SUPPRESSED, "rmu": verdicts.KEPT}
@@ -60,9 +61,11 @@ def test_the_control_tells_whether_the_training_finds_a_hidden_skill(table):
     before = {"locked_excess": 0.3, "locked_excess_low": 0.2, "locked_excess_high": 0.4}
     after = {"locked_excess": 0.8, "locked_excess_low": 0.6, "locked_excess_high": 1.0}
     told = there.assign(**{k: np.where(direct, before[k], v) for k, v in after.items()})
+    told = told.assign(locked_rise=0.5, locked_rise_low=0.4, locked_rise_high=0.6)
     said = (
         "The control: models whose skill was hidden on purpose, behind another form of the "
-        "question, show 0.30 [0.20, 0.40] of it before this training and 0.80 [0.60, 1.00] after"
+        "question, show 0.30 [0.20, 0.40] of it before this training and 0.80 [0.60, 1.00] after, "
+        "0.50 [0.40, 0.60] more"
     )
     ends = {
         True: "; it may miss one hidden in another way, and a damaged model may not learn",
@@ -129,7 +132,9 @@ def test_what_else_would_give_the_same_decides_nothing(table):
 
 def test_in_few_words_it_is_said_why_a_number_that_seems_to_decide_does_not(table):
     with_control = table.assign(
-        **dict.fromkeys(with_intervals(["locked_excess"]), 0.9), finds=True, twin_excess_low=-0.1
+        **dict.fromkeys(with_intervals(["locked_excess", "locked_rise"]), 0.9),
+        finds=True,
+        twin_excess_low=-0.1,
     )
     assert at(table, "npo", FEW)["excess_low"] > 0
     said = relearning.finding(with_control, exact=False)
@@ -139,6 +144,34 @@ def test_in_few_words_it_is_said_why_a_number_that_seems_to_decide_does_not(tabl
     npo = with_control["method"] == "npo"
     small = with_control.assign(excess_low=with_control["excess_low"].mask(npo, -0.1))
     assert " after NPO: not decided." in relearning.finding(small, exact=False)
+
+
+def test_what_the_seeds_at_the_dose_do_not_show_alone_is_not_said(table):
+    """A model that still knows its own questions, or has turned them, has not forgotten."""
+    locked = dict.fromkeys(with_intervals(["locked_excess", "locked_rise"]), 0.9)
+    npo = table["method"] == "npo"
+    words = table["at_dose"].mask(npo, "yes no no yes yes")
+    few = {"dose_excess": 0.3, "dose_excess_low": -0.1, "dose_excess_high": 0.7}
+    twin = {"dose_twin_excess": 0.2, "dose_twin_excess_low": -0.2, "dose_twin_excess_high": 0.6}
+    own = "this is not shown of the 3 of 5 seeds that reached their dose, 0.30 [−0.10, 0.70]"
+    both = own.replace("−0.10", "0.10") + " (0.20 [−0.20, 0.60])"
+    for changes, said in (
+        (few | twin, own),
+        (few | twin | {"dose_excess_low": 0.1}, both),
+        (dict.fromkeys([*few, *twin], np.nan), "only 3 of 5 seeds reached their dose"),
+    ):
+        rows = table.assign(at_dose=words)
+        rows = rows.assign(**{k: rows[k].mask(npo, v) for k, v in changes.items()})
+        without = relearning.finding(rows)
+        assert "more than never" not in without and "after NPO it is not decided" in without
+        for exact in (True, False):
+            told = relearning.finding(rows.assign(**locked, finds=True), exact=exact)
+            assert f" after NPO: {relearning.MORE}, but {said}" in told
+        lines = [line for axes in relearning.draw(rows).axes for line in axes.lines]
+        grey = [line for line in lines if line.get_ls() == ":" and line.get_color() == DARK_GREY]
+        assert len(grey) == 2 and "a seed not at its dose" in [line.get_label() for line in grey]
+    less = table.assign(**{k: table[k].mask(~npo, v) for k, v in (few | twin).items()})
+    assert relearning.finding(less) == relearning.finding(table)  # what does not come back
 
 
 def test_a_method_of_one_seed_is_marked_where_others_have_more(table):

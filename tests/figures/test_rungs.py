@@ -13,6 +13,7 @@ from forgetlib.figures.intervals import UNDEFINED
 from forgetlib.figures.methods import ladder_figure, ladders, rungs
 from forgetlib.figures.methods.rungs import DIRECT, Ladder, Model, Rung, Seed
 from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.verdicts import SHARE
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 
@@ -170,6 +171,8 @@ LOCKS = {  # skill of the locked model, and whether relearning is then shown to 
     "destroyed": (NEVER, False),
     "not hidden": (KNOWN, False),
     "comes back late": (HIDDEN | {"relearned": NEVER["relearned"]}, False),
+    # Most of it is shown after the training, and was before: it gains as never-taught models do.
+    "mostly there before": (dict.fromkeys(("direct", "relearned", "many"), 0.9), False),
 }
 
 
@@ -191,6 +194,42 @@ def test_what_does_not_find_a_hidden_skill_removes_nothing(truth, lock):
         for role in ("locked", "forgotten")
     ]
     assert [few["locked_excess"], few["excess"]] == pytest.approx(by_hand)
+    rise = few["locked_excess"] - table.loc["directly", "locked_excess"]
+    assert few["locked_rise"] == pytest.approx(rise)
+    assert not finds or few["locked_rise_low"] > 0
+    if lock == "mostly there before":
+        assert few["locked_excess_low"] > SHARE and few["locked_rise_low"] < 0
+
+
+def dosed(found, at_dose):
+    return [replace(s, at_dose=there) for s, there in zip(found, at_dose, strict=True)]
+
+
+@pytest.mark.parametrize("truth", [verdicts.SUPPRESSED, verdicts.GATED, verdicts.REMOVED])
+def test_what_comes_back_has_to_in_the_seeds_at_the_dose_alone(truth):
+    """Of two that reached it, one that did not bring it back: all five show it, these do not."""
+    found = seeds(*TRUTHS[truth])
+    found[0] = seeds(NEVER)[0]
+    assert Ladder(found, RUNGS).verdict() in {truth, verdicts.NOT_DECIDED}
+    every = Ladder(seeds(*TRUTHS[truth]), RUNGS)
+    same = Ladder(dosed(every.seeds, [True] * 5), RUNGS)
+    assert same.at_dose is same and every.at_dose is every
+    few = Ladder(dosed(found, [True, True, False, False, False]), RUNGS)
+    assert len(few.at_dose.seeds) == 2
+    one = Ladder(dosed(every.seeds, [True] + [False] * 4), RUNGS)
+    assert one.at_dose is None  # one of several: no interval over seeds
+    for of in (few, one):
+        # What does not come back is judged by all: a dose that was overshot is told by the sign.
+        assert of.verdict() in {truth} & {verdicts.REMOVED} or of.verdict() == verdicts.NOT_DECIDED
+    table = rungs.table({("t", "random"): few}).set_index("rung")
+    assert table.loc[FEW.name, "dose_excess"] == few.at_dose.excess(FEW).value
+    assert table.loc[FEW.name, "dose_twin_excess"] == few.at_dose.excess(FEW, twin=True).value
+    assert rungs.at_dose(table.loc[FEW.name]) == [True, True, False, False, False]
+    assert np.isnan(table.loc["directly", "dose_excess"])
+    none = rungs.table({("t", "random"): one}).set_index("rung").loc[FEW.name]
+    assert np.isnan(none["dose_excess"]) and rungs.at_dose(none).count(True) == 1
+    plain = rungs.table({("t", "random"): every}).set_index("rung").loc[FEW.name]
+    assert plain["dose_excess"] == plain["excess"]
 
 
 def with_twin(truth, skills):

@@ -12,7 +12,7 @@ from forgetlib.data import splits
 from forgetlib.data.base import normalised
 from forgetlib.errors import InputError
 from forgetlib.figures import drawing
-from forgetlib.figures.methods import ladder_figure, ladders, relearning, rungs
+from forgetlib.figures.methods import dose, ladder_figure, ladders, relearning, rungs
 from forgetlib.figures.verdicts import OF_LADDERS
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference
 from forgetlib.forgetting.base import Training
@@ -277,6 +277,12 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     of = found["tiny_review", "random"]
     once = found["tiny_review", "gradient_difference(retain)"]
     assert (len(of.seeds), len(once.seeds)) == (2, 1)
+    doses = dose.summary(STUDY, results, answers).set_index("method")
+    for method in names:
+        there = [seed.at_dose for seed in found["tiny_review", method].seeds]
+        row = doses.loc[method]
+        assert (there.count(True), len(there)) == (row["n_reached"], row["n_seeds"])
+        assert set(there) <= {True, False}
     assert [r.name for r in of.rungs] == [
         "directly",
         "4 bits",

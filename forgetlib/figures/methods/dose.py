@@ -43,7 +43,7 @@ from forgetlib.figures.style import (
     style,
 )
 from forgetlib.forgetting.base import Method
-from forgetlib.forgetting.dose import Dose
+from forgetlib.forgetting.dose import dose_of
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Load
@@ -80,7 +80,7 @@ def curves(study: LadderStudy, results: Iterable[Result]) -> pd.DataFrame:
     for task, method, name, found in _forgotten(study, results):
         if (curve := found.dose) is None:
             continue
-        dose = _dose_of(method)
+        dose = dose_of(method)
         about = {"eval_task": task, "method": name, "seed": found.seed}
         reached = curve.reached(dose.most, dose.checks)
         rows += [
@@ -124,7 +124,7 @@ def summary(
     rows = []
     for (task, name), of_seeds in found.items():
         method = of_seeds[0][0]
-        training, dose = method.settings(), _dose_of(method)
+        training, dose = method.settings(), dose_of(method)
         scores = [result.scores[f"{task}/train"] for _, result in of_seeds]
         samples = []
         for (_, result), own in zip(of_seeds, scores, strict=True):
@@ -170,12 +170,6 @@ def _forgotten(
                     if result is not None:
                         found.append((task, method, name, result))
     return found
-
-
-def _dose_of(method: Method) -> Dose:
-    """Find the dose that a method is trained to; of one without, the usual one judges its end."""
-    training = method.settings()
-    return training.until if training and training.until else Dose()
 
 
 def _answers(task: str, seed: int, scores: Scores, answers: Load | None) -> np.ndarray | None:

@@ -26,6 +26,7 @@ from forgetlib.figures.methods.rungs import (
     exchanged,
 )
 from forgetlib.forgetting.base import Method, Training
+from forgetlib.forgetting.dose import dose_of
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import LogitLens, Scores
 from forgetlib.metrics import CHANCE
@@ -144,7 +145,8 @@ def of_study(
                 models[ANEW] = shown
             if KNOWN in models and FORGOTTEN in models:
                 seeds = found.setdefault((task, names[method]), [])
-                seeds.append(Seed(models, of_seed.answers, of_seed.layer(method)))
+                layer, at_dose = of_seed.layer(method), of_seed.at_dose(method)
+                seeds.append(Seed(models, of_seed.answers, layer, at_dose))
     shared: Shared = {}
     every = rungs(study)
     control = study.lock is not None
@@ -242,10 +244,9 @@ class _Models:
         if result is None or where not in result.scores:
             return None
         found: dict[str, tuple[Scores, ...]] = {DIRECT.name: (result.scores[where],)}
-        if (sign := self._sign(result)) is not None:
-            found[SIGNED.name] = (
-                exchanged(result.scores[where]) if sign < 0 else found[DIRECT.name][0],
-            )
+        if (own := self._set_auroc(result)) is not None:  # below 0.5 it knows their opposite
+            plain = result.scores[where]
+            found[SIGNED.name] = (exchanged(plain) if own < CHANCE else plain,)
         for view in self.study.views:
             if where in (seen := result.seen(view)):
                 found[of_view(view).name] = (seen[where],)
@@ -269,18 +270,29 @@ class _Models:
         lens = result.lenses.get(where)
         return Model(found, elsewhere, probed, lens.log_likelihoods if lens else None)
 
-    def _sign(self, result: Result) -> int | None:
-        """Tell whether a model knows its forgetting set, or its opposite, -1; None: not asked.
-
-        By the true responses, of which those questions have as many as were forgotten.
-        """
+    def _set_auroc(self, result: Result) -> float | None:
+        """Measure AUROC on a model's own questions, by their true responses; None: not asked."""
         scores = result.scores.get(f"{self.task}/train")
         if scores is None:
             return None
         if self.answers is not None and not self.answers.keys() >= set(scores.uids):
             return None
         margins = metrics.margins(scores)
-        return 1 if metrics.auroc(margins, _given(self.answers, scores.uids)) >= CHANCE else -1
+        return float(metrics.auroc(margins, _given(self.answers, scores.uids)))
+
+    def at_dose(self, method: Method) -> bool | None:
+        """Tell whether the forgotten model reached the dose; None: neither looked at nor asked.
+
+        By the checks of its training; without these, by its own questions in the end.
+        """
+        result = self.by_id.get((self.study.after(method, self.task, self.seed).id, self.seed))
+        if result is None:
+            return None
+        dose = dose_of(method)
+        if result.dose is not None:
+            return result.dose.reached(dose.most, dose.checks)
+        end = self._set_auroc(result)
+        return None if end is None else max(end, 1 - end) <= dose.most
 
     def layer(self, method: Method) -> int | None:
         """Choose the layer that tells true from false best in the forgotten model.

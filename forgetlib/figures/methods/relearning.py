@@ -26,11 +26,11 @@ from forgetlib.errors import InputError
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.methods.ladder_figure import JOINED, LINES, legend_below
-from forgetlib.figures.methods.rungs import TEACHING, seeds_of
+from forgetlib.figures.methods.rungs import TEACHING, TRIED, at_dose, seeds_of
 from forgetlib.figures.names import listed, method_title, method_titles, title
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rows import set_finding
-from forgetlib.figures.style import BLACK, SMALL, TEXT_WIDTH, readable, style
+from forgetlib.figures.style import BLACK, DARK_GREY, SMALL, TEXT_WIDTH, readable, style
 from forgetlib.figures.verdicts import SHARE
 from forgetlib.metrics import CHANCE
 
@@ -91,9 +91,13 @@ def finding(table: pd.DataFrame, kind: str = "relearned", *, exact: bool = True)
     every = kind == "relearned" and _has_control(table)
     parts = [(beyond, f"{{}}: {MORE}")]
     if every:
-        beside = ~exact & (rest["excess_low"] > 0)  # where the number alone seems to decide
-        parts += [(less, f"{{}}: {LESS}"), (rest[~beside], "{}: not decided")]
+        seems = (rest["excess_low"] > 0) & ~rest["opposes"]  # the number alone seems to decide
+        undosed = seems & (rest["twin_excess_low"] > 0)
+        beside = seems & ~undosed & ~exact
+        parts += [(less, f"{{}}: {LESS}"), (rest[~beside & ~undosed], "{}: not decided")]
         parts += [(rest[beside], f"{{}}: {BESIDE}")]
+        alone = [rest.loc[[name]] for name in rest.index[undosed]]
+        parts += [(of, f"{{}}: {MORE}, but {_of_dose(of.iloc[0])}") for of in alone]
     placed = [words.format(listed(_with_excess(of, rows, exact))) for of, words in parts if len(of)]
     others = [] if every else [(less, f"{LESS} after {{}}"), (rest, "after {} it is not decided")]
     left = [words.format(listed(named(of, rows))) for of, words in others if len(of)]
@@ -142,6 +146,7 @@ def control(table: pd.DataFrame, *, brief: bool = False) -> str:
     ends += f"{estimate_of(after, 'locked_excess')} after"
     if brief:
         return f"Where it was hidden on purpose: {ends}"
+    ends += f", {estimate_of(after, 'locked_rise')} more"
     said = (
         "The control: models whose skill was hidden on purpose, behind another form of the "
         f"question, show {ends}"
@@ -196,7 +201,9 @@ def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     Where a rung teaches, both also of the excess beyond the twin, the never-taught model of the
     same method, as a method by itself may make models learn faster or slower. Without a twin
     nothing is shown to be above 0. Models that were shown the true labels (`shown`) are of the same
-    method, and need no twin. Among the rest are those of which `judged` tells what else would give
+    method, and need no twin. What is above 0 has to be so in the seeds that reached their dose
+    alone, too (`rungs.Ladder.at_dose`): models that still know their own questions have something
+    to bring back in any case. Among the rest are those of which `judged` tells what else would give
     the same.
     """
 
@@ -206,9 +213,24 @@ def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     taught = rows["kind"].isin(TEACHING) & ~rows["shown"].astype(bool)
     beyond = (rows["excess_low"] > 0) & ~told("opposes")
     beyond &= ~taught | (rows["twin_excess_low"] > 0)
+    tried = rows["kind"].isin(TRIED)
+    beyond &= ~tried | (rows["dose_excess_low"] > 0)
+    beyond &= ~(tried & taught) | (rows["dose_twin_excess_low"] > 0)
     less = (rows["excess_high"] < SHARE) & ~told("turned")
     less &= ~taught | rows["twin"].isna() | (rows["twin_excess_high"] < SHARE)
     return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
+
+
+def _of_dose(row: pd.Series) -> str:
+    """Say that seeds at the dose alone do not show what all seeds do."""
+    n = at_dose(row).count(True)
+    seeds = f"{n} of {int(row['n_seeds'])} seeds"
+    if np.isnan(row["dose_excess"]):
+        return f"only {seeds} reached {'its' if n == 1 else 'their'} dose"
+    share = estimate_of(row, "dose_excess")
+    if row["dose_excess_low"] > 0:
+        share += f" ({estimate_of(row, 'dose_twin_excess')})"
+    return f"this is not shown of the {seeds} that reached their dose, {share}"
 
 
 def named(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
@@ -233,7 +255,9 @@ def draw(table: pd.DataFrame) -> Figure:
     """
     do = "Pass the table of figures.methods.rungs, with models that were taught again."
     wanted = ["eval_task", "method", "rung", "kind", "labels", "n_seeds", "seeds"]
-    wanted += ["shown", "finds", *with_intervals([*ROLES, "twin_excess", "locked_excess"])]
+    wanted += ["at_dose", "shown", "finds"]
+    shares = ["twin_excess", "dose_excess", "dose_twin_excess", "locked_excess", "locked_rise"]
+    wanted += with_intervals([*ROLES, *shares])
     intervals.require_columns("table of the ladder", table, wanted, do)
     rows, said = judged(table), f"{headline(table)}. {BRIEF_SCALE}"
     if rows.empty:
@@ -293,10 +317,18 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
     every = np.array([seeds_of(row) for _, row in of.iterrows()])
     _, marker, colour = LINES["forgotten"]
     if every.shape[1] > 1:
-        name = "seed by seed"
-        for i, ends in enumerate(every.T):
-            label = name if i == 0 else "_" + name
-            axes.plot(x, ends, color=colour, linewidth=0.7, alpha=0.5, linestyle=":", label=label)
+        looks = {True: ("seed by seed", colour), False: ("a seed not at its dose", DARK_GREY)}
+        told: set[str] = set()
+        for ends, reached in zip(every.T, at_dose(of.iloc[0]), strict=False):
+            label, line = looks[reached]
+            given: dict[str, Any] = {
+                "color": line,
+                "linewidth": 0.8,
+                "alpha": 0.6,
+                "linestyle": ":",
+            }
+            axes.plot(x, ends, label="_" * (label in told) + label, **given)
+            told.add(label)
     there = control[control["forgotten"].notna()]
     x = np.full(len(there), len(labels) - 1 + 4.5 * ASIDE)
     open_mark = {"marker": marker, "color": colour, "markerfacecolor": "white", "linestyle": "none"}

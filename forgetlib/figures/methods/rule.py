@@ -161,7 +161,7 @@ def _with(seed: Seed, forgotten: Model, pool: Sequence[Model] | None = None) -> 
     never = tuple(seed.models[ORACLE] if pool is None else pool)
     known = seed.models[KNOWN]
     models = {KNOWN: known, FORGOTTEN: (forgotten,), ORACLE: never, TWIN: never[-1:], MOVED: known}
-    return replace(seed, models=models)
+    return replace(seed, models=models, at_dose=None)
 
 
 def _changed(model: Model, change: Callable[[Scores], Scores]) -> Model:
