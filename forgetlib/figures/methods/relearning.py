@@ -317,7 +317,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:
     every = np.array([seeds_of(row) for _, row in of.iterrows()])
     _, marker, colour = LINES["forgotten"]
     if every.shape[1] > 1:
-        looks = {True: ("seed by seed", colour), False: ("a seed not at its dose", DARK_GREY)}
+        looks = {True: ("a seed", colour), False: ("a seed not at its dose", DARK_GREY)}
         told: set[str] = set()
         for ends, reached in zip(every.T, at_dose(of.iloc[0]), strict=False):
             label, line = looks[reached]
