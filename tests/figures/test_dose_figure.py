@@ -67,7 +67,7 @@ def test_the_summary_says_who_reached_the_dose_and_in_how_many_steps(summary):
         "npo": 0,
         "gradient_difference(retain)": 1,
     }
-    assert summary["n_inverted"]["gradient_ascent"] == 5 and summary["n_inverted"]["npo"] == 0
+    assert summary["n_overshot"]["gradient_ascent"] == 5 and summary["n_overshot"]["npo"] == 0
     assert summary["steps"]["random"] == 3 and np.isnan(summary["steps"]["npo"])
     assert summary["learning_rate"]["npo"] == 1e-4
     filtered = summary.loc["prompt_filter(retain)"]
@@ -146,8 +146,8 @@ def test_the_cost_of_a_method_that_encodes_otherwise_is_not_known():
 
 
 def made(*rows):
-    """A summary, of (method, seeds, reached, inverted, steps)."""
-    names = ("method", "n_seeds", "n_reached", "n_inverted", "steps")
+    """A summary, of (method, seeds, reached, overshot, steps)."""
+    names = ("method", "n_seeds", "n_reached", "n_overshot", "steps")
     found = pd.DataFrame([dict(zip(names, r, strict=True)) for r in rows])
     return found.assign(eval_task="sst2", set_auroc=0.7, most=0.6)
 
@@ -175,7 +175,7 @@ def test_the_sentence_names_who_reaches_the_dose_who_inverts_and_who_does_not():
         "For SST-2 the dose is reached in some seeds only by RMU (1 of 2); overshot in some seeds "
         "only by NPO (1 of 2)"
     )
-    assert dose._told(some.iloc[0], dose.MIXED) == "inverted in 1 of 2"
+    assert dose._told(some.iloc[0], dose.MIXED) == "overshot in 1 of 2"
     many = made(*((f"own_{i}", 2, 2, 0, 5.0 + i) for i in range(6)))
     said = "For SST-2 the dose is reached by 6 methods (5 to 10 steps)"
     assert dose.finding(many) == said
@@ -184,16 +184,16 @@ def test_the_sentence_names_who_reaches_the_dose_who_inverts_and_who_does_not():
 
 @pytest.mark.parametrize(
     ("counts", "word"),
-    [((5, 0), "reached"), ((0, 5), "inverted"), ((0, 0), "not reached"), ((2, 3), "mixed")],
+    [((5, 0), "reached"), ((0, 5), "overshot"), ((0, 0), "not reached"), ((2, 3), "mixed")],
 )
 def test_a_word_stands_for_all_seeds(counts, word):
-    row = pd.Series({"n_seeds": 5, "n_reached": counts[0], "n_inverted": counts[1]})
+    row = pd.Series({"n_seeds": 5, "n_reached": counts[0], "n_overshot": counts[1]})
     row["set_auroc"], row["most"] = 0.7, 0.6
     assert dose.ending(row) == word
 
 
 def test_who_ends_at_the_dose_without_two_checks_there_has_passed_it():
-    row = pd.Series({"n_seeds": 5, "n_reached": 0, "n_inverted": 0, "set_auroc": 0.5, "most": 0.6})
+    row = pd.Series({"n_seeds": 5, "n_reached": 0, "n_overshot": 0, "set_auroc": 0.5, "most": 0.6})
     assert dose.ending(row) == dose.PASSED
 
 
@@ -211,7 +211,7 @@ def test_a_panel_has_a_line_a_seed_and_the_band(curves, summary):
     band = axes.patches[0].get_bbox()
     assert (band.y0, band.y1) == pytest.approx((0.4, 0.6))
     assert axes.texts[0].get_text() == "reached, 3 steps"
-    assert panels["gradient_ascent"].texts[0].get_text() == "inverted"
+    assert panels["gradient_ascent"].texts[0].get_text() == "overshot"
     assert panels["gradient_difference(retain)"].texts[0].get_text() == "reached, 2 steps, 1 seed"
     assert len(panels["prompt_filter(retain)"].containers) == 1
     assert " ".join(figure.get_suptitle().split()) == dose.finding(table)

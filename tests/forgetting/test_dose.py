@@ -108,7 +108,7 @@ def test_a_bias_is_no_dose(lm, monkeypatch):
     assert told_apart(lm, examples) > 0.95
 
 
-def test_an_inverted_model_is_no_dose(lm, monkeypatch):
+def test_an_overshot_model_is_no_dose(lm, monkeypatch):
     """Nor is one of two tasks: the largest counts."""
     scores = score(lm, city())
     turned = replace(

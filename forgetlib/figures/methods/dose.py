@@ -62,9 +62,9 @@ SEQUENCES: Mapping[str, tuple[int, int]] = {
     "kl_ascent": (1, 2),
     "lock": (2, 1),
 }
-REACHED, INVERTED, SHORT, MIXED = "reached", "inverted", "not reached", "mixed"
+REACHED, OVERSHOT, SHORT, MIXED = "reached", "overshot", "not reached", "mixed"
 PASSED = "passed between checks"
-COLOURS = {REACHED: GREEN, INVERTED: PURPLE, SHORT: VERMILION, MIXED: ORANGE, PASSED: ORANGE}
+COLOURS = {REACHED: GREEN, OVERSHOT: PURPLE, SHORT: VERMILION, MIXED: ORANGE, PASSED: ORANGE}
 PER_ROW = 3  # panels
 MOST_NAMED = 5  # methods that a sentence names at once; of more it says how many
 
@@ -105,7 +105,7 @@ def summary(
 
     Columns: eval_task, method, n_seeds, and
     has_curve: whether its training looked at the dose
-    n_reached, n_inverted: seeds that ended at the dose, and beyond it, with AUROC below it; without
+    n_reached, n_overshot: seeds that ended at the dose, and beyond it, with AUROC below it; without
         a curve by the AUROC of the stored scores of the forgetting set
     most: the largest AUROC at which the dose is reached; the least is 1 - most
     steps: optimiser steps of the seeds that reached it, their median; NaN where none did, or where
@@ -146,7 +146,7 @@ def summary(
             "n_seeds": len(of_seeds),
             "has_curve": has_curve,
             "n_reached": int(np.sum(reached)),
-            "n_inverted": int(np.sum(~np.array(reached) & (ends < 1 - dose.most))),
+            "n_overshot": int(np.sum(~np.array(reached) & (ends < 1 - dose.most))),
             "most": dose.most,
             "steps": float(np.median(to_dose)) if to_dose else np.nan,
             "learning_rate": training.learning_rate if training else np.nan,
@@ -196,16 +196,16 @@ def _passes(method: Method, n_steps: int, n_examples: int) -> float:
 
 
 def ending(row: pd.Series) -> str:
-    """Say how a method's trainings ended: all at the dose, all inverted, none of these, or mixed.
+    """Say how a method's trainings ended: all at the dose, all past it, none of these, or mixed.
 
     Passed between checks: never twice in a row at the dose, and not above it in the end.
 
     row: of `summary`
     """
-    for word, n in ((REACHED, row["n_reached"]), (INVERTED, row["n_inverted"])):
+    for word, n in ((REACHED, row["n_reached"]), (OVERSHOT, row["n_overshot"])):
         if n == row["n_seeds"]:
             return word
-    if row["n_reached"] + row["n_inverted"]:
+    if row["n_reached"] + row["n_overshot"]:
         return MIXED
     return PASSED if row["set_auroc"] <= row["most"] else SHORT
 
@@ -229,7 +229,7 @@ def finding(summary: pd.DataFrame) -> str:
         after = _several([method_title(m) for m in at_once["method"]])
         said.append(f"reached without a training by {after}")
     for word, before in (
-        (INVERTED, "overshot, with the sign turned, by"),
+        (OVERSHOT, "overshot, with the sign turned, by"),
         (PASSED, "passed between two checks by"),
         (SHORT, "not reached by"),
     ):
@@ -239,7 +239,7 @@ def finding(summary: pd.DataFrame) -> str:
     some = mixed[mixed["n_reached"] > 0]
     for before, rows, n in (
         ("reached", some, "n_reached"),
-        ("overshot", mixed.drop(index=some.index), "n_inverted"),
+        ("overshot", mixed.drop(index=some.index), "n_overshot"),
     ):
         names = [
             f"{method_title(row['method'])} ({row[n]} of {row['n_seeds']})"
@@ -247,7 +247,7 @@ def finding(summary: pd.DataFrame) -> str:
         ]
         if names:
             more = f"in {rows[n].sum()} of {rows['n_seeds'].sum()} seeds"
-            if n == "n_reached" and (over := rows["n_inverted"].sum()):
+            if n == "n_reached" and (over := rows["n_overshot"].sum()):
                 more += f", overshot in {over}"
             said.append(f"{before} in some seeds only by {_several(names, more)}")
     return f"For {title(task)} the dose is {'; '.join(said)}"
@@ -270,7 +270,7 @@ def draw(curves: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     do = "Pass the tables of figures.methods.dose, of one skill."
     wanted = ["method", "seed", "step", "auroc", "reached"]
     intervals.require_columns("curves of the dose", curves, wanted, do)
-    wanted = ["eval_task", "method", "n_seeds", "n_reached", "n_inverted", "most", "steps"]
+    wanted = ["eval_task", "method", "n_seeds", "n_reached", "n_overshot", "most", "steps"]
     intervals.require_columns("summary of the dose", summary, [*wanted, "set_auroc"], do)
     said = finding(summary)
     n_columns = min(PER_ROW, len(summary))
@@ -339,7 +339,7 @@ def _told(row: pd.Series, word: str) -> str:
     n = int(row["n_seeds"])
     if word == MIXED:
         word, count = (
-            (REACHED, row["n_reached"]) if row["n_reached"] else (INVERTED, row["n_inverted"])
+            (REACHED, row["n_reached"]) if row["n_reached"] else (OVERSHOT, row["n_overshot"])
         )
         return f"{word} in {count} of {n}"
     steps = f", {row['steps']:g} steps" if np.isfinite(row["steps"]) else ""
