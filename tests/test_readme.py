@@ -192,8 +192,8 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
     skills = skills[skills["eval_task"].isin(("sst2", "piqa", "coding"))]
     rises = {"sst2": 0.5, "piqa": 1.5, "coding": 1.0}
     rise = skills["eval_task"].map(rises) - 1.0 * (skills["phase"] == "true")
-    ends = {"damage": rise, "damage_low": rise - 0.2, "damage_high": rise + 0.2}
-    skills.assign(**ends).to_csv(tmp_path / "fig2b_skill.csv", index=False)
+    ends_of = {"damage": rise, "damage_low": rise - 0.2, "damage_high": rise + 0.2}
+    skills.assign(**ends_of).to_csv(tmp_path / "fig2b_skill.csv", index=False)
     said = findings.answer(findings.Tables(tmp_path))
     ends = next(findings.sentences(findings.Tables(tmp_path)))
     assert ends.endswith(
@@ -208,6 +208,16 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
         "Damage to other tasks (true answers less likely by more than 1 nat a token) is, after "
         "random labels, shown for PIQA, excluded for SST-2, not decided for Coding; after true "
         "labels, excluded for Coding, PIQA and SST-2."
+    )
+    rise = skills["eval_task"].map(rises).where(skills["phase"] == "tuned")
+    taught = {"nll_taught": rise, "nll_taught_low": rise - 0.2, "nll_taught_high": rise + 0.2}
+    skills.assign(**ends_of, **taught).to_csv(tmp_path / "fig2b_skill.csv", index=False)
+    assert findings.answer(findings.Tables(tmp_path)).endswith(
+        " Fine-tuning alone had raised it by 0.5 to 1.5 since pre-training."
+    )
+    assert next(findings.sentences(findings.Tables(tmp_path))).endswith(
+        " Fine-tuning alone had raised it by 1.00 [0.80, 1.20] in Coding, 1.50 [1.30, 1.70] in "
+        "PIQA and 0.50 [0.30, 0.70] in SST-2 since pre-training."
     )
 
 

@@ -143,7 +143,17 @@ def _harm(skills: pd.DataFrame, *, exact: bool = True) -> str:
         counted = f"on average, their true answers cost more than {number(DAMAGE, 0)} nat a token "
         counted += "more than they cost the fine-tuned model"
     said = f" Damage to other tasks ({counted}) is, after random labels, {_decided(after, exact)}"
-    return f"{said}; after true labels, {_decided(again, exact)}." if len(again) else f"{said}."
+    said += f"; after true labels, {_decided(again, exact)}." if len(again) else "."
+    taught = skills[skills["nll_taught"].notna()]
+    if taught.empty:
+        return said
+    told = between(taught["nll_taught"], 1)
+    if exact and len(taught) <= FEW:
+        told = listed(
+            f"{estimate_of(row, 'nll_taught')} in {title(row['eval_task'])}"
+            for _, row in taught.iterrows()
+        )
+    return f"{said} Fine-tuning alone had raised it by {told} since pre-training."
 
 
 def _decided(rows: pd.DataFrame, exact: bool) -> str:

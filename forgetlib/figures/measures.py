@@ -71,6 +71,8 @@ def table(
     forget_ratio, auroc_ratio: what share of it above chance was lost; NaN where it was not shown
         to be above chance, or above the commonest answer's share
     damage: rise of nll_elsewhere
+    nll_taught, of the fine-tuned model: its rise since the pre-trained one; NaN where that was not
+        asked the same questions
     """
     rows: dict[tuple[str, str, int], dict[str, object]] = {}
     order = {phase: i for i, phase in enumerate((*BEFORE, *kinds))}
@@ -240,7 +242,7 @@ class Measured:
     def _sample(self, name: str, phase: str, part: str, i: int) -> Sample:
         runs = self.seeds[i]
         if part == "elsewhere":
-            scores = self._elsewhere(i)[phase]
+            scores = self._elsewhere(phase, i)
             values = np.concatenate([MEANS[name](s) for s in scores])
             return of_means(tuple(chain.from_iterable(s.uids for s in scores)), values[:, None])
         where = f"{self.task}/{part}"
@@ -269,28 +271,29 @@ class Measured:
             )
         return np.array([known[uid] for uid in uids])
 
-    def _elsewhere(self, i: int) -> dict[str, list[Scores]]:
-        """List by phase, but for base, the scores of other tasks that all of them have.
+    def _elsewhere(self, phase: str, i: int) -> list[Scores]:
+        """List the scores of other tasks that all phases have; [] where the first is not asked.
 
         Of other families, where there are any: harm there is no part of what was to be forgotten.
+        The pre-trained model is asked about a task as that task's own base, in the same seed, and
+        mostly more questions of it.
         """
-        every = {
-            phase: self._by_id[run.checkpoint.id, run.seed].scores
-            for phase, run in self.seeds[i].items()
-            if phase != "base"
-        }
-        shared = set.intersection(*(set(scores) for scores in every.values()))
-        own = {f"{self.task}/test"}
-        places = sorted(w for w in shared - own if w.endswith("/test"))
+        every = {p: self._by_id[r.checkpoint.id, r.seed].scores for p, r in self.seeds[i].items()}
+        base = every.pop("base")
+        shared = set.intersection(*map(set, every.values())) - {f"{self.task}/test"}
+        places = sorted(w for w in shared if w.endswith("/test"))
         family = family_of(self.task)
         unrelated = [w for w in places if family_of(w.rpartition("/")[0]) != family]
-        places = unrelated or places
-        return {phase: [scores[w] for w in places] for phase, scores in every.items()}
+        asked = [(w, every["tuned"][w].uids) for w in unrelated or places]
+        if phase != "base":
+            return [every[phase][w] for w, _ in asked]
+        there = all(w in base and set(uids) <= set(base[w].uids) for w, uids in asked)
+        return [base[w].of(uids) for w, uids in asked] if there else []
 
     @cached_property
     def measures_elsewhere(self) -> bool:
         """Tell whether other tasks' questions were asked in every seed."""
-        return all(self._elsewhere(i)["tuned"] for i in range(self.n_seeds))
+        return all(self._elsewhere("tuned", i) for i in range(self.n_seeds))
 
     @cached_property
     def has_training_set(self) -> bool:
@@ -331,6 +334,12 @@ class Measured:
         if not self.measures_elsewhere:
             return UNDEFINED
         return self.difference("nll", phase, "tuned", "elsewhere")
+
+    def nll_taught(self) -> Interval:
+        """Tell by how much fine-tuning had raised them; undefined where they were not asked."""
+        if not all(self._elsewhere("base", i) for i in range(self.n_seeds)):
+            return UNDEFINED
+        return self.difference("nll", "tuned", "base", "elsewhere")
 
     def left(self, name: str, phase: str) -> Interval:
         """Compare what is left above chance with what may be lost (`most_left`)."""
@@ -388,6 +397,7 @@ def _row(found: Measured, phase: str) -> dict[str, object]:
         columns = (name, "tuned"), (name, phase)
         intervals[ratio] = found.interval(of_shares(_ratio), *columns) if defined else UNDEFINED
     intervals["damage"] = found.damage(phase) if after else UNDEFINED
+    intervals["nll_taught"] = found.nll_taught() if phase == "tuned" else UNDEFINED
     for name, interval in intervals.items():
         row |= as_columns(name, interval)
     return row

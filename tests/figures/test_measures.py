@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 from synthetic import checkpoint_of, family, result_of
 
+from forgetlib import metrics
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2, fig2b, measures, verdicts
 from forgetlib.forgetting.labels import labels_of
@@ -43,8 +44,11 @@ def model(task, part, n, *, strength, bias=0.0, first=0, rng=None, toward=None):
     return Scores(uids, values.astype(np.float32), np.full((n, 2), 2, np.int32), labels)
 
 
-def runs(task, *, tuned, after, n=400, seeds=(0, 1, 2), elsewhere=None, kind="random"):
-    """A family a seed: tuned and after are settings of `model`; elsewhere: nats of both."""
+def runs(task, *, tuned, after, n=400, seeds=(0, 1, 2), elsewhere=None, before=(), kind="random"):
+    """A family a seed: tuned and after are settings of `model`; elsewhere: nats of both.
+
+    before: nats of the pre-trained one, and how many of the other task's questions it was asked
+    """
     found = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
@@ -57,9 +61,10 @@ def runs(task, *, tuned, after, n=400, seeds=(0, 1, 2), elsewhere=None, kind="ra
                 f"{task}/test": model(task, "test", n, rng=rng, first=seed * n % 600, **setting),
                 f"{task}/train": model(task, "train", n, rng=rng, **setting),
             }
-            if elsewhere and i:
-                other = model("other", "test", 60, strength=1, rng=rng)
-                worse = other.log_likelihoods - np.float32(2 * elsewhere[i - 1])
+            if elsewhere and (i or before):
+                nats, n_asked = (elsewhere[i - 1], 60) if i else before
+                other = model("other", "test", n_asked, strength=1, rng=rng)
+                worse = other.log_likelihoods - np.float32(2 * nats)
                 scores["other/test"] = replace(other, log_likelihoods=worse)
             found.append(result_of(checkpoint, scores, seed=seed))
     return found
@@ -99,6 +104,27 @@ def test_a_model_that_predicts_other_text_badly_is_damaged():
         found = row_of(runs("sst2", tuned=KNOWS, after=NOTHING, elsewhere=elsewhere))
         assert found["verdict"] == expected
         assert found["damage"] == pytest.approx(elsewhere[1] - elsewhere[0], abs=0.2)
+
+
+def test_what_teaching_alone_did_to_other_text_is_told_where_it_was_asked_before():
+    """Of the questions that the later models were asked, where the first was asked more."""
+    harmed = {"tuned": KNOWS, "after": NOTHING, "elsewhere": (3, 3.2)}
+    found = row_of(runs("sst2", before=(1, 80), **harmed), phase="tuned")
+    assert found["nll_taught"] == pytest.approx(2, abs=0.2)
+    assert found["nll_taught_low"] < found["nll_taught"] < found["nll_taught_high"]
+    assert np.isnan(found["damage"])
+    asked = runs("sst2", before=(1, 80), **harmed)
+    by_hand = []
+    for base, tuned in zip(asked[::3], asked[1::3], strict=True):
+        first, later = base.scores["other/test"], tuned.scores["other/test"]
+        assert first.uids[:60] == later.uids
+        each = [metrics.nll_a_token(s)[:60].mean() for s in (later, first)]
+        by_hand.append(each[0] - each[1])
+    assert found["nll_taught"] == pytest.approx(np.mean(by_hand))
+    for before in ((), (1, 50)):  # not asked, or fewer of the questions
+        rows = runs("sst2", before=before, **harmed)
+        assert np.isnan(row_of(rows, phase="tuned")["nll_taught"])
+        assert row_of(rows)["damage"] == pytest.approx(0.2, abs=0.2)
 
 
 def test_what_was_never_known_cannot_be_forgotten():
