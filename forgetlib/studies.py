@@ -229,10 +229,10 @@ STUDIES: dict[str, Study] = {
         # Relearning at a rate at which a skill that is known to be hidden mostly comes back, as it
         # does not at that of `methods` (figures/relearning-rates). Ten seeds: over the first five
         # what 8 labels bring back spread too widely to be decided. That there would be ten was
-        # fixed before the other five were computed. The rate was chosen on seed 7. Uniform over choices
-        # turns the forgetting set round within four steps: checked that often, four of the ten
-        # seeds ended at their dose, and the others past it. So it is checked at every step, which
-        # was fixed before the trainings that stop there were computed.
+        # fixed before the other five were computed. The rate was chosen on seed 7. Uniform over
+        # choices turns the forgetting set round within four steps: checked that often, four of the
+        # ten seeds ended at their dose, and the others past it. So it is checked at every step,
+        # which was fixed before the trainings that stop there were computed.
         LadderStudy(
             "recovery",
             "SmolLM2-135M-Instruct: does a skill come back after random labels? And a hidden one?",
