@@ -20,6 +20,8 @@ from forgetlib.figures.methods.reach import (
     SET,
     WHERES,
 )
+from forgetlib.figures.names import method_title
+from forgetlib.forgetting.dose import Dose
 from forgetlib.runs.ladder import LadderStudy
 
 
@@ -193,6 +195,17 @@ def test_methods_that_differ_in_their_training_are_told_apart():
     assert names[1:3] == ["npo(learning_rate=0.0001)", "npo(learning_rate=2e-05)"]
     assert names[0] == "random" and names[3] == "prompt_filter(retain)"
     assert isinstance(both, LadderStudy)
+    doses = [replace(PREFERENCE.training, until=Dose(every=every)) for every in (4, 1)]
+    dosed = [replace(PREFERENCE, training=training) for training in doses]
+    names = list(ladders.method_names(replace(STUDY, methods=(*dosed, FILTER))).values())
+    assert names[1:] == ["npo(every=4)", "npo(every=1)", "prompt_filter(retain)"]
+    assert [method_title(name) for name in names[1:3]] == [
+        "NPO (dose checked every 4 steps)",
+        "NPO (dose checked every step)",
+    ]
+    undosed = replace(PREFERENCE, training=replace(PREFERENCE.training, until=None))
+    names = list(ladders.method_names(replace(STUDY, methods=(undosed, dosed[1]))).values())
+    assert names[2] == "npo(most=0.6, checks=2, every=1)"
 
 
 # --- sentences

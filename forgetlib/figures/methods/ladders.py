@@ -26,7 +26,7 @@ from forgetlib.figures.methods.rungs import (
     exchanged,
 )
 from forgetlib.forgetting.base import Method, Training
-from forgetlib.forgetting.dose import dose_of
+from forgetlib.forgetting.dose import Dose, dose_of
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import LogitLens, Scores
 from forgetlib.metrics import CHANCE
@@ -87,23 +87,38 @@ def _given(answers: Answers | None, uids: Iterable[str]) -> np.ndarray | None:
 def method_names(study: LadderStudy) -> dict[Method, str]:
     """Name every method of a study; of those that are called alike also what sets them apart.
 
-    "npo(learning_rate=5e-05)" where NPO is tried with another learning rate, too.
+    "npo(learning_rate=5e-05)" where NPO is tried with another learning rate, too; "npo(every=1)"
+    where its dose is looked at after other numbers of steps.
     """
     every = (*study.every_method, *study.more_methods)
     found = {}
     for method in every:
         name = method.describe()
-        alike = [m.settings() for m in every if m.describe() == name]
+        own = _settings(method.settings())
+        alike = [_settings(m.settings()) for m in every if m.describe() == name]
         told = [
-            f"{f.name}={getattr(method.settings(), f.name)!r}"
-            for f in fields(Training)
-            if None not in alike and len({getattr(settings, f.name) for settings in alike}) > 1
+            f"{setting}={value!r}"
+            for setting, value in own.items()
+            if any(other.get(setting) != value for other in alike)
         ]
         if told:
             kind, _, settings = name.removesuffix(")").partition("(")
             name = f"{kind}({', '.join([*([settings] if settings else []), *told])})"
         found[method] = name
     return found
+
+
+def _settings(training: Training | None) -> dict[str, object]:
+    """List a training's settings, and those of its dose; {}: there is no training."""
+    if training is None:
+        return {}
+    return _values(training) | (_values(training.until) if training.until else {})
+
+
+def _values(of: Training | Dose) -> dict[str, object]:
+    """List a record's fields that are no records themselves."""
+    values = {f.name: getattr(of, f.name) for f in fields(of)}
+    return {name: value for name, value in values.items() if not isinstance(value, Dose)}
 
 
 def rungs(study: LadderStudy) -> list[Rung]:
