@@ -198,7 +198,7 @@ def test_methods_that_differ_in_their_training_are_told_apart():
     doses = [replace(PREFERENCE.training, until=Dose(every=every)) for every in (4, 1)]
     dosed = [replace(PREFERENCE, training=training) for training in doses]
     names = list(ladders.method_names(replace(STUDY, methods=(*dosed, FILTER))).values())
-    assert names[1:] == ["npo(every=4)", "npo(every=1)", "prompt_filter(retain)"]
+    assert names[1:4] == ["npo(every=4)", "npo(every=1)", "prompt_filter(retain)"]
     assert [method_title(name) for name in names[1:3]] == [
         "NPO (dose checked every 4 steps)",
         "NPO (dose checked every step)",
