@@ -120,8 +120,8 @@ class Inference:
         """Predict w.x, (...), of queries (..., d), the gate shifted by delta nats."""
         return np.einsum("...d,...d->...", self.weights(delta), query)
 
-    def at(self, lengths: slice) -> Inference:
-        """Return it of some lengths only, where the last leading dimension is of lengths."""
+    def at(self, lengths: slice | int) -> Inference:
+        """Return it of some lengths, or one, where the last leading dimension is of lengths."""
         return replace(
             self,
             continuous=self.continuous[..., lengths, :],
@@ -131,71 +131,19 @@ class Inference:
         )
 
 
-def infer(mixture: Mixture, x: np.ndarray, y: np.ndarray) -> Inference:
-    """Infer w of prompts from all of their k examples; k = 0 gives the prior.
-
-    x: (..., k, d), y: (..., k). Raises InputError for other shapes.
-    """
-    x, y = _as_prompts(mixture, x, y)
-    gram = np.einsum("...ki,...kj->...ij", x, x)
-    moment = np.einsum("...ki,...k->...i", x, y)
-    sums = gram, moment, np.square(y).sum(-1), _squared_residuals(mixture, x, y).sum(-2)
-    return _infer(mixture, *sums, np.asarray(x.shape[-2]))
-
-
 def infer_prefixes(mixture: Mixture, x: np.ndarray, y: np.ndarray) -> Inference:
     """Infer w of prompts from their first 0, 1, ..., k examples: arrays are (..., k + 1, ...).
 
     x: (..., k, d), y: (..., k). Raises InputError for other shapes.
     """
     x, y = _as_prompts(mixture, x, y)
+    # Of every prefix X'X, X'y, y'y, ||y - X w_j||^2 and k.
     gram = _running_sums(x[..., :, None] * x[..., None, :], -3)
     moment = _running_sums(x * y[..., None], -2)
-    residuals = _running_sums(_squared_residuals(mixture, x, y), -2)
-    sums = gram, moment, _running_sums(np.square(y), -1), residuals
-    return _infer(mixture, *sums, np.arange(x.shape[-2] + 1))
+    square = _running_sums(np.square(y), -1)
+    residual = _running_sums(np.square(y[..., None] - x @ mixture.vectors.T), -2)
+    k = np.arange(x.shape[-2] + 1)
 
-
-def ridge(mixture: Mixture, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Compute (X'X + sigma^2/tau^2 I)^-1 X'y, (..., d), of x (..., k, d) and y (..., k)."""
-    return infer(mixture, x, y).continuous
-
-
-def discrete(mixture: Mixture, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Compute the posterior mean of w over the T vectors, (..., d)."""
-    return infer(mixture, x, y).discrete
-
-
-def predict(
-    mixture: Mixture,
-    x: np.ndarray,
-    y: np.ndarray,
-    query: np.ndarray,
-    *,
-    delta: float = 0.0,
-    gamma: float = 1.0,
-) -> np.ndarray:
-    """Predict w.x of queries from prompts, (...): the least squared error where delta is 0.
-
-    x: (..., k, d), y: (..., k), query: (..., d)
-    delta: shift of the gate's log-odds towards the discrete set, in nats
-    gamma: scale of the labels, above 0. The prompt is asked with gamma * y and the answer divided
-        by gamma (the conjugate prompt). Ridge does not change; large labels are unlikely under the
-        discrete set, so that the gate moves towards ridge
-    """
-    gamma = require_scale("gamma", gamma)
-    return infer(mixture, x, gamma * y).predict(query, delta) / gamma
-
-
-def _infer(
-    mixture: Mixture,
-    gram: np.ndarray,
-    moment: np.ndarray,
-    square: np.ndarray,
-    residual: np.ndarray,
-    k: np.ndarray,
-) -> Inference:
-    """Infer from X'X (..., d, d), X'y (..., d), y'y (...), ||y - X w_j||^2 (..., T), and k."""
     variance, ratio = mixture.sigma**2, (mixture.sigma / mixture.tau) ** 2
     precision = gram + ratio * np.eye(mixture.dimension)
     continuous = np.linalg.solve(precision, moment[..., None])[..., 0]
@@ -216,11 +164,6 @@ def _infer(
         log_discrete=constant + total[..., 0] - np.log(len(mixture.vectors)),
         prior_log_odds=mixture.prior_log_odds,
     )
-
-
-def _squared_residuals(mixture: Mixture, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Compute (y_i - w_j.x_i)^2 of every example and vector, (..., k, T)."""
-    return np.square(y[..., None] - x @ mixture.vectors.T)
 
 
 def _running_sums(values: np.ndarray, axis: int) -> np.ndarray:

@@ -9,6 +9,15 @@ from forgetlib.implicit import bayes
 from forgetlib.implicit.bayes import Mixture
 
 
+def infer(mixture, x, y):
+    """What all examples of each prompt tell."""
+    return bayes.infer_prefixes(mixture, x, y).at(-1)
+
+
+def predict(mixture, x, y, query, delta=0.0, gamma=1.0):
+    return infer(mixture, x, gamma * y).predict(query, delta) / gamma
+
+
 def prompts(n, k, d, rng, sigma=1.0):
     """x (n, k, d), y (n, k), queries (n, d) and w.query (n,), of standard normal vectors."""
     x, w, query = (rng.standard_normal(shape) for shape in ((n, k, d), (n, d), (n, d)))
@@ -38,7 +47,7 @@ def test_predictions_and_densities_are_those_of_an_integral_over_w(d, k, alpha):
     rng = np.random.default_rng(k)
     mixture = Mixture(rng.standard_normal((3, d)), alpha, sigma=0.7, tau=1.3)
     x, y, query, _ = prompts(4, k, d, rng)
-    found = bayes.infer(mixture, x, y)
+    found = infer(mixture, x, y)
     for i in range(4):
         prediction, log_continuous, log_discrete = integrated(mixture, x[i], y[i], query[i])
         assert found.predict(query)[i] == pytest.approx(prediction, abs=1e-6)
@@ -51,7 +60,7 @@ def test_the_density_is_that_of_scipy_in_the_space_of_labels(sigma):
     rng = np.random.default_rng(0)
     mixture = Mixture(rng.standard_normal((64, 5)), sigma=sigma, tau=2.0)
     x, y, _, _ = prompts(8, 12, 5, rng, sigma)
-    found = bayes.infer(mixture, x, y)
+    found = infer(mixture, x, y)
     for i in range(8):
         covariance = 4 * x[i] @ x[i].T + sigma**2 * np.eye(12)
         expected = multivariate_normal.logpdf(y[i], cov=covariance, allow_singular=False)
@@ -75,7 +84,7 @@ def test_errors_are_those_of_the_reference_table(draw, gamma):
     x, y, query, truth = prompts(4096, 10, 5, rng)
     shifts = (-np.inf, 0.0, np.log(1e4), np.inf)
     for delta, (least, most) in zip(shifts, REFERENCE[gamma], strict=True):
-        found = bayes.predict(mixture, x, y, query, delta=delta, gamma=gamma)
+        found = predict(mixture, x, y, query, delta=delta, gamma=gamma)
         errors = np.square(found - truth)
         sampling = 4 * errors.std() / 64  # four standard errors of the mean over 4,096 prompts
         assert least - sampling <= errors.mean() <= most + sampling
@@ -88,7 +97,7 @@ def test_the_error_of_ridge_is_the_trace_of_the_posterior_covariance():
     x, y, query, truth = prompts(40_000, 10, 5, rng)
     covariance = np.linalg.inv(np.einsum("nki,nkj->nij", x, x) + np.eye(5))
     expected = np.trace(covariance, axis1=1, axis2=2).mean()
-    errors = np.square(bayes.predict(mixture, x, y, query) - truth)
+    errors = np.square(predict(mixture, x, y, query) - truth)
     assert errors.mean() == pytest.approx(expected, abs=4 * errors.std() / 200)
     assert expected == pytest.approx(0.815, abs=0.01)
 
@@ -102,7 +111,7 @@ def test_the_mixture_is_best_where_prompts_are_of_it():
     w = mixture.vectors[rng.integers(8, size=20_000)]
     y = np.where(discrete[:, None], np.einsum("nkd,nd->nk", x, w) + rng.normal(size=y.shape), y)
     truth = np.where(discrete, np.einsum("nd,nd->n", w, query), truth)
-    found = bayes.infer(mixture, x, y)
+    found = infer(mixture, x, y)
     errors = {
         s: np.square(found.predict(query, s) - truth).mean() for s in (-np.inf, -2, 0, 2, np.inf)
     }
@@ -121,7 +130,7 @@ def test_prefixes_are_prompts_of_their_own():
     every = bayes.infer_prefixes(mixture, x, y)
     assert every.weights().shape == (6, 8, 3)
     for k in range(8):
-        one = bayes.infer(mixture, x[:, :k], y[:, :k])
+        one = infer(mixture, x[:, :k], y[:, :k])
         np.testing.assert_allclose(every.weights()[:, k], one.weights(), atol=1e-10)
         np.testing.assert_allclose(every.log_odds()[:, k], one.log_odds(), atol=1e-9)
         np.testing.assert_array_equal(every.at(slice(k, k + 1)).gate()[:, 0], every.gate()[:, k])
@@ -131,26 +140,26 @@ def test_limits():
     rng = np.random.default_rng(3)
     vectors = rng.standard_normal((4, 3))
     x, y, query, _ = prompts(50, 5, 3, rng)
-    only = {a: bayes.predict(Mixture(vectors, a), x, y, query) for a in (0, 1)}
-    half = bayes.infer(Mixture(vectors), x, y)
+    only = {a: predict(Mixture(vectors, a), x, y, query) for a in (0, 1)}
+    half = infer(Mixture(vectors), x, y)
     # alpha of 0 and 1 are ridge and discrete alone, and no finite shift changes that
     np.testing.assert_array_equal(only[0], half.predict(query, -np.inf))
     np.testing.assert_array_equal(only[1], half.predict(query, np.inf))
     for a in (0, 1):
-        found = bayes.predict(Mixture(vectors, a), x, y, query, delta=30.0)
+        found = predict(Mixture(vectors, a), x, y, query, delta=30.0)
         np.testing.assert_array_equal(found, only[a])
     # without examples: the prior's mean, which the gate weighs with alpha
-    none = bayes.infer(Mixture(vectors, 0.3), x[:, :0], y[:, :0])
+    none = infer(Mixture(vectors, 0.3), x[:, :0], y[:, :0])
     np.testing.assert_allclose(none.weights(), np.tile(0.3 * vectors.mean(0), (50, 1)))
     np.testing.assert_allclose(none.gate(), 0.3)
     # one vector: whatever the labels say, it is that one
     one = Mixture(vectors[:1])
-    np.testing.assert_allclose(bayes.discrete(one, x, y), np.tile(vectors[0], (50, 1)))
+    np.testing.assert_allclose(infer(one, x, y).discrete, np.tile(vectors[0], (50, 1)))
     # a shift is a change of alpha: log-odds add
     moved = Mixture(vectors, 0.5 * np.e**2 / (0.5 * np.e**2 + 0.5))
-    np.testing.assert_allclose(bayes.infer(moved, x, y).gate(), half.gate(2.0))
+    np.testing.assert_allclose(infer(moved, x, y).gate(), half.gate(2.0))
     # labels that nothing explains: logarithms, and so no infinity or not-a-number
-    far = bayes.infer(Mixture(vectors), x, 1e6 * y)
+    far = infer(Mixture(vectors), x, 1e6 * y)
     assert np.isfinite(far.weights()).all()
     assert (far.gate() == 0).all()
 
@@ -160,28 +169,22 @@ def test_ridge_does_not_change_with_the_scale_of_labels(gamma):
     rng = np.random.default_rng(4)
     mixture = Mixture(rng.standard_normal((4, 3)))
     x, y, query, _ = prompts(50, 5, 3, rng)
-    found = bayes.predict(mixture, x, y, query, delta=-np.inf, gamma=gamma)
-    np.testing.assert_allclose(found, bayes.predict(mixture, x, y, query, delta=-np.inf))
-    np.testing.assert_allclose(
-        bayes.ridge(mixture, x, gamma * y), gamma * bayes.ridge(mixture, x, y)
-    )
+    found = predict(mixture, x, y, query, delta=-np.inf, gamma=gamma)
+    np.testing.assert_allclose(found, predict(mixture, x, y, query, delta=-np.inf))
 
 
 def test_large_labels_speak_against_the_discrete_set():
     rng = np.random.default_rng(4)
     mixture = Mixture(rng.standard_normal((4, 3)))
     x, y, _, _ = prompts(500, 8, 3, rng)
-    gates = [bayes.infer(mixture, x, gamma * y).gate(5.0).mean() for gamma in (1, 1.5, 2, 3)]
+    gates = [infer(mixture, x, gamma * y).gate(5.0).mean() for gamma in (1, 1.5, 2, 3)]
     assert gates == sorted(gates, reverse=True)
     assert gates[-1] < 0.5 * gates[0]
 
 
 BAD = {
-    "gamma 0": lambda m, x, y: bayes.predict(m, x, y, x[:, 0], gamma=0),
-    "gamma below 0": lambda m, x, y: bayes.predict(m, x, y, x[:, 0], gamma=-1.0),
-    "gamma infinite": lambda m, x, y: bayes.predict(m, x, y, x[:, 0], gamma=np.inf),
-    "y of other prompts": lambda m, x, y: bayes.infer(m, x, y[:-1]),
-    "x of another dimension": lambda m, x, y: bayes.infer(m, x[..., :2], y),
+    "y of other prompts": lambda m, x, y: infer(m, x, y[:-1]),
+    "x of another dimension": lambda m, x, y: infer(m, x[..., :2], y),
     "no discrete set": lambda m, x, y: Mixture(np.zeros((0, 3))),
     "one vector as a row": lambda m, x, y: Mixture(np.zeros(3)),
     "vectors that are none": lambda m, x, y: Mixture(np.full((1, 3), np.nan)),
@@ -206,6 +209,6 @@ def test_little_noise_is_no_loss_of_digits(sigma):
     rng = np.random.default_rng(6)
     mixture = Mixture(rng.standard_normal((4, 3)), sigma=sigma)
     x, y, query, truth = prompts(200, 6, 3, rng, sigma)
-    found = bayes.infer(mixture, x, y)
+    found = infer(mixture, x, y)
     assert (found.gate() == 0).all()  # continuous prompts rule the discrete set out
     assert np.abs(found.predict(query) - truth).max() < 100 * sigma
