@@ -63,12 +63,12 @@ KINDS = ("random", "true")  # after fine-tuning: what is judged, and its control
 MEASURED = ("accuracy", "auroc")
 
 
-def finding(table: pd.DataFrame, phase: str = "random") -> str:
-    """Say in a sentence what the verdicts are, for titles and texts.
+def finding(table: pd.DataFrame) -> str:
+    """Say in a sentence what the verdicts after random labels are, for titles and texts.
 
-    table: from `fig2b.table`; phase: of which the verdicts are
+    table: from `fig2b.table`
     """
-    of = table[table["phase"] == phase]
+    of = table[table["phase"] == "random"]
     names = {v: [title(t) for t in of.loc[of["verdict"] == v, "eval_task"]] for v in COLOURS}
     known = len(of) - len(names[NOTHING])
     said = [
@@ -91,16 +91,16 @@ def finding(table: pd.DataFrame, phase: str = "random") -> str:
     )
 
 
-def draw(table: pd.DataFrame, phase: str = "random") -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Draw Figure 2b: accuracy and AUROC side by side, with a verdict a task.
 
-    table: from `fig2b.table`, of one model; phase: what the verdicts and the order are of
+    table: from `fig2b.table`, of one model. Verdicts and order are those after random labels.
     """
     columns = ["eval_task", "phase", "answer_format", "verdict", "true_share"]
     require_columns(table, [*columns, *with_intervals(MEASURED)])
-    said = finding(table, phase)
+    said = finding(table)
     shown = readable(table)
-    of = shown[shown["phase"] == phase]
+    of = shown[shown["phase"] == "random"]
     rows = by_format(of, "auroc")
     phases = [p for p in MARKS if p in set(shown["phase"])]
     with style(rows.heights, [said]):
@@ -115,9 +115,8 @@ def draw(table: pd.DataFrame, phase: str = "random") -> Figure:
                 draw_intervals(axes, part, measure, y, *MARKS[name])
             mark(axes, CHANCE)
         draw_constants(left, of, rows)
-        if phase == "random":
-            names = in_the_paper(table.loc[of.index, "eval_task"])
-            _draw_published(left, names, rows.of(of["eval_task"]) + offsets[-1])
+        names = in_the_paper(table.loc[of.index, "eval_task"])
+        _draw_published(left, names, rows.of(of["eval_task"]) + offsets[-1])
         set_rows(left, rows)
         left.set_xlabel("accuracy")
         right.set_xlabel("AUROC (blind to a bias of the answers)")

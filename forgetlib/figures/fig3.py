@@ -152,7 +152,7 @@ def draw_pairs(
             drop_bar(below, image)
         frame = Patch(fill=False, edgecolor=BLACK, linewidth=1.2, label="own labels")
         handles = family_handles(families.values(), letters=True)
-        legend(figure, [*handles, frame], "outside lower center")
+        legend(figure, [*handles, frame])
         set_finding(figure, said)
     return figure
 
@@ -313,22 +313,22 @@ def harm_finding(table: pd.DataFrame) -> str:
     )
 
 
-def harm_correlation(table: pd.DataFrame, measure: str = "forget_ratio") -> tuple[Interval, int]:
-    """Correlate what other tasks' labels cost with the nats a token that they add, over pairs.
+def harm_correlation(table: pd.DataFrame) -> tuple[Interval, int]:
+    """Correlate the forget ratio after other tasks' labels with the nats that they add, over pairs.
 
     Where the two go together, what is lost may be damage. Pairs with a task in common are not
     independent: the interval is a jackknife, of Fisher's z, that leaves out each task in turn, as
     row and as column.
 
-    table: rows of `fig3.table`; measure: a column of it
+    table: rows of `fig3.table`
     Returns Pearson's correlation with its interval over tasks, and the number of pairs.
     """
     sides = ["eval_task", "forget_task"]
-    pairs = table[(table["eval_task"] != table["forget_task"]) & table[measure].notna()]
+    pairs = table[(table["eval_task"] != table["forget_task"]) & table["forget_ratio"].notna()]
     names = sorted({*pairs["eval_task"], *pairs["forget_task"]})
 
     def z(rows: pd.DataFrame) -> float:
-        return float(np.arctanh(rows["nll_risen"].corr(rows[measure])))
+        return float(np.arctanh(rows["nll_risen"].corr(rows["forget_ratio"])))
 
     with np.errstate(divide="ignore", invalid="ignore"):
         without = np.array([z(pairs[(pairs[sides] != name).all(axis=1)]) for name in names])

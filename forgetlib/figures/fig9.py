@@ -121,7 +121,7 @@ def draw(crosses: Sequence[CrossTask], agreement: pd.DataFrame, described: pd.Da
             _agreement(figure.add_subplot(grid[-1, :]), agreement)
         frame = Patch(fill=False, edgecolor=BLACK, linewidth=1.2, label="own labels")
         handles = family_handles(families.values(), letters=True)
-        legend(figure, [*handles, frame], "outside lower center")
+        legend(figure, [*handles, frame])
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -219,14 +219,11 @@ def _bar(axes: Axes, image: AxesImage, name: str, ticks: dict[float, str], said:
     )
 
 
-Place = Literal["outside upper center", "outside lower center"]
-
-
-def legend(figure: Figure, handles: Sequence[Artist], place: Place) -> None:
-    """Put a legend of small squares above or below a figure."""
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Put a legend of small squares below a figure."""
     figure.legend(
         handles=handles,
-        loc=place,
+        loc="outside lower center",
         ncols=min(len(handles), 4),
         frameon=False,
         handlelength=1,

@@ -111,7 +111,6 @@ def show(
     *,
     digits: int = 2,
     sort: str = "",
-    largest_first: bool = False,
 ) -> Shown:
     """Write a table as a notebook shows it; see this file's first lines.
 
@@ -120,7 +119,7 @@ def show(
     sort: a column to sort by, undefined values last
     """
     if sort:
-        table = table.sort_values(sort, ascending=not largest_first, kind="stable")
+        table = table.sort_values(sort, kind="stable")
     ends = {f"{c}{end}" for c in table for end in ("_low", "_high")}
     chosen = [c for c in table if c not in ends] if columns is None else list(columns)
     named = titles(x for c in TASK_COLUMNS if c in table for x in table[c] if isinstance(x, str))

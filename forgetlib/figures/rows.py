@@ -139,10 +139,10 @@ def skill_of(table: pd.DataFrame) -> str:
     return str(found[0])
 
 
-def names_or_count(tasks: Iterable[str], most: int = 3) -> str:
-    """Write tasks as a sentence has them: by their titles, or how many where they are many."""
+def names_or_count(tasks: Iterable[str]) -> str:
+    """Write tasks as a sentence has them: up to three by their titles, of more how many."""
     every = [title(task) for task in tasks]
-    return listed(every) if 0 < len(every) <= most else str(len(every))
+    return listed(every) if 0 < len(every) <= 3 else str(len(every))
 
 
 def set_finding(figure: Figure, said: str) -> None:

@@ -23,13 +23,13 @@ MODELS = {  # column of a table: (legend, marker, colour, line)
 NAMES = {name.replace("_", "-") if "_" in name else name: name for name in MODELS}
 
 
-def line(axes: Axes, rows: pd.DataFrame, x: str, measure: str, label: str = "") -> None:
+def line(axes: Axes, rows: pd.DataFrame, x: str, measure: str) -> None:
     """Draw a measure of a table over one of its columns, with the band of its interval.
 
     measure: one of MODELS, whose look it has
     """
     legend, marker, colour, dashes = MODELS[measure]
-    curve(axes, rows, x, measure, label or legend, marker, colour, dashes)
+    curve(axes, rows, x, measure, legend, marker, colour, dashes)
 
 
 def curve(

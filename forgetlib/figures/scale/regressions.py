@@ -150,17 +150,17 @@ def _fit(table: pd.DataFrame, outcome: str, terms: Sequence[str]) -> Fit:
     return fit
 
 
-def partial(table: pd.DataFrame, term: str, outcome: str = scale.LOST) -> pd.DataFrame:
-    """Take from a term and from the outcome what models differ in on average (least squares).
+def partial(table: pd.DataFrame, term: str) -> pd.DataFrame:
+    """Take from a term and from the AUROC lost what models differ in on average (least squares).
 
     A line through these points has the slope of the term beside models: a partial regression.
-    Columns: model, eval_task, x (in the term's units), y (in the outcome's). Rows where either is
+    Columns: model, eval_task, x (in the term's units), y (of AUROC). Rows where either is
     undefined are left out.
     """
-    of = table[is_defined(table[term]) & is_defined(table[outcome])]
+    of = table[is_defined(table[term]) & is_defined(table[scale.LOST])]
     if not len(of):
         return pd.DataFrame(columns=["model", "eval_task", "x", "y"])
-    x, y = (of[c] - of.groupby("model")[c].transform("mean") for c in (term, outcome))
+    x, y = (of[c] - of.groupby("model")[c].transform("mean") for c in (term, scale.LOST))
     return of[["model", "eval_task"]].assign(x=x, y=y)
 
 
