@@ -1,6 +1,8 @@
-"""Write numbers as every title, page and sentence has them: rounded in one way."""
+"""Write numbers as every title, page and sentence has them, rounded in one way; and tables."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,3 +34,9 @@ def estimate_of(row: pd.Series, measure: str, digits: int = 2) -> str:
 def between(values: pd.Series, digits: int = 2) -> str:
     """Write the least and the greatest of some values, "0.1 to 0.3", or the one."""
     return " to ".join(dict.fromkeys(number(x, digits) for x in (values.min(), values.max())))
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -17,7 +17,7 @@ from forgetlib.figures.findings import Tables, answer, findings
 from forgetlib.figures.implicit import readme as implicit_readme
 from forgetlib.figures.methods import readme as methods_readme
 from forgetlib.figures.names import PICTURES, listed, title
-from forgetlib.figures.numbers import between, estimate_of, number
+from forgetlib.figures.numbers import between, estimate_of, markdown, number
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
 from forgetlib.figures.scale import readme as scale_readme
 from forgetlib.figures.verdicts import NOTHING
@@ -91,11 +91,6 @@ def text(study: Study | ImplicitStudy) -> str:
     return "\n\n".join([*parts, "## Provenance", _provenance(study)]) + "\n"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _task_table(skills: pd.DataFrame) -> str:
     phases = {name: of.set_index("eval_task") for name, of in skills.groupby("phase")}
     after = phases["random"].sort_values(["answer_format", "auroc_lost"])
@@ -138,7 +133,7 @@ def _task_table(skills: pd.DataFrame) -> str:
         "is the share of what the fine-tuned model had above chance that was lost; - where it was "
         "not shown to have any, or no more than one answer to everything reaches."
     )
-    return f"{_table(header, rows)}\n\n{words}"
+    return f"{markdown(header, rows)}\n\n{words}"
 
 
 def _known_a_token(after: pd.DataFrame, tuned: pd.DataFrame) -> str:
@@ -168,7 +163,7 @@ def _claims_table(claims: pd.DataFrame, about: str = CLAIMS) -> str:
                 paper,
             ]
         )
-    return f"{_table(header, rows)}\n\n{about}"
+    return f"{markdown(header, rows)}\n\n{about}"
 
 
 def _gallery(tables: Tables) -> str:
@@ -183,7 +178,7 @@ def _gallery(tables: Tables) -> str:
         if (path.stem == name or path.stem.startswith(f"{name}_"))
         and not (alone and name == "fig9_models")
     ]
-    return _table(["", ""], rows)
+    return markdown(["", ""], rows)
 
 
 def _distrust(study: Study, tables: Tables) -> str:

@@ -22,7 +22,7 @@ from forgetlib.figures import intervals
 from forgetlib.figures.intervals import of_row, with_intervals
 from forgetlib.figures.methods.reach import NEW, SET, away
 from forgetlib.figures.names import listed, method_title, method_titles, title, titles
-from forgetlib.figures.numbers import between, estimate_of
+from forgetlib.figures.numbers import between, estimate_of, markdown
 from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.style import (
     BLUE,
@@ -183,15 +183,14 @@ def counts(table: pd.DataFrame) -> str:
     if not rows:
         return "No skill was shown to be known before."
     there = [g for g in COLUMNS if g == "generalises" or any(of[g] for of, _ in rows.values())]
-    lines = [["skill", "methods tried", *(COLUMNS[g] for g in there)]]
-    lines.append(["---"] * len(lines[0]))
+    lines = []
     for skill, (of, by_method) in rows.items():
         numbers = [str(len(of[g])) for g in there]
         if named := of["generalises"]:
             numbers[0] += f" ({names_of(named, by_method)}; AUROC lost: "
             numbers[0] += f"{_lost(by_method.loc[named])})"
         lines.append([skill, str(len(by_method)), *numbers])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(["skill", "methods tried", *(COLUMNS[g] for g in there)], lines)
 
 
 def _after(table: pd.DataFrame) -> str:

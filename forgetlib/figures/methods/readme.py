@@ -20,7 +20,7 @@ from forgetlib.figures.methods import (
 )
 from forgetlib.figures.methods.reach import WHERES, away
 from forgetlib.figures.names import listed, method_title, title
-from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
+from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, markdown, number
 
 HEADER = ["method", "dose", "passes"]
 WORDS = (
@@ -144,8 +144,7 @@ def _table(tables: Tables, skill: str) -> str:
     )
     rounded = _rounded(tables, skill)
     after = ["nats, other tasks", "AUROC left", *rounded, "residue", "verdict"]
-    header = [*HEADER, *wheres, *after]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for method, of in reach.groupby("method", sort=False):
         rows = of.set_index("where")
         steps = doses.loc[method] if method in doses.index else None
@@ -165,8 +164,7 @@ def _table(tables: Tables, skill: str) -> str:
                 UNDEFINED_TEXT if rung is None else rung["verdict"],
             ]
         )
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"### {title(skill)}\n\n{body}"
+    return f"### {title(skill)}\n\n{markdown([*HEADER, *wheres, *after], lines)}"
 
 
 def _rounded(tables: Tables, skill: str) -> dict[str, dict[str, str]]:

@@ -7,7 +7,7 @@ import pandas as pd
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables, claims_finding
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.numbers import UNDEFINED_TEXT, between, estimate_of, number
+from forgetlib.figures.numbers import UNDEFINED_TEXT, between, estimate_of, markdown, number
 from forgetlib.figures.rows import names_or_count
 from forgetlib.figures.scale import agreement, models as scale, regressions
 from forgetlib.figures.verdicts import DAMAGE
@@ -125,8 +125,7 @@ def table(tables: Tables) -> str:
         ]
         for of in found.to_dict("records")
     ]
-    lines = [header, ["---"] * len(header), *rows]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{WORDS}"
+    text = f"{markdown(header, rows)}\n\n{WORDS}"
     learned = found[found["fit"] >= scale.LEAST_FIT]
     if n := int((learned["set_auroc_low"] > scale.MOST_AUROC).sum()):
         text += (
