@@ -22,6 +22,7 @@ from forgetlib.data.base import Example
 from forgetlib.errors import InputError, require_whole
 from forgetlib.figures.join import PHASES, full_size
 from forgetlib.figures.names import listed, title
+from forgetlib.figures.numbers import number
 from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
@@ -125,7 +126,7 @@ def finding(table: pd.DataFrame) -> str:
         if known.empty:
             said.append(f"{title(str(task))} had none")
             continue
-        before, after = (f"{m:.1f}".replace("-", "−") for m in known[[*PHASES[1:]]].median())
+        before, after = (number(m, 1) for m in known[[*PHASES[1:]]].median())
         kept = f"{100 * (known['forgotten'] > 0).mean():.0f} %"
         said.append(f"{title(str(task))} keeps {kept} (median margin {before} to {after} nats)")
     return f"Of the right answers to new questions, {listed(said)}"

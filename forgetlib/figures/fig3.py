@@ -28,7 +28,7 @@ from forgetlib.figures.matrix import (
     ratio_bar,
 )
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.numbers import estimate
+from forgetlib.figures.numbers import estimate, number
 from forgetlib.figures.rows import FORMATS, set_finding, with_formats
 from forgetlib.figures.style import (
     BLACK,
@@ -78,19 +78,15 @@ def finding(table: pd.DataFrame) -> str:
         return "The forget ratio is undefined in every task"
     of_own = pairs.loc[own, "forget_ratio"].median()
     if own.all():
-        return f"After its own random labels {_share(of_own)} of what a task had is gone (median)"
+        return f"After its own random labels {number(of_own)} of what a task had is gone (median)"
     others = pairs[~own]
     by_labels = others.groupby("forget_task")["forget_ratio"].median().sort_values(ascending=False)
-    most = listed(f"{title(t)} ({_share(v)})" for t, v in by_labels.head(2).items())
+    most = listed(f"{title(t)} ({number(v)})" for t, v in by_labels.head(2).items())
     return (
-        f"After another task's random labels {_share(others['forget_ratio'].median())} of what a "
+        f"After another task's random labels {number(others['forget_ratio'].median())} of what a "
         f"task had above chance is gone (median of {len(others)} pairs), after its own "
-        f"{_share(of_own)}; most after those of {most}"
+        f"{number(of_own)}; most after those of {most}"
     )
-
-
-def _share(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def draw(cross: CrossTask, described: pd.DataFrame) -> Figure:
@@ -178,7 +174,7 @@ def summary_finding(shares: pd.DataFrame, own: pd.DataFrame) -> str:
     else:
         said += f": its share of the variance is {estimate(Interval(share, low, high))} over tasks"
     if AUROC in evaluated.index and np.isfinite(of_auroc := float(evaluated.loc[AUROC, "share"])):
-        said += f" (of AUROC lost: {_share(of_auroc)})"
+        said += f" (of AUROC lost: {number(of_auroc)})"
     known = own[own["difference_low"].notna()]
     if known.empty:
         return said
@@ -308,8 +304,8 @@ def harm_finding(table: pd.DataFrame) -> str:
         return "No pairs of different tasks"
     accuracy, auroc, nats = (others[name].mean() for name in HARMS)
     return (
-        f"After another task's labels accuracy is {_share(accuracy)} and AUROC {_share(auroc)} "
-        f"lower on average, and a token of the true response costs {_share(nats)} nats more"
+        f"After another task's labels accuracy is {number(accuracy)} and AUROC {number(auroc)} "
+        f"lower on average, and a token of the true response costs {number(nats)} nats more"
     )
 
 

@@ -29,7 +29,7 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.join import full_size
 from forgetlib.figures.names import listed
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.power import of_correlation
 from forgetlib.figures.regression import LARGE
 from forgetlib.figures.rows import mark, set_finding
@@ -41,7 +41,6 @@ from forgetlib.figures.style import (
     GREY,
     SMALL,
     TEXT_WIDTH,
-    count_text,
     draw_intervals,
     error_bar,
     family_handles,
@@ -283,7 +282,7 @@ def draw_regression(alone: pd.DataFrame) -> Figure:
                 like["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
                 axes.text(0, y[of["term"]], "undefined", **like).set_in_layout(False)
             mark(axes, 0)
-            axes.set_title(f"{label}\nn = {count_text(rows['n_tasks'])}")
+            axes.set_title(f"{label}\nn = {between(rows['n_tasks'], 0)}")
             axes.set_xlabel("change for one\nstandard deviation")
         panels[0].set_yticks(y, terms)
         panels[0].set_ylim(-0.6, len(terms) - 0.4)

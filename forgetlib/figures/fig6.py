@@ -31,7 +31,7 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.join import PHASES, Family, full_size
 from forgetlib.figures.names import title
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import estimate, estimate_of
 from forgetlib.figures.rows import (
     by_format,
     draw_seeds,
@@ -39,6 +39,7 @@ from forgetlib.figures.rows import (
     seeds_text,
     set_finding,
     set_rows,
+    with_formats,
 )
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
@@ -51,7 +52,6 @@ from forgetlib.figures.style import (
     draw_intervals,
     readable,
     require_columns,
-    require_rows,
     say_where_nothing,
     style,
 )
@@ -215,15 +215,12 @@ def finding(table: pd.DataFrame) -> str:
     of = table[table["counts"].astype(bool)]
     if of.empty:
         return "In no task was the probe shown to beat chance after fine-tuning"
-    means = pd.Series(dtype=float)
-    for name in CHANGES:
-        found = as_columns(name, mean_interval(of[name].to_numpy()))
-        means = pd.concat([means, pd.Series(found, dtype=float)])
+    probe, own = (estimate(mean_interval(of[name].to_numpy())) for name in CHANGES)
     lost = (of["difference_high"] < 0).sum()
     said = (
         f"Where the probe beat chance before ({len(of)} of {len(table)} tasks), forgetting changes "
-        f"its accuracy by {estimate_of(means, 'difference')} on average, that of the model's own "
-        f"choices by {estimate_of(means, 'own_difference')}; the probe's loss is shown in {lost}"
+        f"its accuracy by {probe} on average, that of the model's own choices by {own}; the "
+        f"probe's loss is shown in {lost}"
     )
     shares = of[of["share_of_loss_low"].notna()]
     if len(of) > 1 and len(shares):
@@ -243,11 +240,8 @@ def draw(table: pd.DataFrame, described: pd.DataFrame) -> Figure:
     """
     columns = ["eval_task", "layer", "counts", *(f"{name}_seeds" for name in CHANGES)]
     require_columns(table, [*columns, *with_intervals(["fine_tuned", *CHANGES, "share_of_loss"])])
-    require_columns(described, ["eval_task", "answer_format"])
-    require_rows(described, "eval_task", table["eval_task"], "Describe all tasks of the table.")
     said = finding(table)
-    formats = dict(zip(described["eval_task"], described["answer_format"], strict=True))
-    shown = readable(table.assign(answer_format=table["eval_task"].map(formats)))
+    shown = readable(with_formats(table, described))
     rows = by_format(shown, "fine_tuned")
     counts = shown["counts"].to_numpy(bool)
     y = rows.of(shown["eval_task"])

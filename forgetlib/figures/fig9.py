@@ -29,13 +29,13 @@ from forgetlib.figures.matrix import (
     ratio_bar,
 )
 from forgetlib.figures.names import listed
+from forgetlib.figures.numbers import between
 from forgetlib.figures.published import PUBLISHED_MODELS
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
     SMALL,
     TEXT_WIDTH,
-    count_text,
     draw_intervals,
     family_handles,
     readable,
@@ -150,7 +150,7 @@ def _agreement(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_ylim(-0.5, len(table) - 0.5)
     axes.set_xlim(-1.05, 1.05)
     axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
-    n = count_text(table["n"])
+    n = between(table["n"], 0)
     axes.set_xlabel(f"rank correlation of the evaluated tasks' means (n = {n} tasks)")
     axes.grid(axis="y", visible=False)
     sns.despine(ax=axes, left=True)

@@ -188,8 +188,7 @@ def _task_by_task(control: pd.DataFrame) -> str:
 
 def _mean_of(control: pd.DataFrame, measure: str) -> str:
     """Write the mean of a measure over tasks, with its interval over them."""
-    found = intervals.mean_interval(control[measure].to_numpy())
-    return estimate_of(pd.Series(intervals.as_columns("m", found)), "m")
+    return estimate(intervals.mean_interval(control[measure].to_numpy()))
 
 
 def findings(tables: Tables) -> str:

@@ -250,12 +250,6 @@ def error_bar(values: np.ndarray) -> np.ndarray | None:
     return np.clip([[values[0] - values[1]], [values[2] - values[0]]], 0, None)
 
 
-def count_text(numbers: pd.Series) -> str:
-    """Write one number, or the smallest and the largest: "4 to 6"."""
-    low, high = numbers.min(), numbers.max()
-    return str(low) if low == high else f"{low} to {high}"
-
-
 def draw_intervals(
     axes: Axes,
     rows: pd.DataFrame,

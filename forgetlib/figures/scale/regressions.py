@@ -22,6 +22,7 @@ from forgetlib.figures.design import COEFFICIENT_COLUMNS, Fit, is_defined, witho
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.mixedmodel import mixed_model
 from forgetlib.figures.names import listed
+from forgetlib.figures.numbers import between
 from forgetlib.figures.rows import mark, set_finding
 from forgetlib.figures.scale import models as scale
 from forgetlib.figures.style import (
@@ -29,7 +30,6 @@ from forgetlib.figures.style import (
     DARK_GREY,
     SMALL,
     TEXT_WIDTH,
-    count_text,
     draw_intervals,
     readable,
     say_where_nothing,
@@ -232,7 +232,7 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
                 why.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
             mark(axes, 0.0)
             say_where_nothing(axes, of["coefficient"], "too few tasks")
-            axes.set_title(f"{label}\nn = {count_text(of['n'])}", loc="left", fontsize=SMALL)
+            axes.set_title(f"{label}\nn = {between(of['n'], 0)}", loc="left", fontsize=SMALL)
             axes.set_xlabel("change for one\nstandard deviation")
         top[0].set_yticks(list(heights.values()), terms)
         top[0].set_ylim(-0.6, len(terms) - 0.4)
