@@ -20,7 +20,7 @@ from forgetlib.figures.bootstrap import Resampled, Statistic, column, of_means, 
 from forgetlib.figures.implicit.claims import LEAST_SEEDS, SEVERAL
 from forgetlib.figures.implicit.lines import framed, panel
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns, with_intervals
-from forgetlib.figures.methods.ladders import FORMS
+from forgetlib.figures.methods.ladders import of_view
 from forgetlib.figures.names import listed
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rows import mark
@@ -214,7 +214,7 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
         said = "drop of the pattern by tuning, per token"
         if not plain:
             said = f"share after tuning in {form(view)}, less that as asked plainly, per token"
-        value = intervals.Interval(*(float(of[c]) for c in with_intervals([measure])))
+        value = intervals.of_row(of, measure)
         rows.append(row(said, statement, value, int(of["n_seeds"]), unit="seeds", lacks=lacks))
     views = own[own["back"].notna() & count]
     grows = intervals.rank_correlation(views["distance"].to_numpy(), views["back"].to_numpy())
@@ -227,7 +227,7 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
 
 def form(view: str) -> str:
     """Name a view as people do: "leetspeak"; "as it is" for plain."""
-    return "as it is" if view == PLAIN else FORMS.get(view, view.replace("(", " ").rstrip(")"))
+    return "as it is" if view == PLAIN else of_view(view).name
 
 
 def told(found: pd.DataFrame, view: str, measure: str, *, kinds: bool = False) -> str:

@@ -19,7 +19,7 @@ from forgetlib.data.tasks import COMMONSENSE, LANGUAGE, SCIENCE
 from forgetlib.figures import intervals
 from forgetlib.figures.claims import CLAIMS
 from forgetlib.figures.crosstask import short_name
-from forgetlib.figures.intervals import TAIL, UNDEFINED, Interval, with_intervals
+from forgetlib.figures.intervals import TAIL, UNDEFINED, Interval, of_row
 from forgetlib.figures.measures import family_of
 from forgetlib.figures.scale import agreement, models as scale, regressions
 from forgetlib.figures.statements import row
@@ -111,12 +111,11 @@ def _same_pattern(agreed: pd.DataFrame) -> Sequence[pd.DataFrame]:
     if of.empty:
         lacks = "two models of which each knows the tasks"
         return [row("rank correlation of the share lost", statement, UNDEFINED, 0, lacks=lacks)]
-    names = with_intervals(["rank_correlation"])
     return [
         row(
             f"rank correlation of the share lost ({short_name(one['a'])}; {short_name(one['b'])})",
             statement,
-            Interval(*(float(one[name]) for name in names)),
+            of_row(one, "rank_correlation"),
             int(one["n"]),
             ceiling=float(one["ceiling"]),
         )
