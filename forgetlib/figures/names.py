@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 TITLES = {
     "arc_challenge": "ARC Challenge",
@@ -172,6 +173,14 @@ PICTURES = {
     "accuracy_and_nll": "The same in accuracy, and in nats a token of the true responses.",
     "claims": "Every claim of the paper, its statistic, and where it would hold.",
 }
+
+
+def pictures_in(folder: Path) -> Iterator[tuple[Path, str]]:
+    """List the pictures of a study's folder in the order of `PICTURES`, with what each shows."""
+    for name, says in PICTURES.items():
+        for path in sorted(folder.glob(f"{name}*.png")):
+            if path.stem == name or path.stem.startswith(f"{name}_"):  # a skill's name follows
+                yield path, says
 
 
 def title(task: str) -> str:

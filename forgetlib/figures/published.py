@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from forgetlib import metrics
@@ -49,6 +50,11 @@ def beside_published(table: pd.DataFrame) -> pd.DataFrame:
 def in_the_paper(names: pd.Series | pd.Index) -> pd.Series | pd.Index:
     """Return the tasks' names in the paper: a task of the hub has there the harness's name."""
     return names.str.removesuffix(tasks.HUB_SUFFIX)
+
+
+def published_of(task: str) -> float:
+    """Return a task's published accuracy after forgetting; NaN where there is none."""
+    return PUBLISHED_FORGET_ACCURACY.get(task.removesuffix(tasks.HUB_SUFFIX), np.nan)
 
 
 def published() -> pd.DataFrame:

@@ -16,10 +16,11 @@ from forgetlib.figures.audit import SHORTCUTS
 from forgetlib.figures.findings import Tables, answer, findings
 from forgetlib.figures.implicit import readme as implicit_readme
 from forgetlib.figures.methods import readme as methods_readme
-from forgetlib.figures.names import PICTURES, listed, title
-from forgetlib.figures.numbers import between, estimate_of, markdown, number
-from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
+from forgetlib.figures.names import listed, pictures_in, title
+from forgetlib.figures.numbers import between, estimate, estimate_of, markdown, number
+from forgetlib.figures.published import published_of
 from forgetlib.figures.scale import readme as scale_readme
+from forgetlib.figures.statements import value_of
 from forgetlib.figures.verdicts import NOTHING
 from forgetlib.files import replacing, root
 from forgetlib.implicit.study import ImplicitStudy, is_stored, provenance_of
@@ -108,7 +109,7 @@ def _task_table(skills: pd.DataFrame) -> str:
     header += ["paper (Llama-2-7B), after forgetting"]
     rows = []
     for task, of in after.iterrows():
-        paper = PUBLISHED_FORGET_ACCURACY.get(str(task).removesuffix("_hub"), np.nan)
+        paper = published_of(str(task))
         rows.append(
             [
                 title(str(task)),
@@ -155,7 +156,7 @@ def _claims_table(claims: pd.DataFrame, about: str = CLAIMS) -> str:
             [
                 of["claim"],
                 of["statistic"],
-                estimate_of(of.rename({"low": "value_low", "high": "value_high"}), "value"),
+                estimate(value_of(of)),
                 f"{of['n']:g} {of['unit']}" if of["n"] > 0 else "",
                 holds,
                 of["verdict"] + (" (post hoc)" if of["post_hoc"] else ""),
@@ -172,11 +173,8 @@ def _gallery(tables: Tables) -> str:
     alone = models is not None and len(set(models["model"])) == 1
     rows = [
         [f"![{path.stem}]({path.name})", said]
-        for name, said in PICTURES.items()
-        for path in sorted(tables.folder.glob(f"{name}*.png"))
-        # Of studies of methods, a skill's name follows.
-        if (path.stem == name or path.stem.startswith(f"{name}_"))
-        and not (alone and name == "fig9_models")
+        for path, said in pictures_in(tables.folder)
+        if not (alone and path.stem == "fig9_models")
     ]
     return markdown(["", ""], rows)
 

@@ -142,6 +142,11 @@ def row(
     )
 
 
+def value_of(row: pd.Series) -> Interval:
+    """Read the statistic that a row of judged claims has."""
+    return Interval(*(float(row[name]) for name in ("value", "low", "high")))
+
+
 def _why(lacks: str, ceiling: float, has: float, enough: float, unit: str) -> str:
     if lacks:
         return f"needs {lacks}"

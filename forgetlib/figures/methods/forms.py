@@ -27,7 +27,7 @@ from forgetlib.figures.intervals import UNDEFINED, as_columns, rank_correlation,
 from forgetlib.figures.methods.ladders import of_view
 from forgetlib.figures.methods.rungs import DIRECT, Ladder
 from forgetlib.figures.names import method_title, title
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.numbers import estimate, estimate_of, number
 from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.statements import (
     ABOVE,
@@ -38,6 +38,7 @@ from forgetlib.figures.statements import (
     RANK,
     Statement,
     row,
+    value_of,
 )
 from forgetlib.figures.style import (
     BLUE,
@@ -157,7 +158,7 @@ def distance_finding(found: pd.DataFrame) -> str:
     judged = distance_claim(found).iloc[0]
     if found["distance"].isna().all():
         return ""
-    value = estimate_of(judged.rename({"low": "value_low", "high": "value_high"}), "value")
+    value = estimate(value_of(judged))
     why = f": {judged['why']}" if judged["why"] else ""
     apart = found.drop_duplicates(["eval_task", "form"])["distance"].dropna()
     fewer = int((apart < 0).sum())

@@ -20,11 +20,12 @@ from forgetlib.figures.findings import Tables
 from forgetlib.figures.implicit import readme as implicit_readme
 from forgetlib.figures.methods import generalisation
 from forgetlib.figures.methods.reach import WHERES
-from forgetlib.figures.names import PICTURES, listed, method_title, title, titles
-from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
-from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY
+from forgetlib.figures.names import PICTURES, listed, method_title, pictures_in, title, titles
+from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate, estimate_of, number
+from forgetlib.figures.published import published_of
 from forgetlib.figures.rows import FORMATS
 from forgetlib.figures.scale import models as scale, readme as scale_readme
+from forgetlib.figures.statements import value_of
 from forgetlib.figures.verdicts import (
     DAMAGED,
     FORGOTTEN,
@@ -120,7 +121,7 @@ def shown(folder: Path, link: str) -> Json:
         "link": link,
         "pictures": [
             {"name": path.stem, "says": _tokens(says, folder)}
-            for says, path in _pictures(folder)
+            for path, says in pictures_in(folder)
             if compared or path.stem != "fig9_models"  # which compares models
         ],
         "methods": list(_methods(folder)),
@@ -185,14 +186,6 @@ def _tokens(said: str, folder: Path) -> list[list[str]]:
     return [token for token in found if token[0]]
 
 
-def _pictures(folder: Path) -> Iterator[tuple[str, Path]]:
-    """List a study's pictures in the order of its gallery, with what each shows."""
-    for name, says in PICTURES.items():
-        for path in sorted(folder.glob(f"{name}*.png")):
-            if path.stem == name or path.stem.startswith(f"{name}_"):
-                yield says, path
-
-
 # --- tasks
 
 
@@ -210,7 +203,7 @@ def _tasks(skills: pd.DataFrame, control: pd.DataFrame | None) -> list[Json]:
     for task, rows in skills.groupby("eval_task", sort=False):
         phases = rows.set_index("phase")
         last = phases.loc["random"]
-        paper = PUBLISHED_FORGET_ACCURACY.get(str(task).removesuffix("_hub"), np.nan)
+        paper = published_of(str(task))
         of: Json = {
             "task": task,
             "title": names[str(task)],
@@ -254,9 +247,7 @@ def _claims(table: pd.DataFrame | None, folder: Path) -> list[Json]:
         of["statistics"].append(
             {
                 "says": row["statistic"],
-                "value": estimate_of(
-                    row.rename({"low": "value_low", "high": "value_high"}), "value"
-                ),
+                "value": estimate(value_of(row)),
                 "holds": f"{row['statement'].replace('+-', '±')} {row['threshold']:g}",
                 "verdict": row["verdict"],
                 "why": "" if pd.isna(row["why"]) else row["why"],
