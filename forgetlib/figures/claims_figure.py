@@ -7,7 +7,6 @@ import textwrap
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -37,6 +36,7 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     VERMILION,
     draw_intervals,
+    marks_of,
     readable,
     require_columns,
     style,
@@ -73,12 +73,8 @@ def draw(table: pd.DataFrame, of: str = "the paper's claims") -> Figure:
         panels = figure.subplots(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
         for axes, part in zip(panels, parts, strict=True):
             _draw_part(axes, part)
-        handles: dict[str, Artist] = {}
-        for axes in panels:
-            found, labels = axes.get_legend_handles_labels()
-            handles |= dict(zip(labels, found, strict=True))
         figure.legend(
-            *(list(handles.values()), list(handles)),
+            *marks_of(panels),
             loc="outside lower center",
             ncols=3,
             frameon=False,

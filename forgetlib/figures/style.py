@@ -277,6 +277,13 @@ def draw_intervals(
     )
 
 
+def marks_of(panels: Iterable[Axes]) -> tuple[list[Artist], list[str]]:
+    """List what a legend of several panels has: marks and their labels, each label once."""
+    named = (axes.get_legend_handles_labels() for axes in panels)
+    marks = {label: mark for of in named for mark, label in zip(*of, strict=True)}
+    return list(marks.values()), list(marks)
+
+
 def family_letters(families: Iterable[str]) -> dict[str, str]:
     """Give each family a letter, in the legend's order: the first of its name still free."""
     found, letters = set(families), dict[str, str]()

@@ -26,6 +26,7 @@ from forgetlib.figures.style import (
     GREY,
     SMALL,
     TEXT_WIDTH,
+    marks_of,
     readable,
     require_columns,
     style,
@@ -90,14 +91,12 @@ def draw(
             axes.set_title(f"{part} ({len(of)})")
             axes.set_xlabel(f"confidence, {NAMES[before]}")
         panels[0].set_ylabel(f"confidence, {NAMES[after]}")
-        handles, labels = panels[0].get_legend_handles_labels()
-        more, names = panels[1].get_legend_handles_labels()
-        every = dict(zip([*labels, *names], [*handles, *more], strict=True))
-        if every:
+        handles, labels = marks_of(panels)
+        if handles:
             figure.legend(
-                *(every.values(), every.keys()),
+                *(handles, labels),
                 loc="outside lower center",
-                ncols=len(every),
+                ncols=len(labels),
                 frameon=False,
                 markerscale=2,
             )

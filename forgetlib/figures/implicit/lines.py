@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.rows import set_finding
-from forgetlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SMALL, VERMILION
+from forgetlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SMALL, VERMILION, marks_of
 
 MODELS = {  # column of a table: (legend, marker, colour, line)
     "pre_trained": ("pre-trained", "o", BLUE, "-"),
@@ -77,14 +77,8 @@ def panel(axes: Axes, heading: str, x: str, y: str = "") -> None:
 
 def framed(figure: Figure, said: str, columns: int = 3) -> Figure:
     """Put one legend below all panels, and the finding above."""
-    named = (axes.get_legend_handles_labels() for axes in figure.axes)
-    handles = {label: handle for of in named for handle, label in zip(*of, strict=True)}
+    handles, labels = marks_of(figure.axes)
     if handles:
-        figure.legend(
-            *(handles.values(), handles.keys()),
-            loc="outside lower center",
-            ncols=columns,
-            frameon=False,
-        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     set_finding(figure, said)
     return figure

@@ -47,6 +47,7 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     VERMILION,
     draw_intervals,
+    marks_of,
     readable,
     require_columns,
     say_where_nothing,
@@ -247,11 +248,7 @@ def draw(found: pd.DataFrame) -> Figure:
         panels[0].set_yticks(list(rows.values()), names, fontsize=SMALL)
         panels[0].set_ylim(-0.6, max(len(rows), 1) - 0.4)
         panels[len(panels) // 2].set_xlabel("AUROC gained by the form")
-        handles, labels = panels[0].get_legend_handles_labels()
-        for axes in panels[1:]:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                if label not in labels:
-                    handles, labels = [*handles, handle], [*labels, label]
+        handles, labels = marks_of(panels)
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         set_finding(figure, said)

@@ -35,6 +35,7 @@ from forgetlib.figures.style import (
     SMALL,
     TEXT_WIDTH,
     VERMILION,
+    marks_of,
     readable,
     style,
 )
@@ -167,10 +168,8 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, said: str = "") -> Figure:
 
 def legend_below(figure: Figure, panels: np.ndarray, **given: Any) -> None:
     """Name below a figure each mark that any of its panels has, once, in one row."""
-    named = (axes.get_legend_handles_labels() for axes in panels.ravel())
-    handles = {label: h for of in named for h, label in zip(*of, strict=True)}
     figure.legend(
-        *(handles.values(), handles.keys()),
+        *marks_of(panels.ravel()),
         loc="outside lower center",
         ncols=4,
         frameon=False,

@@ -31,6 +31,7 @@ from forgetlib.figures.style import (
     SMALL,
     TEXT_WIDTH,
     draw_intervals,
+    marks_of,
     readable,
     say_where_nothing,
     style,
@@ -253,14 +254,7 @@ def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:
             axes.set_xlabel(f"{PLAIN[term]},\nless the model's mean")
             sns.despine(ax=axes)
         below[0].set_ylabel("AUROC lost beyond true\nlabels, less the model's mean")
-        handles, labels = (
-            [*above, *under]
-            for above, under in zip(
-                top[0].get_legend_handles_labels(),
-                below[0].get_legend_handles_labels(),
-                strict=True,
-            )
-        )
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        marks = marks_of([top[0], below[0]])
+        figure.legend(*marks, loc="outside lower center", ncols=2, frameon=False)
         set_finding(figure, said)
     return figure
