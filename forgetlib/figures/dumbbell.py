@@ -86,17 +86,14 @@ def table(
 
 
 def _of_uids(scores: Scores, uids: Sequence[str], phase: str) -> Scores:
-    place = {uid: i for i, uid in enumerate(scores.uids)}
-    if lacking := [uid for uid in uids if uid not in place]:
+    if lacking := [uid for uid in uids if uid not in scores.uids]:
         raise InputError(
             f"scores of phase {phase!r}",
             expected="every question of every part",
             found=f"{len(lacking)} that were not asked, first {lacking[0]!r}",
             do="Score the questions of all parts: scoring.score(lm, train + test).",
         )
-    places = [place[uid] for uid in uids]
-    arrays = (scores.log_likelihoods, scores.n_tokens, scores.labels)
-    return Scores(tuple(uids), *(array[places] for array in arrays))
+    return scores.take(uids)
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -211,6 +211,13 @@ class Scores(Readout, name="scores"):
     def __len__(self) -> int:
         return len(self.uids)
 
+    def take(self, uids: Sequence[str]) -> Scores:
+        """Take the scores of some of the examples, in this order; KeyError for any other."""
+        place = {uid: i for i, uid in enumerate(self.uids)}
+        places = [place[uid] for uid in uids]
+        arrays = self.log_likelihoods, self.n_tokens, self.labels
+        return Scores(tuple(uids), *(array[places] for array in arrays))
+
 
 @dataclass(frozen=True)
 class Dynamics(Readout, name="dynamics"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -112,7 +112,8 @@ class Stored:
         found: dict[tuple[str, str], list[tuple[str, Result]]] = {}
         for result in self._results.values():
             checkpoint = result.checkpoint
-            if checkpoint.start is None or any(c.data and c.data.shuffled for c in _made(result)):
+            shuffled = any(c.data and c.data.shuffled for c in checkpoint.lineage)
+            if checkpoint.start is None or shuffled:
                 continue  # pre-trained or fine-tuned, or never taught the task
             asked = {r.measurement.task for r in result.records if r.measurement.split == "test"}
             for task in sorted(asked & set(checkpoint.lineage[0].tasks)):
@@ -190,10 +191,6 @@ def _has_to_be_fetched(task: tasks.Task) -> bool:
     return fetched or bool(task.splits) or task.name.startswith("harness:")
 
 
-def _made(result: Result) -> tuple[Checkpoint, ...]:
-    return result.checkpoint.lineage
-
-
 def _by_method(found: Iterable[tuple[str, Result]]) -> dict[str, list[Result]]:
     """Group results that differ in the seed alone, and name each group as people would."""
     groups: dict[Checkpoint, list[Result]] = {}
@@ -261,20 +258,8 @@ def _aligned(case: Case, part: str) -> Iterator[tuple[Result, dict[str, Scores]]
         shared = set.intersection(*(set(scores.uids) for scores in found.values()))
         if shared:
             order = [uid for uid in found["forgotten"].uids if uid in shared]
-            of_shared = {phase: _of_uids(scores, order) for phase, scores in found.items()}
+            of_shared = {phase: scores.take(order) for phase, scores in found.items()}
             yield runs["forgotten"], of_shared
-
-
-def _of_uids(scores: Scores, uids: list[str]) -> Scores:
-    place = {uid: i for i, uid in enumerate(scores.uids)}
-    places = [place[uid] for uid in uids]
-    return replace(
-        scores,
-        uids=tuple(uids),
-        log_likelihoods=scores.log_likelihoods[places],
-        n_tokens=scores.n_tokens[places],
-        labels=scores.labels[places],
-    )
 
 
 def table(case: Case, step: str = next(iter(STEPS))) -> pd.DataFrame:
