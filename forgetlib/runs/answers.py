@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -54,6 +55,21 @@ def load_answers(study: Study, task: str, seed: int) -> Answers:
     # Beside what the study asks, as a variation may ask more, that by which layers are chosen.
     found = questions.load_questions(study, task, seed)
     return of(stored.train + stored.test + found.train + found.test)
+
+
+def fixed(load: Load | None, task: str, seed: int) -> Answers | None:
+    """Return the answers to a task's questions where they are fixed; None where they are free.
+
+    load: as partial(load_answers, study); None: no task has fixed answers
+    """
+    if load is None or tasks.get(task).answer_format != "verbaliser":
+        return None
+    return load(task, seed)
+
+
+def texts_of(answers: Answers | None, uids: Iterable[str]) -> np.ndarray | None:
+    """List true response and distractor of these questions: (N, 2), as `metrics` takes them."""
+    return None if answers is None else np.array([answers[uid] for uid in uids])
 
 
 def stored_answers(folder: Path, task: str, seed: int) -> Answers | None:

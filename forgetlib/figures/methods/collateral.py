@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlib import metrics
-from forgetlib.data import tasks
 from forgetlib.figures import intervals, verdicts
 from forgetlib.figures.bootstrap import Sample, column, resample
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns, of_row, with_intervals
@@ -53,7 +52,7 @@ from forgetlib.figures.verdicts import FORGOTTEN, INVERTED, KEPT, most_left, mos
 from forgetlib.forgetting.base import Method
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
-from forgetlib.runs.answers import Load
+from forgetlib.runs.answers import Load, fixed, texts_of
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.records import Result
 
@@ -186,10 +185,7 @@ def _trajectory(
     if len(wheres) < 2 or any(where not in checks for where in wheres):
         return None
     new, task = checks.pop(wheres[0]), wheres[0].rpartition("/")[0]
-    of_questions = None
-    if answers is not None and tasks.get(task).answer_format == "verbaliser":
-        by_uid = answers(task, after.seed)
-        of_questions = np.array([by_uid[uid] for uid in new[0].uids])
+    of_questions = texts_of(fixed(answers, task, after.seed), new[0].uids)
     return Trajectory(after.seed, trained, steps, new, checks, of_questions)
 
 

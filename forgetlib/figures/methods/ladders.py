@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cached_property, partial
 
-import numpy as np
-
 from forgetlib import metrics
-from forgetlib.data import tasks
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.methods.rungs import (
     DIRECT,
@@ -30,7 +27,7 @@ from forgetlib.forgetting.dose import Dose, dose_of
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import LogitLens, Scores
 from forgetlib.metrics import CHANCE
-from forgetlib.runs.answers import Answers, Load
+from forgetlib.runs.answers import Answers, Load, fixed, texts_of
 from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, LOCKED, MOVED, ORACLE, LadderStudy
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import PLAIN, Checkpoint
@@ -77,11 +74,7 @@ def layer_of(lens: LogitLens, answers: Answers | None, skip: int = 0) -> int:
     skip: how many of its first questions to leave out
     """
     margins = metrics.lens_margins(lens.log_likelihoods, lens.labels)[:, skip:]
-    return metrics.best_layer(margins, _given(answers, lens.uids[skip:]))
-
-
-def _given(answers: Answers | None, uids: Iterable[str]) -> np.ndarray | None:
-    return None if answers is None else np.array([answers[uid] for uid in uids])
+    return metrics.best_layer(margins, texts_of(answers, lens.uids[skip:]))
 
 
 def method_names(study: LadderStudy) -> dict[Method, str]:
@@ -142,8 +135,7 @@ def of_study(
     by_id, names = by_checkpoint(results), method_names(study)
     found: dict[tuple[str, str], list[Seed]] = {}
     for task, seed in study.with_seeds(study.seeds):
-        fixed = tasks.get(task).answer_format == "verbaliser"
-        load = partial(answers, task, seed) if fixed else lambda: None
+        load = partial(fixed, answers, task, seed)
         of_seed = _Models(study, by_id, task, seed, study.away(task), load)
         never = list(of_seed.never_taught())
         for method in study.of(task, seed):
@@ -293,7 +285,7 @@ class _Models:
         if self.answers is not None and not self.answers.keys() >= set(scores.uids):
             return None
         margins = metrics.margins(scores)
-        return float(metrics.auroc(margins, _given(self.answers, scores.uids)))
+        return float(metrics.auroc(margins, texts_of(self.answers, scores.uids)))
 
     def at_dose(self, method: Method) -> bool | None:
         """Tell whether the forgotten model reached the dose; None: neither looked at nor asked.

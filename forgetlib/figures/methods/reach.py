@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
 
 from forgetlib import metrics
-from forgetlib.data import tasks
 from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import Sample, column, resample
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
@@ -34,7 +34,7 @@ from forgetlib.figures.measures import auroc_sample
 from forgetlib.figures.methods.ladders import method_names, of_view
 from forgetlib.figures.verdicts import most_left, most_turned
 from forgetlib.measuring.base import Scores
-from forgetlib.runs.answers import Answers, Load
+from forgetlib.runs.answers import Answers, Load, fixed, texts_of
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.records import Result
 from forgetlib.runs.specs import PLAIN
@@ -89,9 +89,7 @@ class Part:
             summed = counts @ of(scores)
             return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0)
 
-        answers = None
-        if self.answers is not None:
-            answers = np.array([self.answers[uid] for uid in self.known.uids])
+        answers = texts_of(self.answers, self.known.uids)
         found = [mean(metrics.correct, s) for s in both]
         found += [auroc_sample(s, answers).measure(counts)[:, 0] for s in both]
         found += [mean(metrics.nll_a_token, s) for s in both]
@@ -171,15 +169,7 @@ def table(
     Positive is lost; NaN where nothing was measured.
     """
     known = by_checkpoint(results)
-    loaded: dict[tuple[str, int], Answers] = {}
-
-    def answers_of(task: str, seed: int) -> Answers | None:
-        if answers is None or tasks.get(task).answer_format != "verbaliser":
-            return None
-        if (task, seed) not in loaded:
-            loaded[task, seed] = answers(task, seed)
-        return loaded[task, seed]
-
+    answers_of = cache(partial(fixed, answers))
     rows: list[dict[str, object]] = []
     for task in study.tasks:
         pairs = _pairs(study, known, task)
