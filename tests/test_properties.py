@@ -653,12 +653,10 @@ def test_a_claim_and_its_opposite_never_both_hold_and_a_wider_interval_decides_n
     )
 )
 def test_the_leaves_of_a_tree_are_all_rows_once_with_the_empty_ones_last(matrix):
-    order, tree = crossanalysis.upgma(matrix)
+    order = crossanalysis.upgma(matrix)
     assert sorted(order) == list(range(len(matrix)))
     some = int(np.isfinite(matrix).any(1).sum())
     assert np.isfinite(matrix[order[:some]]).any(1).all()
-    assert tree.shape == ((some - 1, 4) if some > 1 else (0, 4))
-    assert (np.diff(tree[:, 2]) >= -1e-9).all()  # a merge is never lower than one before it
 
 
 @holds_for(80)

@@ -271,32 +271,34 @@ def trigger_strength(effects: Effects) -> pd.DataFrame:
     return pd.DataFrame({"eval_task": effects.cross.tasks, "strength": strength})
 
 
-def upgma(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cluster the rows by average linkage, to bring alike ones together (paper, Fig. 3).
+def upgma(matrix: np.ndarray) -> np.ndarray:
+    """Order the (K,) rows by average linkage, to bring alike ones together (paper, Fig. 3).
 
-    The distance of two rows is Euclidean, over the columns where both are defined, scaled up to all
-    columns. Two rows without such a column count as far apart as the farthest two.
+    As the leaves of the tree are; rows with nothing defined are last.
 
-    matrix: (K, M), NaN where undefined. Cluster the columns by passing the transpose.
-    Returns the (K,) rows in the order of the tree's leaves, those with nothing defined last, and
-    SciPy's linkage (D - 1, 4) of the D rows with something defined, counted from 0 among these;
-    (0, 4) for fewer than two.
+    matrix: (K, M), NaN where undefined. Order the columns by passing the transpose.
+    """
+    defined = np.isfinite(matrix).any(1)
+    some, rest = np.flatnonzero(defined), np.flatnonzero(~defined)
+    if len(some) > 1:
+        condensed = squareform(row_distances(matrix[some]), checks=False)
+        some = some[leaves_list(linkage(condensed, method="average", optimal_ordering=True))]
+    return np.concatenate([some, rest])
+
+
+def row_distances(matrix: np.ndarray) -> np.ndarray:
+    """Measure how far apart the rows of (K, M) are, each with something defined: (K, K).
+
+    Euclidean, over the columns where both are defined, scaled up to all columns. Two rows without
+    such a column count as far apart as the farthest two.
     """
     present = np.isfinite(matrix)
-    some = np.flatnonzero(present.any(1))
-    rest = np.flatnonzero(~present.any(1))
-    if len(some) < 2:
-        return np.concatenate([some, rest]), np.zeros((0, 4))
-    values = np.where(present, matrix, 0)[some]
-    both = present[some][:, None] & present[some][None]  # (D, D, M)
-    common = both.sum(-1)
+    values = np.where(present, matrix, 0)
+    both = present[:, None] & present[None]  # (K, K, M)
     squares = ((values[:, None] - values[None]) ** 2 * both).sum(-1)
     with np.errstate(invalid="ignore"):
-        distances = np.sqrt(squares / common * matrix.shape[1])
-    farthest = np.nanmax(distances)
-    distances = np.where(np.isnan(distances), farthest, distances)
-    tree = linkage(squareform(distances, checks=False), method="average", optimal_ordering=True)
-    return np.concatenate([some[leaves_list(tree)], rest]), tree
+        distances = np.sqrt(squares / both.sum(-1) * matrix.shape[1])
+    return np.where(np.isnan(distances), np.nanmax(distances), distances)
 
 
 def evaluated_means(cross: CrossTask) -> pd.DataFrame:

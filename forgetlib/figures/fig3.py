@@ -117,8 +117,8 @@ def draw_pairs(
     """
     cross, like, described = readable(cross), readable(like), readable(described)
     n_tasks = len(cross.tasks)
-    rows, _ = crossanalysis.upgma(like.forget_ratio)
-    columns, _ = crossanalysis.upgma(like.forget_ratio.T)
+    rows = crossanalysis.upgma(like.forget_ratio)
+    columns = crossanalysis.upgma(like.forget_ratio.T)
     cell = float(np.clip(3.6 / n_tasks, 0.185, 0.5))  # inches
     families = families_of(cross.tasks, described)
     with style(cross.tasks, families.values(), [said]):

@@ -75,7 +75,7 @@ def draw(crosses: Sequence[CrossTask], agreement: pd.DataFrame, described: pd.Da
     known = np.isfinite(matrices)
     total = np.where(known, matrices, 0).sum(0)
     mean = np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
-    order, _ = crossanalysis.upgma(mean)
+    order = crossanalysis.upgma(mean)
     families = families_of(names, described)
     n_down = -(-len(crosses) // 3)
     n_across = -(-len(crosses) // n_down)

@@ -40,18 +40,16 @@ class TestMatrix:
         found = cross(k)
         figure = fig3.draw(found, described(k))
         rows, columns = strips_of(figure, k)
-        order, _ = crossanalysis.upgma(found.forget_ratio)
+        order = crossanalysis.upgma(found.forget_ratio)
         assert [t.split(" (")[0] for t in ticks(rows.yaxis)] == [found.tasks[i] for i in order]
         assert ticks(rows.yaxis)[-1].split(" (")[0] == found.tasks[-1]
-        order, _ = crossanalysis.upgma(found.forget_ratio.T)
+        order = crossanalysis.upgma(found.forget_ratio.T)
         assert ticks(columns.xaxis) == [found.tasks[i] for i in order]
 
     def test_frames_stand_round_a_tasks_own_labels(self, k):
         found = cross(k)
         figure = fig3.draw(found, described(k))
-        rows, columns = (
-            np.array(crossanalysis.upgma(m)[0]) for m in (found.forget_ratio, found.forget_ratio.T)
-        )
+        rows, columns = (crossanalysis.upgma(m) for m in (found.forget_ratio, found.forget_ratio.T))
         frames = [p for p in heat_of(figure).patches if not p.get_fill()]
         at = {(p.get_y() + 0.5, p.get_x() + 0.5) for p in frames}
         assert at == {(i, j) for i in range(k) for j in range(k) if rows[i] == columns[j]}
@@ -93,8 +91,8 @@ class TestMatrixText:
     def test_with_few_tasks_each_cell_has_its_value_and_interval(self):
         found = cross(4)
         axes = heat_of(fig3.draw(found, described(4)))
-        order, _ = crossanalysis.upgma(found.forget_ratio)
-        columns, _ = crossanalysis.upgma(found.forget_ratio.T)
+        order = crossanalysis.upgma(found.forget_ratio)
+        columns = crossanalysis.upgma(found.forget_ratio.T)
         table = fig3.table(found).set_index(["eval_task", "forget_task"])
         for y, x in ((0, 0), (2, 3)):
             row = table.loc[(found.tasks[order[y]], found.tasks[columns[x]])]
