@@ -20,9 +20,10 @@ from forgetlib.__main__ import main
 from forgetlib.compare import Comparison
 from forgetlib.data import splits
 from forgetlib.errors import InputError
+from forgetlib.figures import report
 from forgetlib.figures.methods.rungs import DIRECT, Ladder
 from forgetlib.figures.numbers import estimate
-from forgetlib.figures.verdicts import FORGOTTEN, KEPT, NOTHING, OF_LADDERS, SHIFTED
+from forgetlib.figures.verdicts import FORGOTTEN, KEPT, NOTHING, SHIFTED
 from forgetlib.forgetting.base import Training
 from forgetlib.models import loading
 from tests.figures import test_rungs as made_up
@@ -92,7 +93,7 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     store = compare.run(comparison, tmp_path, progress=False)
     found = compare.found(comparison, store)
     (row,) = found.summary.to_dict("records")
-    assert row["verdict"] in OF_LADDERS and row["verdict"] not in (KEPT, SHIFTED, NOTHING)
+    assert row["verdict"] in report.MEANINGS and row["verdict"] not in (KEPT, SHIFTED, NOTHING)
     assert row["auroc_lost"] > 0.2
     rungs = ["as answered", "calibrated", "directly", "8 bits", "template 1", "2 examples"]
     rungs += ["2 examples, random labels", "relearned from 8"]
@@ -175,7 +176,7 @@ def test_an_adapter_that_trainer_and_peft_made_is_compared(folders, tmp_path):
     store = compare.run(comparison, tmp_path / "out", progress=False)
     (row,) = compare.found(comparison, store).summary.to_dict("records")
     assert row["auroc_lost"] > 0.1
-    assert row["verdict"] in OF_LADDERS
+    assert row["verdict"] in report.MEANINGS
 
 
 def test_a_bias_is_called_shifted(folders, tmp_path):

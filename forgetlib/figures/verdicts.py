@@ -48,7 +48,6 @@ KEPT, SHIFTED, FORGOTTEN, INVERTED, DAMAGED = (
 GATED, SUPPRESSED, REMOVED = "gated", "suppressed", "removed"
 NOTHING, NOT_DECIDED = "nothing to forget", "not decided"
 VERDICTS = (KEPT, SHIFTED, FORGOTTEN, INVERTED, DAMAGED, NOTHING, NOT_DECIDED)
-OF_LADDERS = (*VERDICTS[:-2], GATED, SUPPRESSED, REMOVED, NOTHING, NOT_DECIDED)
 
 # "Mostly": the middle between all and nothing is the only share that favours neither side. The
 # paper's claim, too, is about tasks that lose less than half (`claim_tests.HALF`).

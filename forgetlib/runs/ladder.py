@@ -39,8 +39,7 @@ from forgetlib.runs.grid import Study, in_order, listed_once
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement
 
-BASE, KNOWN, FORGOTTEN, ORACLE, MOVED, ANEW, LOCKED = ROLES = (
-    "base",
+KNOWN, FORGOTTEN, ORACLE, MOVED, ANEW, LOCKED = (
     "known",
     "forgotten",
     "oracle",

@@ -13,7 +13,7 @@ from forgetlib.data.base import normalised
 from forgetlib.errors import InputError
 from forgetlib.figures import drawing
 from forgetlib.figures.methods import dose, ladder_figure, ladders, relearning, rungs
-from forgetlib.figures.verdicts import OF_LADDERS
+from forgetlib.figures.report import MEANINGS
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.dose import Dose
@@ -265,7 +265,7 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     under_way = ladders.of_study(STUDY, part, answers)
     early = under_way["tiny_review", "random"]
     assert early.oracle_is_null and [len(s.models[ORACLE]) for s in early.seeds] == [1, 1]
-    assert rungs.summary(under_way)["verdict"].isin(OF_LADDERS).all()
+    assert rungs.summary(under_way)["verdict"].isin(MEANINGS).all()
     found = ladders.of_study(STUDY, results, answers)
     names = {method for _, method in found}
     assert names == {
@@ -310,7 +310,7 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     names_left = [r.name for r in filtered.rungs]
     assert names_left == ["directly", "template 1", "2 examples"]
     table, summary = rungs.table(found), rungs.summary(found)
-    assert set(summary["verdict"]) <= set(OF_LADDERS)
+    assert set(summary["verdict"]) <= set(MEANINGS)
     assert summary["damage"].notna().all()
     assert table.loc[table["rung"] == "directly", "moved"].notna().all()
     probed = table[table["rung"] == "probe"].set_index("method")
