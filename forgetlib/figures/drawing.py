@@ -53,7 +53,7 @@ from forgetlib.runs.grid import Study
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.questions import load_questions
 from forgetlib.runs.records import Result
-from forgetlib.runs.results import has_all, load_results, so_far
+from forgetlib.runs.results import complete_part, has_all, load_results
 from forgetlib.runs.scale import ScaleStudy
 
 Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
@@ -126,7 +126,7 @@ def _own(study: Study) -> tuple[Study, str]:
     sections = ("own", "control")
     if all(has_all(study, section) for section in sections):
         return study, ""
-    part = so_far(study, sections)
+    part = complete_part(study, sections)
     return part, f"under way: {len(part.tasks)} of {len(study.tasks)} tasks"
 
 

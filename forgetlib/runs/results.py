@@ -75,7 +75,7 @@ def has_all(study: Study, section: str | None = None) -> bool:
     return all(map(store.has, _stored_part(study, store).jobs(section)))
 
 
-def so_far(study: Study, sections: Sequence[str]) -> Study:
+def complete_part(study: Study, sections: Sequence[str]) -> Study:
     """Make the study of those tasks of which all seeds of these sections are stored.
 
     For what can be drawn of a study that is under way. The study itself where no task is complete.

@@ -57,7 +57,7 @@ def test_of_a_study_under_way_the_tasks_that_are_complete_are_drawn(project):
     with pytest.raises(StudyError, match="of own to be stored"):
         drawing.draw(study, ["fig2b"])
     compute("tiny_city", 0, 1)
-    part = results.so_far(study, ("own", "control"))
+    part = results.complete_part(study, ("own", "control"))
     assert (part.tasks, part.more_seeds_tasks) == (("tiny_city",), ())
     drawn = {name: (figure, data) for name, figure, data in drawing.FIGURES["fig2b"](study)}
     drawn |= {name: (figure, data) for name, figure, data in drawing.FIGURES["fig2"](study)}
@@ -69,7 +69,7 @@ def test_of_a_study_under_way_the_tasks_that_are_complete_are_drawn(project):
         drawing.draw(study, ["fig3"])
     compute("tiny_review", 1)
     compute("tiny_city", 2)
-    part = results.so_far(study, ("own", "control"))
+    part = results.complete_part(study, ("own", "control"))
     assert (part.tasks, part.more_seeds_tasks) == (study.tasks, ("tiny_city",))
     compute("tiny_review", 2)
     ((_, figure, _),) = drawing.FIGURES["fig2b"](study)
