@@ -155,8 +155,8 @@ def questions(setting: Setting, kind: str) -> Prompts:
     return draw(mixture(setting), setting.n_prompts, setting.n_points, rng, kind)
 
 
-def gate(table: pd.DataFrame, model: str = "pre-trained", noise: float = 0.0) -> pd.DataFrame:
-    """Compare a model with Bayes at the gate: before it is met, nothing about it is claimed.
+def gate(table: pd.DataFrame, noise: float = 0.0) -> pd.DataFrame:
+    """Compare the pre-trained model with Bayes at the gate: before it is met, nothing is claimed.
 
     table: rows of `ask`, or of `results.read`
     noise: variance that is added to both errors: 0 compares the errors to w.x; sigma^2 compares
@@ -171,20 +171,16 @@ def gate(table: pd.DataFrame, model: str = "pre-trained", noise: float = 0.0) ->
     keys = [*of_one, "kind", "k"]
     found = table[at].pivot_table(index=keys, columns="model", values="error")
     n_needed = len(table[of_one].drop_duplicates()) * len(KINDS) * len(GATE_EXAMPLES)
-    absent = {model, "bayes"} - set(found.columns)
-    if (
-        absent
-        or not n_needed
-        or len(found) < n_needed
-        or found[[model, "bayes"]].isna().any(axis=None)
-    ):
+    both = ["pre-trained", "bayes"]
+    whole = n_needed and len(found) >= n_needed and set(both) <= set(found.columns)
+    if not whole or found[both].isna().any(axis=None):
         raise InputError(
             "gate",
-            expected=f"errors of {model!r} and 'bayes' at k of {GATE_EXAMPLES}, both kinds",
+            expected=f"errors of 'pre-trained' and 'bayes' at k of {GATE_EXAMPLES}, both kinds",
             found=f"k up to {table.k.max()}, models {sorted(table.model.unique())}",
             do="Take a setting whose n_points is at least 10, and ask the model.",
         )
-    result = found[[model, "bayes"]].set_axis(["error", "bayes"], axis=1) + noise
+    result = found[both].set_axis(["error", "bayes"], axis=1) + noise
     result["ratio"] = result.error / result.bayes
     result["met"] = result.ratio <= GATE
     return result.reset_index()

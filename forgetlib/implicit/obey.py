@@ -121,13 +121,13 @@ def path_of(setting: Obedience) -> Path:
     return results.folder(setting.study) / TABLE / f"{setting.key}.parquet"
 
 
-def run(setting: Obedience, *, quiet: bool = False) -> None:
+def run(setting: Obedience) -> None:
     """Ask the model, tune it, ask it again, and store the answers."""
-    found, about = answers(setting, quiet=quiet)
+    found, about = answers(setting)
     results.put(path_of(setting), found, setting.as_dict(), about)
 
 
-def answers(setting: Obedience, *, quiet: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
+def answers(setting: Obedience) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Ask the model, tune it and ask it again; return the answers and their provenance."""
     import pandas as pd
 
@@ -142,7 +142,7 @@ def answers(setting: Obedience, *, quiet: bool = False) -> tuple[pd.DataFrame, d
     lm = loading.load(setting.model, tuning="lora")
     trained, asked = setting.examples()
     found = []
-    with new_bar(2 * len(setting.through), quiet=quiet) as bar:
+    with new_bar(2 * len(setting.through), quiet=False) as bar:
         for name in ("base", "tuned"):
             if name == "tuned":
                 bar.set_description_str(f"{setting.key}: tuning", refresh=True)

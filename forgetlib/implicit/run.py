@@ -84,21 +84,21 @@ def computed(
     return errors, shifts, dict(about)
 
 
-def run_control(setting: Setting, *, quiet: bool = False) -> None:
+def run_control(setting: Setting) -> None:
     """Compute and store the controls of a setting, unless they are stored."""
     path = results.path_of(setting, "controls")
     if not path.exists():
-        found, about = control(setting, quiet=quiet)
+        found, about = control(setting)
         results.put(path, found, asdict(setting), about)
 
 
-def control(setting: Setting, *, quiet: bool = False) -> tuple[pd.DataFrame, dict[str, Any]]:
+def control(setting: Setting) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Ask what else would explain how models differ; return that, and the provenance.
 
     Of the fine-tuned model, and of one that never knew other tasks.
     """
     started = time.perf_counter()
-    asked = {name: predictor(model) for name, model in trained(setting, quiet=quiet).items()}
+    asked = {name: predictor(model) for name, model in trained(setting).items()}
     found = evaluate.controls(setting, asked.pop("pre-trained"), asked)
     return found, dict(of_machine(torch.device("cpu"), time.perf_counter() - started))
 

@@ -8,13 +8,15 @@ a model that was trained on the discrete set alone, which has nothing that could
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from forgetlib.figures import intervals
 from forgetlib.figures.implicit.lines import NAMES, curve, framed, line, panel
-from forgetlib.figures.implicit.measures import Errors, Gate, Of, difference, scaled, title
+from forgetlib.figures.implicit.measures import Errors, Gate, Of, difference, title
 from forgetlib.figures.intervals import N_RESAMPLES, Interval, as_columns, with_intervals
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.style import BLACK, BLUE, TEXT_WIDTH, VERMILION, say_where_nothing, style
@@ -31,7 +33,7 @@ def recovered(errors: Errors, k: int, gamma: float, model: str = "fine-tuned") -
     model: in the place of the fine-tuned one, "discrete-only" for the one that never knew
     """
     tuned, before = Of(model, k=k), Of("pre-trained", k=k)
-    of = tuned, before, scaled(tuned, gamma)
+    of = tuned, before, replace(tuned, gamma=gamma)
     return errors.share(difference(0, 2), difference(0, 1), *of)
 
 
@@ -42,7 +44,7 @@ def closed(errors: Errors, k: int, gamma: float) -> Interval:
     alike closes the gap without returning anything: read it beside `recovered`.
     """
     tuned, before = Of("fine-tuned", k=k), Of("pre-trained", k=k)
-    of = tuned, before, scaled(tuned, gamma), scaled(before, gamma)
+    of = tuned, before, replace(tuned, gamma=gamma), replace(before, gamma=gamma)
     return errors.share(
         lambda m: m[..., 0] - m[..., 1] - m[..., 2] + m[..., 3], difference(0, 1), *of
     )
@@ -51,7 +53,7 @@ def closed(errors: Errors, k: int, gamma: float) -> Interval:
 def change(errors: Errors, model: str, k: int, gamma: float) -> Interval:
     """Tell by how much a scale of labels raises a model's error on continuous prompts."""
     of = Of(model, k=k)
-    return errors.interval(difference(0, 1), scaled(of, gamma), of)
+    return errors.interval(difference(0, 1), replace(of, gamma=gamma), of)
 
 
 def table(

@@ -13,7 +13,7 @@ Shapes: G seeds, B parts of the prompts, K columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -152,11 +152,6 @@ def of_alpha(table: pd.DataFrame, alpha: float | None) -> pd.DataFrame:
 def difference(i: int, j: int) -> Statistic:
     """Return the statistic that is one error less another."""
     return lambda m: m[..., i] - m[..., j]
-
-
-def scaled(of: Of, gamma: float) -> Of:
-    """Return the same error with labels scaled."""
-    return replace(of, gamma=gamma)
 
 
 def over_seeds(values: pd.Series) -> Interval:
