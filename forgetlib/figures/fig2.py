@@ -121,7 +121,7 @@ def table(
             "forgetting_set": found.of("accuracy", condition, "train"),
         }
         row: dict[str, object] = {"model": model, "eval_task": task}
-        row |= {"answer_format": _format(found), "size": size, "n": found.n}
+        row |= {"answer_format": found.answer_format, "size": size, "n": found.n}
         row["n_train"] = sum(len(runs[condition].scores[own]) for runs in found.seeds)
         row |= {"n_seeds": found.n_seeds, "true_share": found.floor}
         for name, interval in intervals.items():
@@ -175,7 +175,7 @@ def control_table(
             "auroc_beyond_true_labels": found.difference("auroc", "true", "random"),
         }
         row: dict[str, object] = {"model": model, "eval_task": task}
-        row |= {"answer_format": _format(found), "n": found.n, "n_seeds": found.n_seeds}
+        row |= {"answer_format": found.answer_format, "n": found.n, "n_seeds": found.n_seeds}
         for name, interval in intervals.items():
             row |= as_columns(name, interval)
         for name, measure in BEYOND.items():
@@ -187,10 +187,6 @@ def control_table(
     for name in BEYOND if rows else ():
         table[f"{name}_holm"] = adjusted(table[f"{name}_p"])
     return table
-
-
-def _format(found: Measured) -> str:
-    return "verbaliser" if found.fixed else "text"
 
 
 def _of_seeds(found: Measured, measure: str, phase: str) -> np.ndarray:

@@ -189,6 +189,7 @@ class Measured:
         self.n_seeds = len(self.seeds)
         self.n = sum(len(runs["tuned"].scores[f"{task}/test"]) for runs in self.seeds)
         self.fixed = answers is not None and tasks.get(task).answer_format == "verbaliser"
+        self.answer_format = "verbaliser" if self.fixed else "text"
         self._load, self._by_id = answers, by_id
         # What is known is the same in every figure, however many resamples it takes.
         self._judge = self
@@ -341,6 +342,13 @@ class Measured:
             return UNDEFINED
         return self.difference("nll", "tuned", "base", "elsewhere")
 
+    def ratio(self, name: str, phase: str) -> Interval:
+        """Tell what share of a measure above chance was lost; undefined where it was not known."""
+        if not self.knows(name):
+            return UNDEFINED
+        ratio = of_shares(lambda m: metrics.forget_ratio(m[..., 0], m[..., 1]))
+        return self.interval(ratio, (name, "tuned"), (name, phase))
+
     def left(self, name: str, phase: str) -> Interval:
         """Compare what is left above chance with what may be lost (`most_left`)."""
         floor = self.floor if name == "accuracy" else CHANCE
@@ -376,7 +384,7 @@ def family_of(task: str) -> str:
 def _row(found: Measured, phase: str) -> dict[str, object]:
     """Make a phase's row of the table."""
     row: dict[str, object] = {
-        "answer_format": "verbaliser" if found.fixed else "text",
+        "answer_format": found.answer_format,
         "phase": phase,
         "n": found.n,
         "n_seeds": found.n_seeds,
@@ -393,15 +401,9 @@ def _row(found: Measured, phase: str) -> dict[str, object]:
     for name, ratio in (("accuracy", "forget_ratio"), ("auroc", "auroc_ratio")):
         lost = found.difference(name, "tuned", phase) if after else UNDEFINED
         intervals[f"{name}_lost"] = lost
-        defined = after and found.knows(name)
-        columns = (name, "tuned"), (name, phase)
-        intervals[ratio] = found.interval(of_shares(_ratio), *columns) if defined else UNDEFINED
+        intervals[ratio] = found.ratio(name, phase) if after else UNDEFINED
     intervals["damage"] = found.damage(phase) if after else UNDEFINED
     intervals["nll_taught"] = found.nll_taught() if phase == "tuned" else UNDEFINED
     for name, interval in intervals.items():
         row |= as_columns(name, interval)
     return row
-
-
-def _ratio(measures: np.ndarray) -> metrics.Numbers:
-    return metrics.forget_ratio(measures[..., 0], measures[..., 1])

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from forgetlib.figures import fig4_examples, intervals, mixedmodel
-from forgetlib.figures.bootstrap import of_means, of_shares, resample
+from forgetlib.figures.bootstrap import of_means, resample
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.fig6 import pair_means
 from forgetlib.figures.intervals import (
@@ -45,7 +45,7 @@ from forgetlib.figures.style import (
 )
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, INVERTED, KEPT, NOT_DECIDED, VERDICTS
 from forgetlib.forgetting.dose import Dose
-from forgetlib.metrics import CHANCE, forget_ratio
+from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
@@ -134,13 +134,12 @@ def table(
     rows = []
     for (model, task, _), found in measured_in_order(results, answers, n_resamples):
         set_auroc, fit = (found.of(name, "random", "train") for name in ("auroc", "fit"))
-        known = found.knows("accuracy")
         measures = {
             "auroc_tuned": found.of("auroc", "tuned"),
             "auroc": found.of("auroc", "random"),
             "auroc_again": found.of("auroc", "true"),
             LOST: found.difference("auroc", "true", "random"),
-            "forget_ratio": _ratio(found) if known else UNDEFINED,
+            "forget_ratio": found.ratio("accuracy", "random"),
             "set_auroc": set_auroc,
             "fit": fit,
             "damage": found.damage("random"),
@@ -148,7 +147,7 @@ def table(
             "probe_lost": _probe_lost(found),
         }
         row: dict[str, object] = {"model": model, "eval_task": task}
-        row["answer_format"] = "verbaliser" if found.fixed else "text"
+        row["answer_format"] = found.answer_format
         row |= {"n": found.n, "n_seeds": found.n_seeds, "known": found.knows("auroc")}
         row |= {"learned_or_lost": learned_or_lost(found)}
         row["verdict"] = found.verdict("random")
@@ -166,12 +165,6 @@ def learned_or_lost(found: Measured) -> bool:
     """Tell whether a model learned its forgetting set's random labels, or lost the true ones."""
     auroc, fit = (found.of(name, "random", "train").value for name in ("auroc", "fit"))
     return bool(max(auroc, 1 - auroc) <= MOST_AUROC or fit >= LEAST_FIT)
-
-
-def _ratio(found: Measured) -> Interval:
-    """Give the share of accuracy above chance that random labels took."""
-    ratio = of_shares(lambda m: forget_ratio(m[..., 0], m[..., 1]))
-    return found.interval(ratio, ("accuracy", "tuned"), ("accuracy", "random"))
 
 
 def _probe_lost(found: Measured) -> Interval:
