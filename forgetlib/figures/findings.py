@@ -14,12 +14,12 @@ import pandas as pd
 
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2b, fig3, intervals
+from forgetlib.figures.fig2 import LEVEL
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import between, estimate, estimate_of, number
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, KEPT, NOTHING
 
-LEVEL = 0.05
 BEYOND = "Beyond the same training on true labels"
 FEW = 4  # tasks: so many are named, and have no mean
 

@@ -19,6 +19,7 @@ from forgetlib.figures import fig4, intervals
 from forgetlib.figures.bootstrap import adjusted
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.design import COEFFICIENT_COLUMNS, Fit, is_defined, without
+from forgetlib.figures.fig2 import LEVEL
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.mixedmodel import mixed_model
 from forgetlib.figures.names import listed
@@ -53,7 +54,6 @@ PLAIN = {
     "answer_format: text": "free against fixed answers",
 }
 LEAST_FREEDOM = 4  # degrees of freedom: with fewer, intervals of null models leave out 0 too often
-LEVEL = 0.05
 
 
 def table(results: Iterable[Result], answers: Load | None = None) -> pd.DataFrame:
