@@ -59,11 +59,6 @@ from forgetlib.runs.scale import ScaleStudy
 Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
 
 
-def draw(study: Study, names: Sequence[str] = ()) -> list[Path]:
-    """Draw figures of a study, by their names or all, into its folder; return the files."""
-    return list(drawn(study, names))
-
-
 def drawn(study: Study, names: Sequence[str] = ()) -> Iterator[Path]:
     """Draw figures of a study, by their names or all, into its folder; yield file by file.
 

@@ -28,7 +28,7 @@ def test_the_tables_that_are_drawn_are_the_committed_ones(tmp_path, monkeypatch)
     monkeypatch.setenv("FORGETLIB_ROOT", str(tmp_path))
     # The notebooks' tests render the pictures.
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
-    written = drawing.draw(studies.study("quick"))
+    written = list(drawing.drawn(studies.study("quick")))
     names = {path.name for path in written}
     files = {p.name for p in (COMMITTED / "quick").iterdir() if p.is_file()}
     assert names == files - {"README.md"}
@@ -39,7 +39,7 @@ def test_the_tables_that_are_drawn_are_the_committed_ones(tmp_path, monkeypatch)
 
 def test_a_figure_of_another_name_is_refused():
     with pytest.raises(InputError, match=r"figure: expected one of fig1, .*, found 'fig10'"):
-        drawing.draw(studies.study("quick"), ["fig10"])
+        list(drawing.drawn(studies.study("quick"), ["fig10"]))
 
 
 @pytest.mark.usefixtures("brief_probes")
@@ -55,7 +55,7 @@ def test_of_a_study_under_way_the_tasks_that_are_complete_are_drawn(project):
 
     compute("tiny_review", 0)
     with pytest.raises(StudyError, match="of own to be stored"):
-        drawing.draw(study, ["fig2b"])
+        list(drawing.drawn(study, ["fig2b"]))
     compute("tiny_city", 0, 1)
     part = results.complete_part(study, ("own", "control"))
     assert (part.tasks, part.more_seeds_tasks) == (("tiny_city",), ())
@@ -66,7 +66,7 @@ def test_of_a_study_under_way_the_tasks_that_are_complete_are_drawn(project):
         assert set(data["eval_task"]) == {"tiny_city"}
         assert " ".join(figure.get_suptitle().split()).endswith("(under way: 1 of 2 tasks)")
     with pytest.raises(StudyError):  # a matrix of all pairs has no part
-        drawing.draw(study, ["fig3"])
+        list(drawing.drawn(study, ["fig3"]))
     compute("tiny_review", 1)
     compute("tiny_city", 2)
     part = results.complete_part(study, ("own", "control"))

@@ -205,7 +205,7 @@ def test_no_drawing_function_is_left_out():
     # Of implicit inference: test_implicit_figures, test_implicit_models and test_study.
     others = {n for n in named if n.startswith(("methods.", "scale.", "implicit."))}
     assert {"methods.price.draw", "scale.models.draw", "implicit.shift.draw"} < others
-    assert set(USUAL) == named - parts - others - {"drawing.draw", "drawing.drawn"}
+    assert set(USUAL) == named - parts - others - {"drawing.drawn"}
 
 
 def changed(arguments, of_table, of_cross=lambda cross: cross):

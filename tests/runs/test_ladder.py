@@ -111,7 +111,7 @@ def test_a_control_that_a_study_leaves_out_costs_nothing():
     assert not {"scores_in_training", "logit_lens"} & readouts
     assert "collateral" in drawing._all(STUDY) and "collateral" not in drawing._all(less)
     with pytest.raises(InputError, match=r"something for, found one of.*trajectories=False"):
-        drawing.draw(less, ["collateral"])
+        list(drawing.drawn(less, ["collateral"]))
 
 
 def test_a_locked_model_is_asked_in_the_form_that_opens_it_and_taught_again():
@@ -383,7 +383,7 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
     figure = ladder_figure.draw(table, summary)
     titles = [axes.get_title(loc="left").strip() for axes in figure.axes]
     assert titles[:2] == ["random labels", "gradient ascent"]
-    written = {path.name for path in drawing.draw(STUDY)}
+    written = {path.name for path in drawing.drawn(STUDY)}
     names = ("ladder", "dose", "collateral", "forms", "generalisation", "accuracy_and_nll")
     endings = ("pdf", "png", "csv")
     again = ["relearning_tiny_review"] if len(relearning.judged(table)) else []
@@ -405,12 +405,12 @@ def test_it_runs_and_is_drawn_also_while_it_is_under_way():
 
 def test_where_nothing_is_there_nothing_is_drawn():
     with pytest.raises(StudyError, match="jobs of methods to be stored"):
-        drawing.draw(STUDY, ["dose"])
+        list(drawing.drawn(STUDY, ["dose"]))
     with pytest.raises(StudyError, match="results of study 'ladder'"):
-        drawing.draw(STUDY)
+        list(drawing.drawn(STUDY))
 
 
 def test_its_figures_are_of_studies_of_methods_alone():
     with pytest.raises(InputError, match="expected a figure of this kind of study"):
-        drawing.draw(studies.study("quick"), ["ladder"])
+        list(drawing.drawn(studies.study("quick"), ["ladder"]))
     assert not set(drawing.OF_METHODS) & set(drawing._all(studies.study("quick")))

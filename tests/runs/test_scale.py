@@ -109,7 +109,7 @@ def test_a_figure_of_another_kind_of_study_is_refused_with_those_that_there_are(
     study, figure, others
 ):
     with pytest.raises(InputError, match=f"figure '{figure}' of study '{study}'.*{others}"):
-        drawing.draw(studies.study(study), [figure])
+        list(drawing.drawn(studies.study(study), [figure]))
 
 
 def test_a_study_of_a_class_of_one_s_own_has_the_figures_of_its_kind():
@@ -137,15 +137,15 @@ def test_the_named_study_asks_every_model_but_the_largest_about_every_task():
 
 def test_it_runs_and_is_drawn_while_it_is_under_way(project, brief_probes):
     with pytest.raises(StudyError):
-        drawing.draw(STUDY, ["models"])
+        list(drawing.drawn(STUDY, ["models"]))
     own = replace(STUDY, seeds=(0,), control_seeds=(0,), tasks=("tiny_city",), large=())
     run(own, "own")  # without a control there is nothing to draw
     with pytest.raises(StudyError):
-        drawing.draw(STUDY, ["models"])
+        list(drawing.drawn(STUDY, ["models"]))
     part = replace(STUDY, seeds=(0,), control_seeds=(0,), tasks=("tiny_city",))
     run(part)
     assert len(load_results(part)) == 8
-    written = {p.name for p in drawing.draw(STUDY)}
+    written = {p.name for p in drawing.drawn(STUDY)}
     names = ("models", "more", "agreement", "regressions", "claims")
     endings = ("csv", "pdf", "png")
     assert written == {f"scale_{name}.{end}" for name in names for end in endings}

@@ -33,7 +33,7 @@ Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture
 
 def _there(study: Study, section: str | None = None) -> tuple[LadderStudy, list[Result], str]:
     """Read what there is of a study of methods, and what to say where that is not all."""
-    assert isinstance(study, LadderStudy)  # `drawing.draw` has seen to it
+    assert isinstance(study, LadderStudy)  # `drawing.drawn` has seen to it
     forgotten = {
         study.after(method, task, seed).id
         for task, seed in study.with_seeds(study.seeds)
