@@ -1,6 +1,6 @@
 """Place tasks in rows, grouped by the format of their answers, under a title that says the finding.
 
-What Figures 2, 2b, 5, 6, 7 and the control have in common.
+What Figures 2, 2b, 5, 6, 7 and those over models have in common; the title is that of every figure.
 """
 
 from __future__ import annotations
