@@ -42,7 +42,6 @@ def tables(name="shift"):
 def test_the_gate_is_met_by_bayes_and_by_nothing_that_is_far_from_it():
     met, failed = judged(errors_of()), judged(errors_of("untrained"))
     assert met.met
-    assert met.worst == pytest.approx(1)
     assert not failed.met
     assert "Gate not met, nothing is claimed (error" in failed.said
 
@@ -58,7 +57,6 @@ def test_prompts_that_are_too_short_for_the_gate_miss_it():
     errors = errors_of()
     found = judged(errors[errors.k <= 6])
     assert not found.met
-    assert np.isnan(found.worst)
     assert "prompts have at most 6 examples" in found.said
 
 

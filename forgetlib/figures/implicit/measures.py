@@ -164,12 +164,10 @@ class Gate:
     """Say whether pre-trained models may be spoken of.
 
     met: whether every seed's error is within 10 % of Bayes, at 5 and 10 examples of both kinds
-    worst: the largest ratio; NaN where it was not asked
     said: a clause for titles
     """
 
     met: bool
-    worst: float
     said: str
 
 
@@ -181,16 +179,16 @@ def judged(table: pd.DataFrame, alpha: float | None = None) -> Gate:
     rows = table if alpha is None else of_alpha(table, alpha)
     if rows["k"].max() < max(GATE_EXAMPLES):
         asked = f"prompts have at most {rows['k'].max()} examples, the gate {max(GATE_EXAMPLES)}"
-        return Gate(False, np.nan, f"Gate not met, nothing is claimed ({asked})")
+        return Gate(False, f"Gate not met, nothing is claimed ({asked})")
     found = gate(rows)
     worst = found.loc[found["ratio"].idxmax()]
     where = f"error {number(worst['ratio'])} times Bayes'"
     if found["met"].all():
         said = f"gate met: error at most {number(worst['ratio'])} times Bayes' in any seed"
-        return Gate(True, float(worst["ratio"]), said)
+        return Gate(True, said)
     place = f"{where} for {worst['kind']} prompts of {worst['k']} examples"
     said = f"Gate not met, nothing is claimed ({place}; at most {GATE} is needed)"
-    return Gate(False, float(worst["ratio"]), said)
+    return Gate(False, said)
 
 
 def title(said: str, of: Gate, n_seeds: int) -> str:
