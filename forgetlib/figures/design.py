@@ -59,7 +59,7 @@ def _means(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Hold a regression's coefficients, and all that did not get into it.
+    """Hold a regression's coefficients, and which terms did not get into it, and why.
 
     coefficients: one row a coefficient, the intercept left out. term: "confidence", or for a
         category "family: science"; against: the level it is compared with, "" for numbers;
@@ -68,7 +68,6 @@ class Fit:
     n: rows used; n_tasks: tasks among them
     r_squared: share of the outcome's variance explained; NaN where the model has none
     kept: terms; dropped: reason by term
-    left_out: reason by "<task>", with the model and the seed where there are several
     notes: families pooled, warnings of the optimiser
     """
 
@@ -78,13 +77,12 @@ class Fit:
     r_squared: float
     kept: tuple[str, ...]
     dropped: dict[str, str]
-    left_out: dict[str, str]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """Hold what a regression is fitted to, and why the rest is not in it.
+    """Hold what a regression is fitted to, and why other terms are not in it.
 
     outcome: the column that is explained
     rows: those with everything defined; points: their means, one row a task
@@ -99,7 +97,6 @@ class Design:
     kept: dict[str, list[str]]
     against: dict[str, str]
     dropped: dict[str, str]
-    left_out: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -185,16 +182,9 @@ def design_of(table: pd.DataFrame, terms: Sequence[str], outcome: str = OUTCOME)
     defined = pd.DataFrame({c: is_defined(table[c]) for c in columns_used})
     dropped = {t: "it is undefined in every row" for t in terms if not defined[t].any()}
     defined = defined.drop(columns=list(dropped))
-    several = len(table["model"].unique()) > 1
-    left_out = {}
-    for index in defined.index[~defined.all(axis=1)]:
-        row = table.loc[index]
-        name = f"{row['model']}, {row['eval_task']}" if several else str(row["eval_task"])
-        name += f", seed {row['seed']}" if "seed" in table else ""
-        left_out[name] = f"{', '.join(defined.columns[~defined.loc[index]])} undefined"
     rows = table[defined.all(axis=1)]
     columns_used = [c for c in columns_used if c not in dropped]
-    if several:
+    if len(table["model"].unique()) > 1:
         rows = _means(rows, ("model", "eval_task"), columns_used)
     points = _means(rows, ("eval_task",), columns_used)
     columns = pd.DataFrame({INTERCEPT: np.ones(len(points))}, index=points.index)
@@ -216,7 +206,7 @@ def design_of(table: pd.DataFrame, terms: Sequence[str], outcome: str = OUTCOME)
         against |= dict.fromkeys(new.columns, reference)
         if not is_numeric_dtype(points[term]) and (pooled := _pooled(term, points[term])):
             notes.append(f"{term}: {OTHER} is {', '.join(sorted(pooled))}")
-    return Design(outcome, rows, points, columns, kept, against, dropped, left_out, tuple(notes))
+    return Design(outcome, rows, points, columns, kept, against, dropped, tuple(notes))
 
 
 def empty_fit(design: Design, n: int) -> Fit:
@@ -228,7 +218,6 @@ def empty_fit(design: Design, n: int) -> Fit:
         r_squared=np.nan,
         kept=tuple(design.kept),
         dropped=design.dropped,
-        left_out=design.left_out,
         notes=design.notes,
     )
 

@@ -129,7 +129,7 @@ def test_least_squares_agrees_with_numpy_and_the_formula_of_hc3():
     assert found["coefficient"].to_numpy() == pytest.approx(values)
     assert found["coefficient_low"].to_numpy() == pytest.approx(values - reach)
     assert found["coefficient_high"].to_numpy() == pytest.approx(values + reach)
-    assert (fit.n, fit.n_tasks, fit.kept, fit.dropped, fit.left_out) == (21, 21, TERMS, {}, {})
+    assert (fit.n, fit.n_tasks, fit.kept, fit.dropped) == (21, 21, TERMS, {})
 
 
 def test_least_squares_agrees_with_statsmodels_formulas():
