@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ def estimate(found: Interval, digits: int = 2) -> str:
     return value if np.isnan([found.value, found.low]).any() else f"{value} [{low}, {high}]"
 
 
-def estimate_of(row: pd.Series, measure: str, digits: int = 2) -> str:
+def estimate_of(row: Mapping[Any, Any] | pd.Series, measure: str, digits: int = 2) -> str:
     """Write a measure of a table's row, whose columns end in _low and _high, as `estimate` does."""
     return estimate(of_row(row, measure), digits)
 

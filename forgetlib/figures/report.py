@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from forgetlib.figures import style
 from forgetlib.figures.methods import ladder_figure
 from forgetlib.figures.names import title
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.verdicts import (
     DAMAGED,
     FORGOTTEN,
@@ -79,15 +80,21 @@ def sentence(row: Mapping[str, object]) -> str:
     return f"{title(str(row['eval_task']))}: {verdict.upper()}. That is, {MEANINGS[verdict]}."
 
 
+def _harm(row: Mapping[Hashable, Any]) -> str:
+    """Say what other tasks lost; "" where they were not asked. row: of `rungs.summary`"""
+    if pd.isna(row["damage"]):
+        return ""
+    return f"Other tasks' true responses cost {estimate_of(row, 'damage')} nats a token more."
+
+
 def text(table: pd.DataFrame, summary: pd.DataFrame, unknown: Sequence[str]) -> str:
     """Write all that was found for a terminal."""
     lines = []
     for row in summary.to_dict("records"):
         of_task = table[table["eval_task"] == row["eval_task"]]
         lines += [sentence(row), "", shown(of_task).to_string(index=False), ""]
-        if pd.notna(row["damage"]):
-            said = estimate_of(pd.Series(row), "damage")
-            lines += [f"Other tasks' true responses cost {said} nats a token more.", ""]
+        if said := _harm(row):
+            lines += [said, ""]
     lines += [COLUMNS, ""]
     if unknown:
         lines += ["What this cannot tell:", *(f"- {said}" for said in unknown)]
@@ -115,13 +122,12 @@ def page(
             f'<img alt="{escape(sentence(row))}" src="{_as_data(figures[task])}">',
             of_task.to_html(index=False, border=0),
         ]
-        if pd.notna(row["damage"]):
-            nats = number(float(str(row["damage"])))
-            parts.append(f"<p>Other tasks' true responses cost {nats} nats a token more.</p>")
+        if said := _harm(row):
+            parts.append(f"<p>{said}</p>")
     parts.append(f"<p>{escape(COLUMNS)}</p>")
     if unknown:
-        said = "".join(f"<li>{escape(s)}</li>" for s in unknown)
-        parts.append(f"<h2>What this cannot tell</h2><ul>{said}</ul>")
+        items = "".join(f"<li>{escape(s)}</li>" for s in unknown)
+        parts.append(f"<h2>What this cannot tell</h2><ul>{items}</ul>")
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in about.items())
     parts.append(f"<h2>What was compared</h2><table class='about'>{rows}</table>")
     return HEAD + "\n".join(parts) + "\n</body></html>\n"
