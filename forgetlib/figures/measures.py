@@ -289,7 +289,7 @@ class Measured:
         if phase != "base":
             return [every[phase][w] for w, _ in asked]
         there = all(w in base and set(uids) <= set(base[w].uids) for w, uids in asked)
-        return [base[w].of(uids) for w, uids in asked] if there else []
+        return [base[w].take(uids) for w, uids in asked] if there else []
 
     @cached_property
     def measures_elsewhere(self) -> bool:

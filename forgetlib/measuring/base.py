@@ -201,13 +201,6 @@ class Scores(Readout, name="scores"):
                 do="A label is the index of the true response.",
             )
 
-    def of(self, uids: Sequence[str]) -> Self:
-        """Take some of the examples, in this order; KeyError where one is not among them."""
-        places = {uid: i for i, uid in enumerate(self.uids)}
-        chosen = [places[uid] for uid in uids]
-        arrays = (self.log_likelihoods, self.n_tokens, self.labels)
-        return type(self)(tuple(uids), *(array[chosen] for array in arrays))
-
     def __len__(self) -> int:
         return len(self.uids)
 
