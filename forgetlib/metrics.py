@@ -8,7 +8,7 @@ Shapes: N examples, C = 2 choices, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -119,24 +119,47 @@ def auroc(margin: np.ndarray, answers: np.ndarray | None = None, weights: Number
     weights: (R, N) or (N,) counts of the questions; a question makes no pair with itself
     """
     margin = np.asarray(margin, np.float64)
-    counts = np.broadcast_to(weights, (*np.shape(weights)[:-1], len(margin))).astype(float)
-    wins = np.zeros(counts.shape[:-1])
-    total = np.zeros_like(wins)
-    for one, other in _opposites(len(margin), answers):
-        # What a question wins against: the others' weights above minus its margin, ties by half.
-        order = other[np.argsort(margin[other])]
-        summed = np.concatenate([np.zeros((*wins.shape, 1)), counts[..., order].cumsum(-1)], -1)
-        below, up_to = (np.searchsorted(margin[order], -margin[one], side) for side in _SIDES)
-        against = summed[..., -1:] - (summed[..., below] + summed[..., up_to]) / 2
-        wins += (counts[..., one] * against).sum(-1)
-        total += counts[..., one].sum(-1) * summed[..., -1]
-    if answers is None:
-        wins -= (counts**2 * (np.sign(margin) + 1) / 2).sum(-1)
-        total -= (counts**2).sum(-1)
-    return np.divide(wins, total, out=np.full_like(wins, np.nan), where=total > 0)[()]
+    counts = np.broadcast_to(weights, (*np.shape(weights)[:-1], len(margin)))
+    rows = np.atleast_2d(counts)
+    pairs = [_ranked(margin, one, other) for one, other in _opposites(len(margin), answers)]
+    wins, total = np.zeros((2, len(rows)))
+    for block in _blocks(len(rows)):
+        of_each = np.array(rows[block].T, float, order="C")  # (N, resamples of the block)
+        for one, order, ends in pairs:
+            # A question wins against the others' weights above minus its margin, ties by half.
+            own, summed = of_each[one], np.zeros((len(order) + 1, of_each.shape[1]))
+            of_each[order].cumsum(0, out=summed[1:])
+            lost = sum(np.einsum("nr,nr->r", own, summed[end]) for end in ends) / len(ends)
+            found = own.sum(0) * summed[-1]
+            wins[block] += found - lost
+            total[block] += found
+        if answers is None:
+            squares = of_each**2
+            wins[block] -= (np.sign(margin) + 1) / 2 @ squares
+            total[block] -= squares.sum(0)
+    found = np.divide(wins, total, out=np.full_like(wins, np.nan), where=total > 0)
+    return found.reshape(counts.shape[:-1])[()]
+
+
+def _blocks(n: int, size: int = 250) -> Iterator[slice]:
+    """Divide resamples into blocks that stay in a processor's cache, which is twice as fast."""
+    return (slice(start, start + size) for start in range(0, n, size))
 
 
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+
+
+def _ranked(
+    margin: np.ndarray, one: np.ndarray, other: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Put the other side of a kind of pair in order, and tell which of it each question loses to.
+
+    Up to which place it loses to them: with and without those that it ties with. Once where it
+    ties with none.
+    """
+    order = other[np.argsort(margin[other])]
+    below, up_to = (np.searchsorted(margin[order], -margin[one], side) for side in _SIDES)
+    return one, order, [below] if np.array_equal(below, up_to) else [below, up_to]
 
 
 def _opposites(n: int, answers: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -144,7 +167,7 @@ def _opposites(n: int, answers: np.ndarray | None) -> list[tuple[np.ndarray, np.
     if answers is None:
         return [(np.arange(n), np.arange(n))]
     found: dict[tuple[str, str], list[int]] = {}
-    for i, (true, distractor) in enumerate(np.asarray(answers, str)):
+    for i, (true, distractor) in enumerate(np.asarray(answers, str).tolist()):
         found.setdefault((true, distractor), []).append(i)
     sides = ((of, found.get((b, a), [])) for (a, b), of in found.items() if a < b)
     return [(np.array(one), np.array(other)) for one, other in sides if other]
@@ -162,19 +185,24 @@ def matched_accuracy(margin: np.ndarray, answers: np.ndarray, weights: Numbers =
     ordered = np.sort(np.asarray(answers, str), axis=1)
     first_is_true = np.asarray(answers, str)[:, 0] == ordered[:, 0]
     difference = np.where(first_is_true, margin, -margin)
-    counts = np.broadcast_to(weights, (*np.shape(weights)[:-1], len(margin))).astype(float)
-    right = np.zeros(counts.shape[:-1])
+    counts = np.broadcast_to(weights, (*np.shape(weights)[:-1], len(margin)))
+    rows = np.atleast_2d(counts)
+    levels = []  # of each two answers: their questions, the highest first, and where a level begins
     for between in np.unique(ordered, axis=0):
-        own = (ordered == between).all(1)
-        levels = np.unique(-difference[own], return_inverse=True)[1]  # the highest is level 0
-        of_level = levels[:, None] == np.arange(levels.max() + 1)
-        all_of = counts[..., own] @ of_level
-        true_of = (counts[..., own] * first_is_true[own]) @ of_level
-        left = true_of.sum(-1, keepdims=True) - (all_of.cumsum(-1) - all_of)
-        given = left.clip(0, all_of)  # answered by the first, of each level
-        share = np.divide(given, all_of, out=np.zeros_like(given), where=all_of > 0)
-        right += (true_of * share + (all_of - true_of) * (1 - share)).sum(-1)
-    return (right / counts.sum(-1))[()]
+        own = np.flatnonzero((ordered == between).all(1))
+        own = own[np.argsort(-difference[own])]
+        levels.append((own, np.unique(-difference[own], return_index=True)[1]))
+    right = np.zeros(len(rows))
+    for block in _blocks(len(rows)):
+        of_each = rows[block].astype(float)
+        for own, starts in levels:
+            all_of = np.add.reduceat(of_each[:, own], starts, axis=1)
+            true_of = np.add.reduceat(of_each[:, own] * first_is_true[own], starts, axis=1)
+            left = true_of.sum(1, keepdims=True) - (all_of.cumsum(1) - all_of)
+            given = left.clip(0, all_of)  # answered by the first, of each level
+            share = np.divide(given, all_of, out=np.zeros_like(given), where=all_of > 0)
+            right[block] += (true_of * share + (all_of - true_of) * (1 - share)).sum(1)
+    return (right / rows.sum(1)).reshape(counts.shape[:-1])[()]
 
 
 def commonest_share(given: np.ndarray, weights: Numbers = 1.0) -> Numbers:
