@@ -196,6 +196,7 @@ class Measured:
         if n_resamples != N_RESAMPLES:
             self._judge = Measured(task, seeds, answers, by_id)
         self._found: dict[tuple[str, str, str], Resampled] = {}
+        self._less: dict[tuple[str, str, str, str], Interval] = {}
 
     @property
     def is_whole(self) -> bool:
@@ -225,8 +226,11 @@ class Measured:
 
     def difference(self, name: str, phase: str, other: str, part: str = "test") -> Interval:
         """Subtract a measure of another phase, within each seed."""
-        columns = (name, phase, part), (name, other, part)
-        return self.interval(lambda m: m[..., 0] - m[..., 1], *columns)
+        key = name, phase, other, part
+        if key not in self._less:  # a matrix asks again for each picture of it
+            columns = (name, phase, part), (name, other, part)
+            self._less[key] = self.interval(lambda m: m[..., 0] - m[..., 1], *columns)
+        return self._less[key]
 
     def p_value(self, name: str, phase: str, other: str) -> float:
         """Test that two phases have the same measure on the test set (`Resampled.p_value`)."""
