@@ -117,14 +117,14 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
 
 def test_a_relearning_that_harms_the_original_is_told():
     harmed = made_up.KNOWN | {"relearned": 0.0}
-    of = Ladder(made_up.seeds(made_up.NEVER, known=harmed), made_up.RUNGS)
+    of = Ladder(made_up.seeds(made_up.NEVER, known=harmed), made_up.RUNGS, 300)
     (said,) = compare._harmed({(TASK, "g"): of})  # by 8 labels, and not by 128
     before, after = (estimate(of.of("auroc", "known", rung)) for rung in (DIRECT, made_up.FEW))
     assert said == (
         f"Training on 8 labels took the original's AUROC of {TASK} from {before} to {after}: at so "
         "high a rate it harms what it should bring back (--rate)."
     )
-    well = Ladder(made_up.seeds(made_up.NEVER), made_up.RUNGS)
+    well = Ladder(made_up.seeds(made_up.NEVER), made_up.RUNGS, 300)
     assert not list(compare._harmed({(TASK, "g"): well}))
 
 

@@ -141,7 +141,7 @@ def test_the_answer_is_what_little_training_brings_back_where_that_tells_anythin
     cases += [(gone, lock, with_lock(gone, skills)) for lock, (skills, _) in LOCKS.items()]
     for truth, lock, every in cases:
         tells = truth == back or lock
-        of_method = {("sst2_nonce", "npo"): Ladder(every, RUNGS)}
+        of_method = {("sst2_nonce", "npo"): Ladder(every, RUNGS, 300)}
         table = rungs.table(of_method)
         summary = rungs.summary(of_method).drop(columns="n_seeds")
         path = drawn.folder / "ladder_sst2_nonce.csv"

@@ -20,7 +20,7 @@ METHODS = {"random": verdicts.REMOVED, "npo": verdicts.SUPPRESSED, "rmu": verdic
 def table():
     """Of three methods: gone, hidden, and one that took nothing."""
     return rungs.table(
-        {("sst2", m): Ladder(seeds(*TRUTHS[truth]), RUNGS) for m, truth in METHODS.items()}
+        {("sst2", m): Ladder(seeds(*TRUTHS[truth]), RUNGS, 300) for m, truth in METHODS.items()}
     )
 
 
