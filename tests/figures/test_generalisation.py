@@ -251,6 +251,13 @@ def test_the_sentence_says_what_the_intervals_support():
     assert "not decided after NPO" in said
 
 
+def test_a_method_of_one_seed_is_marked_though_alone_in_its_group():
+    table = pd.concat([made({"random": LOSES}), made({"leace": SPARED}, n_seeds=1)])
+    said = generalisation.finding(table)
+    assert "after random labels (0.38), and less than 0.03 after LEACE (one seed);" in said
+    assert "seed)" not in generalisation.finding(table.assign(n_seeds=5))
+
+
 def test_what_is_not_decided_is_said():
     table = made({"npo": {NEW: (0.1, 0.2), OTHER: (0.04, 0.05)}})
     assert generalisation.finding(table) == (

@@ -78,6 +78,7 @@ def finding(table: pd.DataFrame, measure: str = "auroc_lost", *, exact: bool = F
     exact: give each number its interval
     """
     task = skill_of(table)
+    table = table.assign(most_seeds=table["n_seeds"].max())  # of any method: see `_named`
     new = table[table["where"] == NEW].set_index("method")
     if not (new["auroc_known_low"] > CHANCE).any():
         return f"{title(task)} was not shown to be known before forgetting"
@@ -156,10 +157,10 @@ def _lost(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _named(rows: pd.DataFrame) -> str:
-    """Name the methods of rows; those of a single seed are marked where others have more."""
+    """Name the methods of rows; those of a single seed are marked where any others have more."""
     if len(rows) > MOST_NAMED:
         return f"{len(rows)} methods"
-    return listed(method_titles(rows.index, rows["n_seeds"], rows["n_seeds"].max()))
+    return listed(method_titles(rows.index, rows["n_seeds"], rows["most_seeds"].iloc[0]))
 
 
 def _numbers(rows: pd.DataFrame, measure: str, exact: bool) -> str:
