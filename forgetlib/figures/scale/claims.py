@@ -79,17 +79,18 @@ def _correlation(points: pd.DataFrame, term: str) -> pd.DataFrame:
     several models did counts once.
     """
     words = regressions.PLAIN[term]
-    found = regressions.coefficients(points, [term])
-    of = found[(found["outcome"] == scale.LOST) & (found["fitted"] == regressions.ALONE)]
-    (fit,) = of.to_dict("records")
+    fit = regressions.fit_of(points, scale.LOST, [term])
     n_models = points.dropna(subset=[scale.LOST, term])["model"].nunique()
-    freedom = int(fit["n_tasks"]) - 1 - n_models  # predictor, intercept, models but the first
+    freedom = fit.n_tasks - 1 - n_models  # predictor, intercept, models but the first
+    of, found = fit.coefficients.set_index("term"), UNDEFINED
+    if term in of.index:
+        found = _partial(of.loc[term, "coefficient"], of.loc[term, "p_value"], freedom)
     return row(
         f"partial correlation of AUROC lost beyond true labels and {words}",
         replace(NEGATIVE, stated=STATED),
-        _partial(fit["coefficient"], fit["p_value"], freedom),
-        int(fit["n_tasks"]),
-        lacks=fit["note"] if np.isnan(fit["coefficient"]) else "",
+        found,
+        fit.n_tasks,
+        lacks="" if term in of.index else fit.dropped.get(term, "; ".join(fit.notes)),
     )
 
 

@@ -107,10 +107,10 @@ def _fitted(
     table: pd.DataFrame, outcome: str, fitted: str, terms: Sequence[str]
 ) -> list[dict[str, object]]:
     """Make the rows of one fit, one a coefficient; of a term without any, one that says why."""
-    fit = _fit(table, outcome, terms)
+    fit = fit_of(table, outcome, terms)
     models = sorted(set(table["model"]))
     others = [
-        _fit(table[table["model"] != model], outcome, terms).coefficients.set_index("term")
+        fit_of(table[table["model"] != model], outcome, terms).coefficients.set_index("term")
         for model in (models if len(models) > 2 else ())
     ]
     found = {str(row["term"]): row for row in fit.coefficients.to_dict("records")}
@@ -128,7 +128,7 @@ def _fitted(
     return rows
 
 
-def _fit(table: pd.DataFrame, outcome: str, terms: Sequence[str]) -> Fit:
+def fit_of(table: pd.DataFrame, outcome: str, terms: Sequence[str]) -> Fit:
     """Fit a mixed model, of numbers less each model's mean; empty where it is not to be trusted.
 
     The term for models takes such differences out anyway. Taken out before, they are in no standard
