@@ -2,7 +2,6 @@
 
 import re
 from functools import cache
-from itertools import combinations
 
 import matplotlib.patches
 import matplotlib.text
@@ -171,12 +170,15 @@ def ticks(axis):
 SUITES = {4: "tiny", 6: "quick", 20: "paper", 21: "embedded"}  # how many of its tasks: the suite
 
 
+NAMES = {title: name for name, title in TITLES.items()}
+assert len(NAMES) == len(TITLES)  # each title is one task's
+# The longest first, so that none is taken for a part of it.
+ANY_TITLE = "|".join(map(re.escape, sorted(NAMES, key=len, reverse=True)))
+
+
 def by_name(text):
     """A drawn text with tasks' names in place of their titles."""
-    for title in sorted(TITLES.values(), key=len, reverse=True):
-        (name,) = (n for n, t in TITLES.items() if t == title)
-        text = re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", name, text)
-    return text
+    return re.sub(rf"(?<!\w)({ANY_TITLE})(?!\w)", lambda found: NAMES[found[1]], text)
 
 
 def names_of(k):
@@ -353,12 +355,12 @@ def drawn_texts(figure, monkeypatch):
 
 def overlapping(texts, tolerance=1.0):
     """Pairs of texts whose extents share more than `tolerance` pixels in both directions."""
-    pairs = []
-    for (one, a, _), (other, b, _) in combinations(texts, 2):
-        shared = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-        if (shared > tolerance).all():
-            pairs.append((one, other))
-    return pairs
+    if not texts:
+        return []
+    ends = np.array([extent for _, extent, _ in texts])
+    shared = np.minimum(ends[:, None, 2:], ends[:, 2:]) - np.maximum(ends[:, None, :2], ends[:, :2])
+    pairs = np.argwhere(np.triu((shared > tolerance).all(-1), k=1))
+    return [(texts[i][0], texts[j][0]) for i, j in pairs]
 
 
 def points_of(axes):

@@ -642,11 +642,12 @@ def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
     """
     rows = []
     for (task, method), found in ladders.items():
+        left = found.remains()
         row: dict[str, object] = {
             "eval_task": task,
             "method": method,
             "n_seeds": len(found.seeds),
-            "verdict": found.verdict(),
+            "verdict": remains(left),
             "oracle_is_null": found.oracle_is_null,
             "oracle_knows": found.oracle_knows,
         }
@@ -655,7 +656,7 @@ def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
         lost = found.interval(_difference(1, 0), *_auroc(FORGOTTEN, KNOWN))
         row |= as_columns("auroc_lost", lost)
         row |= as_columns("residue", found.residue())
-        row |= as_columns("damage", found.remains().damage)
+        row |= as_columns("damage", left.damage)
         rows.append(row)
     return pd.DataFrame(rows)
 
