@@ -3,6 +3,7 @@
 Accuracy alone cannot tell a skill that is gone from answers that were shifted: a model that says
 "yes" to everything is right in half of the questions, and may still be the surer of its "yes" the
 more it is true. AUROC is blind to such a shift. `table` has both, a row a task and phase.
+Long because what is measured, what is compared with it, and the verdict are taken from one record.
 
 A phase is a model of one task: "base", "tuned", or what was done after that, as `Checkpoint.kind`
 says it ("random", "true", "flipped").

@@ -15,21 +15,14 @@ from scipy import stats
 FOLDER = Path(__file__).parents[2] / "figures" / "recovery"
 SKILL = "sst2_nonce"
 SEEDS = (*range(7), 8, 9, 10)
-# Each with the seeds of which all that it needs is stored.
-METHODS = {
-    "random": SEEDS,
-    "uniform_choice(every=4)": SEEDS,
-    "uniform_choice(every=1)": (0, 1),
-}
-COARSE, FINE = "uniform_choice(every=4)", "uniform_choice(every=1)"
+METHODS = {"random": SEEDS, "uniform_choice": SEEDS}  # each with the seeds that it is drawn of
 FEW = 8
 
 
 def name(method):
-    """How a method is called; of one that has its dose checked in two ways, how often."""
-    if method["method"] == "uniform_choice":
-        return f"uniform_choice(every={method['training']['until']['every']})"
-    return method.get("labels", method["method"])
+    """How a method is called; one whose dose is checked at every step is not drawn yet."""
+    fine = method["method"] == "uniform_choice" and method["training"]["until"]["every"] == 1
+    return "not drawn" if fine else method.get("labels", method["method"])
 
 
 def stored(kind, seed):
@@ -152,12 +145,14 @@ def over_seeds(values):
 def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     """Which seeds decide, and how much of the control's rise any model has."""
     drawn = pyarrow.csv.read_csv(FOLDER / f"dose_{SKILL}.csv").to_pylist()
-    of_method = [r for r in drawn if r["method"] == COARSE]
+    of_method = [r for r in drawn if r["method"] == "uniform_choice"]
     ends = {r["seed"]: r for r in sorted(of_method, key=lambda r: r["step"])}
-    reached = at_dose(COARSE)
+    reached = at_dose("uniform_choice")
 
     def beyond_twin(seed):
-        return np.subtract(*(np.mean(rows[seed, who, FEW]) for who in (COARSE, f"never, {COARSE}")))
+        return np.subtract(
+            *(np.mean(rows[seed, who, FEW]) for who in ("uniform_choice", "never, uniform_choice"))
+        )
 
     own = {s: np.mean(rows[s, "lock", FEW]) - np.mean(rows[s, "lock", 0]) for s in SEEDS}
     more = [own[s] - (pooled(rows, s, FEW) - pooled(rows, s, 0)) for s in SEEDS]

@@ -1,8 +1,10 @@
 """What is said of hidden states follows from the rows of the ladder's table."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.methods import inside
 from forgetlib.figures.methods.rungs import DIRECTIONS, LENS
 
@@ -11,7 +13,9 @@ def row(rung, method, *, n_seeds=3, oracle=0.5, excess=None, recovered=None):
     found = {"eval_task": "sst2", "method": method, "rung": rung.name, "kind": rung.kind}
     found |= {"labels": rung.labels, "n_seeds": n_seeds, "forgotten": 0.6, "oracle": oracle}
     found |= {"shown": False, "twin": float("nan")}
-    found |= {"twin_excess_low": float("nan"), "twin_excess_high": float("nan")}
+    found |= dict.fromkeys(
+        with_intervals(["twin_excess", "dose_excess", "dose_twin_excess"]), np.nan
+    )
     for name, value in (("excess", excess), ("recovered", recovered)):
         for end, number in zip(("", "_low", "_high"), value or (float("nan"),) * 3, strict=True):
             found[name + end] = number

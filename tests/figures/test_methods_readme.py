@@ -58,7 +58,7 @@ def test_every_method_has_a_row_with_its_numbers(drawn):
     assert len(found) == len(made_up.TRUTH) == len(set(table["method"]))
     ascent = table[(table["method"] == "gradient_ascent") & (table["where"] == NEW)].iloc[0]
     assert found["gradient ascent"][NEW] == estimate_of(ascent, "auroc_lost")
-    assert found["gradient ascent"]["dose"] == "inverted"
+    assert found["gradient ascent"]["dose"] == "overshot"
     assert found["NPO"]["dose"] == "not reached"
     assert found["random labels"]["dose"].endswith("5 of 5")
     assert found["random labels"]["verdict"] == "-"  # its ladder was not drawn
