@@ -153,7 +153,7 @@ def _harm(skills: pd.DataFrame, *, exact: bool = True) -> str:
             f"{estimate_of(row, 'nll_taught')} in {title(row['eval_task'])}"
             for _, row in taught.iterrows()
         )
-    return f"{said} Fine-tuning alone had raised it by {told} since pre-training."
+    return f"{said} Fine-tuning alone had made them cost {told} nats a token more."
 
 
 def _decided(rows: pd.DataFrame, exact: bool) -> str:

@@ -17,7 +17,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from forgetlib.data import tasks
 from forgetlib.figures import intervals
 from forgetlib.figures.bootstrap import column, resample
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns
@@ -44,9 +43,8 @@ from forgetlib.figures.style import (
 )
 from forgetlib.forgetting.base import Method
 from forgetlib.forgetting.dose import dose_of
-from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
-from forgetlib.runs.answers import Load
+from forgetlib.runs.answers import Load, fixed, texts_of
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.records import Result
 
@@ -128,7 +126,7 @@ def summary(
         scores = [result.scores[f"{task}/train"] for _, result in of_seeds]
         samples = []
         for (_, result), own in zip(of_seeds, scores, strict=True):
-            samples.append(auroc_sample(own, _answers(task, result.seed, own, answers)))
+            samples.append(auroc_sample(own, texts_of(fixed(answers, task, result.seed), own.uids)))
         after = resample(samples, n_resamples=n_resamples)
         dosed = [r.dose for _, r in of_seeds]
         if has_curve := all(curve is not None for curve in dosed):
@@ -170,13 +168,6 @@ def _forgotten(
                     if result is not None:
                         found.append((task, method, name, result))
     return found
-
-
-def _answers(task: str, seed: int, scores: Scores, answers: Load | None) -> np.ndarray | None:
-    if answers is None or tasks.get(task).answer_format != "verbaliser":
-        return None
-    loaded = answers(task, seed)
-    return np.array([loaded[uid] for uid in scores.uids])
 
 
 def _passes(method: Method, n_steps: int, n_examples: int) -> float:

@@ -50,7 +50,7 @@ from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, as_col
 from forgetlib.figures.verdicts import SHARE, Remains, remains
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
-from forgetlib.runs.answers import Answers
+from forgetlib.runs.answers import Answers, texts_of
 from forgetlib.runs.ladder import ANEW, FORGOTTEN, KNOWN, LOCKED, MOVED, ORACLE
 
 # A role in the ladder alone: of the never-taught models that of the forgotten one's own method.
@@ -535,9 +535,7 @@ def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
         right = np.mean([metrics.correct(s) for s in scores], axis=0)
         each = [lambda counts: counts @ right / counts.sum(-1)]
     else:
-        answers = None
-        if seed.answers is not None:
-            answers = np.array([seed.answers[uid] for uid in scores[0].uids])
+        answers = texts_of(seed.answers, scores[0].uids)
         margins = [metrics.margins(s) for s in scores]
         if measure == "matched":
             assert answers is not None  # the table has it of fixed answers alone
