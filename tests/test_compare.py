@@ -20,13 +20,12 @@ from forgetlib.__main__ import main
 from forgetlib.compare import Comparison
 from forgetlib.data import splits
 from forgetlib.errors import InputError
-from forgetlib.figures import report
 from forgetlib.figures.methods.rungs import DIRECT, Ladder
 from forgetlib.figures.numbers import estimate
-from forgetlib.figures.verdicts import FORGOTTEN, KEPT, NOTHING, SHIFTED
+from forgetlib.figures.verdicts import FORGOTTEN, KEPT, MEANINGS, NOTHING, SHIFTED
 from forgetlib.forgetting.base import Training
 from forgetlib.models import loading
-from tests.figures import test_rungs as made_up
+from tests.figures.methods import test_rungs as made_up
 
 TASK = "tiny_review"
 FAST = {
@@ -93,7 +92,7 @@ def test_two_and_three_folders_of_another_tool_are_compared(folders, tmp_path):
     store = compare.run(comparison, tmp_path, progress=False)
     found = compare.found(comparison, store)
     (row,) = found.summary.to_dict("records")
-    assert row["verdict"] in report.MEANINGS and row["verdict"] not in (KEPT, SHIFTED, NOTHING)
+    assert row["verdict"] in MEANINGS and row["verdict"] not in (KEPT, SHIFTED, NOTHING)
     assert row["auroc_lost"] > 0.2
     rungs = ["as answered", "calibrated", "directly", "8 bits", "template 1", "2 examples"]
     rungs += ["2 examples, random labels", "relearned from 8"]
@@ -176,7 +175,7 @@ def test_an_adapter_that_trainer_and_peft_made_is_compared(folders, tmp_path):
     store = compare.run(comparison, tmp_path / "out", progress=False)
     (row,) = compare.found(comparison, store).summary.to_dict("records")
     assert row["auroc_lost"] > 0.1
-    assert row["verdict"] in report.MEANINGS
+    assert row["verdict"] in MEANINGS
 
 
 def test_a_bias_is_called_shifted(folders, tmp_path):
@@ -191,7 +190,7 @@ def test_the_command_prints_and_writes_what_it_found(folders, tmp_path, capsys):
     words += ["--draws", "1", "--elsewhere", "--dtype", "float32", "--out", str(tmp_path / "out")]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert f"{TASK}: FORGOTTEN. That is, most of the skill is gone" in said
+    assert f"{TASK}: FORGOTTEN. That is, more than half of the skill is gone" in said
     assert "Damage to other tasks was not measured" in said
     assert (
         "by less than 0.02 in every model" in said
@@ -285,4 +284,4 @@ def test_a_skill_that_the_original_lacks_is_nothing_to_test(folders, tmp_path):
     comparison = replace(of(folders, "base"), original=str(folders / "never"), retrained="")
     found = compare.found(comparison, compare.run(comparison, tmp_path, progress=False))
     assert found.summary["verdict"].tolist() == [NOTHING]
-    assert "there is nothing to test" in found.as_text()
+    assert "nothing to test" in found.as_text()

@@ -27,14 +27,13 @@ from forgetlib.data.tasks import COMMONSENSE, LANGUAGE, SCIENCE
 from forgetlib.errors import InputError
 from forgetlib.figures import crossanalysis, intervals, mixedmodel, regression
 from forgetlib.figures.crosstask import CrossTask
-from forgetlib.figures.effects import BEYOND, Effects, beyond_true_labels
+from forgetlib.figures.effects import AUROC_BEYOND, Effects, beyond_true_labels
 from forgetlib.figures.intervals import MIN_TASKS, UNDEFINED, Interval, of_row, with_intervals
 from forgetlib.figures.join import given
 from forgetlib.figures.published import published
 from forgetlib.figures.statements import row
 from forgetlib.figures.thresholds import (
     ANY,
-    HALF,
     LARGE_GAP,
     MOSTLY,
     NEGATIVE,
@@ -49,6 +48,7 @@ from forgetlib.figures.thresholds import (
     STRONGER,
     lacks_families,
 )
+from forgetlib.figures.verdicts import HALF
 from forgetlib.metrics import CHANCE
 
 Table: TypeAlias = pd.DataFrame | None
@@ -173,7 +173,7 @@ def eval_task_determines(cross: Matrix = None) -> pd.DataFrame:
         ends = (of["tasks_low"], of["tasks_high"]) if n >= MIN_TASKS else (np.nan, np.nan)
         found = Interval(float(of["share"]), *map(float, ends))
     return row(
-        f"share of the variance of {BEYOND} that the evaluated task explains",
+        f"share of the variance of {AUROC_BEYOND} that the evaluated task explains",
         MOSTLY,
         found,
         n,
@@ -202,15 +202,15 @@ def other_tasks_better(cross: Matrix = None, described: Table = None) -> pd.Data
         (others,) = _numbers(triggers[~is_commonsense], "strength")
     one_seed = effects is not None and len(effects.of_seeds) == 1
     share = row(
-        f"share of tasks with more {BEYOND} after the best other task's labels than after their "
-        "own",
+        f"share of tasks with more {AUROC_BEYOND} after the best other task's labels than after "
+        "their own",
         OFTEN_BETTER,
         intervals.share_interval(better, low, high, 0.0),
         len(better),
         lacks=CONTROL if effects is None else "pairs of two seeds" if one_seed else "",
     )
     trigger = row(
-        f"{BEYOND} of other tasks, by commonsense labels minus by other labels",
+        f"{AUROC_BEYOND} of other tasks, by commonsense labels minus by other labels",
         STRONGER,
         intervals.difference_interval(commonsense, others),
         len(commonsense) + len(others),
@@ -382,7 +382,7 @@ def _of_agreement(crosses: Sequence[CrossTask], what: str, lacks: str) -> list[p
     statistic = "rank correlation of the evaluated tasks' mean "
     found = crossanalysis.model_agreement(list(crosses)).to_dict("records")
     if not found:
-        return [row(f"{statistic}{BEYOND} ({what})", SAME_PATTERN, UNDEFINED, 0, lacks=lacks)]
+        return [row(f"{statistic}{AUROC_BEYOND} ({what})", SAME_PATTERN, UNDEFINED, 0, lacks=lacks)]
     return [
         row(
             f"{statistic}{of['measure']} ({of['a']}; {of['b']})",
@@ -390,7 +390,7 @@ def _of_agreement(crosses: Sequence[CrossTask], what: str, lacks: str) -> list[p
             of_row(of, "rank_correlation"),
             int(of["n"]),
             ceiling=of["ceiling"],
-            lacks="" if of["measure"] == BEYOND else CONTROL,
+            lacks="" if of["measure"] == AUROC_BEYOND else CONTROL,
         )
         for of in found
     ]

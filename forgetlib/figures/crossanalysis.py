@@ -26,7 +26,7 @@ from forgetlib.figures.bootstrap import (
     seed_factors,
 )
 from forgetlib.figures.crosstask import CrossTask
-from forgetlib.figures.effects import BEYOND, LOST, Effects, mean_effects, named
+from forgetlib.figures.effects import ACCURACY_LOST, AUROC_BEYOND, Effects, mean_effects, named
 from forgetlib.figures.intervals import (
     TAIL,
     UNDEFINED,
@@ -341,9 +341,10 @@ def model_agreement(crosses: Sequence[CrossTask]) -> pd.DataFrame:
 
     crosses: every two differ in the model or in the condition, and in nothing else
 
-    Columns: a, b ("model, condition"; ", shared" where that is the start), measure (`effects.
-    BEYOND` where both have a control by true labels, else `effects.LOST`), apart (`agreement.
-    APART`, "" for two models), rank_correlation with its interval, ceiling, n (tasks).
+    Columns: a, b ("model, condition"; ", shared" where that is the start), measure
+    (`effects.AUROC_BEYOND` where both have a control by true labels, else `effects.ACCURACY_LOST`),
+    apart (`agreement.APART`, "" for two models), rank_correlation with its interval, ceiling, n
+    (tasks).
     """
     rows = []
     for a, b in combinations(crosses, 2):
@@ -356,8 +357,8 @@ def model_agreement(crosses: Sequence[CrossTask]) -> pd.DataFrame:
                 do="Pass every model or condition once, all of one study.",
             )
         forgotten = [t for t in a.tasks if t in b.tasks]
-        measure = BEYOND if a.has_control and b.has_control else LOST
-        known = "auroc" if measure == BEYOND else "accuracy"
+        measure = AUROC_BEYOND if a.has_control and b.has_control else ACCURACY_LOST
+        known = "auroc" if measure == AUROC_BEYOND else "accuracy"
         both = [
             [c.measured[c.tasks.index(t)] for c in (a, b)]
             for t in forgotten

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import scipy.stats
-from formulaic import model_matrix
 from pandas.api.types import is_numeric_dtype
 
 from forgetlib.figures.intervals import TAIL, require_columns
@@ -113,9 +112,8 @@ def _pooled(term: str, values: pd.Series) -> dict[str, str]:
 def coded(term: str, rows: pd.DataFrame, points: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Code a term of `rows` as `points` say: (rows, coefficients) columns, and the reference level.
 
-    Numbers: standard deviations from the mean over tasks. Categories: treatment coding (formulaic)
-    against the most frequent level, the alphabetically first of equal ones. No columns where
-    nothing varies.
+    Numbers: standard deviations from the mean over tasks. Categories: treatment coding against the
+    most frequent level, the alphabetically first of equal ones. No columns where nothing varies.
     """
     values = points[term]
     if is_numeric_dtype(values):
@@ -126,14 +124,15 @@ def coded(term: str, rows: pd.DataFrame, points: pd.DataFrame) -> tuple[pd.DataF
     pooled = _pooled(term, values)
     counts = values.replace(pooled).value_counts()
     reference = min(counts.index, key=lambda level: (-counts[level], level))
-    levels = sorted(counts.index)
-    coding = model_matrix(
-        "C(level, contr.treatment(base=reference), levels=levels)",
-        pd.DataFrame({"level": rows[term].replace(pooled)}),
-        context={"reference": reference, "levels": levels},
-    ).drop(columns="Intercept")
-    names = [f"{term}: {level}" for level in levels if level != reference]
-    return coding.set_axis(names, axis=1).astype(float), reference
+    coding = pd.DataFrame(
+        {
+            f"{term}: {level}": (rows[term].replace(pooled) == level).astype(float)
+            for level in sorted(counts.index)
+            if level != reference
+        },
+        index=rows.index,
+    )
+    return coding, reference
 
 
 def rank(columns: pd.DataFrame) -> int:

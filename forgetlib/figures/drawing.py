@@ -265,7 +265,7 @@ def _models(study: Study) -> Drawn:
     results, note = _of_scale(study)
     answers = partial(load_answers, study)
     table, agreed = scale.table(results, answers), scale_agreement.table(results, answers)
-    more = table[[*scale.COLUMNS, *intervals.with_intervals([scale.LOST, *scale.MORE])]]
+    more = table[[*scale.COLUMNS, *intervals.with_intervals([scale.AUROC_BEYOND, *scale.MORE])]]
     yield "scale_models", under_way.with_note(scale.draw(table), note), table
     yield "scale_more", under_way.with_note(scale.draw(more, scale.MORE), note), more
     # Its points' names have their places once all of its title is there.

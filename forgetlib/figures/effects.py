@@ -20,17 +20,17 @@ from forgetlib.figures.crosstask import CrossTask, after, again, short_name
 from forgetlib.figures.measures import Measured
 
 RATIO = "forget ratio"
-LOST = "accuracy lost"
-AUROC = "AUROC lost"
-BEYOND = "AUROC lost beyond true labels"
+ACCURACY_LOST = "accuracy lost"
+AUROC_LOST = "AUROC lost"
+AUROC_BEYOND = "AUROC lost beyond true labels"
 
 
 @dataclass(frozen=True)
 class Effects:
     """Hold what labels did in each pair of tasks, by one measure, and what it could have been.
 
-    measure: RATIO; AUROC, that of the fine-tuned model less that after the labels that are asked
-        about; or BEYOND, that after true labels less the same, from the same model
+    measure: RATIO; AUROC_LOST, that of the fine-tuned model less that after the labels that are
+        asked about; or AUROC_BEYOND, that after true labels less the same, from the same model
     defined: (K,) evaluated tasks of which there was something to forget
     of_seeds: (G, D, K) a seed each; of the ratio, whose mean is of means, of all seeds together
     values: (D, K) of all seeds
@@ -55,7 +55,7 @@ def ratios(cross: CrossTask) -> Effects:
 
 def auroc_lost(cross: CrossTask) -> Effects:
     """Take what labels cost of AUROC, within each seed: blind to a bias, without a denominator."""
-    return _auroc_lost(cross, AUROC, _tuned)
+    return _auroc_lost(cross, AUROC_LOST, _tuned)
 
 
 def beyond_true_labels(cross: CrossTask) -> Effects:
@@ -70,7 +70,7 @@ def beyond_true_labels(cross: CrossTask) -> Effects:
             found="none, or not of every pair",
             do="Compute the study with cross_control=True, and pass those results too.",
         )
-    return _auroc_lost(cross, BEYOND, again)
+    return _auroc_lost(cross, AUROC_BEYOND, again)
 
 
 def _auroc_lost(cross: CrossTask, measure: str, before: Callable[[str], str]) -> Effects:
@@ -103,9 +103,9 @@ def _auroc_lost(cross: CrossTask, measure: str, before: Callable[[str], str]) ->
 def mean_effects(measured: Measured, forgotten: Sequence[str], measure: str) -> np.ndarray:
     """Average what these tasks' labels did to one task, on data that are apart: (P,).
 
-    measure: BEYOND or LOST
+    measure: AUROC_BEYOND or ACCURACY_LOST
     """
-    name, before = ("auroc", again) if measure == BEYOND else ("accuracy", _tuned)
+    name, before = ("auroc", again) if measure == AUROC_BEYOND else ("accuracy", _tuned)
     phases = [(name, before(t)) for t in forgotten] + [(name, after(t)) for t in forgotten]
     found = parts(measured, *phases)
     return (found[:, : len(forgotten)] - found[:, len(forgotten) :]).mean(1)

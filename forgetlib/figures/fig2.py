@@ -56,7 +56,7 @@ from forgetlib.runs.records import Result
 
 DRAWN = ["answer_format", "true_share", "forgotten_seeds", "lost_seeds"]  # for this figure alone
 LEVEL = 0.05  # of Holm's tests
-BEYOND = {"beyond_true_labels": "accuracy", "auroc_beyond_true_labels": "auroc"}
+CONTROLLED = {"beyond_true_labels": "accuracy", "auroc_beyond_true_labels": "auroc"}
 BEHAVIOURS = ("no loss shown", "below fine-tuned", "below pre-trained", "ratio undefined")
 
 
@@ -178,13 +178,13 @@ def control_table(
         row |= {"answer_format": found.answer_format, "n": found.n, "n_seeds": found.n_seeds}
         for name, interval in intervals.items():
             row |= as_columns(name, interval)
-        for name, measure in BEYOND.items():
+        for name, measure in CONTROLLED.items():
             of_seeds = _of_seeds(found, measure, "true") - _of_seeds(found, measure, "random")
             row[f"{name}_seeds"] = seeds_text(of_seeds)
             row[f"{name}_p"] = found.p_value(measure, "true", "random")
         rows.append(row)
     table = pd.DataFrame(rows)
-    for name in BEYOND if rows else ():
+    for name in CONTROLLED if rows else ():
         table[f"{name}_holm"] = adjusted(table[f"{name}_p"])
     return table
 
@@ -287,7 +287,7 @@ def control_finding(table: pd.DataFrame) -> str:
     table: from `fig2.control_table`, of one model
     """
     own, holm, less = [], [], []
-    for name in BEYOND:
+    for name in CONTROLLED:
         more = table[f"{name}_low"] > 0
         own.append(more.sum())
         holm.append((more & (table[f"{name}_holm"] < LEVEL)).sum())
@@ -307,8 +307,8 @@ def draw_control(table: pd.DataFrame) -> Figure:
 
     table: from `fig2.control_table`, of one model
     """
-    columns = [f"{name}_{of}" for name in BEYOND for of in ("seeds", "holm")]
-    require_columns(table, ["eval_task", "answer_format", *columns, *with_intervals(BEYOND)])
+    columns = [f"{name}_{of}" for name in CONTROLLED for of in ("seeds", "holm")]
+    require_columns(table, ["eval_task", "answer_format", *columns, *with_intervals(CONTROLLED)])
     said = control_finding(table)
     shown = readable(table)
     rows = by_format(shown, "auroc_beyond_true_labels")
@@ -316,7 +316,7 @@ def draw_control(table: pd.DataFrame) -> Figure:
         size = (TEXT_WIDTH, 1.5 + 0.19 * len(rows.heights))
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, name, measure in zip(panels, BEYOND, ("accuracy", "AUROC"), strict=True):
+        for axes, name, measure in zip(panels, CONTROLLED, ("accuracy", "AUROC"), strict=True):
             _draw_beyond(axes, shown, name, rows)
             axes.set_xlabel(f"{measure} (true − random labels)")
         set_rows(panels[0], rows)

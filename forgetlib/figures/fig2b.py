@@ -20,13 +20,10 @@ from forgetlib.figures.rows import by_format, draw_constants, mark, set_finding,
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
     BLACK,
-    BLUE,
     GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
     SMALL,
     TEXT_WIDTH,
+    VERDICT_COLOURS,
     VERMILION,
     draw_intervals,
     readable,
@@ -41,6 +38,7 @@ from forgetlib.figures.verdicts import (
     NOT_DECIDED,
     NOTHING,
     SHIFTED,
+    VERDICTS,
 )
 from forgetlib.metrics import CHANCE
 
@@ -49,15 +47,6 @@ MARKS = {
     "tuned": ("fine-tuned", *ACCURACY_MARKS["tuned"][1:]),
     "true": ("after true labels again", "s", GREEN, True),
     "random": ("after random labels", "D", VERMILION, True),
-}
-COLOURS = {
-    KEPT: GREEN,
-    SHIFTED: ORANGE,
-    FORGOTTEN: VERMILION,
-    INVERTED: PURPLE,
-    DAMAGED: BLACK,
-    NOTHING: GREY,
-    NOT_DECIDED: BLUE,
 }
 KINDS = ("random", "true")  # after fine-tuning: what is judged, and its control
 MEASURED = ("accuracy", "auroc")
@@ -69,7 +58,7 @@ def finding(table: pd.DataFrame) -> str:
     table: from `fig2b.table`
     """
     of = table[table["phase"] == "random"]
-    names = {v: [title(t) for t in of.loc[of["verdict"] == v, "eval_task"]] for v in COLOURS}
+    names = {v: [title(t) for t in of.loc[of["verdict"] == v, "eval_task"]] for v in VERDICTS}
     known = len(of) - len(names[NOTHING])
     said = [
         f"{listed(names[v])} {'is' if len(names[v]) == 1 else 'are'} {v}"
@@ -126,7 +115,7 @@ def draw(table: pd.DataFrame) -> Figure:
                 transform=right.get_yaxis_transform(),
                 va="center",
                 fontsize=SMALL,
-                color=COLOURS[row.verdict],
+                color=VERDICT_COLOURS[row.verdict],
             )
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)

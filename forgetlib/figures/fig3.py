@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from forgetlib.figures import crossanalysis, matrix
 from forgetlib.figures.crosstask import CrossTask, cross_table
-from forgetlib.figures.effects import AUROC, RATIO, auroc_lost, ratios
+from forgetlib.figures.effects import AUROC_LOST, RATIO, auroc_lost, ratios
 from forgetlib.figures.intervals import Interval, jackknife, with_intervals
 from forgetlib.figures.matrix import (
     DROP_COLOURS,
@@ -173,7 +173,9 @@ def summary_finding(shares: pd.DataFrame, own: pd.DataFrame) -> str:
         said = "What decides how much is forgotten is undefined"
     else:
         said += f": its share of the variance is {estimate(Interval(share, low, high))} over tasks"
-    if AUROC in evaluated.index and np.isfinite(of_auroc := float(evaluated.loc[AUROC, "share"])):
+    if AUROC_LOST in evaluated.index and np.isfinite(
+        of_auroc := float(evaluated.loc[AUROC_LOST, "share"])
+    ):
         said += f" (of AUROC lost: {number(of_auroc)})"
     known = own[own["difference_low"].notna()]
     if known.empty:
@@ -216,7 +218,7 @@ def draw_summary(cross: CrossTask, shares: pd.DataFrame, own: pd.DataFrame) -> F
         )
         grid = figure.add_gridspec(2, 2, height_ratios=heights, width_ratios=[1.25, 1])
         above = figure.add_subplot(grid[0, :])
-        for measure, marker, up in ((RATIO, "o", 0.17), (AUROC, "s", -0.17)):
+        for measure, marker, up in ((RATIO, "o", 0.17), (AUROC_LOST, "s", -0.17)):
             of = shares[shares["measure"] == measure]
             top = np.array([len(sources) - 1.0 - sources.index(s) for s in of["source"]]) + up
             above.hlines(top, *of[ends].to_numpy(float).T, color=LIGHT, linewidth=2.5)

@@ -42,7 +42,7 @@ table = cross_table
 # The largest mean difference in accuracy, of 0.5 to lose, that is called none: 2 points.
 ALIKE = 0.02
 AT_CHANCE = 0.5  # the ratio after flipped labels, of an accuracy of 0.5
-KINDS = {  # whose labels: (title of the panel, colour)
+WHOSE = {  # whose labels: (title of the panel, colour)
     "others": ("other tasks' labels, mean", BLUE),
     "own": ("its own labels", VERMILION),
 }
@@ -164,7 +164,7 @@ def comparison_finding(table: pd.DataFrame) -> str:
     else:
         said = "Whether other tasks' flipped labels forget more than random ones is not decided"
     own = intervals.mean_interval(known["own_difference"].to_numpy(float))
-    costs = (f"{known[f'{k}_{c}'].mean():.2f}" for k in KINDS for c in ("flipped", "random"))
+    costs = (f"{known[f'{k}_{c}'].mean():.2f}" for k in WHOSE for c in ("flipped", "random"))
     return (
         "{said}: flipped ones cost {} of accuracy, random ones {} (difference {others}, mean of "
         "{n} tasks). Of a task's own, they cost {} and {} (difference {own})"
@@ -177,15 +177,15 @@ def draw_comparison(table: pd.DataFrame) -> Figure:
     table: from `fig8.comparison_table`, of one model. Left, other tasks' labels; right, its own.
     Grey: tasks whose ratio is undefined.
     """
-    columns = [f"{kind}_{c}" for kind in KINDS for c in ("random", "flipped", "difference")]
+    columns = [f"{kind}_{c}" for kind in WHOSE for c in ("random", "flipped", "difference")]
     require_columns(table, ["eval_task", "ratio_defined", *with_intervals(columns)])
     said = comparison_finding(table)
     shown = readable(table)
     with style(shown["eval_task"], [said]):
         figure = Figure(figsize=(TEXT_WIDTH, 4.0), layout="constrained")
-        panels = dict(zip(KINDS, figure.subplots(1, 2), strict=True))
+        panels = dict(zip(WHOSE, figure.subplots(1, 2), strict=True))
         for kind, axes in panels.items():
-            name, colour = KINDS[kind]
+            name, colour = WHOSE[kind]
             for row in shown.to_dict("records"):
                 x, y = (
                     np.array([row[c] for c in with_intervals([f"{kind}_{labels}"])], float)

@@ -18,9 +18,9 @@ from forgetlib.figures.fig2 import LEVEL
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import between, estimate, estimate_of, number
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
-from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, KEPT, NOTHING
+from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, KEPT, NOTHING, VERDICTS
 
-BEYOND = "Beyond the same training on true labels"
+BEYOND_TRUE_LABELS = "Beyond the same training on true labels"
 FEW = 4  # tasks: so many are named, and have no mean
 
 
@@ -66,7 +66,7 @@ def answer(tables: Tables) -> str:
     }
     others = [
         f"{names[verdict]} {'is' if counts[verdict] == 1 else 'are'} {verdict}"
-        for verdict in fig2b.COLOURS
+        for verdict in VERDICTS
         if verdict in counts and verdict != FORGOTTEN
     ]
     forgotten = f"{len(gone) or 'none'} {'are' if len(gone) > 1 else 'is'} shown to be forgotten"
@@ -77,7 +77,7 @@ def answer(tables: Tables) -> str:
     )
     control = tables.get("fig2_control")
     if control is not None and len(control) <= FEW:
-        said += f" {BEYOND}, {_task_by_task(control)} (brackets: 95 % intervals)."
+        said += f" {BEYOND_TRUE_LABELS}, {_task_by_task(control)} (brackets: 95 % intervals)."
     elif control is not None:
         said += (
             f" Random labels cost {_mean_of(control, 'beyond_true_labels')} of accuracy more than "
@@ -246,7 +246,7 @@ def _of_forgetting_sets(skills: pd.DataFrame) -> str:
 
 def _of_control(control: pd.DataFrame) -> str:
     if len(control) <= FEW:
-        return f"**{BEYOND}**, {_task_by_task(control)} ([control](fig2_control.png))."
+        return f"**{BEYOND_TRUE_LABELS}**, {_task_by_task(control)} ([control](fig2_control.png))."
     heading = "More training costs something whatever the labels"
     if not intervals.mean_interval(control["lost_again"].to_numpy()).low > 0:
         heading = "The control by true labels"

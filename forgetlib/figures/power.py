@@ -19,7 +19,7 @@ from scipy.stats import binom, binomtest, norm, t
 from forgetlib.figures.intervals import CONFIDENCE_LEVEL, MIN_TASKS, TAIL, Interval
 
 ENOUGH = 0.8  # the usual power of a study that is planned
-MOST = 5000  # tasks: more are no plan
+MOST_TASKS = 5000  # tasks: more are no plan
 Power = Callable[[int], float]  # number of tasks -> power
 
 
@@ -89,13 +89,16 @@ def of_share(supposed: float, threshold: float) -> Power:
 
 
 def needed(power: Power) -> float:
-    """Find the fewest tasks of which the power is ENOUGH; NaN above MOST, or where undefined."""
+    """Find the fewest tasks of which the power is ENOUGH.
+
+    NaN where that is more than MOST_TASKS, or undefined.
+    """
     low, high = MIN_TASKS, MIN_TASKS
     while not power(high) >= ENOUGH:
-        if high >= MOST or np.isnan(power(high)):
+        if high >= MOST_TASKS or np.isnan(power(high)):
             return np.nan
         low, high = high, 2 * high
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle) >= ENOUGH else (middle + 1, high)
-    return float(low) if low <= MOST else np.nan
+    return float(low) if low <= MOST_TASKS else np.nan

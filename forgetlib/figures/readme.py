@@ -28,7 +28,7 @@ from forgetlib.metrics import CHANCE
 from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.results import data_note, has_all
-from forgetlib.runs.rows import MOST
+from forgetlib.runs.rows import ROUNDED
 from forgetlib.runs.scale import ScaleStudy
 
 OF_SEVERAL = (
@@ -219,7 +219,7 @@ def _above_zero(study: Study) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # which says the same of one file
         every = np.concatenate([found.log_likelihoods.ravel() for found in scores])
-    above = every[every > MOST]
+    above = every[every > ROUNDED]
     if not len(above):
         return ""
     return (

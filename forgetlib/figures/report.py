@@ -17,35 +17,9 @@ from forgetlib.figures import style
 from forgetlib.figures.methods import ladder_figure
 from forgetlib.figures.names import title
 from forgetlib.figures.numbers import estimate_of
-from forgetlib.figures.verdicts import (
-    DAMAGED,
-    FORGOTTEN,
-    GATED,
-    INVERTED,
-    KEPT,
-    NOT_DECIDED,
-    NOTHING,
-    REMOVED,
-    SHIFTED,
-    SUPPRESSED,
-)
+from forgetlib.figures.verdicts import MEANINGS
 from forgetlib.files import replacing
 
-MEANINGS = {
-    KEPT: "the unlearned model still knows the skill, and shows it",
-    SHIFTED: "it still knows the skill, but a bias of its answers hides it: calibration returns it",
-    INVERTED: "it knows the skill, with the sign turned",
-    GATED: "the skill comes back in another form of the question, or with examples in the prompt",
-    SUPPRESSED: "a few labels bring back more than they teach a model that never knew the skill",
-    REMOVED: "nothing that was tried brings the skill back beyond what a model gains that never "
-    "knew it",
-    FORGOTTEN: "most of the skill is gone, and no other form brings it back; whether it is hidden "
-    "or removed cannot be told without a model that was never taught it",
-    DAMAGED: "the skill is gone, and so is more than the skill",
-    NOTHING: "the original model was not shown to know the skill, so that there is nothing to test",
-    NOT_DECIDED: "these data do not decide between several verdicts: intervals are too wide, or "
-    "relearning was not shown to teach anybody anything",
-}
 HEADINGS = {
     "rung": "asked",
     "labels": "labels",

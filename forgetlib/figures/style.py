@@ -26,7 +26,7 @@ from matplotlib.transforms import Bbox
 from pandas.api.types import is_numeric_dtype
 
 from forgetlib.errors import InputError
-from forgetlib.figures import intervals
+from forgetlib.figures import intervals, verdicts
 from forgetlib.figures.crosstask import CrossTask, short_name
 from forgetlib.figures.names import titles
 from forgetlib.files import replacing
@@ -47,6 +47,18 @@ ACCURACY_MARKS = {  # column: (legend, marker, colour, filled)
     "tuned": ("fine-tuned, test set", "o", BLUE, True),
     "forgotten": ("after forgetting, test set", "D", VERMILION, True),
     "forgetting_set": ("after forgetting, forgetting set", "x", BLACK, True),
+}
+VERDICT_COLOURS = {
+    verdicts.KEPT: GREEN,
+    verdicts.SHIFTED: ORANGE,
+    verdicts.GATED: ORANGE,
+    verdicts.SUPPRESSED: PURPLE,
+    verdicts.FORGOTTEN: VERMILION,
+    verdicts.REMOVED: VERMILION,
+    verdicts.INVERTED: PURPLE,
+    verdicts.DAMAGED: BLACK,
+    verdicts.NOTHING: GREY,
+    verdicts.NOT_DECIDED: DARK_GREY,
 }
 FAMILY_COLOURS = {  # of tasks; any other family is grey
     "commonsense": ORANGE,

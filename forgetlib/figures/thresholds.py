@@ -12,7 +12,6 @@ NOW = "2026-11-28"  # the day on which statements about differences from true la
 # A gap of 0.1 is a fifth of the way from chance to perfect: not the noise of a test set.
 LARGE_GAP = 0.1
 LEAST_LANGUAGE = 5  # tasks that were learned: with fewer, one of them is the family
-HALF = 0.5  # "fails to generalise": less than half is lost
 # "often", "many": more than one task in four; supposed: one in two.
 OFTEN = Statement(ABOVE, 0.25, 0.5, SHARE)
 ANY = Statement(ABOVE, 0.0, 0.1)  # some difference: supposed is a tenth of accuracy, or of a ratio

@@ -47,11 +47,26 @@ KEPT, SHIFTED, FORGOTTEN, INVERTED, DAMAGED = (
 )
 GATED, SUPPRESSED, REMOVED = "gated", "suppressed", "removed"
 NOTHING, NOT_DECIDED = "nothing to forget", "not decided"
-VERDICTS = (KEPT, SHIFTED, FORGOTTEN, INVERTED, DAMAGED, NOTHING, NOT_DECIDED)
+VERDICTS = (KEPT, SHIFTED, FORGOTTEN, INVERTED, DAMAGED, NOTHING, NOT_DECIDED)  # of `verdict`
+MEANINGS = {  # of these and of a ladder's, for people who have not read the above
+    FORGOTTEN: "more than half of the skill is gone",
+    REMOVED: "nothing that was tried brings half of the skill back beyond what never-taught models "
+    "gain",
+    SUPPRESSED: "a few labels bring back more than they teach a model that never knew the skill",
+    GATED: "most of the skill comes back in another form of the question, with examples in the "
+    "prompt, or with rounded weights",
+    INVERTED: "true responses are told from false ones the wrong way round",
+    DAMAGED: "the skill is gone, and so is more than the skill",
+    SHIFTED: "more than half of the skill is there, but a bias of the answers hides it",
+    KEPT: "more than half of the skill is there, and is used",
+    NOT_DECIDED: "these data leave more than one of these open",
+    NOTHING: "the model before forgetting was not shown to know the skill: there is nothing to "
+    "test",
+}
 
 # "Mostly": the middle between all and nothing is the only share that favours neither side. The
-# paper's claim, too, is about tasks that lose less than half (`claim_tests.HALF`).
-SHARE = 0.5
+# paper, too, calls it a failure to generalise where less than half is lost.
+HALF = 0.5
 # One nat: each token of an unrelated text is e times less likely. A second training on true labels
 # mostly changes less (the study's control shows by how much).
 DAMAGE = 1.0
@@ -93,15 +108,15 @@ def most_left(before: Numbers, after: Numbers, chance: float = CHANCE) -> Number
 
     before, after: AUROC or accuracy of the known and of the forgotten model
     """
-    return after - chance - (1 - SHARE) * (before - chance)
+    return after - chance - (1 - HALF) * (before - chance)
 
 
 def most_turned(before: Numbers, after: Numbers) -> Numbers:
     """Compare AUROC below 0.5 after forgetting with half of that above it before.
 
-    Above 0, more than `SHARE` of what was known is turned round.
+    Above 0, more than `HALF` of what was known is turned round.
     """
-    return CHANCE - after - SHARE * (before - CHANCE)
+    return CHANCE - after - HALF * (before - CHANCE)
 
 
 def of_auroc(auroc_left: Interval, auroc_turned: Interval) -> str:
@@ -131,7 +146,7 @@ class Remains:
     """Hold what a ladder's verdict is taken from. A never-taught model is what knows nothing of it.
 
     known: AUROC of the known model above the never-taught one
-    left: that of the forgotten model less `SHARE` of it: above 0, most is kept
+    left: that of the forgotten model less `HALF` of it: above 0, most is kept
     accuracy_left: the same of accuracy, above chance
     turned: how much farther below 0.5 the forgotten model's AUROC is than a never-taught one's is
         from it, on either side
@@ -187,5 +202,5 @@ def remains(found: Remains) -> str:
         return FORGOTTEN
     # Not to be shown to come back is not enough: that half of it comes back has to be excluded,
     # by trainings that can teach.
-    excluded = found.teaches and all(e.high < SHARE for e in found.most_excess)
+    excluded = found.teaches and all(e.high < HALF for e in found.most_excess)
     return REMOVED if excluded else NOT_DECIDED

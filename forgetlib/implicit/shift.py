@@ -19,7 +19,7 @@ from scipy.optimize import minimize_scalar
 from forgetlib.errors import InputError
 from forgetlib.implicit.bayes import Inference
 
-MOST = 40.0  # nats either way; beyond it the predictor is ridge, or the discrete one
+FARTHEST = 40.0  # nats either way; beyond it the predictor is ridge, or the discrete one
 STEP = 0.5  # nats between the points from which the search begins
 
 
@@ -91,11 +91,11 @@ def fit(predictions: np.ndarray, inference: Inference, query: np.ndarray) -> Shi
         return float(np.square(ridge + inference.gate(delta) * step - predictions).mean())
 
     # From the best of a grid, as there may be more than one valley.
-    grid = np.arange(-MOST, MOST + STEP, STEP)
+    grid = np.arange(-FARTHEST, FARTHEST + STEP, STEP)
     best = float(grid[int(np.argmin([distance(delta) for delta in grid]))])
-    bounds = max(best - STEP, -MOST), min(best + STEP, MOST)
+    bounds = max(best - STEP, -FARTHEST), min(best + STEP, FARTHEST)
     found = minimize_scalar(distance, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return Shift(float(found.x), float(found.fun), bool(abs(best) == MOST))
+    return Shift(float(found.x), float(found.fun), bool(abs(best) == FARTHEST))
 
 
 def explain(

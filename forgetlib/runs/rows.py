@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = 3  # raise when a column changes its meaning
-MOST = 1e-4  # nats that the logarithm of a probability may be above 0, by rounding
+ROUNDED = 1e-4  # nats that the logarithm of a probability may be above 0, by rounding
 COLUMNS = {
     "checkpoint_id": "16 hexadecimal digits of a hash over `checkpoint`",
     "measurement_id": "16 hexadecimal digits of a hash over `measurement`",
@@ -241,7 +241,7 @@ def _warn_of_impossible(table: pa.Table, path: Path) -> None:
         return
     stored = table[Scores.name].combine_chunks()
     every = stored.field("log_likelihoods").flatten().flatten().to_numpy(zero_copy_only=False)
-    above = every[every > MOST]
+    above = every[every > ROUNDED]
     if len(above):
         _warned.add(place)
         warnings.warn_explicit(

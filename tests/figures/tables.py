@@ -282,7 +282,7 @@ def seeds_of(values):
 def control_table(k):
     rng = np.random.default_rng(1)
     table = own_table(k)[["model", "eval_task", "answer_format", "n"]]
-    for name in fig2.BEYOND:
+    for name in fig2.CONTROLLED:
         with_interval(table, name, rng.normal(0.1, 0.1, k), 0.08)
         table[f"{name}_seeds"] = seeds_of(table[name])
         table[f"{name}_holm"] = rng.uniform(0, 0.2, k)

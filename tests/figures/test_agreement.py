@@ -127,7 +127,7 @@ def test_the_effect_of_labels_is_what_they_cost_beyond_true_ones():
         assert found.values == pytest.approx(again - forgotten, abs=0.005)
         assert found.of_seeds.shape == (len(seeds), 3, 3)
         assert found.replicates.shape == (50, 3, 3)
-        assert found.measure == effects.BEYOND
+        assert found.measure == effects.AUROC_BEYOND
         if len(seeds) == 1:
             assert found.replicates.mean(0) == pytest.approx(found.values, abs=0.02)
 

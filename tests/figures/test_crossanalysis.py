@@ -320,7 +320,7 @@ def test_model_agreement_is_scipys_rank_correlation_of_the_rows_means():
     means = [effects.beyond_true_labels(c).values.mean(1) for c in (a, b)]
     assert means[0] == pytest.approx(0.9 - first.mean(1), abs=0.01)
     halves = [
-        np.array([effects.mean_effects(m, c.tasks, effects.BEYOND) for m in c.measured]).T
+        np.array([effects.mean_effects(m, c.tasks, effects.AUROC_BEYOND) for m in c.measured]).T
         for c in (a, b)
     ]
     assert [len(of) for of in halves] == [2, 2]
@@ -365,7 +365,7 @@ def test_agreement_is_over_the_tasks_that_both_have_and_that_are_defined_in_both
     b = of_model("m", rng.uniform(0.1, 0.9, (5, 5)), tasks=many(6)[1:], condition="flipped")
     (row,) = crossanalysis.model_agreement([a, b]).to_dict("records")
     assert (row["b"], row["n"]) == ("m, flipped", 4)  # t1, t3, t4, t5; t2 is forgotten too
-    assert (row["measure"], row["apart"]) == (effects.BEYOND, "other half of the questions")
+    assert (row["measure"], row["apart"]) == (effects.AUROC_BEYOND, "other half of the questions")
     shared = [f"t{i}" for i in range(1, 6)]
     halves = [
         [

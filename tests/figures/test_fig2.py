@@ -238,7 +238,7 @@ def test_the_control_draws_differences_filled_where_they_are_shown_and_starred_a
     formats = [order[order["answer_format"] == f]["eval_task"] for f in ("text", "verbaliser")]
     labels = [by_name(t.get_text()) for t in figure.axes[0].get_yticklabels()]
     assert labels == [name for names in formats for name in names]
-    for axes, name in zip(figure.axes, fig2.BEYOND, strict=True):
+    for axes, name in zip(figure.axes, fig2.CONTROLLED, strict=True):
         shown = (table[f"{name}_low"] > 0) | (table[f"{name}_high"] < 0)
         filled, empty = (c.lines[0].get_xdata() for c in axes.containers)
         assert filled == pytest.approx(table.loc[shown, name].to_numpy())

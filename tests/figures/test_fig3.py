@@ -7,7 +7,7 @@ from tables import cross, described, heat_of, points_of, summary, ticks
 
 from forgetlib.figures import crossanalysis, fig3
 from forgetlib.figures.crosstask import after
-from forgetlib.figures.effects import AUROC, RATIO, auroc_lost
+from forgetlib.figures.effects import AUROC_LOST, RATIO, auroc_lost
 
 
 class TestSummary:
@@ -82,7 +82,7 @@ def test_the_summary_s_finding_says_whether_the_evaluated_task_decides(shares, s
 
 
 def test_the_summary_s_finding_has_the_share_of_auroc_beside_the_ratio_s():
-    both = pd.concat([shares_of(0.3, 0, 0.6), shares_of(0.14, 0, 0.4).assign(measure=AUROC)])
+    both = pd.concat([shares_of(0.3, 0, 0.6), shares_of(0.14, 0, 0.4).assign(measure=AUROC_LOST)])
     assert "0.30 [0.00, 0.60] over tasks (of AUROC lost: 0.14)." in fig3.summary_finding(
         both, own_of([0.1], [0.2])
     )
@@ -96,8 +96,8 @@ def test_the_share_of_auroc_is_of_auroc():
     by_hand = [m.get("auroc", "tuned").means[0] for m in found.measured]
     after_all = [[m.get("auroc", after(t)).means[0] for t in found.tasks] for m in found.measured]
     assert lost.values == pytest.approx((np.array(by_hand)[:, None] - after_all)[lost.defined])
-    assert of.loc[AUROC, "share"].sum() == pytest.approx(1)
-    assert of.loc[RATIO, "share"].tolist() != of.loc[AUROC, "share"].tolist()
+    assert of.loc[AUROC_LOST, "share"].sum() == pytest.approx(1)
+    assert of.loc[RATIO, "share"].tolist() != of.loc[AUROC_LOST, "share"].tolist()
 
 
 def test_the_summary_s_finding_counts_by_the_differences_intervals():

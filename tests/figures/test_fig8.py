@@ -134,7 +134,7 @@ def test_drops_are_those_of_the_accuracies_and_their_difference_is_paired():
         difference = (by["flipped"] - by["random"])[others].mean()
         assert table.loc[task, "others_difference"] == pytest.approx(difference)
     same = fig8.comparison_table(random, random)
-    ends = [f"{k}_difference{e}" for k, e in product(fig8.KINDS, ("", "_low", "_high"))]
+    ends = [f"{k}_difference{e}" for k, e in product(fig8.WHOSE, ("", "_low", "_high"))]
     assert np.abs(same[ends].to_numpy()).max() < 1e-12  # of the same answers nothing is left
     assert (same["own_random_high"] - same["own_random_low"]).min() > 0.01
 
@@ -143,7 +143,7 @@ class TestCompare:
     def test_draws_a_point_for_each_task_in_both_panels(self):
         random, flipped, *_ = comparison(6)
         table = fig8.comparison_table(random, flipped)
-        for axes, kind in zip(fig8.draw_comparison(table).axes, fig8.KINDS, strict=True):
+        for axes, kind in zip(fig8.draw_comparison(table).axes, fig8.WHOSE, strict=True):
             drawn = np.concatenate([c.lines[0].get_xydata() for c in axes.containers])
             expected = table[[f"{kind}_random", f"{kind}_flipped"]].to_numpy()
             assert drawn == pytest.approx(expected)

@@ -97,5 +97,5 @@ def test_as_much_may_be_turned_round_as_may_be_lost(after, expected):
 
 
 def test_thresholds_are_those_that_were_fixed_before_computing():
-    assert (verdicts.SHARE, verdicts.DAMAGE) == (0.5, 1.0)
+    assert (verdicts.HALF, verdicts.DAMAGE) == (0.5, 1.0)
     assert not np.isnan(verdicts.DAMAGE)

@@ -13,7 +13,7 @@ from forgetlib.data.base import normalised
 from forgetlib.errors import InputError
 from forgetlib.figures import drawing
 from forgetlib.figures.methods import dose, ladder_figure, ladders, relearning, rungs
-from forgetlib.figures.report import MEANINGS
+from forgetlib.figures.verdicts import MEANINGS
 from forgetlib.forgetting.ascent import GradientAscent, GradientDifference
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.dose import Dose

@@ -58,7 +58,7 @@ from forgetlib.runs.records import Result
 
 BUDGET = verdicts.DAMAGE
 PER_ROW = 3  # panels
-BEYOND = "beyond"  # nothing is known of a method within the budget
+OVER_BUDGET = "beyond"  # nothing is known of a method within the budget
 COLUMNS = ["eval_task", "method", "n_seeds", "trained", "n_stopped", "n_beyond", "rise", "worst"]
 MEASURES = ["auroc_known", "auroc", "auroc_end", "nll_end"]
 COMPARED = ["auroc_lost", "auroc_left", "auroc_turned"]  # before and within the budget
@@ -248,16 +248,16 @@ def table(found: Trajectories, *, n_resamples: int = N_RESAMPLES) -> pd.DataFram
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
     """Sort methods by what AUROC tells of one skill within the budget (`verdicts.of_auroc`).
 
-    `BEYOND`: in every seed the first check is beyond it; where it is in some, none is "kept".
+    `OVER_BUDGET`: in every seed the first check is beyond it; where it is in some, none is "kept".
     """
     skill_of(table)
     found: dict[str, list[str]] = {
-        of: [] for of in (FORGOTTEN, INVERTED, KEPT, BEYOND, verdicts.NOT_DECIDED)
+        of: [] for of in (FORGOTTEN, INVERTED, KEPT, OVER_BUDGET, verdicts.NOT_DECIDED)
     }
     for of in table.to_dict("records"):
         group = verdicts.of_auroc(of_row(of, "auroc_left"), of_row(of, "auroc_turned"))
         if of["n_beyond"] == of["n_seeds"]:
-            group = BEYOND
+            group = OVER_BUDGET
         elif of["n_beyond"] and group == KEPT:
             group = verdicts.NOT_DECIDED
         found[group].append(str(of["method"]))
@@ -286,7 +286,7 @@ def finding(table: pd.DataFrame) -> str:
         said.insert(0, "not shown to be forgotten on new questions by any method")
     are = "is" if len(of[verdicts.NOT_DECIDED]) == 1 else "are"
     counts = {
-        BEYOND: "did more harm by the first check",
+        OVER_BUDGET: "did more harm by the first check",
         verdicts.NOT_DECIDED: f"{are} not decided",
     }
     others = "; ".join(f"{len(of[group])} {words}" for group, words in counts.items() if of[group])

@@ -30,10 +30,10 @@ from forgetlib.figures.style import (
     GREEN,
     GREY,
     LIGHT,
-    ORANGE,
     PURPLE,
     SMALL,
     TEXT_WIDTH,
+    VERDICT_COLOURS,
     VERMILION,
     marks_of,
     readable,
@@ -45,6 +45,7 @@ from forgetlib.figures.verdicts import (
     GATED,
     INVERTED,
     KEPT,
+    MEANINGS,
     NOT_DECIDED,
     NOTHING,
     REMOVED,
@@ -59,18 +60,6 @@ LINES = {  # role: (legend, marker, colour)
     "oracle": ("never taught", "s", GREY),
     "moved": ("changed by another task", "^", GREEN),
     "locked": ("hidden on purpose", "v", PURPLE),
-}
-COLOURS = {
-    KEPT: GREEN,
-    SHIFTED: ORANGE,
-    GATED: ORANGE,
-    SUPPRESSED: PURPLE,
-    INVERTED: PURPLE,
-    FORGOTTEN: VERMILION,
-    REMOVED: VERMILION,
-    DAMAGED: BLACK,
-    NOTHING: GREY,
-    NOT_DECIDED: GREY,
 }
 SHARES = ("answered", "probe")  # kinds whose measure is a share that is right, and no AUROC
 JOINED = ("direct", "relearned")
@@ -87,7 +76,7 @@ def finding(summary: pd.DataFrame) -> str:
     (task,) = set(summary["eval_task"])
     names = {
         v: [method_title(m) for m in summary.loc[summary["verdict"] == v, "method"]]
-        for v in COLOURS
+        for v in MEANINGS
     }
     if names[NOTHING] and len(names[NOTHING]) == len(summary):
         return f"{title(task)} was not shown to be known before forgetting"
@@ -228,7 +217,10 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, places: Mapping[str, 
     if "residue" in row and np.isfinite(row["residue"]):
         text += f"residue {estimate_of(row, 'residue')}"
     written = axes.text(
-        *(0, 1.03, text), transform=axes.transAxes, fontsize=SMALL - 0.5, color=COLOURS[verdict]
+        *(0, 1.03, text),
+        transform=axes.transAxes,
+        fontsize=SMALL - 0.5,
+        color=VERDICT_COLOURS[verdict],
     )
     written.set_in_layout(False)  # a long one may end over the next panel's edge
     axes.grid(axis="x", visible=False)

@@ -69,7 +69,7 @@ COLUMNS = {
 }
 MOST_NAMED = 6  # methods that a sentence names; of more it says how many
 MOST_OPEN = 3  # of those that are not decided
-MOST = Dose().most  # AUROC up to which the forgetting set is at the dose
+AT_DOSE = Dose().most  # AUROC up to which the forgetting set is at the dose
 OF_NEW = ["auroc_known", "auroc", "auroc_left", "auroc_turned", "auroc_lost"]
 MEASURES = {
     "auroc": "AUROC on new questions\n(open: on the forgetting set)",
@@ -116,10 +116,10 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
     """Sort methods by what they did to one skill, by 95 % intervals; the first that holds counts.
 
     "damages": other tasks' nats a token rise by more than `verdicts.DAMAGE`
-    "weak": AUROC of the forgetting set is above `MOST`: the dose is not reached
+    "weak": AUROC of the forgetting set is above `AT_DOSE`: the dose is not reached
     "inverts": what is known of new questions is inverted (`verdicts.of_auroc`)
     "generalises": it is forgotten, and other tasks' nats rise by less than `DAMAGE`
-    "spares": it is kept, and AUROC of the forgetting set is at most `MOST`
+    "spares": it is kept, and AUROC of the forgetting set is at most `AT_DOSE`
     "open": the rest
     """
     skill_of(table)
@@ -130,13 +130,13 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
         became = of_auroc(of_row(of, "auroc_left"), of_row(of, "auroc_turned"))
         if of["nll_rise_low"] > DAMAGE:
             group = "damages"
-        elif of["set_auroc_low"] > MOST:
+        elif of["set_auroc_low"] > AT_DOSE:
             group = "weak"
         elif became == INVERTED:
             group = "inverts"
         elif became == FORGOTTEN and of["nll_rise_high"] < DAMAGE:
             group = "generalises"
-        elif became == KEPT and of["set_auroc"] <= MOST:
+        elif became == KEPT and of["set_auroc"] <= AT_DOSE:
             group = "spares"
         else:
             group = "open"

@@ -31,7 +31,7 @@ from forgetlib.figures.names import listed, method_title, method_titles, title
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import BLACK, DARK_GREY, SMALL, TEXT_WIDTH, readable, style
-from forgetlib.figures.verdicts import SHARE
+from forgetlib.figures.verdicts import HALF
 from forgetlib.metrics import CHANCE
 
 ROLES = ("known", "forgotten", "oracle", "twin", "locked")
@@ -60,12 +60,12 @@ def judged(table: pd.DataFrame, kind: str = "relearned") -> pd.DataFrame:
     labels by it); and turned, whether it is not excluded that with the sign corrected half of the
     skill or more is there without any label.
     """
-    kept = table.loc[(table["kind"] == "direct") & (table["excess_low"] > SHARE), "method"]
+    kept = table.loc[(table["kind"] == "direct") & (table["excess_low"] > HALF), "method"]
     rows = table[(table["kind"] == kind) & table["excess"].notna()]
     rows = rows[~rows["method"].isin(kept)]
     rows = rows[rows["labels"] == rows["labels"].min()]
     signed = table[table["kind"] == "signed"].set_index("method")
-    less = signed.index[signed["excess_high"] < SHARE]
+    less = signed.index[signed["excess_high"] < HALF]
     shown = signed.index[signed["shown"].astype(bool)]
     rows = rows.assign(
         opposes=rows["method"].isin(shown),
@@ -196,7 +196,7 @@ def _given(rows: pd.DataFrame, table: pd.DataFrame, kind: str, exact: bool) -> s
 
 
 def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Sort methods: excess shown to be above 0, else below `SHARE`; and the rest.
+    """Sort methods: excess shown to be above 0, else below `HALF`; and the rest.
 
     Where a rung teaches, both also of the excess beyond the twin, the never-taught model of the
     same method, as a method by itself may make models learn faster or slower. Without a twin
@@ -216,8 +216,8 @@ def groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     tried = rows["kind"].isin(TRIED)
     beyond &= ~tried | (rows["dose_excess_low"] > 0)
     beyond &= ~(tried & taught) | (rows["dose_twin_excess_low"] > 0)
-    less = (rows["excess_high"] < SHARE) & ~told("turned")
-    less &= ~taught | rows["twin"].isna() | (rows["twin_excess_high"] < SHARE)
+    less = (rows["excess_high"] < HALF) & ~told("turned")
+    less &= ~taught | rows["twin"].isna() | (rows["twin_excess_high"] < HALF)
     return [rows[beyond], rows[less & ~beyond], rows[~less & ~beyond]]
 
 

@@ -44,11 +44,14 @@ from forgetlib.measuring.base import Scores
 from forgetlib.runs.ladder import FORGOTTEN, KNOWN, MOVED, ORACLE
 
 TRUTHS = (KEPT, SHIFTED, INVERTED, GATED, SUPPRESSED, REMOVED, DAMAGED)
-MOST = 3  # never-taught models that are tried one by one, of each skill
+TRIED_ALONE = 3  # never-taught models that are tried one by one, of each skill
 
 
 def table(
-    ladders: Mapping[tuple[str, str], Ladder], *, most: int = MOST, n_resamples: int = N_RESAMPLES
+    ladders: Mapping[tuple[str, str], Ladder],
+    *,
+    most: int = TRIED_ALONE,
+    n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
     """Judge models of known truth: a row each, with eval_task, truth, case and verdict.
 
@@ -99,7 +102,7 @@ def matrix(found: pd.DataFrame) -> pd.DataFrame:
     return counts.rename_axis(columns=None).reset_index()
 
 
-def cases(ladder: Ladder, most: int = MOST) -> Iterator[tuple[str, int, list[Seed]]]:
+def cases(ladder: Ladder, most: int = TRIED_ALONE) -> Iterator[tuple[str, int, list[Seed]]]:
     """List models of known truth that a ladder's own make up: truth, number and their seeds."""
     pools = [seed.models.get(ORACLE, ()) for seed in ladder.seeds]
     n_pool = _n_pool(ladder)

@@ -47,7 +47,7 @@ from forgetlib.figures.bootstrap import (
     resample,
 )
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, as_columns
-from forgetlib.figures.verdicts import SHARE, Remains, remains
+from forgetlib.figures.verdicts import HALF, Remains, remains
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers, texts_of
@@ -397,7 +397,7 @@ class Ladder:
         direct = [*_auroc(FORGOTTEN, KNOWN), *null]
 
         def left(m: np.ndarray) -> np.ndarray:
-            return m[..., 0] - floor(m) - (1 - SHARE) * (m[..., 1] - floor(m))
+            return m[..., 0] - floor(m) - (1 - HALF) * (m[..., 1] - floor(m))
 
         def turned(m: np.ndarray) -> np.ndarray:
             return CHANCE - m[..., 0] - np.abs(floor(m) - CHANCE)
@@ -421,7 +421,7 @@ class Ladder:
             turned=self.interval(turned, *direct),
             damage=damage,
             moved_left=moved,
-            by_form=any(self._bring_back(asked, SHARE)),
+            by_form=any(self._bring_back(asked, HALF)),
             by_labels=any(self._bring_back(fewest)) if self.oracle_is_null else None,
             teaches=any(self._teaches(r) for r in taught)
             and (not self.has_control or any(self.finds(r) for r in fewest)),
@@ -447,7 +447,7 @@ class Ladder:
         not to come back, since the lock did not hide it, and where there is no such model.
         """
         back = self.rise(rung, LOCKED).low > 0
-        return bool(back and self.excess(rung, LOCKED).low > SHARE)
+        return bool(back and self.excess(rung, LOCKED).low > HALF)
 
     def _bring_back(self, rungs: Sequence[Rung], least: float = 0.0) -> list[bool]:
         """Tell of each rung whether it brings back more than direct asking, beyond the null.
@@ -518,7 +518,7 @@ def _difference(i: int, j: int) -> Statistic:
 
 
 def _left_of_accuracy(m: np.ndarray) -> np.ndarray:
-    return m[..., 0] - CHANCE - (1 - SHARE) * (m[..., 1] - CHANCE)
+    return m[..., 0] - CHANCE - (1 - HALF) * (m[..., 1] - CHANCE)
 
 
 def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:

@@ -16,7 +16,7 @@ from forgetlib.figures.methods.relearning import groups, named
 from forgetlib.figures.methods.rungs import DIRECT, SIGNED, seeds_of
 from forgetlib.figures.names import listed, method_title, title
 from forgetlib.figures.numbers import estimate_of, number
-from forgetlib.figures.verdicts import SHARE
+from forgetlib.figures.verdicts import HALF
 from forgetlib.metrics import CHANCE
 
 FAR = 0.25  # of AUROC, between seeds
@@ -98,7 +98,7 @@ def turned(table: pd.DataFrame) -> str:
 def _groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Sort methods as `relearning.groups` does, after those that are shown to leave most."""
     beyond, *others = groups(rows)
-    is_most = beyond["excess_low"] > SHARE
+    is_most = beyond["excess_low"] > HALF
     return [beyond[is_most], beyond[~is_most], *others]
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from forgetlib.errors import InputError
 from forgetlib.figures import claims_figure, fig2b
-from forgetlib.figures.methods import ladder_figure
 from forgetlib.figures.page.questions import confidences, questions, ticks
-from forgetlib.figures.page.study import MEANINGS, MEASURES, PHASES, is_study, shown
+from forgetlib.figures.page.study import MEASURES, PHASES, is_study, shown
+from forgetlib.figures.style import VERDICT_COLOURS
+from forgetlib.figures.verdicts import MEANINGS
 from forgetlib.files import replacing, root
 
 FRAME = Path(__file__).parent
@@ -62,7 +63,7 @@ def page(folders: Sequence[Path], place: Path, *, texts: bool = False) -> str:
         "phases": PHASES,
         "measures": MEASURES,
         "meanings": MEANINGS,
-        "colours": of_claims | ladder_figure.COLOURS | fig2b.COLOURS,
+        "colours": of_claims | VERDICT_COLOURS,
         "marks": {phase: fig2b.MARKS[phase][2] for phase in PHASES},
         "confidences": confidences(),
         "ticks": ticks(),

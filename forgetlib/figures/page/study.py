@@ -26,18 +26,6 @@ from forgetlib.figures.published import published_of
 from forgetlib.figures.rows import FORMATS
 from forgetlib.figures.scale import models as scale, readme as scale_readme
 from forgetlib.figures.statements import value_of
-from forgetlib.figures.verdicts import (
-    DAMAGED,
-    FORGOTTEN,
-    GATED,
-    INVERTED,
-    KEPT,
-    NOT_DECIDED,
-    NOTHING,
-    REMOVED,
-    SHIFTED,
-    SUPPRESSED,
-)
 
 Json = dict[str, Any]
 
@@ -63,18 +51,6 @@ MEASURES = {  # of a phase, and of what came after fine-tuning
     "auroc_ratio": "AUROC ratio",
     "damage": "damage: rise of nats a token elsewhere",
 }
-MEANINGS = {  # of verdicts, in the order of the page
-    FORGOTTEN: "more than half of the skill is gone",
-    REMOVED: "nothing that was tried brings the skill back",
-    SUPPRESSED: "a few labels bring it back",
-    GATED: "another form of the question, or examples, bring it back",
-    INVERTED: "true responses are told from false ones the wrong way round",
-    DAMAGED: "the skill is gone, and so is more than the skill",
-    SHIFTED: "it is there, but a bias moved the answers",
-    KEPT: "more than half of the skill is there, and is used",
-    NOT_DECIDED: "these data leave more than one of these open",
-    NOTHING: "the fine-tuned model was not shown to know the task",
-}
 # Of a matrix: what it is called, and the value at the end of its colours; None: the largest there.
 PAIRS: dict[str, tuple[str, float | None]] = {
     "auroc_lost": ("AUROC lost", 0.5),
@@ -86,8 +62,8 @@ PAIRS: dict[str, tuple[str, float | None]] = {
     "nll_beyond_true_labels": ("nats a token risen beyond true labels", None),
 }
 # Of models beside each other: what the cells have, and what stands beside them.
-LOST = {scale.LOST: PAIRS[scale.LOST], "forget_ratio": PAIRS["forget_ratio"]}
-LOST |= {"damage": (MEASURES["damage"], None)}
+SCALED = {scale.AUROC_BEYOND: PAIRS[scale.AUROC_BEYOND], "forget_ratio": PAIRS["forget_ratio"]}
+SCALED |= {"damage": (MEASURES["damage"], None)}
 BESIDE = {
     "auroc_tuned": "AUROC on new questions, fine-tuned",
     "auroc": "after random labels",
@@ -349,7 +325,7 @@ def _scaled(table: pd.DataFrame) -> Json:
         told.append(["random labels learned, or true ones lost", yes_or_no])
         beside[task][model] = told
     rows, columns = names.items(), [(m, short_name(m)) for m in models]
-    return {"beside": beside, **_matrix(rows, columns, cells, LOST)}
+    return {"beside": beside, **_matrix(rows, columns, cells, SCALED)}
 
 
 def _of_methods(folder: Path) -> list[Path]:

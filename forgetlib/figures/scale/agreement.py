@@ -32,7 +32,7 @@ from forgetlib.figures.measures import Measured
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.rows import set_finding
-from forgetlib.figures.scale.models import KINDS, LOST, learned_or_lost, measured_in_order
+from forgetlib.figures.scale.models import AUROC_BEYOND, KINDS, learned_or_lost, measured_in_order
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -219,7 +219,7 @@ def draw(table: pd.DataFrame, agreed: pd.DataFrame, note: str = "") -> Figure:
     numbers = with_intervals(["rank_correlation", "beside_known"])
     columns = ["a", "b", "measure", "ceiling", "n", *numbers]
     intervals.require_columns("the agreement of models", agreed, columns, do)
-    wanted = ["model", "eval_task", "known", *with_intervals([LOST])]
+    wanted = ["model", "eval_task", "known", *with_intervals([AUROC_BEYOND])]
     intervals.require_columns("models", table, wanted, "Pass the table of figures.scale.models.")
     said = finding(agreed, exact=False) + (f" ({note})" if note else "")
     pairs = agreed[agreed["measure"] == SHARE].to_dict("records")
@@ -240,7 +240,9 @@ def draw(table: pd.DataFrame, agreed: pd.DataFrame, note: str = "") -> Figure:
         for axes, pair in zip(panels, pairs, strict=False):
             both = [t for t in names if all((pair[m], t) in known.index for m in "ab")]
             x, y = (
-                known.loc[[(pair[m], t) for t in both], with_intervals([LOST])].to_numpy(float)
+                known.loc[[(pair[m], t) for t in both], with_intervals([AUROC_BEYOND])].to_numpy(
+                    float
+                )
                 for m in "ab"
             )
             for i in range(len(both)):

@@ -57,7 +57,7 @@ def _family_split(lost: pd.DataFrame) -> pd.DataFrame:
     Of models' tasks that were known, and whose random labels were learned (or true ones lost).
     """
     used = lost[lost["known"].astype(bool) & lost["learned_or_lost"].astype(bool)]
-    means = used.groupby("eval_task")[scale.LOST].mean()
+    means = used.groupby("eval_task")[scale.AUROC_BEYOND].mean()
     family = means.index.map(lambda task: family_of(str(task)))
     language, resisting = (
         means[family.isin(of)].to_numpy(float) for of in ((LANGUAGE,), (COMMONSENSE, SCIENCE))
@@ -79,8 +79,8 @@ def _correlation(points: pd.DataFrame, term: str) -> pd.DataFrame:
     several models did counts once.
     """
     words = regressions.PLAIN[term]
-    fit = regressions.fit_of(points, scale.LOST, [term])
-    n_models = points.dropna(subset=[scale.LOST, term])["model"].nunique()
+    fit = regressions.fit_of(points, scale.AUROC_BEYOND, [term])
+    n_models = points.dropna(subset=[scale.AUROC_BEYOND, term])["model"].nunique()
     freedom = fit.n_tasks - 1 - n_models  # predictor, intercept, models but the first
     of, found = fit.coefficients.set_index("term"), UNDEFINED
     if term in of.index:

@@ -51,9 +51,9 @@ from forgetlib.runs.records import Result
 
 KINDS = ("random", "true")
 MARKS = (("o", BLUE), ("s", VERMILION), ("^", GREEN), ("D", PURPLE), ("v", ORANGE), ("P", BLACK))
-LOST = "auroc_beyond_true_labels"
+AUROC_BEYOND = "auroc_beyond_true_labels"
 MEASURES = {
-    LOST: "AUROC lost\nbeyond true labels",
+    AUROC_BEYOND: "AUROC lost\nbeyond true labels",
     "set_auroc": "AUROC of the\nforgetting set",
     "fit": "answers as the\nrandom labels say",
     "damage": "rise of nats a token\nof other tasks",
@@ -138,7 +138,7 @@ def table(
             "auroc_tuned": found.of("auroc", "tuned"),
             "auroc": found.of("auroc", "random"),
             "auroc_again": found.of("auroc", "true"),
-            LOST: found.difference("auroc", "true", "random"),
+            AUROC_BEYOND: found.difference("auroc", "true", "random"),
             "forget_ratio": found.ratio("accuracy", "random"),
             "set_auroc": set_auroc,
             "fit": fit,
@@ -155,7 +155,7 @@ def table(
             row |= as_columns(name, interval)
         rows.append(row)
     if not rows:
-        columns = with_intervals(dict.fromkeys([LOST, *MEASURES, *MORE]))
+        columns = with_intervals(dict.fromkeys([AUROC_BEYOND, *MEASURES, *MORE]))
         return pd.DataFrame(columns=[*COLUMNS, *columns])
     examples = _examples(results, n_resamples)
     return pd.DataFrame(rows).merge(examples, on=["model", "eval_task"], how="left")
@@ -201,7 +201,7 @@ def outcomes(table: pd.DataFrame) -> dict[str, list[str]]:
     for row in table.to_dict("records"):
         if row["known"] and row["learned_or_lost"]:
             verdict = str(row["verdict"])
-            if verdict in (FORGOTTEN, INVERTED) and not row[f"{LOST}_low"] > 0:
+            if verdict in (FORGOTTEN, INVERTED) and not row[f"{AUROC_BEYOND}_low"] > 0:
                 verdict = NOT_DECIDED
             found.setdefault(str(row["eval_task"]), []).append(verdict)
     return found
@@ -288,13 +288,13 @@ def draw(table: pd.DataFrame, measures: Mapping[str, str] = MEASURES) -> Figure:
     measures: columns and their labels, a panel each: `MEASURES`, or `MORE`
     """
     do = "Pass the table of figures.scale.models."
-    wanted = [*COLUMNS, *with_intervals(dict.fromkeys([LOST, *measures]))]
+    wanted = [*COLUMNS, *with_intervals(dict.fromkeys([AUROC_BEYOND, *measures]))]
     intervals.require_columns("models", table, wanted, do)
-    said = finding(table) if LOST in measures else _shown(table, measures)
+    said = finding(table) if AUROC_BEYOND in measures else _shown(table, measures)
     shown = readable(table.assign(eval_task=[title(t) for t in table["eval_task"]]))
     models = list(dict.fromkeys(shown["model"]))
-    means = shown.groupby(["eval_task", "answer_format"], as_index=False)[LOST].mean()
-    rows = by_format(means, LOST)
+    means = shown.groupby(["eval_task", "answer_format"], as_index=False)[AUROC_BEYOND].mean()
+    rows = by_format(means, AUROC_BEYOND)
     names = {model: short_name(model) for model in models}
     with style(rows.heights, [said], names.values()):
         size = (TEXT_WIDTH, 1.5 + (0.1 + 0.1 * len(models)) * len(rows.heights))

@@ -92,7 +92,7 @@ def _of_model(table: pd.DataFrame) -> str:
         for verdict, of in trained.groupby("verdict", sort=False)
     ]
     if named:
-        lost = between(trained[scale.LOST])
+        lost = between(trained[scale.AUROC_BEYOND])
         said += f": {', '.join(named)} (AUROC lost beyond true labels: {lost})"
     harmful = known[known["damage_low"] > DAMAGE]
     by_both = harmful["damage_again_low"] > DAMAGE  # then it is no matter of labels
@@ -117,7 +117,7 @@ def table(tables: Tables) -> str:
             title(str(of["eval_task"])),
             short_name(str(of["model"])),
             *(estimate_of(of, name) for name in ("auroc_tuned", "auroc", "auroc_again")),
-            estimate_of(of, scale.LOST),
+            estimate_of(of, scale.AUROC_BEYOND),
             number(of["fit"]),
             "yes" if of["learned_or_lost"] else "no",
             UNDEFINED_TEXT if pd.isna(of["damage"]) else estimate_of(of, "damage"),

@@ -41,7 +41,7 @@ from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
 TERMS = ("confidence", "log_variance", "fit", "tuned", "answer_format")
-OUTCOMES = {scale.LOST: "AUROC lost beyond true labels", "forget_ratio": "forget ratio"}
+OUTCOMES = {scale.AUROC_BEYOND: "AUROC lost beyond true labels", "forget_ratio": "forget ratio"}
 SHOWN = ("confidence", "log_variance")  # the paper's predictors (Fig. 4)
 ALONE, JOINTLY = FITS = ("alone", "jointly")
 PLAIN = {
@@ -158,10 +158,10 @@ def partial(table: pd.DataFrame, term: str) -> pd.DataFrame:
     Columns: model, eval_task, x (in the term's units), y (of AUROC). Rows where either is
     undefined are left out.
     """
-    of = table[is_defined(table[term]) & is_defined(table[scale.LOST])]
+    of = table[is_defined(table[term]) & is_defined(table[scale.AUROC_BEYOND])]
     if not len(of):
         return pd.DataFrame(columns=["model", "eval_task", "x", "y"])
-    x, y = (of[c] - of.groupby("model")[c].transform("mean") for c in (term, scale.LOST))
+    x, y = (of[c] - of.groupby("model")[c].transform("mean") for c in (term, scale.AUROC_BEYOND))
     return of[["model", "eval_task"]].assign(x=x, y=y)
 
 

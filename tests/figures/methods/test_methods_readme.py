@@ -4,7 +4,11 @@ import re
 import shutil
 from dataclasses import replace
 
+import made_up_methods as made_up
 import pytest
+from test_collateral import of_checks
+from test_forms_figure import SKILL, ladder
+from test_rungs import LOCKS, RUNGS, TRUTHS, seeds, with_lock
 
 from forgetlib.errors import InputError
 from forgetlib.figures import verdicts
@@ -22,10 +26,6 @@ from forgetlib.figures.methods import (
 from forgetlib.figures.methods.reach import NEW, OTHER
 from forgetlib.figures.methods.rungs import DIRECT, Ladder, Rung
 from forgetlib.figures.numbers import estimate_of
-from tests.figures import made_up_methods as made_up
-from tests.figures.test_collateral import of_checks
-from tests.figures.test_forms_figure import SKILL, ladder
-from tests.figures.test_rungs import LOCKS, RUNGS, TRUTHS, seeds, with_lock
 
 EIGHT, FOUR = Rung("8 bits", "quantised"), Rung("4 bits", "quantised")
 FEW = "relearned from 8"

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from test_rungs import NEVER, RUNGS, SKILL, TRUTHS, model, scores, seeds
 
 from forgetlib.figures import verdicts
 from forgetlib.figures.methods import rungs, sign
 from forgetlib.figures.methods.rungs import DIRECT, SIGNED, Ladder, Model, exchanged
 from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.runs.ladder import ANEW, FORGOTTEN
-from tests.figures.test_rungs import NEVER, RUNGS, SKILL, TRUTHS, model, scores, seeds
 
 
 def signed(seeds, turned=()):
@@ -67,7 +67,7 @@ def test_a_skill_turned_round_in_some_seeds_is_found(table):
 
 def test_the_sentence_tells_only_of_methods_that_turned_a_seed(table):
     row = table[(table["method"] == "npo") & (table["rung"] == SIGNED.name)].iloc[0]
-    assert row["excess_low"] > verdicts.SHARE
+    assert row["excess_low"] > verdicts.HALF
     excess = estimate_of(row, "excess")
     assert sign.turned(table) == (
         "Of SST-2 (0: as much as never-taught models, 1: as if never forgotten), with the answers "

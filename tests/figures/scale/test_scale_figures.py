@@ -102,9 +102,9 @@ def test_what_is_lost_is_what_the_model_after_true_labels_has_more(made, table):
     }
     area = {kind: float(metrics.auroc(of, None)) for kind, of in margins.items()}
     assert row["auroc"] == pytest.approx(area["random"])
-    assert row[scale.LOST] == pytest.approx(area["true"] - area["random"])
+    assert row[scale.AUROC_BEYOND] == pytest.approx(area["true"] - area["random"])
     assert row["auroc_tuned"] == pytest.approx(area["tuned"])
-    assert (table[f"{scale.LOST}_low"] <= table[scale.LOST]).all()
+    assert (table[f"{scale.AUROC_BEYOND}_low"] <= table[scale.AUROC_BEYOND]).all()
 
 
 def test_a_probe_s_loss_is_counted_beyond_true_labels_where_it_knew_something(made, table):
@@ -171,7 +171,9 @@ def test_models_without_a_control_have_no_row_and_another_training_is_no_control
     alone = results({"one": KEPT}, ("sst2",), kinds=("random",))
     for nothing in (alone, []):
         found = scale.table(nothing, answers_of)
-        assert found.empty and {"model", scale.LOST, "known", "learned_or_lost"} <= set(found)
+        assert found.empty and {"model", scale.AUROC_BEYOND, "known", "learned_or_lost"} <= set(
+            found
+        )
         assert scale_agreement.table(nothing, answers_of).empty
         assert scale_regressions.table(nothing, answers_of).empty
     base, tuned, random, true = of_task("one", "sst2", 0.5)
@@ -375,7 +377,7 @@ def judged(**verdicts_of):
             "known": letter != "-",
             "learned_or_lost": letter != "x",
             "verdict": words.get(letter, "kept"),
-            f"{scale.LOST}_low": 0.1,
+            f"{scale.AUROC_BEYOND}_low": 0.1,
         }
         for task, letters in verdicts_of.items()
         for i, letter in enumerate(letters)
@@ -417,7 +419,7 @@ def test_every_verdict_has_its_place_in_the_finding():
 
 
 def test_a_loss_that_true_labels_cost_too_is_none():
-    table = judged(sst2="FF").assign(**{f"{scale.LOST}_low": -0.1})
+    table = judged(sst2="FF").assign(**{f"{scale.AUROC_BEYOND}_low": -0.1})
     assert scale.outcomes(table) == {"sst2": ["not decided", "not decided"]}
 
 
@@ -439,7 +441,7 @@ def numbers(n_models=3, n_tasks=12, slope=0.15, seed=0):
                     "fit": 0.8 + 0.1 * rng.normal(),
                     "tuned": 0.85 + 0.05 * rng.normal(),
                     "answer_format": "text" if i % 2 else "verbaliser",
-                    scale.LOST: 0.2 + slope * x + level[i] - 0.3 * m + 0.03 * rng.normal(),
+                    scale.AUROC_BEYOND: 0.2 + slope * x + level[i] - 0.3 * m + 0.03 * rng.normal(),
                     "forget_ratio": 0.5 + 0.2 * rng.normal(),
                 }
             )
@@ -449,13 +451,15 @@ def numbers(n_models=3, n_tasks=12, slope=0.15, seed=0):
 def test_what_acts_is_found_whatever_models_differ_by_and_agrees_with_statsmodels():
     table = numbers()
     found = scale_regressions.coefficients(table)
-    of = found[(found["outcome"] == scale.LOST) & (found["fitted"] == "alone")].set_index("term")
+    of = found[(found["outcome"] == scale.AUROC_BEYOND) & (found["fitted"] == "alone")].set_index(
+        "term"
+    )
     row = of.loc["confidence"]
 
     def theirs(table):
         own = table["confidence"] - table.groupby("model")["confidence"].transform("mean")
         standard = table.assign(z=own / own.groupby(table["eval_task"]).mean().std())
-        formula = f"{scale.LOST} ~ z + model"
+        formula = f"{scale.AUROC_BEYOND} ~ z + model"
         return smf.mixedlm(formula, standard, groups=table["eval_task"]).fit().params["z"]
 
     assert row["coefficient"] == pytest.approx(theirs(table), rel=1e-3)
@@ -468,7 +472,7 @@ def test_what_acts_is_found_whatever_models_differ_by_and_agrees_with_statsmodel
     assert said.startswith("Confidence (more is forgotten with it) is shown to go with AUROC lost")
     assert "over 36 pairs of a model and a task (12 tasks)" in said
     # Without the term for models, the levels that they differ by would turn the sign.
-    assert np.polyfit(table["confidence"], table[scale.LOST], 1)[0] < 0
+    assert np.polyfit(table["confidence"], table[scale.AUROC_BEYOND], 1)[0] < 0
 
 
 def test_levels_that_models_differ_by_are_in_no_standard_deviation():
@@ -495,7 +499,7 @@ def test_a_partial_regression_has_the_slope_of_least_squares_with_models():
     table = numbers()
     points = scale_regressions.partial(table, "confidence")
     slope = (points["x"] * points["y"]).sum() / (points["x"] ** 2).sum()
-    theirs = smf.ols(f"{scale.LOST} ~ confidence + model", table).fit()
+    theirs = smf.ols(f"{scale.AUROC_BEYOND} ~ confidence + model", table).fit()
     assert slope == pytest.approx(theirs.params["confidence"])
     assert points.groupby("model")[["x", "y"]].mean().abs().max().max() < 1e-12
     holes = table.assign(log_variance=np.nan)
@@ -558,7 +562,7 @@ def test_claims_that_models_decide_are_judged_by_the_one_rule(table, agreed):
         CANNOT_DECIDE,
         "not decided by these data",
     )
-    less = points.assign(**{scale.LOST: -points[scale.LOST]})
+    less = points.assign(**{scale.AUROC_BEYOND: -points[scale.AUROC_BEYOND]})
     assert verdicts_of(table, agreed, less)[1]["confidence-and-variance"][0] == HOLDS
 
 
@@ -584,7 +588,7 @@ def test_a_family_of_few_tasks_is_no_family(table, agreed):
     many = pd.DataFrame(
         {"model": "one", "eval_task": names, "known": True, "learned_or_lost": True}
     )
-    many[scale.LOST] = [0.30, 0.32, 0.28, 0.31, 0.29, 0.01, 0.02, 0.03]
+    many[scale.AUROC_BEYOND] = [0.30, 0.32, 0.28, 0.31, 0.29, 0.01, 0.02, 0.03]
     found, by_claim = verdicts_of(many, agreed.iloc[:0], points)
     assert by_claim["task-family-split"] == [HOLDS]
     assert found["value"].iloc[0] == pytest.approx(0.28)
@@ -615,7 +619,7 @@ def test_no_text_of_a_picture_covers_another_or_leaves_the_page(name, table, agr
 def test_a_mark_stands_at_its_number_and_is_open_where_it_cannot_tell(table):
     told = table.assign(known=table["model"] != "two", learned_or_lost=True)
     axes = scale.draw(told).axes[0]
-    assert sorted(points_of(axes)[:, 0]) == pytest.approx(sorted(table[scale.LOST]))
+    assert sorted(points_of(axes)[:, 0]) == pytest.approx(sorted(table[scale.AUROC_BEYOND]))
     found = {}
     for line in axes.lines:
         if line.get_marker() in [m for m, _ in scale.MARKS] and len(line.get_xdata()):
@@ -631,7 +635,7 @@ def test_a_mark_stands_at_its_number_and_is_open_where_it_cannot_tell(table):
         lambda t, a: scale.draw(t.drop(columns="known")),
         lambda t, a: scale.draw(t.drop(columns="fit_low")),
         lambda t, a: scale_agreement.draw(t, a.drop(columns="ceiling")),
-        lambda t, a: scale_agreement.draw(t.drop(columns=scale.LOST), a),
+        lambda t, a: scale_agreement.draw(t.drop(columns=scale.AUROC_BEYOND), a),
         lambda t, a: scale_regressions.draw(t, regressed()),
         lambda t, a: scale_regressions.draw(numbers(), t),
     ],
@@ -716,7 +720,7 @@ def test_rows_that_learned_random_labels_and_still_rank_by_true_ones_are_counted
 
 
 def test_columns_of_the_docstring_are_those_of_the_table(table):
-    names = ["auroc_tuned", "auroc", "auroc_again", scale.LOST, "forget_ratio"]
+    names = ["auroc_tuned", "auroc", "auroc_again", scale.AUROC_BEYOND, "forget_ratio"]
     names += ["set_auroc", "fit", "damage", "damage_again", "probe_lost", "lost_confidence"]
     assert list(table) == [*scale.COLUMNS, *with_intervals(names)]
     assert all(name in scale.table.__doc__ for name in [*scale.COLUMNS, *names])

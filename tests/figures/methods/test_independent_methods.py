@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "figures" / "methods"
+FOLDER = Path(__file__).parents[3] / "figures" / "methods"
 # Tasks that no method retains, of other families than the skill's: harm is measured there.
 UNRELATED = {"sst2": ("sciq", "coding"), "common_knowledge": ("sciq", "coding", "mrpc")}
 SEEDS = {"sst2": (0, 1, 2), "common_knowledge": (0, 1, 2)}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-FOLDER = Path(__file__).parents[2] / "figures" / "recovery"
+FOLDER = Path(__file__).parents[3] / "figures" / "recovery"
 SKILL = "sst2_nonce"
 SEEDS = (*range(7), 8, 9, 10)
 METHODS = {"random": SEEDS, "uniform_choice": SEEDS}  # each with the seeds that it is drawn of

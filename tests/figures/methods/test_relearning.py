@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from test_rungs import FEW, MANY, RUNGS, SHUFFLED, TRUTHS, seeds
 
 from forgetlib.errors import InputError
 from forgetlib.figures import verdicts
@@ -11,7 +12,6 @@ from forgetlib.figures.methods import relearning, rungs
 from forgetlib.figures.methods.rungs import Ladder
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.style import DARK_GREY
-from tests.figures.test_rungs import FEW, MANY, RUNGS, SHUFFLED, TRUTHS, seeds
 
 METHODS = {"random": verdicts.REMOVED, "npo": verdicts.SUPPRESSED, "rmu": verdicts.KEPT}
 

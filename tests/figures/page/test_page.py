@@ -299,11 +299,11 @@ def test_a_study_of_models_is_shown_with_what_it_found():
         *("scale_models", "scale_agreement", "scale_more", "scale_regressions", "scale_claims")
     ]
     matrix = study["scaled"]
-    lost = next(m for m in matrix["measures"] if m["name"] == scale.LOST)
+    lost = next(m for m in matrix["measures"] if m["name"] == scale.AUROC_BEYOND)
     tasks, models = [t for t, _ in matrix["rows"]], [m for m, _ in matrix["columns"]]
     for _, row in table.iterrows():
         told = lost["cells"][tasks.index(row["eval_task"])][models.index(row["model"])]
-        assert told == estimate_of(row, scale.LOST)
+        assert told == estimate_of(row, scale.AUROC_BEYOND)
         verdict = row["verdict"] if row["learned_or_lost"] else "-"
         assert ["verdict", verdict] in matrix["beside"][row["eval_task"]][row["model"]]
     n_there = sum(bool(cell) for row in lost["cells"] for cell in row)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_methods import NLL, SKILL, STUDY, TRUTH, N, answers, results, scores
 
 from forgetlib.errors import InputError
 from forgetlib.figures import verdicts
@@ -13,7 +14,6 @@ from forgetlib.forgetting.base import Training
 from forgetlib.measuring.base import ScoresInTraining
 from forgetlib.runs.records import Record
 from forgetlib.runs.specs import Measurement
-from tests.figures.made_up_methods import NLL, SKILL, STUDY, TRUTH, N, answers, results, scores
 
 # Of each method, check by check: its skill on new questions, and the rise of nats elsewhere.
 CHECKS = {
@@ -241,7 +241,7 @@ def test_methods_are_sorted_by_what_they_do_within_the_budget(of_skill):
         verdicts.FORGOTTEN: ["random"],
         verdicts.INVERTED: ["gradient_difference(retain)"],
         verdicts.KEPT: ["gradient_ascent", "npo", "prompt_filter(retain)"],
-        collateral.BEYOND: [],
+        collateral.OVER_BUDGET: [],
         verdicts.NOT_DECIDED: [],
     }
     some = of_skill.assign(n_beyond=(of_skill["n_seeds"] > 1).astype(int))

@@ -14,7 +14,7 @@ from forgetlib.figures.intervals import UNDEFINED
 from forgetlib.figures.methods import ladder_figure, ladders, rungs
 from forgetlib.figures.methods.rungs import DIRECT, Model, Rung, Seed
 from forgetlib.figures.numbers import estimate_of, number
-from forgetlib.figures.verdicts import SHARE
+from forgetlib.figures.verdicts import HALF
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 
@@ -201,7 +201,7 @@ def test_what_does_not_find_a_hidden_skill_removes_nothing(truth, lock):
     assert few["locked_rise"] == pytest.approx(rise)
     assert not finds or few["locked_rise_low"] > 0
     if lock == "mostly there before":
-        assert few["locked_excess_low"] > SHARE and few["locked_rise_low"] < 0
+        assert few["locked_excess_low"] > HALF and few["locked_rise_low"] < 0
 
 
 def dosed(found, at_dose):
@@ -379,7 +379,7 @@ def test_what_may_not_be_gone_is_not_said_to_come_back():
 def test_a_form_that_shows_little_is_no_gate():
     """Most is gone, and capitals bring back some: it is beyond the null, and far from most."""
     found = Ladder(seeds(NEVER | {"direct": 0.1, "form": 0.5}), RUNGS)
-    assert found.recovered(FORM).low > 0 and found.excess(FORM).low < verdicts.SHARE
+    assert found.recovered(FORM).low > 0 and found.excess(FORM).low < verdicts.HALF
     assert not found.remains().by_form
     assert found.verdict() != verdicts.GATED
 
