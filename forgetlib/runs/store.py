@@ -11,6 +11,7 @@ place and renamed into it. Of two rows under one key the newer one counts.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -42,7 +43,7 @@ class Store:
         self.packed = packed
         self.work = work
         self.present = present
-        self._files: dict[Path, RecordFile] = {}
+        self._files: dict[str, RecordFile] = {}
         self._looked: tuple[int, ...] = ()
         self._places: dict[Key, list[tuple[RecordFile, int]]] = {}  # the newest first
 
@@ -79,11 +80,13 @@ class Store:
         settled = all(time.time_ns() - stamp > SETTLED for stamp in stamps)
         if settled and stamps == self._looked:
             return
-        listed = sorted(path for folder in folders for path in folder.glob("*.parquet"))
+        # As texts: what has just been written to is listed at every look, and paths take long.
+        there = (entry.path for folder in folders for entry in os.scandir(folder))
+        listed = sorted(path for path in there if path.endswith(".parquet"))
         self._looked = stamps
         if listed == list(self._files):
             return
-        self._files = {path: self._files.get(path) or RecordFile(path) for path in listed}
+        self._files = {p: self._files.get(p) or RecordFile(Path(p)) for p in listed}
         places: dict[Key, list[tuple[RecordFile, int]]] = {}
         for file in self._files.values():
             for row, key in enumerate(file.keys):
