@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 TITLES = {
@@ -64,6 +64,7 @@ METHODS = {
     "lock": "lock",
     "without_direction": "without its direction",
 }
+MOST_NAMED = 4  # methods that a sentence names
 # Methods that always have a retain set: it need not be told.
 RETAINING = ("gradient_difference", "kl_ascent", "rmu", "ssd", "selective_pruning", "prompt_filter")
 
@@ -88,6 +89,11 @@ def method_titles(methods: Iterable[str], n_seeds: Iterable[int], most: int) -> 
         method_title(str(method)) + (" (one seed)" if most > 1 and n == 1 else "")
         for method, n in zip(methods, n_seeds, strict=True)
     ]
+
+
+def methods_or_count(methods: Sequence[str]) -> str:
+    """Write methods, by their titles, as a sentence has them: a few by name, of more how many."""
+    return listed(methods) if len(methods) <= MOST_NAMED else f"{len(methods)} methods"
 
 
 def _setting(text: str) -> str:
@@ -171,7 +177,7 @@ PICTURES = {
     "generalisation": "**What else is lost?** AUROC lost by each method on its forgetting set, on "
     "new questions, in other forms, and on other tasks, retained or not.",
     "accuracy_and_nll": "The same in accuracy, and in nats a token of the true responses.",
-    "claims": "Every claim of the paper, its statistic, and where it would hold.",
+    "claims": "Every claim, its statistic, and where it would hold.",
 }
 
 

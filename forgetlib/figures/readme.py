@@ -47,7 +47,8 @@ CLAIMS = (
 IMPLICIT_CLAIMS = (
     f"{CLAIMS.partition(' Thresholds')[0]} Thresholds and suppositions are ours, with reasons in "
     "`forgetlib/figures/implicit/claims.py` and `pattern.py`; post hoc are those stated "
-    "after the first results were computed. Errors are squared; of Bayes' rule they are about 0.5."
+    "after the first results were computed. Errors are squared; those of Bayes' rule are in "
+    "`bayes.csv`."
 )
 # Around what the project's README has of a study: its answer, and its findings.
 BEGIN, END = "<!-- {} of {}: written by forgetlib readme -->", "<!-- end of {} -->"
@@ -66,7 +67,7 @@ def text(study: Study | ImplicitStudy) -> str:
         parts.insert(2, implicit_readme.ABOUT)
         parts += [implicit_readme.findings(tables)]
         if (claims := tables.get("claims")) is not None:
-            parts += ["## The paper's claims", _claims_table(claims, IMPLICIT_CLAIMS)]
+            parts += ["## The claims", _claims_table(claims, IMPLICIT_CLAIMS)]
         parts += ["## Pictures", _gallery(tables), "## What to distrust", implicit_readme.DISTRUST]
         return "\n\n".join([*parts, "## Provenance", _of_jobs(study)]) + "\n"
     if isinstance(study, LadderStudy):

@@ -175,12 +175,9 @@ def test_the_answer_follows_the_numbers():
     assert said.startswith(
         "A shift of the guess by 4.09 [2.68, 5.50] nats towards the tasks of fin"
     )
-    assert (
-        "not shown to be more than a fade, every answer the same part of the way (the difference: "
-        in said
-    )
+    assert "explains 0.78, so that the shift is not shown to explain more (the difference: " in said
     assert "nats at 10, and so no single wrong guess ([shift](shift.png))" in said
-    assert "preferred by 1.00 (on all of 300 prompts; per token 0.82 [0.75, 0.88])" in said
+    assert "the pattern falls by 1.00 (on all of 300 prompts; per token 0.82 [0.75, 0.88])" in said
     assert "leetspeak brings some of it back, 0.85 [0.79, 0.91] (per token 0.50 [" in said
     assert "Pig Latin does so by whole answers alone, 0.46 [0.38, 0.55] (per token 0.01 [" in said
     assert said.endswith("The pattern is still there, or the instruction is not understood.")
@@ -199,7 +196,7 @@ def test_the_answer_follows_the_numbers():
             return found.assign(recovered=float("nan")) if name == "conjugate" else found
 
     said = implicit_readme.answer(Changed(results.folder("implicit")))
-    assert "0.01, 0.06] more than a fade, every answer the same part of the way; it is 2.28" in said
+    assert "explains 0.78, and the shift −0.04 [0.01, 0.06] more; the shift is 2.28" in said
     assert "no single wrong guess" not in said and "Scaling" not in said
     assert "no view is shown to bring it back" in said and "still there" not in said
     every = implicit_readme.findings(Changed(results.folder("implicit")))

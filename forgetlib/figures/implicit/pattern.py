@@ -276,7 +276,7 @@ def finding(found: pd.DataFrame) -> str:
     """
     if PLAIN not in set(found["view"]):
         return "No prompts were asked as they are: there is nothing to compare views with"
-    said = "Tuning lowers the share of prompts on which the pattern is preferred by "
+    said = "With tuning the share of prompts whose likelier answer continues the pattern falls by "
     said += told(found, PLAIN, "drop")
     back, alone = brought(found)
     for view in back:

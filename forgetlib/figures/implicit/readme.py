@@ -32,7 +32,8 @@ DISTRUST = """\
   most 40 nats are tried), that speaks for a guess. And one number explains much of a change that
   is no shift: a *fade*, by which every answer goes the same part of the way to that of the tasks of
   fine-tuning, whatever a prompt says of where it comes from, stands beside it.
-- **Other mixture weights have one seed**, and do not meet the gate: nothing is claimed of them.
+- **Other mixture weights have one seed**, and 0.2 does not meet the gate: nothing is claimed of
+  them.
 - **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked.
   Its 300 prompts are not independent: the pattern's answer is one of three (`What`, `WHAT`,
   `____`), the same as in the tuning, and 39, 50 and 48 % of the three seeds' prompts (76, 100 and
@@ -58,10 +59,10 @@ def _small_world(shifts: pd.DataFrame, scaled: pd.DataFrame) -> str:
     whole = shifts[shifts["k"] == shift.ALL].iloc[0]
     said = (
         f"A shift of the guess by {shift.nats(whole)} towards the tasks of fine-tuning "
-        f"explains {estimate_of(whole, 'share')} of what it changes"
+        f"explains {estimate_of(whole, 'share')} of what that changes"
     )
     if pd.notna(whole["fade_share"]):
-        said += f", {shift.by_fade(whole)}; {shift.by_examples(shifts)}"
+        said += f"; {shift.by_fade(whole)}; {shift.by_examples(shifts)}"
     said += " ([shift](shift.png))."
     row = conjugate.told(scaled)
     if row is None or pd.isna(row["recovered"]):

@@ -17,7 +17,7 @@ from forgetlib.figures import intervals
 from forgetlib.figures.implicit.lines import curve, framed, panel
 from forgetlib.figures.implicit.measures import DO, Gate, of_alpha, over_seeds, title
 from forgetlib.figures.intervals import as_columns, with_intervals
-from forgetlib.figures.numbers import estimate_of
+from forgetlib.figures.numbers import estimate_of, number
 from forgetlib.figures.style import BLACK, BLUE, GREEN, GREY, TEXT_WIDTH, VERMILION, style
 from forgetlib.implicit.evaluate import CONTROL_COLUMNS
 
@@ -104,7 +104,7 @@ def finding(found: pd.DataFrame) -> str:
     )
     if pd.isna(row["fade_share"]):
         return f"{said}; the rest is no shift"
-    return f"{said}, {by_fade(row)}; {by_examples(found)}"
+    return f"{said}; {by_fade(row)}; {by_examples(found)}"
 
 
 def exact(found: pd.DataFrame) -> str:
@@ -115,18 +115,22 @@ def exact(found: pd.DataFrame) -> str:
 
 
 def nats(row: pd.Series, moved: str = "moved", n_bound: str = "n_bound") -> str:
-    """Write a shift of a row of `table`, "at least" where a seed's is the largest that is tried."""
-    return f"{'at least ' if row[n_bound] else ''}{estimate_of(row, moved)} nats"
+    """Write a shift of a row of `table`; where a seed's is the largest tried, only "at least"."""
+    if row[n_bound]:
+        return f"at least {number(row[moved], 0)} nats"
+    return f"{estimate_of(row, moved)} nats"
 
 
 def by_fade(row: pd.Series) -> str:
     """Compare what the shift explains with what a fade does. row: of `table`."""
-    beyond, fade = estimate_of(row, "beyond_fade"), "a fade, every answer the same part of the way"
+    fade = "a fade, which moves every answer by one fraction of the way to that of the tasks of "
+    fade += f"fine-tuning, explains {number(row['fade_share'])}"
+    beyond = estimate_of(row, "beyond_fade")
     if row["beyond_fade_low"] > 0:
-        return f"{beyond} more than {fade}"
+        return f"{fade}, and the shift {beyond} more"
     if row["beyond_fade_high"] < 0:
-        return f"less than {fade} (the difference: {beyond})"
-    return f"not shown to be more than {fade} (the difference: {beyond})"
+        return f"{fade}, which is more (the difference: {beyond})"
+    return f"{fade}, so that the shift is not shown to explain more (the difference: {beyond})"
 
 
 def by_examples(found: pd.DataFrame) -> str:
@@ -136,8 +140,8 @@ def by_examples(found: pd.DataFrame) -> str:
     at = f"at {few['k']:g} example{'s' if few['k'] > 1 else ''}"
     both = f"{nats(few)} {at} and {nats(many)} at {many['k']:g}"
     if few["moved_high"] < many["moved_low"] or many["moved_high"] < few["moved_low"]:
-        return f"it is {both}, and so no single wrong guess"
-    return f"it is {both}"
+        return f"the shift is {both}, and so no single wrong guess"
+    return f"the shift is {both}"
 
 
 def by_never(row: pd.Series) -> str:

@@ -23,7 +23,7 @@ from forgetlib.figures.intervals import N_RESAMPLES, as_columns
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.measures import auroc_sample
 from forgetlib.figures.methods.ladders import method_names
-from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.names import MOST_NAMED, method_title, methods_or_count, title
 from forgetlib.figures.rows import set_finding, skill_of
 from forgetlib.figures.style import (
     BLACK,
@@ -64,7 +64,6 @@ REACHED, OVERSHOT, SHORT, MIXED = "reached", "overshot", "not reached", "mixed"
 PASSED = "passed between checks"
 COLOURS = {REACHED: GREEN, OVERSHOT: PURPLE, SHORT: VERMILION, MIXED: ORANGE, PASSED: ORANGE}
 PER_ROW = 3  # panels
-MOST_NAMED = 5  # methods that a sentence names at once; of more it says how many
 
 
 def curves(study: LadderStudy, results: Iterable[Result]) -> pd.DataFrame:
@@ -246,9 +245,8 @@ def finding(summary: pd.DataFrame) -> str:
 
 def _several(names: list[str], more: str = "") -> str:
     """Name methods; of many say how many, and what more there is to say."""
-    if len(names) <= MOST_NAMED:
-        return listed(names)
-    return f"{len(names)} methods" + (f" ({more})" if more else "")
+    said = methods_or_count(names)
+    return f"{said} ({more})" if more and len(names) > MOST_NAMED else said
 
 
 def draw(curves: pd.DataFrame, summary: pd.DataFrame) -> Figure:

@@ -165,10 +165,10 @@ def distance_finding(found: pd.DataFrame) -> str:
     fewer = int((apart < 0).sum())
     over = f"rank correlation {value} over {judged['n']} skills' forms"
     return (
-        "That more comes back in forms which are farther away, in nats a token of the prompts, "
-        f"{SAID[judged['verdict']]} ({over if judged['n'] > 1 else ''}"
-        f"{why if judged['n'] > 1 else why.removeprefix(': ')}); {fewer} of {len(apart)} have "
-        "fewer nats a token than the plain prompts"
+        "That forms of a question bring more back the stranger they are, by nats a token of their "
+        f"prompts, {SAID[judged['verdict']]} ({over if judged['n'] > 1 else ''}"
+        f"{why if judged['n'] > 1 else why.removeprefix(': ')}); {fewer} of {len(apart)} "
+        "forms have fewer nats a token than the plain prompts"
     )
 
 

@@ -30,7 +30,14 @@ from forgetlib.figures.methods.reach import (
     away,
     table as table,
 )
-from forgetlib.figures.names import listed, method_title, method_titles, title
+from forgetlib.figures.names import (
+    MOST_NAMED,
+    listed,
+    method_title,
+    method_titles,
+    methods_or_count,
+    title,
+)
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
 from forgetlib.figures.rows import set_finding, skill_of
 from forgetlib.figures.style import (
@@ -47,7 +54,6 @@ from forgetlib.metrics import CHANCE
 
 # What an interval has to stay below for "less than": a tenth of what there is above chance.
 LITTLE = 0.05
-MOST_NAMED = 4  # methods that a sentence names; of more it says how many
 # Of a share, from all that is above chance won to all of it lost; of nats, twice a damage.
 NLL_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
     "nats", [(0, GREEN), (0.5, "#ffffff"), (0.75, "#dcb3cd"), (1, PURPLE)]
@@ -87,7 +93,8 @@ def finding(table: pd.DataFrame, measure: str = "auroc_lost", *, exact: bool = F
     left = table[~table["method"].isin(damaged.index)]
     said = []
     if len(new := left[left["where"] == NEW].set_index("method")):
-        said.append(_on_new_questions(new, task, measure, exact))
+        undamaged = "where the model is not damaged, " if len(damaged) else ""
+        said.append(undamaged + _on_new_questions(new, task, measure, exact))
         said += _elsewhere(left, measure, "other method" if len(damaged) else "method", exact)
     if len(damaged):
         numbers = _numbers(damaged, "nll_rise", exact)
@@ -158,9 +165,8 @@ def _lost(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def _named(rows: pd.DataFrame) -> str:
     """Name the methods of rows; those of a single seed are marked where any others have more."""
-    if len(rows) > MOST_NAMED:
-        return f"{len(rows)} methods"
-    return listed(method_titles(rows.index, rows["n_seeds"], rows["most_seeds"].iloc[0]))
+    most = rows["most_seeds"].max()
+    return methods_or_count(method_titles(rows.index, rows["n_seeds"], most))
 
 
 def _numbers(rows: pd.DataFrame, measure: str, exact: bool) -> str:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.methods.rungs import KINDS
-from forgetlib.figures.names import listed, method_title, title
+from forgetlib.figures.names import listed, method_title, methods_or_count, title
 from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
@@ -82,8 +82,8 @@ def finding(summary: pd.DataFrame) -> str:
         return f"{title(task)} was not shown to be known before forgetting"
     order = (REMOVED, FORGOTTEN, SUPPRESSED, GATED, SHIFTED, INVERTED, KEPT, DAMAGED)
     said = [f"{v} after {listed(names[v])}" for v in order if names[v]]
-    if n := len(names[NOT_DECIDED]):
-        said.append(f"not decided after {listed(names[NOT_DECIDED]) if n < 4 else f'{n} methods'}")
+    if undecided := names[NOT_DECIDED]:
+        said.append(f"not decided after {methods_or_count(undecided)}")
     if "oracle_knows" in summary and summary["oracle_knows"].any():
         said.append(
             "models that were never taught it here know it too, so that suppressed and removed "

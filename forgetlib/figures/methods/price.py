@@ -21,7 +21,14 @@ from matplotlib.lines import Line2D
 from forgetlib.figures import intervals
 from forgetlib.figures.intervals import of_row, with_intervals
 from forgetlib.figures.methods.reach import NEW, SET, away
-from forgetlib.figures.names import listed, method_title, method_titles, title, titles
+from forgetlib.figures.names import (
+    listed,
+    method_title,
+    method_titles,
+    methods_or_count,
+    title,
+    titles,
+)
 from forgetlib.figures.numbers import between, estimate_of, markdown
 from forgetlib.figures.rows import mark, set_finding, skill_of
 from forgetlib.figures.style import (
@@ -67,7 +74,6 @@ COLUMNS = {
     "weak": "own questions left known",
     "open": "not decided",
 }
-MOST_NAMED = 6  # methods that a sentence names; of more it says how many
 MOST_OPEN = 3  # of those that are not decided
 AT_DOSE = Dose().most  # AUROC up to which the forgetting set is at the dose
 OF_NEW = ["auroc_known", "auroc", "auroc_left", "auroc_turned", "auroc_lost"]
@@ -284,10 +290,8 @@ def _taught(row: pd.Series) -> str:
 
 def names_of(methods: Sequence[str], rows: pd.DataFrame) -> str:
     """Name methods; those of a single seed are marked where others have more."""
-    if len(methods) > MOST_NAMED:
-        return f"{len(methods)} methods"
     n_seeds = rows["n_seeds"]
-    return listed(method_titles(methods, n_seeds[list(methods)], n_seeds.max()))
+    return methods_or_count(method_titles(methods, n_seeds[list(methods)], n_seeds.max()))
 
 
 def draw(table: pd.DataFrame) -> Figure:

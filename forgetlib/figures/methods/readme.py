@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from inspect import cleandoc
 
 import pandas as pd
 
@@ -21,6 +23,7 @@ from forgetlib.figures.methods import (
 from forgetlib.figures.methods.reach import WHERES, away
 from forgetlib.figures.names import listed, method_title, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, markdown, number
+from forgetlib.forgetting.base import methods
 
 HEADER = ["method", "dose", "passes"]
 WORDS = (
@@ -29,7 +32,8 @@ WORDS = (
     "of plain fine-tuning on the forgetting set. Then the AUROC lost, with its 95 % interval; the "
     "rise of nats a token of other tasks' true responses; the AUROC left, as it is and with "
     "weights rounded to so many bits; the residue, what is left of the skill beyond never-taught "
-    "models over all rungs; and the verdict."
+    "models over all rungs; and the ladder's verdict, which asks more than the counts above do: is "
+    "the skill gone, or hidden?"
 )
 
 
@@ -98,13 +102,14 @@ def _of_skill(tables: Tables, skill: str) -> Iterator[str]:
         yield f"{said} ([collateral](collateral_{skill}.png))."
     if (rungs := tables.get(f"ladder_{skill}")) is not None:
         said = ladder_figure.finding(_a_method_each(rungs))
-        yield f"{said} ([ladder](ladder_{skill}.png))."
+        lead = "By the ladder, which asks whether a skill is gone or hidden, "
+        yield f"{lead}{said} ([ladder](ladder_{skill}.png))."
         if elsewhere := ladder_figure.moved(rungs):
             yield f"{elsewhere} ([table](ladder_{skill}.csv))."
         if again := relearning.finding(rungs):
             yield f"{again} ([relearning](relearning_{skill}.png))."
         if shown := relearning.finding(rungs, "context"):
-            yield f"{shown}; each interval by itself ([ladder](ladder_{skill}.png))."
+            yield f"{shown}; not corrected for many tests ([ladder](ladder_{skill}.png))."
         if ends := sign.apart(rungs):
             yield f"{ends}."
         if turned := sign.turned(rungs):
@@ -128,8 +133,27 @@ def _other_tasks(tables: Tables) -> str:
 
 
 def table(tables: Tables) -> str:
-    """Make a table a skill: a row a method, with its dose, what it costs where, and a verdict."""
-    return "\n\n".join(_table(tables, skill) for skill in skills(tables)) + f"\n\n{WORDS}"
+    """Make a table a skill: a row a method, with its dose, what it costs where, and a verdict.
+
+    Below them stands what each method does.
+    """
+    every = [_table(tables, skill) for skill in skills(tables)]
+    return "\n\n".join([*every, WORDS, _glossary(tables)])
+
+
+def _glossary(tables: Tables) -> str:
+    """Say what each method does, and whose it is, as the first line of its class does."""
+    reach = [tables.need(f"generalisation_{skill}")["method"] for skill in skills(tables)]
+    known, lines = methods(), {}
+    for method in pd.concat(reach):
+        name = str(method).partition("(")[0]
+        about = cleandoc(known.get(name, known["labels"]).__doc__ or "")  # "random" names labels
+        said = about.partition("\n")[0].removesuffix(".")
+        if paper := re.search(r"arXiv\s(\d+\.\d+)", about):
+            said = said.partition(" (")[0]
+            said += f" ([arXiv {paper[1]}](https://arxiv.org/abs/{paper[1]}))"
+        lines[name] = f"- **{method_title(name)}**: {said}."
+    return "### What each does\n\n" + "\n".join(lines.values())
 
 
 def _table(tables: Tables, skill: str) -> str:
@@ -143,7 +167,7 @@ def _table(tables: Tables, skill: str) -> str:
         for name in ("dose", "ladder")
     )
     rounded = _rounded(tables, skill)
-    after = ["nats, other tasks", "AUROC left", *rounded, "residue", "verdict"]
+    after = ["nats, other tasks", "AUROC left", *rounded, "residue", "ladder's verdict"]
     lines = []
     for method, of in reach.groupby("method", sort=False):
         rows = of.set_index("where")

@@ -60,9 +60,8 @@ def headline(table: pd.DataFrame) -> str:
     (task,) = set(rows["eval_task"])
     return (
         f"With the answers exchanged where the forgetting set shows that a model has turned them, "
-        f"models show of {title(task)} {'; '.join(_shown(most, more, rows))} "
-        f"(0: as much as {_lesson(beyond)}, 1: as if never forgotten): there it is turned round, "
-        f"and not gone{_caution(beyond)}"
+        f"models show of {title(task)}, {_scale(beyond)}, "
+        f"{'; '.join(_shown(most, more, rows, told=True))}{_caution(beyond)}"
     )
 
 
@@ -78,7 +77,7 @@ def turned(table: pd.DataFrame) -> str:
     beyond = pd.concat([most, more])
     as_taught = rows[rows["excess"].isna()]
     (task,) = set(rows["eval_task"])
-    scale = f" (0: as much as {_lesson(beyond)}, 1: as if never forgotten)" if len(beyond) else ""
+    scale = f", {_scale(beyond)}" if len(beyond) else ""
     shown = _shown(most, more, rows)
     half = f"less than half{'' if shown else ' of what was taught'} after"
     shown += [f"{half} {listed(named(less, rows))}"] if len(less) else []
@@ -102,10 +101,22 @@ def _groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [beyond[is_most], beyond[~is_most], *others]
 
 
-def _shown(most: pd.DataFrame, more: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """Say after which methods most is there, and after which more than never-taught models show."""
-    parts = {"most of what was taught": most, "more than never-taught models": more}
-    return [f"{words}, {listed(_with_excess(of, rows))}" for words, of in parts.items() if len(of)]
+def _shown(
+    most: pd.DataFrame, more: pd.DataFrame, rows: pd.DataFrame, *, told: bool = False
+) -> list[str]:
+    """Say after which methods most is there, and after which more than never-taught models show.
+
+    told: say also what that means
+    """
+    parts = (
+        ("most of what was taught", most, "there it is turned round, and not gone"),
+        ("more than never-taught models", more, "there some of it is left, turned round"),
+    )
+    return [
+        f"{words}, {listed(_with_excess(of, rows))}{f': {meaning}' * told}"
+        for words, of, meaning in parts
+        if len(of)
+    ]
 
 
 def _with_excess(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
@@ -128,7 +139,7 @@ def _caution(rows: pd.DataFrame) -> str:
     return "" if rows["shown"].all() else f"; {CAUTION}"
 
 
-def _lesson(rows: pd.DataFrame) -> str:
-    """Say with which never-taught models methods are compared."""
+def _scale(rows: pd.DataFrame) -> str:
+    """Say on which scale the excess is: with which never-taught models methods are compared."""
     shown = " that were shown the same true labels" if rows["shown"].all() else ""
-    return f"never-taught models{shown}"
+    return f"on a scale from never-taught models{shown} (0) to ones that never forgot (1)"

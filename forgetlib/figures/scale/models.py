@@ -247,8 +247,8 @@ def finding(table: pd.DataFrame) -> str:
     to = " or " if counts[-1] - counts[0] == 1 else " to "
     models = to.join(dict.fromkeys(str(n) for n in (counts[0], counts[-1])))
     what = "1 task" if len(several) == 1 else f"{len(several)} tasks"
-    whose = "whose random labels they learned (or lost the true ones)"
-    return f"Of {what} that {models} models knew, and {whose}, {'; '.join(parts)}"
+    which = "that knew them, and learned their random labels or lost the true ones"
+    return f"Of {what} that {models} models can tell of ({which}), {'; '.join(parts)}"
 
 
 def _are(tasks: Sequence[str]) -> str:
@@ -256,7 +256,7 @@ def _are(tasks: Sequence[str]) -> str:
 
 
 def _in_how_many(models: Sequence[int]) -> str:
-    """Say of how many models tasks are: "in each of 3 models", or which part of them of how many.
+    """Say of how many models tasks are: "in each of 3 models", or how many of them of how many.
 
     models: how many, task by task
     """
@@ -265,7 +265,7 @@ def _in_how_many(models: Sequence[int]) -> str:
         return f"in each of {sizes[0]} models"
     first, *rest = ((models.count(n), n) for n in sizes)
     more = "".join(f", {n_tasks} in {n}" for n_tasks, n in rest)
-    return f"in each model ({first[0]} of them in {first[1]} models{more})"
+    return f"in each of these ({first[0]} of them in {first[1]} models{more})"
 
 
 def _shown(table: pd.DataFrame, measures: Mapping[str, str]) -> str:

@@ -130,17 +130,15 @@ def test_a_shift_is_more_than_a_fade_and_a_fade_is_not():
     assert whole.never_n_bound == 3 and whole.never_moved == pytest.approx(40, abs=0.1)
     assert whole.never_share > whole.share  # without noise, and as far as it goes
     said = implicit_shift.exact(table)
-    assert (
-        "] more than a fade, every answer the same part of the way; it is " in said
-        and "single" not in said
-    )
-    assert f"at least 40.00 [40.00, 40.00] nats, which explains {whole.never_share:.2f}" in said
+    assert f"explains {whole.fade_share:.2f}, and the shift " in said
+    assert "] more; the shift is " in said and "single" not in said
+    assert f"at least 40 nats, which explains {whole.never_share:.2f}" in said
     table = implicit_shift.table(world("fade")[1], None, controls("fade"))
     whole = table[table.k == implicit_shift.ALL].iloc[0]
     assert whole.fade_share == pytest.approx(1, abs=1e-6) and whole.beyond_fade_high < 0
     assert whole.share > 0.4  # which by itself would pass for a shift
     said = implicit_shift.finding(table)
-    assert "less than a fade, every answer the same part of the way (the difference: −" in said
+    assert "explains 1.00, which is more (the difference: −" in said
     assert "at 10, and so no single wrong guess" in said
 
 

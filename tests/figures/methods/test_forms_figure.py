@@ -104,9 +104,9 @@ def test_recovery_that_grows_with_distance_holds_and_one_that_falls_does_not():
     near = grown(1).assign(distance=lambda of: of["distance"] - len(of))
     assert forms.distance_claim(near).why[0] == lacks
     assert forms.distance_finding(near) == (
-        "That more comes back in forms which are farther away, in nats a token of the prompts, "
-        f"cannot be decided by this study ({lacks}); 7 of 8 have fewer nats a token than the plain "
-        "prompts"
+        "That forms of a question bring more back the stranger they are, by nats a token of their "
+        f"prompts, cannot be decided by this study ({lacks}); 7 of 8 forms have fewer nats a token "
+        "than the plain prompts"
     )
 
 
@@ -145,8 +145,8 @@ def test_distances_are_means_over_seeds_of_what_the_form_has_more_than_the_plain
 
 def test_a_sentence_says_whether_more_comes_back_farther_away():
     assert forms.distance_finding(grown(1)).startswith(
-        "That more comes back in forms which are farther away, in nats a token of the prompts, is "
-        "shown (rank correlation 1.00"
+        "That forms of a question bring more back the stranger they are, by nats a token of their "
+        "prompts, is shown (rank correlation 1.00"
     )
     assert "is shown not to be so" in forms.distance_finding(grown(-1))
     few = forms.distance_finding(grown(1).iloc[:3])
@@ -154,7 +154,7 @@ def test_a_sentence_says_whether_more_comes_back_farther_away():
     assert forms.distance_finding(grown(1).assign(distance=np.nan)) == ""
     less = grown(1).assign(distance=lambda of: of["distance"] - 2.5)
     assert forms.distance_finding(less).endswith(
-        f"; 2 of {len(less)} have fewer nats a token than the plain prompts"
+        f"; 2 of {len(less)} forms have fewer nats a token than the plain prompts"
     )
 
 

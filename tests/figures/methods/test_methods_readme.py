@@ -61,7 +61,7 @@ def test_every_method_has_a_row_with_its_numbers(drawn):
     assert found["gradient ascent"]["dose"] == "overshot"
     assert found["NPO"]["dose"] == "not reached"
     assert found["random labels"]["dose"].endswith("5 of 5")
-    assert found["random labels"]["verdict"] == "-"  # its ladder was not drawn
+    assert found["random labels"]["ladder's verdict"] == "-"  # its ladder was not drawn
 
 
 def test_a_method_without_a_training_may_reach_the_dose_in_some_seeds(drawn, tmp_path):

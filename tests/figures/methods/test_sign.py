@@ -70,16 +70,16 @@ def test_the_sentence_tells_only_of_methods_that_turned_a_seed(table):
     assert row["excess_low"] > verdicts.HALF
     excess = estimate_of(row, "excess")
     assert sign.turned(table) == (
-        "Of SST-2 (0: as much as never-taught models, 1: as if never forgotten), with the answers "
-        "exchanged wherever the forgetting set shows that a model has turned them, models show "
-        f"most of what was taught, {excess} after NPO; less than half after random labels; "
+        "Of SST-2, on a scale from never-taught models (0) to ones that never forgot (1), with the "
+        "answers exchanged wherever the forgetting set shows that a model has turned them, models "
+        f"show most of what was taught, {excess} after NPO; less than half after random labels; "
         f"{sign.CAUTION}"
     )
     assert sign.headline(table) == (
         "With the answers exchanged where the forgetting set shows that a model has turned them, "
-        f"models show of SST-2 most of what was taught, {excess} after NPO (0: as much as "
-        "never-taught models, 1: as if never forgotten): there it is turned round, and not gone; "
-        + sign.CAUTION
+        "models show of SST-2, on a scale from never-taught models (0) to ones that never forgot "
+        f"(1), most of what was taught, {excess} after NPO: there it is turned round, and not "
+        f"gone; {sign.CAUTION}"
     )
     assert sign.headline(table[table["method"] != "npo"]) == ""
     assert sign.turned(table[table["method"] == "random"]) == (
@@ -105,8 +105,9 @@ def test_that_most_is_there_has_to_be_shown_as_that_most_is_gone(table):
     both = pd.concat([both, table[direct].assign(method="dpo")], ignore_index=True)
     most = estimate_of(table[signed].iloc[0], "excess")
     assert (
-        f"most of what was taught, {most} after NPO; more than never-taught models, "
-        "0.90 [0.30, 1.10] after DPO to the distractor"
+        f"most of what was taught, {most} after NPO: there it is turned round, and not gone; more "
+        "than never-taught models, 0.90 [0.30, 1.10] after DPO to the distractor: there some of it "
+        "is left, turned round"
     ) in sign.headline(both)
 
 
@@ -123,9 +124,8 @@ def test_what_forgetting_teaches_by_itself_is_not_taken_for_what_is_left():
         "has turned them, after NPO it cannot be told, as the same lesson may teach as much to "
         "models that never knew the skill"
     )
-    assert sign.headline(left).endswith(
-        "(0: as much as never-taught models that were shown the same true labels, 1: as if never "
-        "forgotten): there it is turned round, and not gone"
+    assert "from never-taught models that were shown the same true labels (0) to" in (
+        sign.headline(left)
     )
     for table in (taught, left):
         rows = table.set_index("rung")
