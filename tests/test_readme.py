@@ -180,11 +180,12 @@ def test_what_is_said_of_damage_is_in_the_pairs():
     of = pairs[pairs["eval_task"].isin(free) & (pairs["eval_task"] != pairs["forget_task"])]
     of = of[of["forget_ratio"].notna()]
     r = np.corrcoef(of["forget_ratio"], of["nll_risen"])[0, 1]
-    said = f"Over {len(of)} pairs with free answers, the forget ratio and this rise correlate by "
+    said = f"Over {len(of)} pairs in which a task with free answers is asked, the forget ratio "
+    said += "(the share of accuracy lost) and this rise correlate by "
     assert f"{said}{r:.2f} [" in findings.findings(tables)
     unrelated = pairs.assign(nll_risen=np.random.default_rng(0).normal(5, 1, len(pairs)))
     said = findings._of_pairs(unrelated, None, skills)
-    assert "the forget ratio and this rise correlate by" in said and "may be damage" not in said
+    assert "and this rise correlate by" in said and "may be damage" not in said
 
 
 def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):

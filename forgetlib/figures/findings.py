@@ -219,6 +219,9 @@ def _of_verdicts(skills: pd.DataFrame, tables: Tables) -> str:
     if unknown:
         said += f" {listed(unknown)} {'was' if len(unknown) == 1 else 'were'} not shown to be known"
         said += " before, so that nothing can be said of forgetting there."
+    if (gaps := tables.get("fig2_forget_gap")) is not None:
+        n, known = int(gaps["ratio_defined"].sum()), int(gaps["known"].sum())
+        said += f" By accuracy alone, which the forget ratio needs, {n} were." if n < known else ""
     if ((after["verdict"] == FORGOTTEN) & after["damage"].isna()).any():
         said += " What is called forgotten may have gone with the language model itself."
     return f"{said}{_by_rule(tables, after.set_index('eval_task'))}{_harm(skills)}"
@@ -233,14 +236,16 @@ def _risen_by(task: str, pairs: pd.DataFrame | None) -> float:
 
 
 def _of_forgetting_sets(skills: pd.DataFrame) -> str:
-    after = skills[(skills["phase"] == "random") & (skills["verdict"] != NOTHING)]
+    every = skills[skills["phase"] == "random"]
+    after = every[every["verdict"] != NOTHING]
     if after.empty:
-        after = skills[skills["phase"] == "random"]
+        after = every
+    which = " of known tasks" if len(after) < len(every) else ""
     accuracy, auroc, fit = (between(after[name]) for name in ("set_accuracy", "set_auroc", "fit"))
     return (
-        f"**On the questions that were trained with random labels**, accuracy by the true labels "
-        f"ends at {accuracy} (chance: 0.5), and AUROC at {auroc}. The model repeats {fit} of the "
-        "random labels."
+        f"**On the questions that were trained with random labels**{which}, accuracy by the true "
+        f"labels ends at {accuracy} (chance: 0.5), and AUROC at {auroc}. The model repeats {fit} "
+        "of the random labels."
     )
 
 
@@ -316,8 +321,8 @@ def _of_pairs(pairs: pd.DataFrame, flipped: pd.DataFrame | None, skills: pd.Data
     free = pairs[pairs["eval_task"].map(formats) == "text"]
     together, n = fig3.harm_correlation(free)
     if np.isfinite(together.low):
-        said += f". Over {n} pairs with free answers, the forget ratio and this rise correlate "
-        said += f"by {estimate(together)}"
+        said += f". Over {n} pairs in which a task with free answers is asked, the forget ratio "
+        said += f"(the share of accuracy lost) and this rise correlate by {estimate(together)}"
         said += ": what looks forgotten may be damage" if together.low > 0 else ""
     if flipped is not None and "accuracy_lost" in flipped:
         both = others.merge(flipped, on=["eval_task", "forget_task"], suffixes=("", "_flipped"))

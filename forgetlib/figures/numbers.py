@@ -17,7 +17,8 @@ def number(value: float, digits: int = 2) -> str:
     """Write a number with a minus as wide as a plus; "-" where it is undefined."""
     if pd.isna(value):
         return UNDEFINED_TEXT
-    rounded = round(float(value), digits) + 0.0  # which makes a 0 of -0
+    # First as tables are stored: else 0.575 is 0.57 there, and 0.58 of a mean that is a bit more.
+    rounded = round(float(f"{value:.6g}"), digits) + 0.0  # which makes a 0 of -0
     return f"{rounded:.{digits}f}".replace("-", "−")
 
 

@@ -192,10 +192,10 @@ def _distrust(study: Study, tables: Tables) -> str:
         said.append("**One seed**: intervals are over its questions alone.")
     else:
         widths = (after["accuracy_high"] - after["accuracy_low"]).sort_values(ascending=False)
-        names = listed(title(t) for t in widths.index[:3])
+        names = listed(title(t) for t in widths.index[: min(3, len(widths) - 1)])
         said.append(
             f"**{between(skills['n_seeds'], 0)} seeds are few.** Intervals over them (Student's t) "
-            f"are wide where trainings end differently: most in {names}."
+            f"are wide where trainings end differently{f': most in {names}' * bool(names)}."
         )
     rules = tables.get("tasks")
     if rules is not None:
