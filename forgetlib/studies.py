@@ -232,7 +232,7 @@ STUDIES: dict[str, Study] = {
         # fixed before the other five were computed. The rate was chosen on seed 7. Uniform over
         # choices turns the forgetting set round within four steps: checked that often, four of the
         # ten seeds end at their dose. `UniformChoice(_until_dose(3e-5, every=1))`, checked at every
-        # step, is to be added: of seeds 0 to 3 its results are stored already, of two with their
+        # step, is to be added: of seeds 0 to 6 and 8 its results are stored already, with their
         # never-taught models.
         LadderStudy(
             "recovery",
