@@ -24,11 +24,11 @@ from forgetlib.figures.statements import value_of
 from forgetlib.figures.verdicts import NOTHING
 from forgetlib.files import replacing, root
 from forgetlib.implicit.study import ImplicitStudy, is_stored, provenance_of
+from forgetlib.measuring.base import ROUNDING
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.results import data_note, has_all
-from forgetlib.runs.rows import ROUNDED
 from forgetlib.runs.scale import ScaleStudy
 
 OF_SEVERAL = (
@@ -220,7 +220,7 @@ def _above_zero(study: Study) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # which says the same of one file
         every = np.concatenate([found.log_likelihoods.ravel() for found in scores])
-    above = every[every > ROUNDED]
+    above = every[every > ROUNDING]
     if not len(above):
         return ""
     return (

@@ -150,6 +150,7 @@ def readouts() -> tuple[str, ...]:
 
 
 FIFTH_TO_LAST = 5
+ROUNDING = 1e-4  # nats that the logarithm of a probability may be above 0, by rounding
 _NUMBERS, _WHOLE, _TEXTS = pa.list_(pa.float32()), pa.list_(pa.int32()), pa.list_(pa.string())
 
 

@@ -11,11 +11,10 @@ from torch import Tensor
 from forgetlib.data.base import Example
 from forgetlib.engine import parallel
 from forgetlib.errors import InputError, UnusableNumbers, require_distinct_uids
-from forgetlib.measuring.base import Asked, PromptNats, Scores
+from forgetlib.measuring.base import ROUNDING, Asked, PromptNats, Scores
 from forgetlib.models import forward
 from forgetlib.models.lm import LM
 
-ROUNDING = 1e-4  # nats above 0 that a sum of log-probabilities may be by rounding
 # Tokens in one forward pass. It bounds memory and does not change the scores.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192}
 

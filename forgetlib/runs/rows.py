@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from forgetlib.errors import LaterVersion
 from forgetlib.files import StoreError, replacing
-from forgetlib.measuring.base import Column, Readout, Scores, readout, readouts
+from forgetlib.measuring.base import ROUNDING, Column, Readout, Scores, readout, readouts
 from forgetlib.runs.records import Key, Record
 from forgetlib.runs.specs import Checkpoint, Measurement, hash_of_text
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 FORMAT = 3  # raise when a column changes its meaning
-ROUNDED = 1e-4  # nats that the logarithm of a probability may be above 0, by rounding
 COLUMNS = {
     "checkpoint_id": "16 hexadecimal digits of a hash over `checkpoint`",
     "measurement_id": "16 hexadecimal digits of a hash over `measurement`",
@@ -241,7 +240,7 @@ def _warn_of_impossible(table: pa.Table, path: Path) -> None:
         return
     stored = table[Scores.name].combine_chunks()
     every = stored.field("log_likelihoods").flatten().flatten().to_numpy(zero_copy_only=False)
-    above = every[every > ROUNDED]
+    above = every[every > ROUNDING]
     if len(above):
         _warned.add(place)
         warnings.warn_explicit(
