@@ -26,7 +26,7 @@ from forgetlib.models.lm import LM, vocabulary_size
 
 # Tokens whose activations are held for one backward pass; gradients add up over passes, so
 # that it bounds memory and does not change what is learned.
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 32768, "mps": 4096}
+BACKWARD_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 4096}
 
 OnStep = Callable[[int, int], None]  # (steps done, steps in all)
 OnCheck = Callable[[int, float], None]  # (steps done, AUROC of the forgetting set)
@@ -220,7 +220,7 @@ def _step_gradient(
     }
     lengths = [[len(s.tokens) - 1 for s in unit] for unit in units]
     total = torch.zeros((), device=lm.device)
-    for group, counts in forward.passes(lm, lengths, TOKEN_BUDGET[lm.device.type]):
+    for group, counts in forward.passes(lm, lengths, BACKWARD_TOKENS[lm.device.type]):
         families = [units[i] for i in group]
         sequences = tuple(s for family in families for s in family)
         of_retained = [i >= len(forgotten) for i in group for _ in units[i]]

@@ -290,7 +290,7 @@ def needed_memory(checkpoint: Checkpoint, longest: float) -> float:
     state = 4 + (0 if lean else 8)
     kept = 2 if _recomputes(form) else 24
     batch = 1 if training is None else training.batch_size
-    n_tokens = max(min(loop.TOKEN_BUDGET[loading.pick_device().type], batch * longest), longest)
+    n_tokens = max(min(loop.BACKWARD_TOKENS[loading.pick_device().type], batch * longest), longest)
     activations = n_tokens * form.hidden * wide * (kept * form.n_layers + 24)
     everything = (form.body + form.embeddings) * wide + trained * (wide + state) + activations
     return everything

@@ -65,7 +65,7 @@ def lm(taught):
 @pytest.fixture(params=[2048, 40])
 def passes(request, monkeypatch):
     """In one pass a batch, and in many: the shares add up."""
-    monkeypatch.setitem(loop.TOKEN_BUDGET, "cpu", request.param)
+    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", request.param)
 
 
 class Row:

@@ -27,7 +27,7 @@ def lm():
 @pytest.fixture(params=[2048, 40])
 def passes(request, monkeypatch):
     """In one pass a batch, and in many: the shares add up."""
-    monkeypatch.setitem(loop.TOKEN_BUDGET, "cpu", request.param)
+    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", request.param)
 
 
 def longer(examples):

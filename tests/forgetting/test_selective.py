@@ -145,7 +145,7 @@ def absolute_activations(lm, examples):
 
 @pytest.mark.parametrize("budget", [2048, 40])
 def test_activity_is_the_mean_of_absolute_activations(lm, monkeypatch, budget):
-    monkeypatch.setitem(loop.TOKEN_BUDGET, "cpu", budget)
+    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", budget)
     expected = absolute_activations(lm, city())
     found = activity(lm, city())
     assert found.keys() == expected.keys() and len(found) == 4
