@@ -245,7 +245,7 @@ class View(ABC):
                 found=repr(name),
                 do='Write class Shouted(View, name="shouted").',
             )
-        if name in View._known and _is_ours(View._known[name]) and not _is_ours(cls):
+        if name in View._known and is_ours(View._known[name]) and not is_ours(cls):
             raise InputError(
                 f"name of view {cls.__name__}",
                 expected="a new name",
@@ -280,7 +280,8 @@ class View(ABC):
         return f"{self.kind}({', '.join(repr(getattr(self, f.name)) for f in fields(self))})"
 
 
-def _is_ours(cls: type) -> bool:
+def is_ours(cls: Any) -> bool:
+    """Tell whether a class or function is of the package."""
     return cls.__module__.startswith("forgetlib.")
 
 

@@ -116,7 +116,7 @@ def _unusable(task: Task, uid: str, found: str | Exception) -> InputError:
     said = f"{type(found).__name__}: {found}" if isinstance(found, Exception) else found
     expected = "a Question, or None where it cannot be used"
     do = "Correct the task's question function."
-    ours = task.name in tasks._BUILT_IN or isinstance(task.question, Asking)
+    ours = task.name in tasks.BUILT_IN or isinstance(task.question, Asking)
     if ours and isinstance(task.rows, Source):
         expected = f"what a row of {task.rows.place} holds"
         do = "The data there are damaged, or of another version: correct this row, or drop it."

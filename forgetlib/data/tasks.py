@@ -98,7 +98,7 @@ def _hub_task(
 
 _TASKS: dict[str, Task] = {}
 REMEMBERING: list[Any] = []  # cached functions of the tasks that are known
-_BUILT_IN: frozenset[str] = frozenset()  # filled below, once they are all there
+BUILT_IN: frozenset[str] = frozenset()  # the package's own; filled below, once all are there
 
 
 def add(task: Task) -> Task:
@@ -107,7 +107,7 @@ def add(task: Task) -> Task:
     A name can be given again, to correct one's own task: what was computed of other questions is
     computed anew.
     """
-    if task.name in _BUILT_IN:
+    if task.name in BUILT_IN:
         raise InputError(
             "task name",
             expected="a new name",
@@ -301,7 +301,7 @@ for _task in (
     _synthetic_task("tiny_praise", "verbaliser"),
 ):
     add(_task)
-_BUILT_IN = frozenset(_TASKS)
+BUILT_IN = frozenset(_TASKS)
 SUITES: Mapping[str, tuple[str, ...]] = {
     # Known tasks, but not of this suite: copa (100 rows) and cb (56) are too small, and in MMLU and
     # MedMCQA a model of 270M parameters is at chance (0.48 to 0.54), so that nothing is forgotten.

@@ -34,13 +34,13 @@ def tiny(width: int, dtype: torch.dtype) -> tuple[Any, Any]:
         max_position_embeddings=64,
         tie_word_embeddings=False,
     )
-    with _seeded():
+    with seeded():
         model = LlamaForCausalLM(config)
     return nn.Module.to(model, dtype), tokenizer
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
+def seeded() -> Iterator[None]:
     """Draw the same weights whatever was drawn before, and leave no trace.
 
     Weights are drawn on the CPU. torch.manual_seed would seed the GPUs' generators for good.

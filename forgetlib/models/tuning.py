@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from forgetlib.errors import ModelError
-from forgetlib.models.synthetic import _seeded
+from forgetlib.models.synthetic import seeded
 
 LORA_RANK = 16
 
@@ -58,7 +58,7 @@ def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
     )
     try:
         # The initial update is zero; only its direction is drawn.
-        with _seeded(), own_config(model), warnings.catch_warnings():
+        with seeded(), own_config(model), warnings.catch_warnings():
             # Of peft, which asks transformers by an older name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             # In the model's dtype: the optimiser keeps fp32 masters of whatever is trained.

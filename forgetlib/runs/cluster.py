@@ -177,7 +177,7 @@ class _Driver:
             )
         names = {t for j in wanted for c in j.checkpoint.lineage for t in c.given}
         names |= {m.task for j in wanted for m in j.measurements if m.task}
-        own_tasks = [tasks.get(name) for name in sorted(names - tasks._BUILT_IN)]
+        own_tasks = [tasks.get(name) for name in sorted(names - tasks.BUILT_IN)]
         actor = ray.remote(Worker).options(
             num_cpus=self.wanted["CPU"], num_gpus=self.wanted.get("GPU", 0)
         )

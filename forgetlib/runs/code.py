@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from forgetlib.data import views
+from forgetlib.data.base import is_ours
 from forgetlib.errors import InputError
 from forgetlib.forgetting.base import UnknownMethod, methods
 from forgetlib.measuring.base import readout, readouts
@@ -58,11 +59,6 @@ def takes_more(view: str) -> bool:
     with contextlib.suppress(InputError):
         return type(views.get(view)).of is not views.View.of
     return False
-
-
-def is_ours(cls: Any) -> bool:
-    """Tell whether a class or function is of the package."""
-    return cls.__module__.startswith("forgetlib.")
 
 
 @lru_cache(maxsize=256)

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetlib.data import cache, splits, tasks
-from forgetlib.data.base import Example
+from forgetlib.data.base import Example, is_ours
 from forgetlib.data.sources import Source, hub_folder
 from forgetlib.errors import ForgetlibError
 from forgetlib.files import StoreError
@@ -174,7 +174,7 @@ _first_seen: dict[str, str] = {}  # task -> its revision at the first look of th
 
 
 def _is_own(task: str) -> bool:
-    return task not in tasks._BUILT_IN
+    return task not in tasks.BUILT_IN
 
 
 def _repository(task: str) -> str | None:
@@ -295,7 +295,7 @@ class Present:
                 changed[f"questions of task {task!r}"] = None
         yield from changed
         for name, cls in code.classes(checkpoint, [measurement]).items():
-            was = then.get("code", {}).get(name, code.FIRST if code.is_ours(cls) else None)
+            was = then.get("code", {}).get(name, code.FIRST if is_ours(cls) else None)
             if differ(was, code.of_class(cls)):
                 yield f"the code of {name}"
 
