@@ -17,7 +17,7 @@ from filelock import Timeout
 from forgetlib.errors import ForgetlibError
 
 PACKAGE = Path(__file__).parent
-SETTLED = 2 * 10**9  # nanoseconds; what changed since may change again under its stamp
+SETTLED = 2 * 10**9  # nanoseconds; what changed since may change again under the same time stamp
 T = TypeVar("T")
 
 

@@ -20,8 +20,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from forgetlib.errors import ForgetlibError
-
-SETTLED = 2.0  # seconds; what was written since may change again under the same time stamp
+from forgetlib.files import SETTLED, StoreError, replacing
 
 
 class AssetError(ForgetlibError, RuntimeError):
@@ -62,9 +61,9 @@ def digest_of(path: Path) -> str:
         if isinstance(known, dict) and known.get("stamp") == before and "sha256" in known:
             return str(known["sha256"])
     digest = sha256_of(path)
-    if _stamp(path) == before and time.time() - path.stat().st_ctime > SETTLED:
-        with contextlib.suppress(OSError):
-            _keep(entry, json.dumps({"path": str(path), "stamp": before, "sha256": digest}))
+    if _stamp(path) == before and time.time_ns() - path.stat().st_ctime_ns > SETTLED:
+        with contextlib.suppress(StoreError), replacing(entry) as partial:
+            partial.write_text(json.dumps({"path": str(path), "stamp": before, "sha256": digest}))
     return digest
 
 
@@ -72,18 +71,6 @@ def _stamp(path: Path) -> list[int]:
     """Read what changes with a file's content: the last cannot be set, as by `cp --preserve`."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def _keep(path: Path, text: str) -> None:
-    """Write a small file, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def target_of(name: str, sha256: str) -> Path:

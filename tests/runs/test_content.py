@@ -915,7 +915,7 @@ def test_a_file_of_the_same_size_and_date_that_holds_something_else_is_read(file
 
 def test_what_was_written_a_moment_ago_is_not_remembered(file, monkeypatch):
     """It may be written again under the same time stamp."""
-    monkeypatch.setattr(cache, "SETTLED", 60.0)
+    monkeypatch.setattr(cache, "SETTLED", 60 * 10**9)
     cache.digest_of(file)
     assert not list(cache.cache_dir().rglob("*.json"))
 
