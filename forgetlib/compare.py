@@ -252,7 +252,7 @@ class Comparison:
         name = Path(self.unlearned).name
         found = {}
         for task in self.tasks:
-            fixed = tasks.get(task).answer_format == "verbaliser"
+            fixed = tasks.get(task).has_fixed_answers
             whole = splits.split(task, self.seed)
             loaded = answers.of(whole.test) if fixed else None
             models = {role: (self._model(m, task, known),) for role, m in self.models.items()}

@@ -105,7 +105,7 @@ def answers_of(task: str, seed: int) -> answers.Answers:
 def reached(result: Result, fit: float) -> bool:
     """Tell whether the set was forgotten in the last two checks, or its labels learned."""
     task, found = result.checkpoint.task, result.dynamics
-    fixed = tasks.get(task).answer_format == "verbaliser"
+    fixed = tasks.get(task).has_fixed_answers
     known = np.array([answers_of(task, SEED)[uid] for uid in found.uids]) if fixed else None
     sure = np.clip(found.confidence.astype(float), 1e-9, 1 - 1e-9)
     margins = np.log(sure) - np.log1p(-sure)

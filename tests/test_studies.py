@@ -40,7 +40,7 @@ def test_the_tiny_study_shows_both_kinds_of_forgetting(tiny_results):
     assert (table["tuned"] > 0.75).all()
     assert ((table["forgetting_set"] - 0.5).abs() < 0.12).all()
     for task in table.index:
-        if tasks.get(task).answer_format == "verbaliser":
+        if tasks.get(task).has_fixed_answers:
             assert table.loc[task, "forget_ratio_high"] > 0.95, task
         else:
             assert table.loc[task, "forget_ratio_high"] < 0.95, task

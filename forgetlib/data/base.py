@@ -199,6 +199,11 @@ class Task:
                     do="Pass rows() -> ('<split>/<row>', row) pairs and question(row) -> Question.",
                 )
 
+    @property
+    def has_fixed_answers(self) -> bool:
+        """Tell whether every question has the same responses."""
+        return self.answer_format == "verbaliser"
+
 
 def binarise(question: Question, uid: str, seed: int) -> Example | None:
     """Keep the true response and one random distractor, in random order (paper, section 3).

@@ -197,7 +197,7 @@ class FewShot(View, name="few_shot"):
                 found=f"{len(pool)}",
                 do="Show fewer, leave out fewer, or leave the view out for this task.",
             )
-        fixed = tasks.get(task).answer_format == "verbaliser"
+        fixed = tasks.get(task).has_fixed_answers
         left, counts, taken = list(pool), Counter[str](), []
         for _ in range(self.k):
             answers = [e.choices[e.label] if fixed else "" for e in left]
@@ -245,7 +245,7 @@ class Verbaliser(View, name="verbaliser"):
 
     def of(self, task: str, seed: int) -> View:
         """Find the task's answers, and which word each becomes."""
-        fixed = tasks.get(task).answer_format == "verbaliser"
+        fixed = tasks.get(task).has_fixed_answers
         asked = splits.questions(task) if fixed else ()
         answers = sorted({choice for _, question in asked for choice in question.choices})
         words = (self.first, self.second)

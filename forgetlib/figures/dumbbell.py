@@ -68,7 +68,7 @@ def table(
         uids = [e.uid for e in examples]
         known = answers_of(examples)
         task = examples[0].task
-        fixed = tasks.get(task).answer_format == "verbaliser"
+        fixed = tasks.get(task).has_fixed_answers
         answers = np.array([known[uid] for uid in uids]) if fixed else None
         for phase, scores in phases.items():
             of = _of_uids(scores, uids, phase)

@@ -189,7 +189,7 @@ class Measured:
         self.phases = tuple(self.seeds[0])
         self.n_seeds = len(self.seeds)
         self.n = sum(len(runs["tuned"].scores[f"{task}/test"]) for runs in self.seeds)
-        self.fixed = answers is not None and tasks.get(task).answer_format == "verbaliser"
+        self.fixed = answers is not None and tasks.get(task).has_fixed_answers
         self.answer_format = "verbaliser" if self.fixed else "text"
         self._load, self._by_id = answers, by_id
         # What is known is the same in every figure, however many resamples it takes.

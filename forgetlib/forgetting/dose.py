@@ -67,7 +67,7 @@ def set_auroc(lm: LM, examples: Sequence[Example]) -> float:
     for name in dict.fromkeys(e.task for e in examples):
         own = [e for e in examples if e.task == name]
         answers = None
-        if tasks.get(name).answer_format == "verbaliser":
+        if tasks.get(name).has_fixed_answers:
             answers = np.array([(e.choices[e.label], e.choices[1 - e.label]) for e in own])
         value = float(metrics.auroc(metrics.margins(score(lm, own)), answers))
         if np.isnan(value):

@@ -62,7 +62,7 @@ def fixed(load: Load | None, task: str, seed: int) -> Answers | None:
 
     load: as partial(load_answers, study); None: no task has fixed answers
     """
-    if load is None or tasks.get(task).answer_format != "verbaliser":
+    if load is None or not tasks.get(task).has_fixed_answers:
         return None
     return load(task, seed)
 
@@ -96,7 +96,7 @@ def keep_answers(study: Study, store: Store) -> list[Path]:
     fixed = [
         task
         for task in dict.fromkeys((*study.tasks, *study.elsewhere))
-        if tasks.get(task).answer_format == "verbaliser"
+        if tasks.get(task).has_fixed_answers
         and not (task in study.tasks and questions.is_embedded(task))
     ]
     for (task, seed), wanted in sorted(_asked(study, store, fixed).items()):

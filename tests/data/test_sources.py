@@ -26,7 +26,7 @@ def test_synthetic_tasks_are_the_same_at_every_call_and_balanced(name):
         assert set(" ".join((*question.prompts, *question.choices)).split()) <= words
         golds.append(question.choices[question.gold])
     top = max(golds.count(g) for g in set(golds)) / len(golds)
-    assert top < (0.6 if tasks.get(name).answer_format == "verbaliser" else 0.2)
+    assert top < (0.6 if tasks.get(name).has_fixed_answers else 0.2)
 
 
 def test_a_repository_that_is_not_there_is_named_with_where_it_was_looked_for(hub):

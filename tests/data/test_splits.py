@@ -248,7 +248,7 @@ def test_a_real_task_has_balanced_examples_that_share_no_question(real_hub, name
     labels = [e.label for e in (*split.train, *split.test)]
     assert 0.3 < sum(labels) / len(labels) < 0.7
     sets = {frozenset(question.choices) for _, question in splits.questions(name)}
-    assert (len(sets) == 1) == (tasks.get(name).answer_format == "verbaliser")
+    assert (len(sets) == 1) == tasks.get(name).has_fixed_answers
     if not split.carved:
         assert (origins(split.train), origins(split.test)) == tuple(
             {part} for part in tasks.get(name).splits

@@ -81,7 +81,7 @@ def test_a_task_of_the_paper_suite_reads_its_repository(hub, name):
     questions = splits.questions(name)
     assert [uid for uid, _ in questions] == [f"{name}/train/{i}" for i in range(len(rows))]
     sets = {frozenset(question.choices) for _, question in questions}
-    assert (len(sets) == 1) == (tasks.get(name).answer_format == "verbaliser")
+    assert (len(sets) == 1) == tasks.get(name).has_fixed_answers
 
 
 def test_the_description_is_the_tasks_own():
@@ -98,14 +98,14 @@ def test_the_answer_format_is_what_the_questions_show():
     """A verbaliser's questions have the same responses; the regressions separate by it."""
     for name in tasks.suite("tiny"):
         sets = {frozenset(question.choices) for _, question in splits.questions(name)}
-        assert (len(sets) == 1) == (tasks.get(name).answer_format == "verbaliser")
+        assert (len(sets) == 1) == tasks.get(name).has_fixed_answers
 
 
 @pytest.mark.embedded
 @pytest.mark.parametrize("name", tasks.suite("embedded"))
 def test_the_answer_format_of_real_tasks_is_what_their_questions_show(name):
     sets = {frozenset(question.choices) for _, question in splits.questions(name)}
-    assert (len(sets) == 1) == (tasks.get(name).answer_format == "verbaliser")
+    assert (len(sets) == 1) == tasks.get(name).has_fixed_answers
 
 
 @pytest.mark.embedded

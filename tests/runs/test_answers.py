@@ -104,7 +104,7 @@ def test_the_papers_suite_has_the_answers_of_every_task_with_fixed_ones(monkeypa
     asked = {
         (m.task, m.seed, store.read(c, m).value.uids)
         for c, m, _ in store.sources()
-        if m.readout == "scores" and tasks.get(m.task).answer_format == "verbaliser"
+        if m.readout == "scores" and tasks.get(m.task).has_fixed_answers
     }
     assert len({task for task, *_ in asked}) == 10
     for task, seed, uids in asked:

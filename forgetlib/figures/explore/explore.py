@@ -171,7 +171,7 @@ class Stored:
     def _answers(self, task: str, seed: int, texts: Mapping[str, Example]) -> Answers:
         """Find the fixed answers of questions; {} of a task with free answers, or where unknown."""
         known = _known(task)
-        if known is None or known.answer_format != "verbaliser":
+        if known is None or not known.has_fixed_answers:
             return {}
         folder = root() / "figures" / self._named
         return of(texts.values()) if texts else stored_answers(folder, task, seed) or {}
