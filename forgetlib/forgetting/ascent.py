@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from forgetlib.data.base import Example
 from forgetlib.forgetting import terms
 from forgetlib.forgetting.base import Method, Training
@@ -32,6 +30,7 @@ class GradientAscent(Method):
     """
 
     opposes = True
+    fails_above_guessing = False  # falling without bound is what ascent does
 
     training: Training
 
@@ -45,10 +44,6 @@ class GradientAscent(Method):
 
         return forward.response_log_likelihoods(lm, batch.inputs).sum() / batch.n_tokens
 
-    def diverged(self, losses: np.ndarray, worst: float) -> str | None:
-        """Let any finite loss pass: falling without bound is what ascent does."""
-        return terms.not_finite(losses)
-
 
 @dataclass(frozen=True)
 class GradientDifference(Method):
@@ -61,6 +56,7 @@ class GradientDifference(Method):
     """
 
     opposes = True
+    fails_above_guessing = False  # falling without bound is what ascent does
 
     training: Training
     retain: tuple[str, ...]
@@ -78,10 +74,6 @@ class GradientDifference(Method):
         forget = found[~batch.retained].sum() / batch.n_tokens
         return forget + self.retain_weight * terms.retained_nll(found, batch)
 
-    def diverged(self, losses: np.ndarray, worst: float) -> str | None:
-        """Let any finite loss pass: falling without bound is what ascent does."""
-        return terms.not_finite(losses)
-
 
 @dataclass(frozen=True)
 class KLAscent(Method):
@@ -98,6 +90,7 @@ class KLAscent(Method):
 
     keeps = ("log_likelihoods",)
     opposes = True
+    fails_above_guessing = False  # falling without bound is what ascent does
 
     training: Training
     retain: tuple[str, ...]
@@ -124,7 +117,3 @@ class KLAscent(Method):
         divergence = (before.exp() * (before - now)).sum() / batch.n_retained
         forget = found[~batch.retained].sum() / batch.n_tokens
         return forget + self.retain_weight * divergence
-
-    def diverged(self, losses: np.ndarray, worst: float) -> str | None:
-        """Let any finite loss pass: falling without bound is what ascent does."""
-        return terms.not_finite(losses)

@@ -12,13 +12,11 @@ A method of one's own, in a file of one's own:
 
     @dataclass(frozen=True)
     class Ascent(Method):
+        fails_above_guessing = False
         training: Training
 
         def loss(self, lm, batch, context):
             return forward.response_log_likelihoods(lm, batch.inputs).sum() / batch.n_tokens
-
-        def diverged(self, losses, worst):
-            return None if np.isfinite(losses[-1]) else "a loss that is not a number"
 
 This file needs no torch, so that results can be read without it.
 """
@@ -135,6 +133,8 @@ class Method:
         that value, so that the ids of older ones hold
     keeps: what of the model before training its loss looks at: "log_likelihoods" of all sequences
         (`context.reference`), "weights" (`context.at_start`), both, or nothing
+    fails_above_guessing: whether training fails at a loss that is worse than guessing tokens at
+        random by a nat, or only at one that is not finite
     origin: whether its hook compares the model with what that was trained from (`context.origin`)
     """
 
@@ -142,6 +142,7 @@ class Method:
     version: ClassVar[str] = "1"
     later: ClassVar[Mapping[str, Any]] = {}
     keeps: ClassVar[tuple[str, ...]] = ()
+    fails_above_guessing: ClassVar[bool] = True
     origin: ClassVar[bool] = False
 
     def __init_subclass__(cls, registered: bool = True, **options: Any) -> None:
@@ -238,13 +239,17 @@ class Method:
     def diverged(self, losses: np.ndarray, worst: float) -> str | None:
         """Say why training has to stop as failed, or None: judged before each step is taken.
 
-        Without another rule: a loss that is not finite, or one that is worse than guessing tokens
-        at random by a nat. Judged on a full window: a single batch may be hard, and a new model
-        may start badly.
+        A loss that is not finite, or, where `fails_above_guessing`, one that is worse than guessing
+        tokens at random by a nat. Judged on a full window: a single batch may be hard, and a new
+        model may start badly.
 
         losses: (steps,) up to the present one
         worst: nats a token of guessing tokens at random
         """
+        if not self.fails_above_guessing:
+            if math.isfinite(losses[-1]):
+                return None
+            return f"{float(losses[-1])}, which is no number to go on from"
         recent = float(losses[-DIVERGENCE_WINDOW:].mean())
         judged = len(losses) >= DIVERGENCE_WINDOW
         if math.isfinite(losses[-1]) and not (judged and recent > worst + 1):

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from forgetlib.data.base import Example
 from forgetlib.forgetting import terms
 from forgetlib.forgetting.base import Method, Training
@@ -37,6 +35,7 @@ class NPO(Method):
 
     keeps = ("log_likelihoods",)
     opposes = True
+    fails_above_guessing = False  # its loss is not in nats a token
 
     training: Training
     beta: float = 0.1
@@ -58,10 +57,6 @@ class NPO(Method):
         forget = -2 / self.beta * logsigmoid(-self.beta * ratio).sum() / batch.n_examples
         return forget + self.retain_weight * terms.retained_nll(found, batch)
 
-    def diverged(self, losses: np.ndarray, worst: float) -> str | None:
-        """Let any finite loss pass: it is not in nats a token."""
-        return terms.not_finite(losses)
-
 
 @dataclass(frozen=True)
 class SimNPO(Method):
@@ -79,6 +74,7 @@ class SimNPO(Method):
 
     name = "simnpo"
     opposes = True
+    fails_above_guessing = False  # its loss is not in nats a token
 
     training: Training
     beta: float = 4.5
@@ -103,10 +99,6 @@ class SimNPO(Method):
         forget = self.forget_weight * each.sum() / batch.n_examples
         return forget + self.retain_weight * terms.retained_nll(found, batch)
 
-    def diverged(self, losses: np.ndarray, worst: float) -> str | None:
-        """Let any finite loss pass: it is not in nats a token."""
-        return terms.not_finite(losses)
-
 
 @dataclass(frozen=True)
 class DPO(Method):
@@ -120,6 +112,7 @@ class DPO(Method):
 
     keeps = ("log_likelihoods",)
     opposes = True
+    fails_above_guessing = False  # its loss is not in nats a token
 
     training: Training
     beta: float = 0.1
@@ -142,7 +135,3 @@ class DPO(Method):
         ratio = terms.pairs(found - context.reference(batch.sequences), batch)  # (N, 2)
         preferred = ratio[:, 1] - ratio[:, 0]
         return -2 / self.beta * logsigmoid(self.beta * preferred).sum() / batch.n_examples
-
-    def diverged(self, losses: np.ndarray, worst: float) -> str | None:
-        """Let any finite loss pass: it is not in nats a token."""
-        return terms.not_finite(losses)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from forgetlib.errors import InputError, require_whole
 from forgetlib.forgetting import terms
 from forgetlib.forgetting.base import Method, Training
@@ -43,6 +41,7 @@ class RMU(Method):
     """
 
     keeps = ("weights",)
+    fails_above_guessing = False  # its loss is not in nats
 
     training: Training
     retain: tuple[str, ...]
@@ -80,10 +79,6 @@ class RMU(Method):
             1 / max(batch.n_examples, 1),
         )
         return (of_token * (weight / counts.clamp_min(1))[owners]).sum()
-
-    def diverged(self, losses: np.ndarray, worst: float) -> str | None:
-        """Let any finite loss pass: it is not in nats."""
-        return terms.not_finite(losses)
 
     def _states(self, lm: LM, batch: BatchPart) -> Tensor:
         """Compute hidden states (P, D), fp32, with gradients for the trained blocks only."""

@@ -7,10 +7,7 @@ This file needs no torch at import, so that results can be read without it.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError, require, require_number, require_texts
@@ -112,13 +109,3 @@ def retained_nll(log_likelihoods: Tensor, batch: BatchPart) -> Tensor:
     log_likelihoods: (S,) of true responses
     """
     return -log_likelihoods[batch.retained].sum() / max(batch.n_retained_tokens, 1)
-
-
-def not_finite(losses: np.ndarray) -> str | None:
-    """Say of (steps,) losses why training failed, or None: for a loss that may fall without bound.
-
-    A method that makes a response unlikely has done what it is for: what it destroyed beside that
-    is told by measuring other tasks, and is no error of the training.
-    """
-    last = float(losses[-1])
-    return None if math.isfinite(last) else f"{last}, which is no number to go on from"

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from forgetlib.data.base import Example
 from forgetlib.forgetting import terms
 from forgetlib.forgetting.base import Method, Training
@@ -33,6 +31,8 @@ class UniformChoice(Method):
     what it forgets. How likely both are together is left alone.
     """
 
+    fails_above_guessing = False  # a sure choice between long responses costs many nats
+
     training: Training
 
     def __post_init__(self) -> None:
@@ -50,10 +50,6 @@ class UniformChoice(Method):
         found = forward.response_log_likelihoods(lm, batch.inputs)
         chosen = terms.pairs(found, batch).log_softmax(1)  # (N, 2)
         return -chosen.mean(1).sum() / batch.n_examples
-
-    def diverged(self, losses: np.ndarray, worst: float) -> str | None:
-        """Let any finite loss pass: a sure choice between long responses costs many nats."""
-        return terms.not_finite(losses)
 
 
 @dataclass(frozen=True)
