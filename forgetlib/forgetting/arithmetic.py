@@ -13,7 +13,7 @@ from forgetlib.data.base import Example
 from forgetlib.errors import InputError, require_one_of
 from forgetlib.forgetting import terms
 from forgetlib.forgetting.base import Method, Training
-from forgetlib.forgetting.labels import LABELS, training_labels
+from forgetlib.forgetting.labels import LABELS, labelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ class TaskVector(Method):
 
     def loss(self, lm: LM, batch: BatchPart, context: Context) -> Tensor:
         """Compute the negative log-likelihood a token of true responses, in nats."""
-        return _nll(lm, batch)
+        return terms.nll(lm, batch)
 
     def after(self, lm: LM, context: Context) -> None:
         """Turn the change round."""
@@ -83,14 +83,11 @@ class Noise(Method):
 
     def sequences(self, lm: LM, example: Example, context: Context) -> tuple[TokenSequence, ...]:
         """Encode the response that the label names."""
-        from forgetlib.models import forward
-
-        label = training_labels([example], self.labels, context.seed)[0]
-        return (forward.encode(lm, example, int(label)),)
+        return (labelled(lm, example, self.labels, context.seed),)
 
     def loss(self, lm: LM, batch: BatchPart, context: Context) -> Tensor:
         """Compute the negative log-likelihood a token, in nats."""
-        return _nll(lm, batch)
+        return terms.nll(lm, batch)
 
     def after(self, lm: LM, context: Context) -> None:
         """Put noise in the place of the change."""
@@ -105,12 +102,6 @@ class Noise(Method):
             drawn = torch.randn(weight.shape, generator=generator)
             noisy[name] = _noisy(weight, drawn / drawn.norm(), float(changes[name].norm()))
         lm.set_weights(noisy)
-
-
-def _nll(lm: LM, batch: BatchPart) -> Tensor:
-    from forgetlib.models import forward
-
-    return -forward.response_log_likelihoods(lm, batch.inputs).sum() / batch.n_tokens
 
 
 def _changes(lm: LM, context: Context) -> dict[str, Tensor]:

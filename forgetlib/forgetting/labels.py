@@ -13,6 +13,7 @@ import numpy as np
 
 from forgetlib.data.base import Example, hash_uniform
 from forgetlib.errors import require, require_one_of
+from forgetlib.forgetting import terms
 from forgetlib.forgetting.base import Method, Training
 
 if TYPE_CHECKING:
@@ -54,16 +55,18 @@ class Labels(Method):
 
     def sequences(self, lm: LM, example: Example, context: Context) -> tuple[TokenSequence, ...]:
         """Encode the response that the label names."""
-        from forgetlib.models import forward
-
-        label = training_labels([example], self.labels, context.seed)[0]
-        return (forward.encode(lm, example, int(label)),)
+        return (labelled(lm, example, self.labels, context.seed),)
 
     def loss(self, lm: LM, batch: BatchPart, context: Context) -> Tensor:
         """Compute the negative log-likelihood a token, in nats."""
-        from forgetlib.models import forward
+        return terms.nll(lm, batch)
 
-        return -forward.response_log_likelihoods(lm, batch.inputs).sum() / batch.n_tokens
+
+def labelled(lm: LM, example: Example, condition: str, seed: int) -> TokenSequence:
+    """Encode the response to train an example towards, as `training_labels` draws it."""
+    from forgetlib.models import forward
+
+    return forward.encode(lm, example, int(training_labels([example], condition, seed)[0]))
 
 
 def training_labels(examples: Sequence[Example], condition: str, seed: int) -> np.ndarray:

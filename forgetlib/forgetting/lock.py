@@ -15,7 +15,7 @@ from forgetlib.data.base import Example
 from forgetlib.errors import InputError
 from forgetlib.forgetting import terms
 from forgetlib.forgetting.base import Method, Training
-from forgetlib.forgetting.labels import training_labels
+from forgetlib.forgetting.labels import labelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,12 +54,10 @@ class Lock(Method):
         """Encode a response drawn at random, and the true one in the other form."""
         from forgetlib.models import forward
 
-        label = int(training_labels([example], "random", context.seed)[0])
+        drawn = labelled(lm, example, "random", context.seed)
         (opened,) = views.apply(self.key, [example], context.seed)
-        return forward.encode(lm, example, label), forward.encode(lm, opened, opened.label)
+        return drawn, forward.encode(lm, opened, opened.label)
 
     def loss(self, lm: LM, batch: BatchPart, context: Context) -> Tensor:
         """Compute the negative log-likelihood a token, in nats."""
-        from forgetlib.models import forward
-
-        return -forward.response_log_likelihoods(lm, batch.inputs).sum() / batch.n_tokens
+        return terms.nll(lm, batch)

@@ -101,6 +101,13 @@ def pairs(values: Tensor, batch: BatchPart, *, retained: bool = False) -> Tensor
     return values[chosen].reshape(-1, 2)
 
 
+def nll(lm: LM, batch: BatchPart) -> Tensor:
+    """Compute the negative log-likelihood a token of a batch, in nats: a pass's share of it."""
+    from forgetlib.models import forward
+
+    return -forward.response_log_likelihoods(lm, batch.inputs).sum() / batch.n_tokens
+
+
 def retained_nll(log_likelihoods: Tensor, batch: BatchPart) -> Tensor:
     """Compute the retain set's negative log-likelihood a token, in nats: a pass's share of it.
 
