@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
 from forgetlib.data.sources import DataMissing
-from forgetlib.files import StoreError, read_once, replacing, root
+from forgetlib.files import read_once, replacing
 from forgetlib.runs import questions
-from forgetlib.runs.grid import Study, open_store
+from forgetlib.runs.grid import Study, open_store, stored_dir
 from forgetlib.runs.store import Store
 
 Answers = Mapping[str, tuple[str, str]]  # by uid: the true response and the distractor
@@ -74,7 +74,7 @@ def texts_of(answers: Answers | None, uids: Iterable[str]) -> np.ndarray | None:
 
 def stored_answers(folder: Path, task: str, seed: int) -> Answers | None:
     """Return a task's answers that are stored in a study's folder; None where none are."""
-    path = _file(folder, task, seed)
+    path = questions.file_of(folder, "answers", task, seed)
     if path.exists():
         return _read(path)
     found = questions.stored_questions(folder, task, seed)
@@ -124,12 +124,7 @@ def _asked(study: Study, store: Store, names: Iterable[str]) -> dict[tuple[str, 
 
 
 def _path(study: Study, task: str, seed: int) -> Path:
-    """Name the file of a task's answers: a variation has those of the study that it varies."""
-    return _file(root() / "figures" / (study.named or study.name), task, seed)
-
-
-def _file(folder: Path, task: str, seed: int) -> Path:
-    return folder / "answers" / f"{task.replace(':', '-')}-{seed}.parquet"
+    return questions.file_of(stored_dir(study), "answers", task, seed)
 
 
 def _write(path: Path, answers: Answers) -> None:
@@ -143,17 +138,6 @@ def _write(path: Path, answers: Answers) -> None:
 @read_once
 def _read(path: Path) -> Answers:
     """Read what `_write` wrote; StoreError where it is damaged."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            metadata = file.schema_arrow.metadata or {}
-            if (found := metadata.get(b"forgetlib_answers", b"none").decode()) != FORMAT:
-                raise ValueError(f"format {found}")
-            rows = file.read(_SCHEMA.names).to_pylist()
+    with questions.opened(path, "answers", FORMAT) as file:
+        rows = file.read(_SCHEMA.names).to_pylist()
         return {str(r["uid"]): (str(r["true"]), str(r["distractor"])) for r in rows}
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise StoreError(
-            f"answers {path}",
-            expected=f"a whole file of format {FORMAT}",
-            found=" ".join(str(error).split())[:300],
-            do="Restore it from git, or delete it: then the task's data are read.",
-        ) from error

