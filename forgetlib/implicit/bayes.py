@@ -3,7 +3,7 @@
 A prompt has k labelled examples, y_i = w.x_i + sigma * noise, and a query x. With probability alpha
 its vector w is one of T fixed vectors, each as likely; else every entry of w is N(0, tau^2). What
 predicts w.x with the least squared error is then known in closed form (arXiv 2309.10105, section
-2): a gate between what holds for each of the two kinds.
+2): what holds for each of the two kinds, weighed by how likely it is to be of that kind.
 
 NumPy in float64, probabilities as logarithms, and no torch.
 """
@@ -32,7 +32,7 @@ class Mixture:
     vectors: (T, d), the discrete set. With T = 1 the discrete predictor is that vector's own
     alpha: probability, 0 to 1, that a prompt's vector is of the discrete set
     sigma: standard deviation of a label's noise, at least LEAST_NOISE of tau. Without noise the
-        gate has no densities to weigh, and with less than that float64 has no digits left for them
+        kinds have no densities to weigh, and with less than that float64 has no digits for them
     tau: standard deviation of each entry of a vector that is not of the discrete set, above 0
 
     Raises InputError for other values.
@@ -103,21 +103,21 @@ class Inference:
         """Compute the log-odds of the discrete set in nats, (...), shifted by delta nats."""
         return self.prior_log_odds + delta + self.log_bayes_factor
 
-    def gate(self, delta: float = 0.0) -> np.ndarray:
+    def p_discrete(self, delta: float = 0.0) -> np.ndarray:
         """Compute the probability of the discrete set, (...), its log-odds shifted by delta."""
         return expit(self.log_odds(delta))
 
     def weights(self, delta: float = 0.0) -> np.ndarray:
-        """Compute the posterior mean of w, (..., d), the log-odds of the gate shifted by delta.
+        """Compute the posterior mean of w, (..., d), the log-odds of the set shifted by delta.
 
         delta in nats: 0 is the best predictor; towards infinity it is the discrete one, towards
         minus infinity ridge
         """
-        gate = self.gate(delta)[..., None]
-        return gate * self.discrete + (1 - gate) * self.continuous
+        p_discrete = self.p_discrete(delta)[..., None]
+        return p_discrete * self.discrete + (1 - p_discrete) * self.continuous
 
     def predict(self, query: np.ndarray, delta: float = 0.0) -> np.ndarray:
-        """Predict w.x, (...), of queries (..., d), the gate shifted by delta nats."""
+        """Predict w.x, (...), of queries (..., d), log-odds shifted by delta nats."""
         return np.einsum("...d,...d->...", self.weights(delta), query)
 
     def at(self, lengths: slice | int) -> Inference:

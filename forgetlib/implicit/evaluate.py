@@ -99,10 +99,10 @@ def ask(setting: Setting, models: Mapping[str, Predictor]) -> pd.DataFrame:
 
 
 def shifts(setting: Setting, before: Predictor, after: Predictor) -> pd.DataFrame:
-    """Fit the shift of the gate by fine-tuning, over all lengths and at each; see SHIFT_COLUMNS.
+    """Fit the shift of log-odds by fine-tuning, over all lengths and at each; see SHIFT_COLUMNS.
 
     Prompts of both kinds count, as many of each. Empty where alpha is 0 or 1, as then nothing
-    shifts the gate.
+    shifts them.
     """
     found = controls(setting, before, {"fine-tuned": after})
     return found[list(SHIFT_COLUMNS)]

@@ -1,7 +1,7 @@
 """Results of in-context regression on disk: read without torch, added and never rewritten.
 
     figures/<name>/results/<key>.parquet   errors, a file for each seed, alpha and other settings
-    figures/<name>/shifts/<key>.parquet    the shifts of the gate that belong to them
+    figures/<name>/shifts/<key>.parquet    the shifts of log-odds that belong to them
     figures/<name>/controls/<key>.parquet  what else would explain the same (`evaluate.controls`)
     figures/<name>/patterns/<key>.parquet  answers of real models (`obey`)
 

@@ -1,4 +1,4 @@
-"""Fit one number: by how many nats a model's gate has moved, and what of its change that explains.
+"""Fit one number, the shift of a model's log-odds in nats, and tell what of a change it explains.
 
 If fine-tuning only shifts which task is inferred, then the tuned model is the Bayes predictor with
 delta nats added to the log-odds of the discrete set, and nothing else has changed. What one number
@@ -25,7 +25,7 @@ STEP = 0.5  # nats between the points from which the search begins
 
 @dataclass(frozen=True)
 class Shift:
-    """Hold the shift of a model's gate.
+    """Hold the shift of a model's log-odds of the discrete set.
 
     delta: nats added to the log-odds of the discrete set, so that the Bayes predictor is as near
         to the model as it comes
@@ -42,9 +42,9 @@ class Shift:
 class Change:
     """Hold what a shift explains of how a model changed.
 
-    before, after: the shifts of the gate of the model before and after, each against Bayes
+    before, after: the shifts of the model before and after, each against Bayes
     change: mean squared difference of the two models' predictions
-    share: of the change that moving the gate from one shift to the other explains: 1 all of it, 0
+    share: of the change that going from one shift to the other explains: 1 all of it, 0
         none, below 0 worse than no change. NaN where nothing changed
     rest: mean squared difference that is left, change * (1 - share)
     faded: part of the way, 0 to 1, to the discrete predictor, from Bayes with the shift before, on
@@ -68,8 +68,8 @@ def fit(predictions: np.ndarray, inference: Inference, query: np.ndarray) -> Shi
     inference: what the prompts say, of leading dimensions (...)
     query: (..., d)
 
-    Raises InputError where alpha is 0 or 1, as then no number of nats moves the gate, and for
-    other shapes.
+    Raises InputError where alpha is 0 or 1, as then no number of nats changes the odds, and
+    for other shapes.
     """
     ridge, step = _parts(inference, query)
     if predictions.shape != ridge.shape:
@@ -88,7 +88,7 @@ def fit(predictions: np.ndarray, inference: Inference, query: np.ndarray) -> Shi
         )
 
     def distance(delta: float) -> float:
-        return float(np.square(ridge + inference.gate(delta) * step - predictions).mean())
+        return float(np.square(ridge + inference.p_discrete(delta) * step - predictions).mean())
 
     # From the best of a grid, as there may be more than one valley.
     grid = np.arange(-FARTHEST, FARTHEST + STEP, STEP)
@@ -120,6 +120,6 @@ def explain(
 
 
 def _parts(inference: Inference, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute ridge's prediction, (...), and what the gate adds where it is 1."""
+    """Compute ridge's prediction, (...), and what to add for that of the discrete set."""
     ridge = np.einsum("...d,...d->...", inference.continuous, query)
     return ridge, np.einsum("...d,...d->...", inference.discrete, query) - ridge

@@ -103,7 +103,7 @@ def test_the_error_of_ridge_is_the_trace_of_the_posterior_covariance():
 
 
 def test_the_mixture_is_best_where_prompts_are_of_it():
-    """No shift of the gate, and neither kind alone, has a smaller error."""
+    """No shift of the log-odds, and neither kind alone, has a smaller error."""
     rng = np.random.default_rng(1)
     mixture = Mixture(rng.standard_normal((8, 5)), alpha=0.3)
     x, y, query, truth = prompts(20_000, 5, 5, rng)
@@ -116,11 +116,13 @@ def test_the_mixture_is_best_where_prompts_are_of_it():
         s: np.square(found.predict(query, s) - truth).mean() for s in (-np.inf, -2, 0, 2, np.inf)
     }
     assert min(errors, key=errors.get) == 0
-    # The gate is calibrated: among prompts with a gate of about g, a share g is of the set.
+    # Calibrated: among prompts of a probability of about p, a share p is of the set.
     for low in (0.1, 0.4, 0.7):
-        chosen = (found.gate() > low) & (found.gate() < low + 0.2)
+        chosen = (found.p_discrete() > low) & (found.p_discrete() < low + 0.2)
         error = 4 / np.sqrt(chosen.sum())
-        assert discrete[chosen].mean() == pytest.approx(found.gate()[chosen].mean(), abs=error)
+        assert discrete[chosen].mean() == pytest.approx(
+            found.p_discrete()[chosen].mean(), abs=error
+        )
 
 
 def test_prefixes_are_prompts_of_their_own():
@@ -133,7 +135,9 @@ def test_prefixes_are_prompts_of_their_own():
         one = infer(mixture, x[:, :k], y[:, :k])
         np.testing.assert_allclose(every.weights()[:, k], one.weights(), atol=1e-10)
         np.testing.assert_allclose(every.log_odds()[:, k], one.log_odds(), atol=1e-9)
-        np.testing.assert_array_equal(every.at(slice(k, k + 1)).gate()[:, 0], every.gate()[:, k])
+        np.testing.assert_array_equal(
+            every.at(slice(k, k + 1)).p_discrete()[:, 0], every.p_discrete()[:, k]
+        )
 
 
 def test_limits():
@@ -148,20 +152,20 @@ def test_limits():
     for a in (0, 1):
         found = predict(Mixture(vectors, a), x, y, query, delta=30.0)
         np.testing.assert_array_equal(found, only[a])
-    # without examples: the prior's mean, which the gate weighs with alpha
+    # without examples: the prior's mean, weighed with alpha
     none = infer(Mixture(vectors, 0.3), x[:, :0], y[:, :0])
     np.testing.assert_allclose(none.weights(), np.tile(0.3 * vectors.mean(0), (50, 1)))
-    np.testing.assert_allclose(none.gate(), 0.3)
+    np.testing.assert_allclose(none.p_discrete(), 0.3)
     # one vector: whatever the labels say, it is that one
     one = Mixture(vectors[:1])
     np.testing.assert_allclose(infer(one, x, y).discrete, np.tile(vectors[0], (50, 1)))
     # a shift is a change of alpha: log-odds add
     moved = Mixture(vectors, 0.5 * np.e**2 / (0.5 * np.e**2 + 0.5))
-    np.testing.assert_allclose(infer(moved, x, y).gate(), half.gate(2.0))
+    np.testing.assert_allclose(infer(moved, x, y).p_discrete(), half.p_discrete(2.0))
     # labels that nothing explains: logarithms, and so no infinity or not-a-number
     far = infer(Mixture(vectors), x, 1e6 * y)
     assert np.isfinite(far.weights()).all()
-    assert (far.gate() == 0).all()
+    assert (far.p_discrete() == 0).all()
 
 
 @pytest.mark.parametrize("gamma", [0.01, 1.5, 2.0, 100.0])
@@ -177,9 +181,9 @@ def test_large_labels_speak_against_the_discrete_set():
     rng = np.random.default_rng(4)
     mixture = Mixture(rng.standard_normal((4, 3)))
     x, y, _, _ = prompts(500, 8, 3, rng)
-    gates = [infer(mixture, x, gamma * y).gate(5.0).mean() for gamma in (1, 1.5, 2, 3)]
-    assert gates == sorted(gates, reverse=True)
-    assert gates[-1] < 0.5 * gates[0]
+    shares = [infer(mixture, x, gamma * y).p_discrete(5.0).mean() for gamma in (1, 1.5, 2, 3)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] < 0.5 * shares[0]
 
 
 BAD = {
@@ -210,5 +214,5 @@ def test_little_noise_is_no_loss_of_digits(sigma):
     mixture = Mixture(rng.standard_normal((4, 3)), sigma=sigma)
     x, y, query, truth = prompts(200, 6, 3, rng, sigma)
     found = infer(mixture, x, y)
-    assert (found.gate() == 0).all()  # continuous prompts rule the discrete set out
+    assert (found.p_discrete() == 0).all()  # continuous prompts rule the discrete set out
     assert np.abs(found.predict(query) - truth).max() < 100 * sigma

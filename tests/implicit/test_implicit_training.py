@@ -366,7 +366,7 @@ def test_a_gate_without_its_rows_is_refused():
 
 
 def test_quarters_are_of_the_most_likely_prompts_last():
-    """Where the gate is wrong, it is wrong most for the prompts that look most discrete."""
+    """Where log-odds are wrong, they are wrong most for the prompts that look most discrete."""
     table = evaluate.ask(replace(TINY, n_prompts=2000), {})
     for k in (2, 4):
         errors = [

@@ -1,4 +1,4 @@
-"""The shift of a gate: known ones are found, and damage is no shift."""
+"""The shift of log-odds: known ones are found, and damage is no shift."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ def test_a_fade_is_told_from_a_shift_though_each_explains_some_of_the_other(part
 
 
 def test_from_the_discrete_predictor_itself_there_is_no_way_to_fade():
-    few = replace(SEEN, log_discrete=SEEN.log_discrete + 1e4)  # the gate is 1 with any shift
+    few = replace(SEEN, log_discrete=SEEN.log_discrete + 1e4)  # of the set with any shift
     same = few.predict(PROMPTS.x, np.inf)
     found = shift.explain(same + 1, same, few, PROMPTS.x)
     assert (found.faded, found.fade_share) == (0, 0)

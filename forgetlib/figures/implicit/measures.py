@@ -1,7 +1,7 @@
 """Measure in-context regression: errors and differences of models, with intervals, and the gate.
 
 The tables are those of `forgetlib.implicit.results.read`: "results", errors of every model, and
-"shifts", the fitted shifts of the gate (arXiv 2309.10105, section 2). No torch.
+"shifts", the fitted shifts of log-odds (arXiv 2309.10105, section 2). No torch.
 
 A seed has its own discrete set, weights, training and prompts. An interval is the wider of that
 over prompts and that over seeds (`bootstrap`); what is resampled as prompts are the stored means
