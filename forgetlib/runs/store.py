@@ -16,19 +16,17 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock
 
 from forgetlib.errors import InputError
 from forgetlib.files import SETTLED, StoreError, remove_left_overs, replacing, writing
 from forgetlib.measuring.base import Readout, readouts
+from forgetlib.runs.content import Present, changed_meanwhile
 from forgetlib.runs.records import Job, Key, Record, Result
 from forgetlib.runs.rows import RecordFile, write_records
 from forgetlib.runs.specs import Checkpoint, Measurement
-
-if TYPE_CHECKING:
-    from forgetlib.runs.content import Present
 
 
 class Store:
@@ -177,13 +175,7 @@ class Store:
                     found="nothing",
                     do="It was deleted meanwhile: start again, and it is computed again.",
                 )
-            raise StoreError(
-                f"{measurement} of {checkpoint}",
-                expected="the content that the study began with",
-                found=f"another: {', '.join(changed)}",
-                do="It was changed meanwhile, or is another one on another node: start again, and "
-                "what is stored of another content is computed anew.",
-            )
+            raise changed_meanwhile(f"{measurement} of {checkpoint}", changed)
         file, row = place
         value = _later(file, row, measurement.readout)
         return Record(checkpoint, measurement, value, file.provenances[row])
