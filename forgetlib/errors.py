@@ -54,6 +54,15 @@ class UnusableNumbers(ForgetlibError, RuntimeError):
     """What a model computed of some examples cannot be used; of others it may."""
 
 
+def in_a_line(error: BaseException, *, named: bool = False, most: int = 300) -> str:
+    """Write what an error says in one line, of so many letters at most.
+
+    named: begin with the name of its class
+    """
+    said = f"{type(error).__name__}: {error}" if named else str(error)
+    return " ".join(said.split())[:most]
+
+
 def require(what: str, value: object, kind: type | UnionType, expected: str) -> None:
     """Raise InputError unless the value is of this kind."""
     if not isinstance(value, kind):

@@ -11,6 +11,7 @@ from forgetlib.errors import (
     ForgetlibError,
     InputError,
     UnusableNumbers,
+    in_a_line,
     is_null,
     nearest,
     require_distinct_uids,
@@ -101,6 +102,14 @@ def test_an_error_has_four_parts():
     error = ForgetlibError("n", expected=1, found=2, do="Take 1.")
     assert str(error) == "n: expected 1, found 2. Take 1."
     assert (error.what, error.expected, error.found) == ("n", "1", "2")
+
+
+def test_an_error_is_told_in_a_line():
+    error = ValueError("one\n  two\tthree")
+    assert in_a_line(error) == "one two three"
+    assert in_a_line(error, named=True) == "ValueError: one two three"
+    assert in_a_line(error, most=7) == "one two"
+    assert in_a_line(ValueError("x" * 400)) == "x" * 300
 
 
 def test_the_fields_of_a_record_are_all_known_and_those_without_a_default_there():

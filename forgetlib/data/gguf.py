@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from forgetlib.data import room
 from forgetlib.data.cache import AssetError, sha256_of
+from forgetlib.errors import in_a_line
 
 if TYPE_CHECKING:
     from forgetlib.data.assets import EmbeddedModel
@@ -157,7 +158,7 @@ def _from_hub(model: EmbeddedModel, target: Path) -> None:
             # Not into the hub's own cache, where the file would stay beside the converted model.
             found = hf_hub_download(repository, name, local_dir=scratch)
         except Exception as error:  # of many kinds: the network, the name, the terms
-            _hub_error(model, " ".join(f"{type(error).__name__}: {error}".split())[:300])
+            _hub_error(model, in_a_line(error, named=True))
         shutil.move(Path(found), target)
 
 

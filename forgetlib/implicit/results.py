@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forgetlib.errors import require_name
+from forgetlib.errors import in_a_line, require_name
 from forgetlib.files import StoreError, replacing, root
 from forgetlib.implicit import evaluate, pattern
 from forgetlib.implicit.settings import Setting
@@ -136,6 +136,6 @@ def _table(path: Path, columns: Mapping[str, str]) -> pa.Table:
         raise StoreError(
             f"results file {path}",
             expected=f"a complete table of format {FORMAT}",
-            found=" ".join(str(error).split())[:300],
+            found=in_a_line(error),
             do="It was damaged or written by another version: delete it, and compute it again.",
         ) from error

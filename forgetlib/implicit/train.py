@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from forgetlib.errors import UnusableNumbers
+from forgetlib.errors import UnusableNumbers, in_a_line
 from forgetlib.files import StoreError, remove_left_overs, replacing
 from forgetlib.implicit.bayes import Mixture, infer_prefixes
 from forgetlib.implicit.muon import Muon
@@ -186,6 +186,6 @@ def _load(path: Path, model: Regressor, optimizers: list[torch.optim.Optimizer])
         raise StoreError(
             f"checkpoint {path}",
             expected="weights and optimiser of these settings",
-            found=" ".join(str(error).split())[:300],
+            found=in_a_line(error),
             do="It was damaged or written by another version: delete it, and training begins anew.",
         ) from error

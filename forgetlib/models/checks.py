@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from forgetlib.engine import packing
 from forgetlib.engine.packing import Packed
-from forgetlib.errors import ModelError
+from forgetlib.errors import ModelError, in_a_line
 from forgetlib.models import likelihood
 from forgetlib.models.forward import pack, run_decoder
 from forgetlib.models.lm import LM, causal_lm, decoder
@@ -145,7 +145,7 @@ def output_layer(name: str, model: Any, tokens: Tensor) -> likelihood.OutputLaye
         raise ModelError(
             f"model {name!r}",
             expected="finite logits, which its output layer computes from its last hidden states",
-            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            found=in_a_line(error, named=True),
             do="Its weights are broken, or it is no causal language model that forgetlib knows: "
             "report the architecture.",
         ) from error
@@ -203,7 +203,7 @@ def check_causal(lm: LM, tokens: list[int]) -> None:
         raise ModelError(
             f"model {lm.name!r}",
             expected="states through which a gradient reaches the token embeddings",
-            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            found=in_a_line(error, named=True),
             do="It cannot be trained here: use another architecture.",
         ) from error
     finally:
@@ -317,7 +317,7 @@ def _why_not_packed(lm: LM, way: str, trial: _Trial) -> str:
             return ""
         reason = f"states {right:.2g} of their norm apart, and {min(wrong):.2g} in a wrong layout"
     except Exception as error:  # whatever a foreign model does with a layout
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = in_a_line(error, named=True, most=200)
     if model.config._attn_implementation != attention:
         model.set_attn_implementation(attention)
     return reason

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from forgetlib.engine import parallel
-from forgetlib.errors import ForgetlibError, InputError, ModelError
+from forgetlib.errors import ForgetlibError, InputError, ModelError, in_a_line
 from forgetlib.models import likelihood
 
 
@@ -118,7 +118,7 @@ def as_model_error(name: str) -> Iterator[None]:
         raise ModelError(
             f"model {name!r}",
             expected="a causal language model that can be tried on a few tokens",
-            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            found=in_a_line(error, named=True),
             do="It may need another version of transformers, or is none: report the architecture.",
         ) from error
 

@@ -22,7 +22,7 @@ from transformers.utils import (
 
 from forgetlib.data import assets, room
 from forgetlib.engine import kernels, parallel
-from forgetlib.errors import InputError, ModelError, nearest, require_one_of
+from forgetlib.errors import InputError, ModelError, in_a_line, nearest, require_one_of
 from forgetlib.files import writing
 from forgetlib.models import catalogue
 from forgetlib.models.catalogue import DTYPES, TUNINGS
@@ -218,7 +218,7 @@ def _pretrained(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         raise ModelError(
             f"model {name!r}",
             expected=f"{', '.join(known)}, a folder or a hub id of a causal LM with safetensors",
-            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            found=in_a_line(error, named=True),
             do=do,
         ) from error
 

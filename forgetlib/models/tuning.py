@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from forgetlib.errors import ModelError
+from forgetlib.errors import ModelError, in_a_line
 from forgetlib.models.synthetic import seeded
 
 LORA_RANK = 16
@@ -67,7 +67,7 @@ def _with_low_rank_updates(name: str, model: Any) -> nn.Module:
         raise ModelError(
             f"model {name!r}",
             expected="linear layers, to which peft can add low-rank updates",
-            found=" ".join(str(error).split())[:300],
+            found=in_a_line(error),
             do="Choose tuning 'body' or 'full'.",
         ) from error
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.data import assets, splits
-from forgetlib.errors import ModelError
+from forgetlib.errors import ModelError, in_a_line
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
 from forgetlib.models import catalogue
@@ -241,7 +241,7 @@ def shape(model: str) -> Shape:
                 raise ModelError(
                     f"model {model!r}",
                     expected="a folder or hub id with a configuration",
-                    found=" ".join(str(error).split())[:300],
+                    found=in_a_line(error),
                     do="Check the name and the network.",
                 ) from error
             config = AutoConfig.for_model(**KNOWN[model])

@@ -21,7 +21,7 @@ from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
 from forgetlib.data.sources import Source
 from forgetlib.data.splits import Split
-from forgetlib.errors import ForgetlibError
+from forgetlib.errors import ForgetlibError, in_a_line
 from forgetlib.files import StoreError, read_once, replacing
 from forgetlib.runs.grid import Study, open_store, stored_dir
 from forgetlib.runs.specs import SPLITS
@@ -139,7 +139,7 @@ def opened(path: Path, kind: str, form: str) -> Iterator[pq.ParquetFile]:
         raise StoreError(
             f"{kind} {path}",
             expected=f"a whole file of format {form}",
-            found=" ".join(str(error).split())[:300],
+            found=in_a_line(error),
             do="Restore it from git, or delete it: then the task's data are read.",
         ) from error
 

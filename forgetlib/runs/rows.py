@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forgetlib.errors import LaterVersion
+from forgetlib.errors import LaterVersion, in_a_line
 from forgetlib.files import StoreError, replacing
 from forgetlib.measuring.base import ROUNDING, Column, Readout, Scores, readout, readouts
 from forgetlib.runs.records import Key, Record
@@ -289,7 +289,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise StoreError(
             f"results file {path}",
             expected=f"complete records of format {FORMAT}",
-            found=" ".join(str(error).split())[:300],
+            found=in_a_line(error),
             do="It was damaged or written by another version: delete it, and what it held is "
             "computed again.",
         ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgetlib.data import tasks
-from forgetlib.errors import InputError, require, require_whole
+from forgetlib.errors import InputError, in_a_line, require, require_whole
 from forgetlib.files import StoreError, replacing
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import correct, predictions
@@ -100,7 +100,7 @@ def _known_checks(path: Path) -> list[pd.DataFrame]:
         raise StoreError(
             f"table of earlier checks {path}",
             expected="the table that a check writes",
-            found=" ".join(str(error).split())[:300],
+            found=in_a_line(error),
             do="Restore it from git, or delete it to begin a new one.",
         ) from error
     return [known]
