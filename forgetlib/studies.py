@@ -458,10 +458,3 @@ def _of_file(path: Path) -> Study:
     chosen = replace(chosen, models=_models(chosen, chosen.models))
     _files[path] = stamp, chosen
     return chosen
-
-
-def __getattr__(name: str) -> Any:
-    """Answer a name of version 0.1 with what to call now."""
-    now = {"results": "load_results, which reads, or run, which computes what is missing"}
-    said = f"module 'forgetlib.studies' has no {name!r}"
-    raise AttributeError(said + (f". Call {now[name]}." if name in now else ""))

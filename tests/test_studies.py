@@ -10,7 +10,6 @@ import pytest
 from helpers import MINE, in_place_of_tiny, same_results, small
 
 import forgetlib
-from forgetlib import studies
 from forgetlib.data import tasks
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2
@@ -405,8 +404,3 @@ def test_a_file_that_is_not_there_is_said(project):
 def test_bad_input_is_refused(project, call, message):
     with pytest.raises((InputError, RuntimeError), match=message):
         call()
-
-
-def test_the_name_of_version_0_1_says_what_to_call_now():
-    with pytest.raises(AttributeError, match=r"no 'results'\. Call load_results, which reads, or"):
-        _ = studies.results
