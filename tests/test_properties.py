@@ -634,7 +634,7 @@ def test_a_claim_and_its_opposite_never_both_hold_and_a_wider_interval_decides_n
 
     found = judged(statement, interval)
     wider = intervals.Interval(ends[1], ends[0] - 0.5, ends[2] + 0.5)
-    undecided = statements.NOT_DECIDED
+    undecided = statements.UNDECIDED
     assert judged(statement, wider) in (found, undecided)
     above, below = statements.ABOVE, statements.BELOW
     if opposite := {above: below, below: above}.get(statement):

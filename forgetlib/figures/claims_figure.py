@@ -21,9 +21,9 @@ from forgetlib.figures.statements import (
     HOLDS,
     MEAN,
     NATS,
-    NOT_DECIDED,
     RANK,
     SHARE,
+    UNDECIDED,
 )
 from forgetlib.figures.style import (
     BLACK,
@@ -46,7 +46,7 @@ VALUE = ["value", "low", "high"]
 VERDICT_MARKS = {
     HOLDS: ("o", BLUE, True),
     DOES_NOT_HOLD: ("D", VERMILION, True),
-    NOT_DECIDED: ("s", GREY, True),
+    UNDECIDED: ("s", GREY, True),
     CANNOT_DECIDE: ("s", GREY, False),
 }
 # Statistics of one kind have an axis in common, and its limits.

@@ -17,7 +17,7 @@ from forgetlib.figures import fig2b, fig3, intervals
 from forgetlib.figures.fig2 import LEVEL
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import between, estimate, estimate_of, number
-from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
+from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, UNDECIDED
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, KEPT, NOTHING, VERDICTS
 
 BEYOND_TRUE_LABELS = "Beyond the same training on true labels"
@@ -351,7 +351,7 @@ def claims_finding(claims: pd.DataFrame, of: str = "the paper's claims") -> str:
     words = {
         HOLDS: ("holds", "hold"),
         DOES_NOT_HOLD: ("does not hold", "do not hold"),
-        NOT_DECIDED: ("is not decided", "are not decided"),
+        UNDECIDED: ("is not decided", "are not decided"),
         CANNOT_DECIDE: ("cannot be decided by this study",) * 2,
     }
     said = []

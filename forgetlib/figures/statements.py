@@ -22,8 +22,8 @@ ABOVE, BELOW, WITHIN = "above", "below", "within +-"  # statements about a thres
 MEAN, RANK, SHARE = "mean", "rank correlation", "share"  # what statistics are: see `power`
 NATS = "nats"  # an axis of its own for means that are in nats
 HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
-NOT_DECIDED, CANNOT_DECIDE = "not decided by these data", "this study cannot decide"
-VERDICTS = (HOLDS, DOES_NOT_HOLD, NOT_DECIDED, CANNOT_DECIDE)
+UNDECIDED, CANNOT_DECIDE = "not decided by these data", "this study cannot decide"
+VERDICTS = (HOLDS, DOES_NOT_HOLD, UNDECIDED, CANNOT_DECIDE)
 FIRST = "2026-11-22"  # before the first studies were computed, on the same day
 
 
@@ -79,7 +79,7 @@ def verdict(statement: Statement, found: Interval, has_power: float) -> str:
     }[statement.kind]
     if np.isfinite(low) and np.isfinite(high) and (agrees or disagrees):
         return HOLDS if agrees else DOES_NOT_HOLD
-    return NOT_DECIDED if has_power >= power.ENOUGH else CANNOT_DECIDE
+    return UNDECIDED if has_power >= power.ENOUGH else CANNOT_DECIDE
 
 
 def row(
@@ -113,7 +113,7 @@ def row(
     said = verdict(statement, found, has)
     enough = np.nan if lacks or low_ceiling else power.needed(able)
     why = ""
-    if said in (NOT_DECIDED, CANNOT_DECIDE):
+    if said in (UNDECIDED, CANNOT_DECIDE):
         why = _why(lacks, ceiling if low_ceiling else np.nan, has, enough, unit)
         if not lacks and found.low == found.high:
             why = f"the same value in all {unit}: nothing to tell the power by"

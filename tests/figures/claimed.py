@@ -6,9 +6,9 @@ from synthetic import cross as cross_runs, family, passing, probe_with
 
 from forgetlib.data import tasks
 from forgetlib.figures import agreement, crosstask, fig2, fig5, fig6
-from forgetlib.figures.statements import CANNOT_DECIDE, NOT_DECIDED
+from forgetlib.figures.statements import CANNOT_DECIDE, UNDECIDED
 
-UNDECIDED = {NOT_DECIDED, CANNOT_DECIDE}
+OPEN = {UNDECIDED, CANNOT_DECIDE}
 COMMONSENSE = ("piqa", "hellaswag", "winogrande", "openbookqa")
 SCIENCE = ("arc_easy", "arc_challenge", "sciq")
 LANGUAGE = ("rte", "mrpc", "sst2", "cb", "wic_hub")

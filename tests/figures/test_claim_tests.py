@@ -14,10 +14,10 @@ from claimed import (
     FEW,
     IS_COMMONSENSE,
     LANGUAGE,
+    OPEN,
     SCIENCE,
     SPLIT,
     TASKS,
-    UNDECIDED,
     K,
     cross,
     examples,
@@ -37,7 +37,7 @@ from forgetlib.data import tasks
 from forgetlib.errors import InputError
 from forgetlib.figures import claim_tests, claims, crossanalysis, crosstask, fig3, mixedmodel
 from forgetlib.figures.effects import beyond_true_labels, ratios as ratios_of
-from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, NOT_DECIDED
+from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, UNDECIDED
 
 
 def test_tasks_with_nothing_to_forget_are_left_out():
@@ -103,7 +103,7 @@ def test_without_families_what_is_about_families_is_not_decided(described):
     found = claims.verdicts(own=own(TASKS, SPLIT), cross=others_better(0.5), described=described)
     by_statistic = found[found["statistic"].str.contains("commonsense")]
     assert len(by_statistic) == 3
-    assert set(by_statistic["verdict"]) <= UNDECIDED
+    assert set(by_statistic["verdict"]) <= OPEN
     assert (by_statistic["n"] == 0).all()
 
 
@@ -112,7 +112,7 @@ def test_labels_that_are_all_alike_are_not_called_better_than_a_tasks_own():
     alike = of_seeds([np.full((K, K), 0.5)] * 2, n=200)
     assert (
         claims.judge("other-tasks-better", cross=alike, described=DESCRIBED).iloc[0]["verdict"]
-        in UNDECIDED
+        in OPEN
     )
 
 
@@ -125,7 +125,7 @@ def test_runs_that_differ_by_chance_are_not_called_better_labels():
     assert (difference["difference_low"] > 0).sum() > K / 2  # the trap
     row = claims.judge("other-tasks-better", cross=of_seeds(each, n=1000), described=DESCRIBED)
     assert row["n"].iloc[0] == K
-    assert row["verdict"].iloc[0] in UNDECIDED
+    assert row["verdict"].iloc[0] in OPEN
 
 
 def test_one_seed_does_not_decide_whose_labels_are_better():
@@ -217,11 +217,11 @@ def test_single_examples_are_not_decided_in_fewer_than_four_tasks():
     enough = claims.judge("no-example-level-prediction", examples=examples(0, TASKS[:4], n=1000))
     few = claims.judge("no-example-level-prediction", examples=examples(0, FEW, n=1000))
     assert set(enough["verdict"]) == {HOLDS}
-    assert set(few["verdict"]) <= UNDECIDED
+    assert set(few["verdict"]) <= OPEN
     assert list(enough["n"]) == [4000, 4, 4000, 4]
     tiny = claims.judge("no-example-level-prediction", examples=examples(0, n=8))
     assert not set(tiny["verdict"]) & {DOES_NOT_HOLD}
-    assert set(tiny["verdict"].iloc[::2]) <= UNDECIDED
+    assert set(tiny["verdict"].iloc[::2]) <= OPEN
 
 
 def test_opposite_effects_in_two_halves_of_the_tasks_do_not_cancel():
@@ -275,13 +275,11 @@ def test_the_power_of_an_order_is_that_of_what_ties_leave_of_it():
     assert (exact["supposed"], tied["supposed"]) == pytest.approx((-0.3, -0.06))
     assert exact["value"] == tied["value"] and exact["low"] == tied["low"]
     assert tied["power"] < 0.8 < exact["power"]
-    assert (tied["verdict"], exact["verdict"]) == (CANNOT_DECIDE, NOT_DECIDED)
+    assert (tied["verdict"], exact["verdict"]) == (CANNOT_DECIDE, UNDECIDED)
 
 
 def test_unrelated_orders_are_not_called_anticorrelated():
-    assert (
-        claims.judge("learn-forget-anticorrelated", order=order(0)).iloc[0]["verdict"] in UNDECIDED
-    )
+    assert claims.judge("learn-forget-anticorrelated", order=order(0)).iloc[0]["verdict"] in OPEN
 
 
 def test_tasks_with_too_few_examples_have_no_say_in_the_order():
@@ -292,7 +290,7 @@ def test_tasks_with_too_few_examples_have_no_say_in_the_order():
 
 def test_a_probe_at_chance_has_nothing_to_recover():
     found = claims.judge("probes-recover", probes=probes(0.5, 0.5)).iloc[0]
-    assert found["verdict"] in UNDECIDED
+    assert found["verdict"] in OPEN
     assert found["n"] < 4
 
 

@@ -13,9 +13,9 @@ from claimed import (
     BY_TASK,
     DESCRIBED,
     FEW,
+    OPEN,
     SPLIT,
     TASKS,
-    UNDECIDED,
     K,
     cross,
     examples,
@@ -37,7 +37,7 @@ from forgetlib.figures.statements import (
     CANNOT_DECIDE,
     DOES_NOT_HOLD,
     HOLDS,
-    NOT_DECIDED,
+    UNDECIDED,
     WITHIN,
     Statement,
     verdict,
@@ -143,7 +143,7 @@ def verdicts_on(claim, **given):
 @pytest.mark.parametrize("claim", claims.CLAIMS)
 def test_the_verdict_on_a_claim_that_is_true_or_false_or_cannot_be_told(claim, case):
     found = verdicts_on(claim, **CASES[claim][case]())
-    expected = ({HOLDS}, {DOES_NOT_HOLD}, UNDECIDED)[case]
+    expected = ({HOLDS}, {DOES_NOT_HOLD}, OPEN)[case]
     assert set(found["verdict"]) <= expected, found.T
     assert set(found["says"]) == {claims.CLAIMS[claim].says}
 
@@ -152,7 +152,7 @@ def test_without_data_every_claim_is_there_and_none_is_decided():
     table = claims.verdicts()
     assert list(table) == COLUMNS
     assert list(dict.fromkeys(table["claim"])) == list(claims.CLAIMS)
-    assert set(table["verdict"]) <= UNDECIDED
+    assert set(table["verdict"]) <= OPEN
     assert table[["value", "low", "high"]].isna().all(axis=None)
     assert (table["n"] == 0).all()
 
@@ -161,7 +161,7 @@ def test_a_claim_on_data_that_are_there_does_not_wait_for_the_others():
     given = CASES["probes-recover"][0]()
     table = claims.verdicts(**given).set_index("claim")
     assert table.loc["probes-recover", "verdict"] == HOLDS
-    assert set(table.drop("probes-recover")["verdict"]) <= UNDECIDED
+    assert set(table.drop("probes-recover")["verdict"]) <= OPEN
     alone = claims.judge("probes-recover", probes=given["probes"]).set_index("claim")
     together = table.loc[["probes-recover"]].drop(columns="post_hoc")
     pd.testing.assert_frame_equal(alone, together)
@@ -188,7 +188,7 @@ def test_undecided_for_lack_of_spread_is_not_an_error():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         table = claims.verdicts(predictors=predictors(np.full(K, 0.5)))
-    assert set(table["verdict"]) <= UNDECIDED
+    assert set(table["verdict"]) <= OPEN
 
 
 @pytest.mark.parametrize("name", ["own", "order", "probes", "sizes", "predictors", "examples"])
@@ -211,18 +211,18 @@ def test_rows_of_several_models_are_refused(name):
     ("statement", "threshold", "low", "high", "expected"),
     [
         (ABOVE, 0.2, 0.3, 0.5, HOLDS),
-        (ABOVE, 0.2, 0.1, 0.5, NOT_DECIDED),
+        (ABOVE, 0.2, 0.1, 0.5, UNDECIDED),
         (ABOVE, 0.2, 0.0, 0.1, DOES_NOT_HOLD),
         (BELOW, 0.2, 0.3, 0.5, DOES_NOT_HOLD),
-        (BELOW, 0.2, 0.1, 0.5, NOT_DECIDED),
+        (BELOW, 0.2, 0.1, 0.5, UNDECIDED),
         (BELOW, 0.2, 0.0, 0.1, HOLDS),
         (WITHIN, 0.2, -0.1, 0.1, HOLDS),
-        (WITHIN, 0.2, -0.3, 0.1, NOT_DECIDED),
-        (WITHIN, 0.2, -0.3, 0.3, NOT_DECIDED),
+        (WITHIN, 0.2, -0.3, 0.1, UNDECIDED),
+        (WITHIN, 0.2, -0.3, 0.3, UNDECIDED),
         (WITHIN, 0.2, 0.3, 0.5, DOES_NOT_HOLD),
         (WITHIN, 0.2, -0.5, -0.3, DOES_NOT_HOLD),
-        (ABOVE, 0.0, 0.0, 0.5, NOT_DECIDED),
-        (BELOW, 0.0, -0.5, 0.0, NOT_DECIDED),
+        (ABOVE, 0.0, 0.0, 0.5, UNDECIDED),
+        (BELOW, 0.0, -0.5, 0.0, UNDECIDED),
     ],
 )
 def test_the_whole_interval_decides(statement, threshold, low, high, expected):
@@ -234,7 +234,7 @@ def test_the_whole_interval_decides(statement, threshold, low, high, expected):
 @pytest.mark.parametrize("ends", [(np.nan, np.nan), (np.nan, 0.0), (1.0, np.nan)])
 def test_without_an_interval_nothing_is_decided(statement, ends):
     stated = Statement(statement, 0.1, 0.0)
-    assert verdict(stated, Interval(0.5, *ends), 0.9) == NOT_DECIDED
+    assert verdict(stated, Interval(0.5, *ends), 0.9) == UNDECIDED
     assert verdict(stated, Interval(0.5, *ends), np.nan) == CANNOT_DECIDE
 
 

@@ -15,7 +15,7 @@ from forgetlib.figures.statements import (
     ABOVE,
     DOES_NOT_HOLD,
     HOLDS,
-    NOT_DECIDED,
+    UNDECIDED,
     Statement,
     verdict,
 )
@@ -231,7 +231,7 @@ def test_tasks_that_sampling_may_have_put_on_either_side_decide_nothing(value, s
     certain = intervals.share_interval(values, values - 0.01, values + 0.01, 0.1)
     uncertain = intervals.share_interval(values, values - 0.1, values + 0.1, 0.1)
     assert verdict(Statement(ABOVE, 0.25, 0.5), certain, 0.9) == known  # positive control
-    assert verdict(Statement(ABOVE, 0.25, 0.5), uncertain, 0.9) == NOT_DECIDED
+    assert verdict(Statement(ABOVE, 0.25, 0.5), uncertain, 0.9) == UNDECIDED
     assert (uncertain.value, uncertain.low, uncertain.high) == (share, 0, 1)
 
 
@@ -243,7 +243,7 @@ def test_tasks_that_are_all_alike_do_not_show_how_much_tasks_differ():
         intervals.relative_interval(np.full(5, -0.1), np.full(5, 0.3)),
     ):
         assert np.isfinite(found.value)
-        assert verdict(Statement(ABOVE, -9, 0), found, 0.9) == NOT_DECIDED
+        assert verdict(Statement(ABOVE, -9, 0), found, 0.9) == UNDECIDED
 
 
 def test_the_relative_interval_covers_the_truth_as_often_as_it_says():

@@ -14,9 +14,9 @@ from forgetlib.figures.statements import (
     DOES_NOT_HOLD,
     HOLDS,
     MEAN,
-    NOT_DECIDED,
     RANK,
     SHARE,
+    UNDECIDED,
     WITHIN,
     Statement,
     row,
@@ -81,7 +81,7 @@ def test_what_a_study_cannot_decide_is_told_apart_from_what_it_did_not():
     said = Statement(ABOVE, 0.0, 0.1)
     wide, narrow = Interval(0.05, -0.3, 0.4), Interval(0.02, -0.01, 0.05)
     unable, able = (row("s", said, found, 20).iloc[0] for found in (wide, narrow))
-    assert (unable["verdict"], able["verdict"]) == (CANNOT_DECIDE, NOT_DECIDED)
+    assert (unable["verdict"], able["verdict"]) == (CANNOT_DECIDE, UNDECIDED)
     assert unable["why"] == f"power {unable['power']:.2f} (0.8 with {unable['needed']:.0f} tasks)"
     assert able["why"] == "power 1.00"
     assert row("s", said, Interval(0.3, 0.1, 0.5), 20)["verdict"].item() == HOLDS

@@ -34,8 +34,8 @@ from forgetlib.figures.statements import (
     CANNOT_DECIDE,
     DOES_NOT_HOLD,
     HOLDS,
-    NOT_DECIDED,
     RANK,
+    UNDECIDED,
     Statement,
     row,
     value_of,
@@ -67,7 +67,7 @@ MEASURES = ("cost", "known", "asked", *(column for column, *_ in GAINS.values())
 SAID = {  # of verdicts, in a sentence
     HOLDS: "is shown",
     DOES_NOT_HOLD: "is shown not to be so",
-    NOT_DECIDED: "is not decided by these data",
+    UNDECIDED: "is not decided by these data",
     CANNOT_DECIDE: "cannot be decided by this study",
 }
 GROWS = Statement(ABOVE, 0.0, 0.5, RANK, stated="2026-11-28")
