@@ -119,7 +119,7 @@ def a_bootstrap():
     from forgetlib.figures import bootstrap
 
     found = bootstrap.of_means([str(i) for i in range(20)], np.arange(20.0)[:, None])
-    bootstrap.resample([found]).interval(bootstrap.column(0))
+    bootstrap.resample([found]).interval(bootstrap.Measure(0))
 
 
 PARTS = (imports, a_run, a_low_rank_model_of_a_folder, a_figure, a_bootstrap)

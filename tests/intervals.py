@@ -25,7 +25,7 @@ from scipy.stats import norm
 
 from forgetlib import files, metrics
 from forgetlib.figures import bootstrap, intervals
-from forgetlib.figures.bootstrap import Sample, column, joined, of_means, of_shares, resample
+from forgetlib.figures.bootstrap import Measure, Sample, joined, of_means, of_shares, resample
 
 N_RESAMPLES = 400
 SHARED = 0.4  # of a pool of questions, that each seed draws, where seeds share them
@@ -59,10 +59,10 @@ def of_questions(n, n_seeds, accuracy, seeds_differ, questions_shared, n_simulat
         "AUROC lost": areas[0] - areas[1],
     }
     of = {
-        "accuracy": column(1),
+        "accuracy": Measure(1),
         "accuracy lost": lambda m: m[..., 0] - m[..., 1],
         "forget ratio": of_shares(lambda m: metrics.forget_ratio(m[..., 0], m[..., 1])),
-        "AUROC": column(3),
+        "AUROC": Measure(3),
         "AUROC lost": lambda m: m[..., 2] - m[..., 3],
     }
     hits, undefined = dict.fromkeys(STATISTICS, 0), dict.fromkeys(STATISTICS, 0)

@@ -540,7 +540,7 @@ samples = arrays.arrays(float, st.integers(2, 60), elements=thousandths)
 
 def interval_of(values, **options):
     found = bootstrap.of_means([str(i) for i in range(len(values))], values[:, None])
-    return bootstrap.resample([found], **options).interval(bootstrap.column(0))
+    return bootstrap.resample([found], **options).interval(bootstrap.Measure(0))
 
 
 @holds_for(40)

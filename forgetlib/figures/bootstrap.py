@@ -32,7 +32,6 @@ from forgetlib.figures.intervals import N_RESAMPLES, Interval, percentiles
 from forgetlib.metrics import Numbers
 
 Statistic = Callable[[np.ndarray], Numbers]  # (..., K) measures -> (...) values
-Measure = Callable[[np.ndarray], np.ndarray]  # (R, N) counts of the questions -> (R, K)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Sample:
     """
 
     uids: tuple[str, ...]
-    measure: Measure
+    measure: Callable[[np.ndarray], np.ndarray]
     limits: np.ndarray
 
 
@@ -69,7 +68,7 @@ def of_means(uids: Sequence[str], values: np.ndarray) -> Sample:
 
 
 @dataclass(frozen=True)
-class Column:
+class Measure:
     """Hold the statistic that is one of the measures, (..., K) -> (...)."""
 
     index: int
@@ -102,7 +101,7 @@ class Resampled:
     def interval(self, statistic: Statistic) -> Interval:
         """Give a statistic of the means the wider of its two intervals.
 
-        That of a single measure, by `column`, ends where the measure does.
+        That of a single measure, by `Measure`, ends where the measure does.
         """
         value = float(statistic(self.means))
         found = percentiles(value, statistic(self.by_questions))
@@ -111,7 +110,7 @@ class Resampled:
         other = percentiles(value, statistic(self.by_seeds))
         # NaN where either has no interval.
         low, high = np.minimum(found.low, other.low), np.maximum(found.high, other.high)
-        if isinstance(statistic, Column):
+        if isinstance(statistic, Measure):
             low, high = np.clip([low, high], *self.limits[:, statistic.index])
         return Interval(value, float(low), float(high))
 
@@ -142,11 +141,6 @@ def adjusted(p_values: Sequence[float]) -> np.ndarray:
     found = np.full(len(p), np.nan)
     found[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(0, 1)
     return found
-
-
-def column(index: int) -> Column:
-    """Return the statistic that is one of the measures."""
-    return Column(index)
 
 
 def of_shares(statistic: Statistic) -> Statistic:

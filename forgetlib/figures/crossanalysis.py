@@ -19,8 +19,8 @@ from scipy.spatial.distance import squareform
 from forgetlib.errors import InputError
 from forgetlib.figures.agreement import agreement, taken_from
 from forgetlib.figures.bootstrap import (
+    Measure,
     Resampled,
-    column,
     of_shares,
     resample_counts,
     seed_factors,
@@ -105,7 +105,7 @@ def variance_shares(effects: Effects) -> pd.DataFrame:
             tasks = _over_tasks(estimate, values, deviations, defined)
     return pd.DataFrame(
         {
-            **effects.cross.named,
+            **effects.cross.about,
             "measure": effects.measure,
             "source": name,
             **as_columns("share", share),
@@ -176,7 +176,7 @@ def own_against_others(cross: CrossTask) -> pd.DataFrame:
             difference = _own_less_best_other(cross, i, rng)
         rows.append(
             {
-                **cross.named,
+                **cross.about,
                 "eval_task": task,
                 "n": int(cross.n[i]),
                 "own": float(cross.forget_ratio[i, i]),
@@ -220,7 +220,7 @@ def _own_less_best_other(cross: CrossTask, index: int, rng: np.random.Generator)
         by_seeds = (of_parts.mean() + factors @ (of_parts - of_parts.mean()))[:, None]
     limits = np.array([[-1.0], [1.0]])
     found = Resampled(of_parts[:, None], resampled.mean(0)[:, None], by_seeds, limits)
-    return found.interval(column(0))
+    return found.interval(Measure(0))
 
 
 def best_other(effects: Effects) -> pd.DataFrame:
@@ -320,7 +320,7 @@ def evaluated_means(cross: CrossTask) -> pd.DataFrame:
     ]
     return pd.DataFrame(
         {
-            **cross.named,
+            **cross.about,
             "eval_task": task,
             "n": int(n),
             **as_columns("mean_ratio", interval),

@@ -79,7 +79,7 @@ class CrossTask:
         return again(self.tasks[0]) in self.measured[0].phases
 
     @property
-    def named(self) -> dict[str, str]:
+    def about(self) -> dict[str, str]:
         """Tell what the matrix is of: the columns model, condition and protocol of its tables."""
         return {"model": self.model, "condition": self.condition, "protocol": self.protocol}
 
@@ -288,7 +288,7 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
             beyond = of_task.difference(name, *pair) if cross.has_control else UNDEFINED
             found[f"{name}_beyond_true_labels"] = beyond
         row = {
-            **cross.named,
+            **cross.about,
             "eval_task": evaluated,
             "forget_task": forgotten,
             "n": int(cross.n[i]),

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from forgetlib.data import tasks
 from forgetlib.errors import InputError, require_one_of
@@ -41,6 +40,7 @@ from forgetlib.figures import (
 )
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.figures.methods import drawing as methods_drawing
+from forgetlib.figures.methods.drawing import Drawn
 from forgetlib.figures.scale import (
     agreement as scale_agreement,
     claims as scale_claims,
@@ -55,8 +55,6 @@ from forgetlib.runs.questions import load_questions
 from forgetlib.runs.records import Result
 from forgetlib.runs.results import complete_part, has_all, load_results
 from forgetlib.runs.scale import ScaleStudy
-
-Drawn = Iterator[tuple[str, Figure, pd.DataFrame]]  # name of the files, picture, its data
 
 
 def drawn(study: Study, names: Sequence[str] = ()) -> Iterator[Path]:

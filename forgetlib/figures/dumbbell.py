@@ -17,7 +17,7 @@ from forgetlib import metrics
 from forgetlib.data import tasks
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import column, of_means, resample
+from forgetlib.figures.bootstrap import Measure, of_means, resample
 from forgetlib.figures.fig2b import MARKS
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns, with_intervals
 from forgetlib.figures.measures import auroc_sample
@@ -79,7 +79,7 @@ def table(
             row: dict[str, object] = {"eval_task": task, "part": part, "phase": phase}
             row["n"] = len(of)
             for name, sample in samples.items():
-                found = resample([sample], n_resamples=n_resamples).interval(column(0))
+                found = resample([sample], n_resamples=n_resamples).interval(Measure(0))
                 row |= as_columns(name, found)
             rows.append(row)
     return pd.DataFrame(rows)

@@ -109,7 +109,7 @@ def draw_pairs(
     described: pd.DataFrame,
     said: str,
     *,
-    measure: str = matrix.RATIO,
+    measure: str = matrix.RATIO_COLUMN,
 ) -> Figure:
     """Draw a matrix in the order of another's UPGMA trees, under a title.
 
@@ -142,7 +142,7 @@ def draw_pairs(
         strips[1].set_xticks(range(n_tasks), labels, fontsize=size, rotation=90)
         strips[1].set_xlabel(f"task trained on with {cross.condition} labels")
         below = figure.add_subplot(grid[2, 1])
-        if measure == matrix.RATIO:
+        if measure == matrix.RATIO_COLUMN:
             ratio_bar(below, image, cross.condition)
         else:
             drop_bar(below, image)

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Resampled, Statistic, column, of_means, resample
+from forgetlib.figures.bootstrap import Measure, Resampled, Statistic, of_means, resample
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
@@ -89,7 +89,7 @@ def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.Da
         places = np.arange(len(resampled.means)).reshape(len(PHASES), len(layers))
         for (i, phase), (j, layer) in product(enumerate(PHASES), enumerate(layers)):
             place = places[i, j]
-            accuracy = resampled.interval(column(place))
+            accuracy = resampled.interval(Measure(place))
             draws = np.concatenate([found[phase].control[:, j] for _, found in probed])
             rows.append(
                 {
@@ -120,8 +120,8 @@ def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES)
         and where these lose nothing in sum
     """
     measures: dict[str, Statistic] = {
-        "fine_tuned": column(0),
-        "forgotten": column(1),
+        "fine_tuned": Measure(0),
+        "forgotten": Measure(1),
         "difference": lambda m: m[..., 1] - m[..., 0],
         "own_difference": lambda m: m[..., 3] - m[..., 2],
     }

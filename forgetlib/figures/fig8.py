@@ -80,7 +80,8 @@ def draw(cross: CrossTask, random: CrossTask, described: pd.DataFrame) -> Figure
     described: the family of every task, from `tasks.describe`
     """
     _require_same_tasks(random, cross)
-    return fig3.draw_pairs(cross, random, described, finding(table(cross)), measure=matrix.DROP)
+    said = finding(table(cross))
+    return fig3.draw_pairs(cross, random, described, said, measure=matrix.DROP_COLUMN)
 
 
 def _require_same_tasks(random: CrossTask, flipped: CrossTask) -> None:

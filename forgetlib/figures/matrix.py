@@ -40,7 +40,8 @@ DROP_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
 )
 LEAST_CELL = 12  # points, the width that two digits need
 ITALICS = "italics: the 95 % interval includes 0"
-RATIO, DROP = "forget_ratio", "accuracy_lost"  # what a cell shows, a column of `cross_table`
+# What a cell shows: columns of `cross_table`.
+RATIO_COLUMN, DROP_COLUMN = "forget_ratio", "accuracy_lost"
 # Of a drop, as in Figure 3's picture of harm: with 0.5 a sure task is at chance.
 DROP_LIMITS = (-0.5, 0.5)
 
@@ -52,18 +53,18 @@ def draw_matrix(
     columns: np.ndarray,
     *,
     width: float = 3.55,
-    measure: str = RATIO,
+    measure: str = RATIO_COLUMN,
 ) -> AxesImage:
     """Draw one cross-task matrix, rows and columns (K,) in this order, `width` inches wide.
 
-    measure: RATIO, or DROP, which has no denominator and is defined in every task
+    measure: RATIO_COLUMN, or DROP_COLUMN, which has no denominator and is defined in every task
     """
     table = cross_table(cross).set_index(["eval_task", "forget_task"])
     n_tasks = len(cross.tasks)
     values = cross.forget_ratio
     (low, high), colours = RATIO_LIMITS[cross.condition], RATIO_COLOURS
-    if measure == DROP:
-        values = table[DROP].to_numpy().reshape(n_tasks, n_tasks)
+    if measure == DROP_COLUMN:
+        values = table[DROP_COLUMN].to_numpy().reshape(n_tasks, n_tasks)
         (low, high), colours = DROP_LIMITS, DROP_COLOURS
     values = values[np.ix_(rows, columns)]
     with np.errstate(invalid="ignore"):
@@ -74,7 +75,7 @@ def draw_matrix(
     axes.spines[:].set_visible(False)
     room = 72 * width / n_tasks  # points a cell
     for y, evaluated in enumerate(rows):
-        if measure == RATIO and not cross.defined[evaluated]:
+        if measure == RATIO_COLUMN and not cross.defined[evaluated]:
             axes.add_patch(
                 Rectangle(
                     (-0.5, y - 0.5), n_tasks, 1, facecolor="#eeeeee", edgecolor=GREY, hatch="////"

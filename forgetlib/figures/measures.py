@@ -23,10 +23,10 @@ from forgetlib import metrics
 from forgetlib.data import tasks
 from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import (
+    Measure,
     Resampled,
     Sample,
     Statistic,
-    column,
     joined,
     of_means,
     of_shares,
@@ -223,7 +223,7 @@ class Measured:
 
     def of(self, name: str, phase: str, part: str = "test") -> Interval:
         """Give a measure its interval."""
-        return self.interval(column(0), (name, phase, part))
+        return self.interval(Measure(0), (name, phase, part))
 
     def difference(self, name: str, phase: str, other: str, part: str = "test") -> Interval:
         """Subtract a measure of another phase, within each seed."""

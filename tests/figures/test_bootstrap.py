@@ -11,9 +11,9 @@ from synthetic import cross, family
 from forgetlib.errors import InputError
 from forgetlib.figures import crosstask, fig2, fig4
 from forgetlib.figures.bootstrap import (
+    Measure,
     Sample,
     _draws,
-    column,
     joined,
     of_means,
     resample,
@@ -32,7 +32,7 @@ def sample(values, *, seed=0, first=0):
 
 def interval(groups, statistic=None, **options):
     samples = [sample(values, seed=i) for i, values in enumerate(groups)]
-    return resample(samples, **options).interval(statistic or column(0))
+    return resample(samples, **options).interval(statistic or Measure(0))
 
 
 def test_with_one_seed_it_is_scipys_percentile_bootstrap():
@@ -75,7 +75,7 @@ def test_a_question_of_several_seeds_is_drawn_for_all_of_them_together():
     """Three seeds that ask the same questions know no more than one."""
     group = np.repeat([0.0, 1.0], 100)
     same = [sample(group) for _ in range(3)]
-    found = resample(same, n_resamples=4000).interval(column(0))
+    found = resample(same, n_resamples=4000).interval(Measure(0))
     expected = 2 * 1.96 * np.sqrt(0.25 / 200)
     assert found.high - found.low == pytest.approx(expected, rel=0.06)
 
@@ -106,7 +106,7 @@ def test_an_interval_over_three_seeds_covers_the_truth(spread, shared):
             right = noise + np.sqrt(2) * scipy.stats.norm.ppf(accuracy) > 0
             uids = [f"{0 if shared else seed}-{i}" for i in asked]
             samples.append(of_means(uids, right[:, None]))
-        found = resample(samples, n_resamples=400).interval(column(0))
+        found = resample(samples, n_resamples=400).interval(Measure(0))
         hits += found.low <= 0.7 <= found.high
     assert hits / trials >= 0.92
 
@@ -166,7 +166,7 @@ def test_a_difference_of_measures_that_both_end_there_is_students_t_of_the_diffe
     pairs = [np.stack([b, 1.3 * b + more], axis=1) for b, more in risen]
     found = resample([sample(p, seed=i) for i, p in enumerate(pairs)], n_resamples=40_000)
     least = min(b.min() for b in before)
-    assert found.interval(column(0)).low == least  # of a measure itself it ends there
+    assert found.interval(Measure(0)).low == least  # of a measure itself it ends there
     difference = found.interval(lambda m: m[..., 1] - m[..., 0])
     differences = [np.diff(p.mean(0))[0] for p in pairs]
     theirs = scipy.stats.ttest_1samp(differences, 0).confidence_interval(0.95)
@@ -177,7 +177,7 @@ def test_a_seed_without_a_question_in_a_resample_has_no_value_there():
     few = [sample([1.0], seed=0), sample(np.ones(30), seed=1)]
     found = resample(few, n_resamples=200)
     assert np.isnan(found.by_questions).any()
-    assert np.isnan(found.interval(column(0)).low)  # more than 5 % of the resamples
+    assert np.isnan(found.interval(Measure(0)).low)  # more than 5 % of the resamples
 
 
 def test_resample_counts_say_how_often_each_question_was_drawn():

@@ -25,7 +25,7 @@ from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
 from forgetlib.data.sources import Source
 from forgetlib.errors import InputError, require_one_of
-from forgetlib.figures.bootstrap import Sample, column, joined, of_means, resample
+from forgetlib.figures.bootstrap import Measure, Sample, joined, of_means, resample
 from forgetlib.figures.intervals import UNDEFINED, as_columns
 from forgetlib.figures.join import PHASES, but_seed
 from forgetlib.figures.measures import auroc_sample
@@ -286,7 +286,7 @@ def table(case: Case, step: str = next(iter(STEPS))) -> pd.DataFrame:
                 if seeds
             }
             for phase in PHASES:
-                interval = found[phase].interval(column(0)) if found else UNDEFINED
+                interval = found[phase].interval(Measure(0)) if found else UNDEFINED
                 row |= as_columns(phase, interval)
             change = UNDEFINED
             if found:

@@ -16,15 +16,15 @@ from forgetlib.figures.implicit.stored import Stored, stored
 from forgetlib.implicit import results
 from forgetlib.implicit.study import ImplicitStudy
 
-Drawn = tuple[Figure, pd.DataFrame] | None  # picture and its data; None: nothing is stored of it
+Picture = tuple[Figure, pd.DataFrame] | None  # and its data; None: nothing is stored of it
 
 
-def _bayes(of: Stored) -> Drawn:
+def _bayes(of: Stored) -> Picture:
     table = bayes.table(of.own)
     return bayes.draw(table, judged(of.own)), table
 
 
-def _weights(of: Stored) -> Drawn:
+def _weights(of: Stored) -> Picture:
     """Compare mixture weights by the seeds that all of them have."""
     seeds = of.errors.groupby("alpha")["seed"].unique().map(set)
     errors = of.errors[of.errors["seed"].isin(set.intersection(*seeds))]
@@ -32,34 +32,34 @@ def _weights(of: Stored) -> Drawn:
     return weights.draw(table, judged(errors)), table
 
 
-def _tuning(of: Stored) -> Drawn:
+def _tuning(of: Stored) -> Picture:
     table = tuning.table(of.own)
     return tuning.draw(table, judged(of.own)), table
 
 
-def _conjugate(of: Stored) -> Drawn:
+def _conjugate(of: Stored) -> Picture:
     table = conjugate.table(of.own)
     return conjugate.draw(table, judged(of.own)), table
 
 
-def _shift(of: Stored) -> Drawn:
+def _shift(of: Stored) -> Picture:
     table = shift.table(of.shifts, of.alpha, of.controls)
     return shift.draw(table, judged(of.own)), table
 
 
-def _pattern(of: Stored) -> Drawn:
+def _pattern(of: Stored) -> Picture:
     if of.answers is None:
         return None
     table = pattern.table(of.answers)
     return pattern.draw(table), table
 
 
-def _claims(of: Stored) -> Drawn:
+def _claims(of: Stored) -> Picture:
     table = verdicts.table(of)
     return verdicts.draw(table), table
 
 
-FIGURES: dict[str, Callable[[Stored], Drawn]] = {
+FIGURES: dict[str, Callable[[Stored], Picture]] = {
     "bayes": _bayes,
     "weights": _weights,
     "tuning": _tuning,

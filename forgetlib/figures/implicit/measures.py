@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Sample, Statistic, column, of_means, resample
+from forgetlib.figures.bootstrap import Measure, Sample, Statistic, of_means, resample
 from forgetlib.figures.intervals import N_RESAMPLES, Interval, require_columns, seeds_interval
 from forgetlib.figures.numbers import number
 from forgetlib.implicit.evaluate import GATE, GATE_EXAMPLES, gate
@@ -95,7 +95,7 @@ class Errors:
 
     def of(self, of: Of) -> Interval:
         """Give a mean error its interval."""
-        return self.interval(column(0), of)
+        return self.interval(Measure(0), of)
 
     def interval(self, statistic: Statistic, *of: Of) -> Interval:
         """Give a statistic of mean errors, (..., K) -> (...), its interval over prompts and seeds.

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
-from forgetlib.figures.bootstrap import Resampled, Statistic, column, of_means, resample
+from forgetlib.figures.bootstrap import Measure, Resampled, Statistic, of_means, resample
 from forgetlib.figures.implicit.claims import LEAST_SEEDS, SEVERAL
 from forgetlib.figures.implicit.lines import framed, panel
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns, with_intervals
@@ -135,8 +135,8 @@ def _measures(
     of_seeds = [of for _, of in both.groupby(_seeds(both).to_numpy())]
     samples = [of_means(list(of.index), of.to_numpy()) for of in of_seeds]
     found = resample(samples, n_resamples=n_resamples)
-    made = as_columns("base", _interval(found, column(0)))
-    made |= as_columns("tuned", _interval(found, column(1)))
+    made = as_columns("base", _interval(found, Measure(0)))
+    made |= as_columns("tuned", _interval(found, Measure(1)))
     made |= as_columns("drop", _interval(found, lambda m: m[..., 0] - m[..., 1]))
     back = UNDEFINED
     if plain is not None and view != PLAIN:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from forgetlib.figures import intervals
-from forgetlib.figures.bootstrap import column, resample
+from forgetlib.figures.bootstrap import Measure, resample
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.measures import auroc_sample
@@ -149,7 +149,7 @@ def summary(
             "learning_rate": training.learning_rate if training else np.nan,
             "passes": float(np.median(cost)),
         }
-        rows.append(row | as_columns("set_auroc", after.interval(column(0))))
+        rows.append(row | as_columns("set_auroc", after.interval(Measure(0))))
     return pd.DataFrame(rows)
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Sample, column, resample
+from forgetlib.figures.bootstrap import Measure, Sample, resample
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.measures import auroc_sample
@@ -260,8 +260,8 @@ def _measured(samples: Sequence[Sample], n_resamples: int, *, with_base: bool) -
     if samples:
         of = resample(samples, n_resamples=n_resamples)
         found |= {
-            "auroc_known": of.interval(column(2)),
-            "auroc": of.interval(column(3)),
+            "auroc_known": of.interval(Measure(2)),
+            "auroc": of.interval(Measure(3)),
             "auroc_left": of.interval(lambda m: most_left(m[..., 2], m[..., 3])),
             "auroc_turned": of.interval(lambda m: most_turned(m[..., 2], m[..., 3])),
             "accuracy_lost": of.interval(lambda m: m[..., 0] - m[..., 1]),

@@ -37,11 +37,11 @@ import pandas as pd
 from forgetlib import metrics
 from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import (
+    Measure,
     Resampled,
     Sample,
     Statistic,
     adjusted,
-    column,
     joined,
     of_means,
     resample,
@@ -276,7 +276,7 @@ class Ladder:
 
     def of(self, measure: str, role: str, rung: Rung = DIRECT) -> Interval:
         """Give a measure its interval."""
-        return self.get(measure, role, rung).interval(column(0))
+        return self.get(measure, role, rung).interval(Measure(0))
 
     def interval(self, statistic: Statistic, *columns: tuple[str, str, Rung]) -> Interval:
         """Give a statistic of several measures, each (measure, role, rung)."""
