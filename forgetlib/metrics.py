@@ -141,9 +141,9 @@ def auroc(margin: np.ndarray, answers: np.ndarray | None = None, weights: Number
     return found.reshape(counts.shape[:-1])[()]
 
 
-def _blocks(n: int, size: int = 250) -> Iterator[slice]:
+def _blocks(n: int) -> Iterator[slice]:
     """Divide resamples into blocks that stay in a processor's cache, which is twice as fast."""
-    return (slice(start, start + size) for start in range(0, n, size))
+    return (slice(start, start + 250) for start in range(0, n, 250))
 
 
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")

@@ -39,6 +39,8 @@ from forgetlib.measuring.base import Scores
 from forgetlib.metrics import margins
 from forgetlib.runs.records import Result
 
+LINE = 44  # characters of a line of the example
+
 
 def table(results: Iterable[Result]) -> pd.DataFrame:
     """Tabulate the margin of every question in the three phases, a question a row.
@@ -244,18 +246,18 @@ def _question_lines(question: Example, row: pd.Series, n: int) -> list[tuple[str
     return lines
 
 
-def _wrapped(text: str, most: int, *, keep: str, width: int = 44) -> list[str]:
-    """Lines of at most `width` characters; of more than `most`, its "end" or "beginning"."""
-    lines = textwrap.wrap(text, width)
+def _wrapped(text: str, most: int, *, keep: str) -> list[str]:
+    """Lines of at most `LINE` characters; of more than `most`, its "end" or "beginning"."""
+    lines = textwrap.wrap(text, LINE)
     if len(lines) <= most:
         return lines
     if keep == "end":
         words = " ".join(lines[-most:]).split()
         while len(lines) > most:
             words = words[1:]
-            lines = textwrap.wrap(" ".join(["…", *words]), width)
+            lines = textwrap.wrap(" ".join(["…", *words]), LINE)
         return lines
-    return textwrap.wrap(text, width, max_lines=most, placeholder=" …")
+    return textwrap.wrap(text, LINE, max_lines=most, placeholder=" …")
 
 
 def _question_plot(axes: Axes, row: pd.Series, alike: pd.DataFrame) -> None:

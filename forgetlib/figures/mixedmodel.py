@@ -190,9 +190,7 @@ def _row(groups: Sequence[_Group]) -> dict[str, float]:
     }
 
 
-def example_level(
-    table: pd.DataFrame, *, n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
+def example_level(table: pd.DataFrame, *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
     """Tell whether confidence or deviation predicts which examples are forgotten (section 5).
 
     table: `fig4_examples.table`. Among the test examples that are right after fine-tuning, those
@@ -217,7 +215,7 @@ def example_level(
     require_columns("the table of examples", table, (*columns, *EXAMPLE_PREDICTORS), do)
     if "again_correct" not in table:
         table = table.assign(again_correct=np.nan)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows: list[dict[str, object]] = []
     for model, of_model in table.groupby("model", sort=True):
         groups = list(_groups(of_model, n_resamples, rng))

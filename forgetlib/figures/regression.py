@@ -91,7 +91,7 @@ def _one_model(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def bootstrap_over_tasks(
-    x: np.ndarray, y: np.ndarray, *, n_resamples: int = N_RESAMPLES, seed: int = 0
+    x: np.ndarray, y: np.ndarray, *, n_resamples: int = N_RESAMPLES
 ) -> Interval:
     """Correlate the ranks of (N,) and (N,) values, one a task, with a bootstrap over tasks.
 
@@ -101,7 +101,7 @@ def bootstrap_over_tasks(
     value = rank_correlation(x, y).value
     if len(x) < FEWEST_RESAMPLED:
         return Interval(value, np.nan, np.nan)
-    counts = resample_counts(np.random.default_rng(seed), len(x), n_resamples)
+    counts = resample_counts(np.random.default_rng(0), len(x), n_resamples)
     return correlation_percentiles(value, rank_correlations(x, y, counts))
 
 
@@ -111,7 +111,6 @@ def correlations(
     outcome: str = OUTCOME,
     *,
     n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Correlate predictors with the outcome by ranks over tasks, one row a model and predictor.
 
@@ -136,7 +135,7 @@ def correlations(
         for predictor in predictors:
             tasks = of_model[is_defined(of_model[predictor]) & is_defined(of_model[outcome])]
             x, y = tasks[predictor].to_numpy(float), tasks[outcome].to_numpy(float)
-            bootstrap = bootstrap_over_tasks(x, y, n_resamples=n_resamples, seed=seed)
+            bootstrap = bootstrap_over_tasks(x, y, n_resamples=n_resamples)
             rows.append(
                 {
                     "model": model,

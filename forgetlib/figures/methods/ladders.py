@@ -136,7 +136,7 @@ def of_study(
     found: dict[tuple[str, str], list[Seed]] = {}
     for task, seed in study.with_seeds(study.seeds):
         load = partial(fixed, answers, task, seed)
-        of_seed = _Models(study, by_id, task, seed, study.away(task), load)
+        of_seed = _Models(study, by_id, task, seed, load)
         never = list(of_seed.never_taught())
         for method in study.of(task, seed):
             models: dict[str, tuple[Model, ...]] = {}
@@ -196,11 +196,10 @@ class _Models:
         by_id: Mapping[tuple[str, int], Result],
         task: str,
         seed: int,
-        elsewhere: Iterable[str],
         load: Callable[[], Answers | None],
     ) -> None:
         self.study, self.by_id, self.task, self.seed = study, by_id, task, seed
-        self.elsewhere, self._load = tuple(elsewhere), load
+        self._load = load
 
     @cached_property
     def answers(self) -> Answers | None:
@@ -267,7 +266,7 @@ class _Models:
             there = tuple(r.scores[where] for r in draws if r is not None)
             if there:
                 found[rung.name] = there
-        places = [f"{t}/test" for t in self.elsewhere if t != self.task]
+        places = [f"{t}/test" for t in self.study.away(self.task)]
         elsewhere = tuple(result.scores[w] for w in places if w in result.scores)
         probed = None
         # The pre-trained model was asked about every skill.
