@@ -29,6 +29,7 @@ from forgetlib import files
 from forgetlib.data import splits, tasks, views
 from forgetlib.errors import InputError, require, require_name, require_one_of, require_whole
 from forgetlib.figures import report
+from forgetlib.figures.bootstrap import difference
 from forgetlib.figures.methods import rungs
 from forgetlib.figures.methods.ladders import layer_of, of_view, quantised, relearned
 from forgetlib.figures.methods.rungs import DIRECT, KINDS, TWIN, Ladder, Model, Rung, Seed
@@ -465,7 +466,7 @@ def _harmed(ladders: Mapping[tuple[str, str], Ladder]) -> Iterator[str]:
     for (task, _), ladder in ladders.items():
         for rung in (r for r in ladder.rungs if r.kind == "relearned"):
             columns = [("auroc", KNOWN, of) for of in (rung, DIRECT)]
-            if ladder.interval(lambda m: m[..., 0] - m[..., 1], *columns).high < 0:
+            if ladder.interval(difference(0, 1), *columns).high < 0:
                 after, before = (estimate(ladder.of("auroc", KNOWN, of)) for of in (rung, DIRECT))
                 yield (
                     f"Training on {rung.labels} labels took the original's AUROC of {task} from "

@@ -25,7 +25,15 @@ from scipy.stats import norm
 
 from forgetlib import files, metrics
 from forgetlib.figures import bootstrap, intervals
-from forgetlib.figures.bootstrap import Measure, Sample, joined, of_means, of_shares, resample
+from forgetlib.figures.bootstrap import (
+    Measure,
+    Sample,
+    difference,
+    joined,
+    of_means,
+    of_shares,
+    resample,
+)
 
 N_RESAMPLES = 400
 SHARED = 0.4  # of a pool of questions, that each seed draws, where seeds share them
@@ -60,10 +68,10 @@ def of_questions(n, n_seeds, accuracy, seeds_differ, questions_shared, n_simulat
     }
     of = {
         "accuracy": Measure(1),
-        "accuracy lost": lambda m: m[..., 0] - m[..., 1],
+        "accuracy lost": difference(0, 1),
         "forget ratio": of_shares(lambda m: metrics.forget_ratio(m[..., 0], m[..., 1])),
         "AUROC": Measure(3),
-        "AUROC lost": lambda m: m[..., 2] - m[..., 3],
+        "AUROC lost": difference(2, 3),
     }
     hits, undefined = dict.fromkeys(STATISTICS, 0), dict.fromkeys(STATISTICS, 0)
     pool = int(n / SHARED)

@@ -143,6 +143,11 @@ def adjusted(p_values: Sequence[float]) -> np.ndarray:
     return found
 
 
+def difference(i: int, j: int) -> Statistic:
+    """Return the statistic that is one measure less another."""
+    return lambda m: m[..., i] - m[..., j]
+
+
 def of_shares(statistic: Statistic) -> Statistic:
     """Return a statistic that needs shares, as a ratio of accuracies does, of such from 0 to 1."""
     return lambda measures: statistic(measures.clip(0.0, 1.0))

@@ -19,7 +19,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Measure, Resampled, Statistic, of_means, resample
+from forgetlib.figures.bootstrap import (
+    Measure,
+    Resampled,
+    Statistic,
+    difference,
+    of_means,
+    resample,
+)
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
@@ -122,8 +129,8 @@ def recovery_table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES)
     measures: dict[str, Statistic] = {
         "fine_tuned": Measure(0),
         "forgotten": Measure(1),
-        "difference": lambda m: m[..., 1] - m[..., 0],
-        "own_difference": lambda m: m[..., 3] - m[..., 2],
+        "difference": difference(1, 0),
+        "own_difference": difference(3, 2),
     }
     rows = []
     that_count: dict[str, dict[str, Resampled]] = {}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from forgetlib.figures import fig2, intervals
-from forgetlib.figures.bootstrap import joined
+from forgetlib.figures.bootstrap import difference, joined
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
     UNDEFINED,
@@ -71,7 +71,7 @@ def _lost_beyond(found: Measured, least: Measured) -> Interval:
     if found is least or seeds[0] != seeds[1]:
         return UNDEFINED
     both = joined([of.get("accuracy", "random") for of in (least, found)])
-    return both.interval(lambda m: m[..., 0] - m[..., 1])
+    return both.interval(difference(0, 1))
 
 
 def _largest(table: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from forgetlib.figures.bootstrap import (
     Resampled,
     Sample,
     Statistic,
+    difference,
     joined,
     of_means,
     of_shares,
@@ -230,13 +231,13 @@ class Measured:
         key = name, phase, other, part
         if key not in self._less:  # a matrix asks again for each picture of it
             columns = (name, phase, part), (name, other, part)
-            self._less[key] = self.interval(lambda m: m[..., 0] - m[..., 1], *columns)
+            self._less[key] = self.interval(difference(0, 1), *columns)
         return self._less[key]
 
     def p_value(self, name: str, phase: str, other: str) -> float:
         """Test that two phases have the same measure on the test set (`Resampled.p_value`)."""
         both = joined([self.get(name, phase), self.get(name, other)])
-        return both.p_value(lambda m: m[..., 0] - m[..., 1])
+        return both.p_value(difference(0, 1))
 
     def on(self, name: str, phase: str, seed: int, counts: np.ndarray) -> float:
         """Measure one seed's model on some of its test questions.

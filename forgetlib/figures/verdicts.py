@@ -103,7 +103,7 @@ def verdict(found: Evidence) -> str:
     return became
 
 
-def most_left(before: Numbers, after: Numbers, chance: float = CHANCE) -> Numbers:
+def most_left(before: Numbers, after: Numbers, chance: Numbers = CHANCE) -> Numbers:
     """Compare what is above chance after forgetting with what may be lost: above 0, most is left.
 
     before, after: AUROC or accuracy of the known and of the forgotten model

@@ -25,7 +25,7 @@ from forgetlib.data import splits, tasks
 from forgetlib.data.base import Example
 from forgetlib.data.sources import Source
 from forgetlib.errors import InputError, require_one_of
-from forgetlib.figures.bootstrap import Measure, Sample, joined, of_means, resample
+from forgetlib.figures.bootstrap import Measure, Sample, difference, joined, of_means, resample
 from forgetlib.figures.intervals import UNDEFINED, as_columns
 from forgetlib.figures.join import PHASES, but_seed
 from forgetlib.figures.measures import auroc_sample
@@ -291,7 +291,7 @@ def table(case: Case, step: str = next(iter(STEPS))) -> pd.DataFrame:
             change = UNDEFINED
             if found:
                 both = joined([found[before], found[after]])
-                change = both.interval(lambda m: m[..., 1] - m[..., 0])
+                change = both.interval(difference(1, 0))
             rows.append(row | as_columns("change", change))
     return pd.DataFrame(rows)
 

@@ -14,12 +14,12 @@ from functools import partial
 import pandas as pd
 
 from forgetlib.errors import require_one_of
+from forgetlib.figures.bootstrap import difference
 from forgetlib.figures.implicit import conjugate
 from forgetlib.figures.implicit.measures import (
     Errors,
     Gate,
     Of,
-    difference,
     judged,
     of_alpha,
     over_seeds,

@@ -15,8 +15,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from forgetlib.figures import intervals
+from forgetlib.figures.bootstrap import difference
 from forgetlib.figures.implicit.lines import NAMES, curve, framed, line, panel
-from forgetlib.figures.implicit.measures import Errors, Gate, Of, difference, title
+from forgetlib.figures.implicit.measures import Errors, Gate, Of, title
 from forgetlib.figures.intervals import N_RESAMPLES, Interval, as_columns, with_intervals
 from forgetlib.figures.numbers import estimate_of
 from forgetlib.figures.style import BLACK, BLUE, TEXT_WIDTH, VERMILION, say_where_nothing, style

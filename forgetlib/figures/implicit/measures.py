@@ -149,11 +149,6 @@ def of_alpha(table: pd.DataFrame, alpha: float | None) -> pd.DataFrame:
     return rows
 
 
-def difference(i: int, j: int) -> Statistic:
-    """Return the statistic that is one error less another."""
-    return lambda m: m[..., i] - m[..., j]
-
-
 def over_seeds(values: pd.Series) -> Interval:
     """Average a seed's values each, with Student's t interval; none of one seed."""
     return seeds_interval(values.to_numpy(float))

@@ -16,7 +16,14 @@ from matplotlib.figure import Figure
 
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
-from forgetlib.figures.bootstrap import Measure, Resampled, Statistic, of_means, resample
+from forgetlib.figures.bootstrap import (
+    Measure,
+    Resampled,
+    Statistic,
+    difference,
+    of_means,
+    resample,
+)
 from forgetlib.figures.implicit.claims import LEAST_SEEDS, SEVERAL
 from forgetlib.figures.implicit.lines import framed, panel
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns, with_intervals
@@ -137,10 +144,10 @@ def _measures(
     found = resample(samples, n_resamples=n_resamples)
     made = as_columns("base", _interval(found, Measure(0)))
     made |= as_columns("tuned", _interval(found, Measure(1)))
-    made |= as_columns("drop", _interval(found, lambda m: m[..., 0] - m[..., 1]))
+    made |= as_columns("drop", _interval(found, difference(0, 1)))
     back = UNDEFINED
     if plain is not None and view != PLAIN:
-        back = _interval(found, lambda m: m[..., 1] - m[..., 3])
+        back = _interval(found, difference(1, 3))
     return made | as_columns("back", back)
 
 

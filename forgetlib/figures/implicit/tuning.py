@@ -11,13 +11,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from forgetlib.figures import intervals
+from forgetlib.figures.bootstrap import difference
 from forgetlib.figures.implicit.lines import curve, framed, line, panel
 from forgetlib.figures.implicit.measures import (
     SHOWN_EXAMPLES,
     Errors,
     Gate,
     Of,
-    difference,
     title,
 )
 from forgetlib.figures.intervals import N_RESAMPLES, Interval, as_columns, with_intervals

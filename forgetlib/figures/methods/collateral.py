@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 
 from forgetlib import metrics
 from forgetlib.figures import intervals, verdicts
-from forgetlib.figures.bootstrap import Measure, Sample, resample
+from forgetlib.figures.bootstrap import Measure, Sample, difference, resample
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns, of_row, with_intervals
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.measures import auroc_sample
@@ -238,7 +238,7 @@ def table(found: Trajectories, *, n_resamples: int = N_RESAMPLES) -> pd.DataFram
         of = resample([trajectory.sample() for trajectory in of_seeds], n_resamples=n_resamples)
         for i, measure in enumerate(MEASURES):
             row |= as_columns(measure, of.interval(Measure(i)))
-        row |= as_columns("auroc_lost", of.interval(lambda m: m[..., 0] - m[..., 1]))
+        row |= as_columns("auroc_lost", of.interval(difference(0, 1)))
         row |= as_columns("auroc_left", of.interval(lambda m: most_left(m[..., 0], m[..., 1])))
         row |= as_columns("auroc_turned", of.interval(lambda m: most_turned(m[..., 0], m[..., 1])))
         rows.append(row)

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from forgetlib.figures.bootstrap import difference
 from forgetlib.figures.intervals import UNDEFINED, as_columns, rank_correlation, with_intervals
 from forgetlib.figures.methods.ladders import of_view
 from forgetlib.figures.methods.rungs import DIRECT, Ladder
@@ -92,7 +93,7 @@ def table(
     rows, distances = [], _distances(results)
     for (task, method), ladder in ladders.items():
         plainly = [("auroc", role, DIRECT) for role in (KNOWN, FORGOTTEN)]
-        cost = ladder.interval(lambda m: m[..., 0] - m[..., 1], *plainly)
+        cost = ladder.interval(difference(0, 1), *plainly)
         for rung in ladder.rungs:
             if rung.kind != "form":
                 continue
@@ -111,7 +112,7 @@ def table(
                 asked = [("auroc", role, rung), ("auroc", role, DIRECT)]
                 gained = UNDEFINED
                 if ladder.has(role, rung):
-                    gained = ladder.interval(lambda m: m[..., 0] - m[..., 1], *asked)
+                    gained = ladder.interval(difference(0, 1), *asked)
                 of |= as_columns(column, gained)
             rows.append(of)
     columns = ["eval_task", "method", "form", "n_seeds", "distance", "counts"]

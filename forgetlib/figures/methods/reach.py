@@ -27,7 +27,7 @@ import pandas as pd
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Measure, Sample, resample
+from forgetlib.figures.bootstrap import Measure, Sample, difference, resample
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.measures import auroc_sample
@@ -264,12 +264,12 @@ def _measured(samples: Sequence[Sample], n_resamples: int, *, with_base: bool) -
             "auroc": of.interval(Measure(3)),
             "auroc_left": of.interval(lambda m: most_left(m[..., 2], m[..., 3])),
             "auroc_turned": of.interval(lambda m: most_turned(m[..., 2], m[..., 3])),
-            "accuracy_lost": of.interval(lambda m: m[..., 0] - m[..., 1]),
-            "auroc_lost": of.interval(lambda m: m[..., 2] - m[..., 3]),
-            "nll_rise": of.interval(lambda m: m[..., 5] - m[..., 4]),
+            "accuracy_lost": of.interval(difference(0, 1)),
+            "auroc_lost": of.interval(difference(2, 3)),
+            "nll_rise": of.interval(difference(5, 4)),
         }
         if with_base:
-            found["nll_taught"] = of.interval(lambda m: m[..., 4] - m[..., 6])
+            found["nll_taught"] = of.interval(difference(4, 6))
     columns: dict[str, float] = {}
     for name, interval in found.items():
         columns |= as_columns(name, interval)

@@ -42,12 +42,13 @@ from forgetlib.figures.bootstrap import (
     Sample,
     Statistic,
     adjusted,
+    difference,
     joined,
     of_means,
     resample,
 )
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, as_columns
-from forgetlib.figures.verdicts import HALF, Remains, remains
+from forgetlib.figures.verdicts import HALF, Remains, most_left, remains
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers, texts_of
@@ -251,7 +252,7 @@ class Ladder:
         """
         if ORACLE not in self.roles:
             return False
-        return not self.interval(_less(0, _constant(CHANCE)), *_auroc(ORACLE)).low > 0
+        return not self.interval(_less(0, _chance), *_auroc(ORACLE)).low > 0
 
     @property
     def oracle_knows(self) -> bool:
@@ -314,12 +315,12 @@ class Ladder:
         """Tell with which of the never-taught models a rung is compared, by their role."""
         return ANEW if rung == SIGNED and self.has(ANEW, rung) else ORACLE
 
-    def recovered(self, rung: Rung, role: str = FORGOTTEN) -> Interval:
+    def recovered(self, rung: Rung) -> Interval:
         """Tell what share of what was lost a rung brings back; undefined for direct asking."""
-        if rung == DIRECT or not self.has(role, rung):
+        if rung == DIRECT or not self.has(FORGOTTEN, rung):
             return UNDEFINED
-        columns = [("auroc", role, rung), *_auroc(role, KNOWN)]
-        return self.ratio(columns, _difference(0, 1), _difference(2, 1))
+        columns = [("auroc", FORGOTTEN, rung), *_auroc(FORGOTTEN, KNOWN)]
+        return self.ratio(columns, difference(0, 1), difference(2, 1))
 
     def excess(self, rung: Rung, role: str = FORGOTTEN, *, twin: bool = False) -> Interval:
         """Tell where a rung puts a model between never taught, 0, and never forgotten, 1.
@@ -334,10 +335,10 @@ class Ladder:
         if ((twin or rung.kind in TEACHING) and not null) or not measured:
             return UNDEFINED
         columns = [("auroc", role, rung), ("auroc", KNOWN, rung), *null]
-        floor = _column(2) if null else _constant(CHANCE)
+        floor: Statistic = Measure(2) if null else _chance
         return self.ratio(columns, _less(0, floor), _less(1, floor))
 
-    def rise(self, rung: Rung, role: str = FORGOTTEN) -> Interval:
+    def rise(self, rung: Rung, role: str) -> Interval:
         """Tell by how much a rung raises a model's `excess` from that of direct asking.
 
         Known and never-taught models gain by the same training, and what has far to go gains more:
@@ -366,7 +367,7 @@ class Ladder:
         if rung.kind in TEACHING and not null:
             return np.nan
         found = joined([self.get(*c) for c in [("auroc", FORGOTTEN, rung), *null]])
-        return found.p_value(_less(0, _column(1) if null else _constant(CHANCE)))
+        return found.p_value(_less(0, Measure(1) if null else _chance))
 
     def residue(self) -> Interval:
         """Sum what is left beyond never-taught models over the rungs, and divide by what was."""
@@ -393,13 +394,13 @@ class Ladder:
     def remains(self) -> Remains:
         """Collect what the verdict is taken from."""
         null = self._null(DIRECT)
-        floor = _column(2) if null else _constant(CHANCE)
+        floor: Statistic = Measure(2) if null else _chance
         direct = [*_auroc(FORGOTTEN, KNOWN), *null]
 
-        def left(m: np.ndarray) -> np.ndarray:
-            return m[..., 0] - floor(m) - (1 - HALF) * (m[..., 1] - floor(m))
+        def left(m: np.ndarray) -> metrics.Numbers:
+            return most_left(m[..., 1], m[..., 0], floor(m))
 
-        def turned(m: np.ndarray) -> np.ndarray:
+        def turned(m: np.ndarray) -> metrics.Numbers:
             return CHANCE - m[..., 0] - np.abs(floor(m) - CHANCE)
 
         accuracy = [("accuracy", FORGOTTEN, DIRECT), ("accuracy", KNOWN, DIRECT)]
@@ -410,14 +411,14 @@ class Ladder:
         damage = UNDEFINED
         if measured:
             columns = [("nll", role, DIRECT) for role in (FORGOTTEN, KNOWN)]
-            damage = self.interval(_difference(0, 1), *columns)
+            damage = self.interval(difference(0, 1), *columns)
         asked = [r for r in self.rungs if r.kind in ("form", "context", "quantised")]
         taught = [r for r in self.rungs if r.kind == "relearned"]
         fewest = [r for r in taught if r.labels == min(x.labels for x in taught)]
         return Remains(
             known=self.interval(_less(1, floor), *direct),
             left=self.interval(left, *direct),
-            accuracy_left=self.interval(_left_of_accuracy, *accuracy),
+            accuracy_left=self.interval(lambda m: most_left(m[..., 1], m[..., 0]), *accuracy),
             turned=self.interval(turned, *direct),
             damage=damage,
             moved_left=moved,
@@ -438,7 +439,7 @@ class Ladder:
         """Tell whether a rung was shown to teach never-taught models anything."""
         if not (columns := self._null(rung)):
             return False
-        return self.interval(_difference(0, 1), *columns, ("auroc", ORACLE, DIRECT)).low > 0
+        return self.interval(difference(0, 1), *columns, ("auroc", ORACLE, DIRECT)).low > 0
 
     def finds(self, rung: Rung) -> bool:
         """Tell whether a rung is shown to bring back most of a skill that was hidden on purpose.
@@ -501,24 +502,12 @@ def _auroc(*roles: str) -> list[tuple[str, str, Rung]]:
     return [("auroc", role, DIRECT) for role in roles]
 
 
-def _column(i: int) -> Statistic:
-    return lambda m: m[..., i]
-
-
-def _constant(value: float) -> Statistic:
-    return lambda m: np.full(m.shape[:-1], value)
+def _chance(m: np.ndarray) -> float:
+    return CHANCE
 
 
 def _less(i: int, floor: Statistic) -> Statistic:
     return lambda m: m[..., i] - floor(m)
-
-
-def _difference(i: int, j: int) -> Statistic:
-    return _less(i, _column(j))
-
-
-def _left_of_accuracy(m: np.ndarray) -> np.ndarray:
-    return m[..., 0] - CHANCE - (1 - HALF) * (m[..., 1] - CHANCE)
 
 
 def _sample(seed: Seed, measure: str, role: str, rung: Rung) -> Sample:
@@ -651,7 +640,7 @@ def summary(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
         }
         row |= as_columns("accuracy", found.of("accuracy", FORGOTTEN))
         row |= as_columns("auroc", found.of("auroc", FORGOTTEN))
-        lost = found.interval(_difference(1, 0), *_auroc(FORGOTTEN, KNOWN))
+        lost = found.interval(difference(1, 0), *_auroc(FORGOTTEN, KNOWN))
         row |= as_columns("auroc_lost", lost)
         row |= as_columns("residue", found.residue())
         row |= as_columns("damage", left.damage)

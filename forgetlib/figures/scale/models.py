@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from forgetlib.figures import fig4_examples, intervals, mixedmodel
-from forgetlib.figures.bootstrap import of_means, resample
+from forgetlib.figures.bootstrap import Measure, difference, of_means, resample
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.fig6 import pair_means
 from forgetlib.figures.intervals import (
@@ -178,9 +178,9 @@ def _probe_lost(found: Measured) -> Interval:
         right = [pair_means(p.correct[p.layers == p.paper_layer]) for p in probes if p is not None]
         samples.append(of_means(uids, np.concatenate(right, axis=1)))
     resampled = resample(samples, n_resamples=found.n_resamples)
-    if not resampled.interval(lambda m: m[..., 0]).low > CHANCE:
+    if not resampled.interval(Measure(0)).low > CHANCE:
         return UNDEFINED
-    return resampled.interval(lambda m: m[..., 1] - m[..., 2])
+    return resampled.interval(difference(1, 2))
 
 
 def _examples(results: Sequence[Result], n_resamples: int) -> pd.DataFrame:

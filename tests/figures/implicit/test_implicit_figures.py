@@ -7,6 +7,7 @@ from regressors import controls, world
 from test_style import assert_readable, undefined
 
 from forgetlib.errors import InputError
+from forgetlib.figures.bootstrap import difference
 from forgetlib.figures.implicit import (
     bayes as implicit_bayes,
     claims as implicit_claims,
@@ -15,7 +16,7 @@ from forgetlib.figures.implicit import (
     tuning as implicit_tuning,
     weights as implicit_weights,
 )
-from forgetlib.figures.implicit.measures import Errors, Of, difference, judged
+from forgetlib.figures.implicit.measures import Errors, Of, judged
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, VERDICTS
 
 FEW = 200  # resamples
