@@ -47,7 +47,11 @@ NEIGHBOUR_COLUMNS = [
     *("difference", "difference_low", "difference_high"),
 ]
 FEWEST = 10  # questions whose mean has an interval
-SHORTCUTS = ("commonest_answer", "longer_answer", "answer_in_prompt")
+SHORTCUTS = {  # column of `audit.table`: (legend, marker, colour)
+    "commonest_answer": ("rule: the commoner answer", "^", ORANGE),
+    "longer_answer": ("rule: the longer answer", "x", BLACK),
+    "answer_in_prompt": ("rule: words of the prompt", "v", GREY),
+}
 
 
 def table(
@@ -238,19 +242,12 @@ def _accuracy(test: Sequence[Example], values: Sequence[Sequence[float]]) -> flo
     return float(np.mean(right))
 
 
-SHORTCUT_MARKS = {  # column of `audit.table`: (legend, marker, colour)
-    "commonest_answer": ("rule: the commoner answer", "^", ORANGE),
-    "longer_answer": ("rule: the longer answer", "x", BLACK),
-    "answer_in_prompt": ("rule: words of the prompt", "v", GREY),
-}
-
-
 def finding(table: pd.DataFrame) -> str:
     """Say in a sentence in how many tasks the fine-tuned model is shown to beat every rule.
 
     table: as of `draw`
     """
-    best = table[[*SHORTCUT_MARKS]].max(axis=1)
+    best = table[[*SHORTCUTS]].max(axis=1)
     above = int((table["tuned_low"] > best).sum())
     below = table.loc[table["tuned_high"] < best, "eval_task"]
     said = (
@@ -265,7 +262,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
     table: from `audit.table`, with the columns of `fig2.table`, one row a task
     """
-    require_columns(table, ["eval_task", *SHORTCUT_MARKS, *with_intervals(["tuned", "forgotten"])])
+    require_columns(table, ["eval_task", *SHORTCUTS, *with_intervals(["tuned", "forgotten"])])
     rows = readable(table).sort_values("tuned").reset_index(drop=True)
     y = np.arange(len(rows))
     said = finding(table)
@@ -276,7 +273,7 @@ def draw(table: pd.DataFrame) -> Figure:
             draw_intervals(
                 axes, rows, column, y + (column == "tuned") * 0.3 - 0.15, *ACCURACY_MARKS[column]
             )
-        for column, (label, marker, colour) in SHORTCUT_MARKS.items():
+        for column, (label, marker, colour) in SHORTCUTS.items():
             axes.plot(
                 *(rows[column], y, marker),
                 label=label,
@@ -284,7 +281,7 @@ def draw(table: pd.DataFrame) -> Figure:
                 markerfacecolor="white",
                 markersize=4,
             )
-        say_where_nothing(axes, rows[["tuned", "forgotten", *SHORTCUT_MARKS]], "nothing is known")
+        say_where_nothing(axes, rows[["tuned", "forgotten", *SHORTCUTS]], "nothing is known")
         axes.axvline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
         axes.set_yticks(y, rows["eval_task"])
         axes.set_ylim(-0.6, len(rows) - 0.4)

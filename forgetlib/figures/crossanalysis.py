@@ -33,7 +33,7 @@ from forgetlib.figures.intervals import (
     Interval,
     as_columns,
     jackknife,
-    seeds_interval,
+    mean_interval,
     with_intervals,
 )
 from forgetlib.metrics import ratio_of
@@ -245,7 +245,7 @@ def best_other(effects: Effects) -> pd.DataFrame:
                 others = np.delete(of_task, seed, axis=0).mean(0)
                 others[i] = -np.inf
                 differences.append(of_task[seed, others.argmax()] - of_task[seed, i])
-            found = seeds_interval(np.array(differences))
+            found = mean_interval(np.array(differences), fewest=2)
         rows.append({"eval_task": effects.cross.tasks[i], **as_columns("difference", found)})
     return pd.DataFrame(rows, columns=["eval_task", *with_intervals(["difference"])])
 

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
 from forgetlib.figures import fig2, intervals
+from forgetlib.figures.beside import name_points
 from forgetlib.figures.bootstrap import of_means, resample
 from forgetlib.figures.design import OUTCOMES
 from forgetlib.figures.intervals import (
@@ -44,7 +45,6 @@ from forgetlib.figures.style import (
     draw_intervals,
     error_bar,
     family_handles,
-    name_points,
     readable,
     require_columns,
     require_rows,

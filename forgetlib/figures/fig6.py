@@ -67,7 +67,8 @@ from forgetlib.metrics import CHANCE, correct
 from forgetlib.runs.records import Result
 
 CHANGES = ("difference", "own_difference")  # of the probe's accuracy, of the model's own
-PROBED_PHASES = ("pre-trained", "fine-tuned", "forgotten")
+# Of the probe, as tables name them: of `join.PHASES`.
+PROBED_PHASES = dict(zip(("pre-trained", "fine-tuned", "forgotten"), PHASES, strict=True))
 
 
 def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
@@ -94,7 +95,8 @@ def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.Da
         ]
         resampled = resample(samples, n_resamples=n_resamples)
         places = np.arange(len(resampled.means)).reshape(len(PHASES), len(layers))
-        for (i, phase), (j, layer) in product(enumerate(PHASES), enumerate(layers)):
+        named = enumerate(PROBED_PHASES.items())
+        for (i, (name, phase)), (j, layer) in product(named, enumerate(layers)):
             place = places[i, j]
             accuracy = resampled.interval(Measure(place))
             draws = np.concatenate([found[phase].control[:, j] for _, found in probed])
@@ -102,7 +104,7 @@ def table(results: Iterable[Result], *, n_resamples: int = N_RESAMPLES) -> pd.Da
                 {
                     "model": model,
                     "eval_task": task,
-                    "phase": PROBED_PHASES[i],
+                    "phase": name,
                     "layer": int(layer),
                     **as_columns("accuracy", accuracy),
                     **as_columns("control", percentiles(float(draws.mean()), draws)),
@@ -209,9 +211,6 @@ def _probed(seeds: Sequence[Family], task: str) -> list[tuple[dict[str, Scores],
 def pair_means(right: np.ndarray) -> np.ndarray:
     """(P, N, C) whether pairs are right -> (N, P) share of an example's pairs."""
     return right.mean(-1).T
-
-
-PROBE_PHASES = dict(zip(PROBED_PHASES, PHASES, strict=True))  # of the probe, of the accuracies
 
 
 def finding(table: pd.DataFrame) -> str:
@@ -328,7 +327,7 @@ def draw_layers(table: pd.DataFrame) -> Figure:
     with style([said]):
         figure = Figure(figsize=(TEXT_WIDTH, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        for phase, column in PROBE_PHASES.items():
+        for phase, column in PROBED_PHASES.items():
             label, marker, colour, filled = ACCURACY_MARKS[column]
             left.plot(
                 of[of["phase"] == phase].groupby("layer")["accuracy"].mean(),
@@ -372,7 +371,7 @@ def draw_layers(table: pd.DataFrame) -> Figure:
 def _that_count(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the tasks whose probe was above chance at the paper's layer before forgetting."""
     before = _at_paper_layer(table)
-    before = before[(before["phase"] == PROBED_PHASES[1]) & (before["accuracy_low"] > CHANCE)]
+    before = before[(before["phase"] == "fine-tuned") & (before["accuracy_low"] > CHANCE)]
     return table[table["eval_task"].isin(before["eval_task"])]
 
 
@@ -380,7 +379,7 @@ def _change_of_layers(table: pd.DataFrame) -> pd.DataFrame:
     """Subtract the probe's accuracy before forgetting from that after: a row a layer, by task."""
     before, after = (
         table[table["phase"] == phase].pivot_table("accuracy", "layer", "eval_task")
-        for phase in PROBED_PHASES[1:]
+        for phase in ("fine-tuned", "forgotten")
     )
     return after - before
 

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 
 from forgetlib.errors import InputError
 from forgetlib.figures import fig3, intervals, matrix
+from forgetlib.figures.beside import name_points
 from forgetlib.figures.bootstrap import joined
 from forgetlib.figures.crosstask import CrossTask, after, cross_table
 from forgetlib.figures.intervals import UNDEFINED, Interval, as_columns, with_intervals
@@ -30,7 +31,6 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     VERMILION,
     error_bar,
-    name_points,
     readable,
     require_columns,
     say_where_nothing,

@@ -165,16 +165,12 @@ def jackknife(value: float, without_each: np.ndarray, degrees_of_freedom: int) -
     return around(value, float(t.ppf(1 - TAIL, degrees_of_freedom) * error))
 
 
-def mean_interval(values: np.ndarray) -> Interval:
-    """Average (N,) values, one a task, with Student's t interval; none below `MIN_TASKS`."""
-    if len(values) < MIN_TASKS:
-        return Interval(float(values.mean()), np.nan, np.nan) if len(values) else UNDEFINED
-    return _of_test(float(values.mean()), ttest_1samp, values, 0)
+def mean_interval(values: np.ndarray, fewest: int = MIN_TASKS) -> Interval:
+    """Average (N,) values, one a task or seed, with Student's t interval.
 
-
-def seeds_interval(values: np.ndarray) -> Interval:
-    """Average (G,) values, one a seed, with Student's t interval; none of one seed."""
-    if len(values) < 2:
+    fewest: of fewer values there is no interval; 2 of seeds
+    """
+    if len(values) < fewest:
         return Interval(float(values.mean()), np.nan, np.nan) if len(values) else UNDEFINED
     return _of_test(float(values.mean()), ttest_1samp, values, 0)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from html import escape
@@ -93,7 +91,7 @@ def page(
         of_task = shown(table[table["eval_task"] == task])
         parts += [
             f"<h2>{escape(title(task))}: {escape(str(row['verdict']))}</h2>",
-            f'<img alt="{escape(sentence(row))}" src="{_as_data(figures[task])}">',
+            f'<img alt="{escape(sentence(row))}" src="{style.as_data(figures[task], 160)}">',
             of_task.to_html(index=False, border=0),
         ]
         if said := _harm(row):
@@ -122,14 +120,6 @@ tr + tr { border-top: 1px solid #ddd; }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #1b1b1b; } }
 </style></head><body>
 """
-
-
-def _as_data(figure: Figure) -> str:
-    """Write a picture as an address that has it in it."""
-    buffer = io.BytesIO()
-    with style.style():
-        figure.savefig(buffer, format="png", dpi=160)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def as_json(

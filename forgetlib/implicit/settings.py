@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -17,6 +15,7 @@ from forgetlib.errors import (
     require_whole,
 )
 from forgetlib.implicit.bayes import LEAST_NOISE, require_scale
+from forgetlib.runs.specs import hash_of
 
 OPTIMIZERS = ("muon", "adamw")
 TARGETS = ("label", "truth", "posterior")
@@ -139,8 +138,7 @@ class Setting:
     def key(self) -> str:
         """Name what belongs to these settings: seed, alpha and 8 digits of a hash over all."""
         values = {name: value for name, value in asdict(self).items() if name != "name"}
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-        return f"seed{self.seed}-alpha{self.alpha:g}-{digest}"
+        return f"seed{self.seed}-alpha{self.alpha:g}-{hash_of(values)[:8]}"
 
 
 NAMED = {

@@ -7,8 +7,6 @@ The widgets need a running notebook. `explore` and `picture` have all that they 
 
 from __future__ import annotations
 
-import base64
-import io
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -21,7 +19,7 @@ from forgetlib.errors import ForgetlibError
 from forgetlib.figures.explore import explore, picture
 from forgetlib.figures.explore.explore import FATES, PARTS, STEPS, Case, Stored
 from forgetlib.figures.names import title
-from forgetlib.figures.style import style
+from forgetlib.figures.style import as_data
 
 DPI = 180
 EVERY = "all"
@@ -145,11 +143,7 @@ def _card(case: Case, row: pd.Series | None) -> str:
 
 def as_html(figure: Figure) -> str:
     """Write a picture as HTML, as wide as the page."""
-    buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format="png", dpi=DPI)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img style="width:100%;max-width:1000px" src="data:image/png;base64,{data}">'
+    return f'<img style="width:100%;max-width:1000px" src="{as_data(figure, DPI)}">'
 
 
 def panel(study: str, task: str = "", method: str = "") -> Panel:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from forgetlib.errors import InputError
 from forgetlib.figures.bootstrap import Measure, Sample, Statistic, of_means, resample
-from forgetlib.figures.intervals import N_RESAMPLES, Interval, require_columns, seeds_interval
+from forgetlib.figures.intervals import N_RESAMPLES, Interval, mean_interval, require_columns
 from forgetlib.figures.numbers import number
 from forgetlib.implicit.evaluate import GATE, GATE_EXAMPLES, gate
 
@@ -151,7 +151,7 @@ def of_alpha(table: pd.DataFrame, alpha: float | None) -> pd.DataFrame:
 
 def over_seeds(values: pd.Series) -> Interval:
     """Average a seed's values each, with Student's t interval; none of one seed."""
-    return seeds_interval(values.to_numpy(float))
+    return mean_interval(values.to_numpy(float), fewest=2)
 
 
 @dataclass(frozen=True)

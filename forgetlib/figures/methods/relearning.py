@@ -98,7 +98,11 @@ def finding(table: pd.DataFrame, kind: str = "relearned", *, exact: bool = True)
         parts += [(rest[beside], f"{{}}: {BESIDE}")]
         alone = [rest.loc[[name]] for name in rest.index[undosed]]
         parts += [(of, f"{{}}: {MORE}, but {_of_dose(of.iloc[0])}") for of in alone]
-    placed = [words.format(listed(_with_excess(of, rows, exact))) for of, words in parts if len(of)]
+    placed = [
+        words.format(listed(with_excess(of, rows, beyond_twin=exact)))
+        for of, words in parts
+        if len(of)
+    ]
     others = [] if every else [(less, f"{LESS} after {{}}"), (rest, "after {} it is not decided")]
     left = [words.format(listed(named(of, rows))) for of, words in others if len(of)]
     (task,) = set(rows["eval_task"])
@@ -238,11 +242,14 @@ def named(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     return method_titles(of["method"], of["n_seeds"], rows["n_seeds"].max())
 
 
-def _with_excess(of: pd.DataFrame, rows: pd.DataFrame, exact: bool) -> list[str]:
-    """Name methods, with their excess and that beyond the twin: "0.3 (0.2) after NPO"."""
+def with_excess(of: pd.DataFrame, rows: pd.DataFrame, *, beyond_twin: bool = False) -> list[str]:
+    """Name methods with their excess: "0.8 [0.7, 0.9] after NPO".
+
+    beyond_twin: tell also, in brackets, that beyond the twin
+    """
     return [
         estimate_of(row, "excess")
-        + (f" ({estimate_of(row, 'twin_excess')})" if exact else "")
+        + (f" ({estimate_of(row, 'twin_excess')})" if beyond_twin else "")
         + f" after {name}"
         for name, (_, row) in zip(named(of, rows), of.iterrows(), strict=True)
     ]

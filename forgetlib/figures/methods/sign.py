@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from forgetlib.figures.methods.relearning import groups, named
+from forgetlib.figures.methods.relearning import groups, named, with_excess
 from forgetlib.figures.methods.rungs import DIRECT, SIGNED, seeds_of
 from forgetlib.figures.names import listed, method_title, title
-from forgetlib.figures.numbers import estimate_of, number
+from forgetlib.figures.numbers import number
 from forgetlib.figures.verdicts import HALF
 from forgetlib.metrics import CHANCE
 
@@ -113,17 +113,9 @@ def _shown(
         ("more than never-taught models", more, "there some of it is left, turned round"),
     )
     return [
-        f"{words}, {listed(_with_excess(of, rows))}{f': {meaning}' * told}"
+        f"{words}, {listed(with_excess(of, rows))}{f': {meaning}' * told}"
         for words, of, meaning in parts
         if len(of)
-    ]
-
-
-def _with_excess(of: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """Name methods with their excess: "0.8 [0.7, 0.9] after NPO"."""
-    return [
-        f"{estimate_of(row, 'excess')} after {name}"
-        for name, (_, row) in zip(named(of, rows), of.iterrows(), strict=True)
     ]
 
 

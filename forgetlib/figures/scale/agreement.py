@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from forgetlib.figures import intervals
 from forgetlib.figures.agreement import agreement, agreement_beside
+from forgetlib.figures.beside import name_points
 from forgetlib.figures.bootstrap import adjusted
 from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.fig2 import LEVEL
@@ -40,7 +41,6 @@ from forgetlib.figures.style import (
     SMALL,
     TEXT_WIDTH,
     error_bar,
-    name_points,
     readable,
     style,
 )
