@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from forgetlib.data.base import Example
 from forgetlib.errors import InputError, require_whole
 from forgetlib.figures.join import PHASES, full_size
+from forgetlib.figures.measures import trained_towards
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import number
 from forgetlib.figures.rows import set_finding
@@ -34,7 +35,6 @@ from forgetlib.figures.style import (
     require_columns,
     style,
 )
-from forgetlib.forgetting.labels import labels_of
 from forgetlib.measuring.base import Scores
 from forgetlib.metrics import margins
 from forgetlib.runs.records import Result
@@ -70,9 +70,8 @@ def table(results: Iterable[Result]) -> pd.DataFrame:
 def _labels(run: Result, found: Scores, split: str) -> list[str]:
     if split == "test":
         return [""] * len(found)
-    n_choices = np.full(len(found), found.log_likelihoods.shape[1])
-    drawn = labels_of(found.uids, found.labels, n_choices, "random", run.checkpoint.seed)
-    return ["true" if true else "distractor" for true in drawn == found.labels]
+    towards = trained_towards(run.checkpoint, found)
+    return ["true" if true else "distractor" for true in towards == found.labels]
 
 
 EXAMPLE_PHASES = {"base": "pre-trained", "tuned": "fine-tuned", "forgotten": "after forgetting"}

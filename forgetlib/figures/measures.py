@@ -41,6 +41,7 @@ from forgetlib.measuring.base import Scores
 from forgetlib.metrics import CHANCE
 from forgetlib.runs.answers import Answers, Load
 from forgetlib.runs.records import Result
+from forgetlib.runs.specs import Checkpoint
 
 Runs = Mapping[str, Result]  # one seed's run of each phase
 BEFORE = ("base", "tuned")
@@ -157,14 +158,17 @@ def _of_answers(name: str, scores: Scores, answers: np.ndarray) -> Sample:
     return replace(share, limits=np.array([[1 / len(set(answers.ravel()))], [1.0]]))
 
 
+def trained_towards(checkpoint: Checkpoint, found: Scores) -> np.ndarray:
+    """Draw the labels (N,) that a model was trained on, of its forgetting set."""
+    n_choices = found.log_likelihoods.shape[1]
+    return labels_of(found.uids, found.labels, n_choices, checkpoint.kind, checkpoint.seed)
+
+
 def _fit(run: Result, found: Scores) -> Sample:
     """Make the sample of the share of predictions that are the label trained on."""
     right = np.full(len(found), np.nan)
-    kind = run.checkpoint.kind
-    if kind in LABELS:
-        n_choices = np.full(len(found), found.log_likelihoods.shape[1])
-        labels = labels_of(found.uids, found.labels, n_choices, kind, run.checkpoint.seed)
-        right = (metrics.predictions(found) == labels).astype(float)
+    if run.checkpoint.kind in LABELS:
+        right = (metrics.predictions(found) == trained_towards(run.checkpoint, found)).astype(float)
     return of_means(found.uids, right[:, None])
 
 

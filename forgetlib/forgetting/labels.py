@@ -93,11 +93,12 @@ def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
 
 
 def labels_of(
-    uids: Sequence[str], true: np.ndarray, n_choices: np.ndarray, condition: str, seed: int
+    uids: Sequence[str], true: np.ndarray, n_choices: np.ndarray | int, condition: str, seed: int
 ) -> np.ndarray:
     """Draw the labels (N,) of questions of which no text is at hand, as `training_labels` does.
 
-    true, n_choices: (N,) index of the true response, and how many there are
+    true: (N,) index of the true response
+    n_choices: how many there are, (N,) or of all questions the same
     """
     require_one_of("condition", condition, LABELS)
     if condition == "true":

@@ -28,10 +28,10 @@ from forgetlib.errors import InputError, require_one_of
 from forgetlib.figures.bootstrap import Measure, Sample, difference, joined, of_means, resample
 from forgetlib.figures.intervals import UNDEFINED, as_columns
 from forgetlib.figures.join import PHASES, but_seed
-from forgetlib.figures.measures import auroc_sample
+from forgetlib.figures.measures import auroc_sample, trained_towards
 from forgetlib.figures.names import method_title, title
 from forgetlib.files import root
-from forgetlib.forgetting.labels import LABELS, labels_of
+from forgetlib.forgetting.labels import LABELS
 from forgetlib.measuring.base import Scores
 from forgetlib.runs.answers import Answers, of, stored_answers
 from forgetlib.runs.questions import stored_questions
@@ -328,9 +328,8 @@ def _labels(case: Case, checkpoint: Checkpoint, found: Scores, part: str) -> lis
     own = checkpoint.tasks == (case.task,) and checkpoint.kind in LABELS
     if part == "test" or not own:
         return [""] * len(found)
-    n_choices = np.full(len(found), found.log_likelihoods.shape[1])
-    drawn = labels_of(found.uids, found.labels, n_choices, checkpoint.kind, checkpoint.seed)
-    return ["true" if true else "distractor" for true in drawn == found.labels]
+    towards = trained_towards(checkpoint, found)
+    return ["true" if true else "distractor" for true in towards == found.labels]
 
 
 def fates(table: pd.DataFrame, step: str = next(iter(STEPS))) -> pd.Series:
