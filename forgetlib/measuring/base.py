@@ -149,8 +149,14 @@ def readouts() -> tuple[str, ...]:
     return tuple(Readout._known)
 
 
-FIFTH_TO_LAST = 5
 ROUNDING = 1e-4  # nats that the logarithm of a probability may be above 0, by rounding
+
+
+def paper_layer(n_layers: int) -> int:
+    """Tell the fifth-to-last hidden state of 0 to n_layers; in a shallow model the first block."""
+    return max(1, n_layers - 4)
+
+
 _NUMBERS, _WHOLE, _TEXTS = pa.list_(pa.float32()), pa.list_(pa.int32()), pa.list_(pa.string())
 
 
@@ -385,7 +391,7 @@ class Probe(Readout, name="probe"):
     @property
     def paper_layer(self) -> int:
         """Tell the fifth-to-last of the hidden states; in a shallow model the first block."""
-        return int(self.layers[max(1, len(self.layers) - FIFTH_TO_LAST)])
+        return int(self.layers[paper_layer(len(self.layers) - 1)])
 
 
 @dataclass(frozen=True)

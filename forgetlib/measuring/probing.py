@@ -21,7 +21,7 @@ from forgetlib.data.base import Example, hash_uniform
 from forgetlib.engine import parallel
 from forgetlib.errors import InputError
 from forgetlib.measuring import scoring
-from forgetlib.measuring.base import FIFTH_TO_LAST, Asked, HiddenVariance, Probe
+from forgetlib.measuring.base import Asked, HiddenVariance, Probe, paper_layer
 from forgetlib.models import forward
 from forgetlib.models.lm import LM
 
@@ -44,11 +44,6 @@ class HiddenStates:
 
     question: Tensor
     answer: Tensor
-
-
-def paper_layer(n_layers: int) -> int:
-    """Tell the fifth-to-last hidden state of 0 to n_layers; in a shallow model the first block."""
-    return max(1, n_layers + 1 - FIFTH_TO_LAST)
 
 
 @parallel.inference()
