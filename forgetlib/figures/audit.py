@@ -25,7 +25,6 @@ from forgetlib.figures.bootstrap import resample_counts
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns, percentiles, with_intervals
 from forgetlib.figures.join import full_size, other_data
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
     BLACK,
@@ -36,6 +35,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.metrics import CHANCE, correct

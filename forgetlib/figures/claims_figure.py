@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from forgetlib.figures.findings import claims_finding
 from forgetlib.figures.intervals import with_intervals
-from forgetlib.figures.rows import set_finding
 from forgetlib.figures.statements import (
     ABOVE,
     BELOW,
@@ -39,6 +38,7 @@ from forgetlib.figures.style import (
     marks_of,
     readable,
     require_columns,
+    set_finding,
     style,
 )
 

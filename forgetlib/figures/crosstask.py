@@ -300,8 +300,3 @@ def cross_table(cross: CrossTask) -> pd.DataFrame:
             row |= as_columns(name, interval)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def short_name(model: str) -> str:
-    """Shorten a model's name: without its owner on the hub, or its folder on the disk."""
-    return model.rstrip("/").split("/")[-1]

@@ -23,7 +23,7 @@ from forgetlib.figures.intervals import N_RESAMPLES, as_columns, with_intervals
 from forgetlib.figures.measures import auroc_sample
 from forgetlib.figures.names import listed, title, titles
 from forgetlib.figures.numbers import number
-from forgetlib.figures.rows import mark, set_finding
+from forgetlib.figures.rows import mark
 from forgetlib.figures.style import (
     BLACK,
     GREEN,
@@ -35,6 +35,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.measuring.base import Scores

@@ -16,8 +16,9 @@ import numpy as np
 from forgetlib.errors import InputError
 from forgetlib.figures.agreement import parts
 from forgetlib.figures.bootstrap import joined, seed_factors
-from forgetlib.figures.crosstask import CrossTask, after, again, short_name
+from forgetlib.figures.crosstask import CrossTask, after, again
 from forgetlib.figures.measures import Measured
+from forgetlib.figures.names import short_name
 
 RATIO = "forget ratio"
 ACCURACY_LOST = "accuracy lost"

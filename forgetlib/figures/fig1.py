@@ -24,7 +24,6 @@ from forgetlib.figures.join import PHASES, full_size
 from forgetlib.figures.measures import trained_towards
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import number
-from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
     DARK_GREY,
@@ -33,6 +32,7 @@ from forgetlib.figures.style import (
     VERMILION,
     readable,
     require_columns,
+    set_finding,
     style,
 )
 from forgetlib.measuring.base import Scores

@@ -34,7 +34,6 @@ from forgetlib.figures.rows import (
     mark,
     names_or_count,
     seeds_text,
-    set_finding,
     set_rows,
 )
 from forgetlib.figures.style import (
@@ -48,6 +47,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.metrics import CHANCE, forget_gap, ratio_of

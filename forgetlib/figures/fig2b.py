@@ -16,7 +16,12 @@ from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.measures import table as table
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.published import PUBLISHED_FORGET_ACCURACY, in_the_paper
-from forgetlib.figures.rows import by_format, draw_constants, mark, set_finding, set_rows
+from forgetlib.figures.rows import (
+    by_format,
+    draw_constants,
+    mark,
+    set_rows,
+)
 from forgetlib.figures.style import (
     ACCURACY_MARKS,
     BLACK,
@@ -28,6 +33,7 @@ from forgetlib.figures.style import (
     draw_intervals,
     readable,
     require_columns,
+    set_finding,
     style,
 )
 from forgetlib.figures.verdicts import (

@@ -29,7 +29,7 @@ from forgetlib.figures.matrix import (
 )
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import estimate, number
-from forgetlib.figures.rows import FORMATS, set_finding, with_formats
+from forgetlib.figures.rows import FORMATS, with_formats
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -44,6 +44,7 @@ from forgetlib.figures.style import (
     require_columns,
     require_rows,
     say_where_nothing,
+    set_finding,
     style,
 )
 

@@ -33,7 +33,7 @@ from forgetlib.figures.names import listed
 from forgetlib.figures.numbers import between, estimate_of, number
 from forgetlib.figures.power import of_correlation
 from forgetlib.figures.regression import LARGE
-from forgetlib.figures.rows import mark, set_finding
+from forgetlib.figures.rows import mark
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -49,6 +49,7 @@ from forgetlib.figures.style import (
     require_columns,
     require_rows,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.runs.answers import Load

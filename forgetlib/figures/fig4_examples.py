@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.join import families, full_size
 from forgetlib.figures.numbers import estimate_of
-from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
     DARK_GREY,
@@ -27,6 +26,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     require_rows,
+    set_finding,
     style,
 )
 from forgetlib.metrics import confidence, correct

@@ -26,7 +26,12 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.join import Family, full_size, other_data
 from forgetlib.figures.numbers import estimate, number
-from forgetlib.figures.rows import by_format, mark, set_finding, set_rows, with_formats
+from forgetlib.figures.rows import (
+    by_format,
+    mark,
+    set_rows,
+    with_formats,
+)
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -38,6 +43,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.figures.thresholds import OPPOSITE

@@ -44,7 +44,6 @@ from forgetlib.figures.rows import (
     draw_seeds,
     mark,
     seeds_text,
-    set_finding,
     set_rows,
     with_formats,
 )
@@ -60,6 +59,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.measuring.base import Probe, Scores

@@ -26,7 +26,12 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.measures import Measured, measured
 from forgetlib.figures.numbers import estimate
-from forgetlib.figures.rows import by_format, mark, set_finding, set_rows, with_formats
+from forgetlib.figures.rows import (
+    by_format,
+    mark,
+    set_rows,
+    with_formats,
+)
 from forgetlib.figures.style import (
     BLACK,
     GREY,
@@ -36,6 +41,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.runs.answers import Load

@@ -23,7 +23,6 @@ from forgetlib.figures.crosstask import CrossTask, after, cross_table
 from forgetlib.figures.intervals import UNDEFINED, Interval, as_columns, with_intervals
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import estimate
-from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -34,6 +33,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     say_where_nothing,
+    set_finding,
     style,
 )
 

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from forgetlib.errors import InputError
 from forgetlib.figures import crossanalysis
-from forgetlib.figures.crosstask import CrossTask, cross_table, short_name
+from forgetlib.figures.crosstask import CrossTask, cross_table
 from forgetlib.figures.matrix import (
     LEAST_CELL,
     draw_matrix,
@@ -28,7 +28,7 @@ from forgetlib.figures.matrix import (
     name_length,
     ratio_bar,
 )
-from forgetlib.figures.names import listed
+from forgetlib.figures.names import listed, short_name
 from forgetlib.figures.numbers import between
 from forgetlib.figures.published import PUBLISHED_MODELS
 from forgetlib.figures.style import (

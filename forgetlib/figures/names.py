@@ -1,10 +1,12 @@
-"""Write the names of tasks and pictures as people write them."""
+"""Write the names of tasks, models and pictures as people write them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from forgetlib.data.tasks import HUB_SUFFIX
 
 TITLES = {
     "arc_challenge": "ARC Challenge",
@@ -191,7 +193,7 @@ def pictures_in(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def title(task: str) -> str:
     """Return a task's title: "ARC Easy" for arc_easy and arc_easy_hub; others as they are."""
-    return TITLES.get(task.removesuffix("_hub"), task)
+    return TITLES.get(task.removesuffix(HUB_SUFFIX), task)
 
 
 def titles(tasks: Iterable[str]) -> dict[str, str]:
@@ -199,6 +201,11 @@ def titles(tasks: Iterable[str]) -> dict[str, str]:
     found = {task: title(task) for task in dict.fromkeys(tasks)}
     often = Counter(found.values())
     return {task: of if often[of] == 1 else task for task, of in found.items()}
+
+
+def short_name(model: str) -> str:
+    """Shorten a model's name: without its owner on the hub, or its folder on the disk."""
+    return model.rstrip("/").split("/")[-1]
 
 
 def listed(names: Iterable[str]) -> str:

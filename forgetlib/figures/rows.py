@@ -1,11 +1,10 @@
-"""Place tasks in rows, grouped by the format of their answers, under a title that says the finding.
+"""Place tasks in rows, grouped by the format of their answers.
 
-What Figures 2, 2b, 5, 6, 7 and those over models have in common; the title is that of every figure.
+What Figures 2, 2b, 5, 6, 7 and those over models have in common.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,12 +12,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals
 from forgetlib.figures.names import listed, title
-from forgetlib.figures.style import BLACK, DARK_GREY, LIGHT, SMALL, TITLE_WIDTH, readable
+from forgetlib.figures.style import BLACK, DARK_GREY, LIGHT, SMALL
 from forgetlib.metrics import CHANCE
 
 FORMATS = {"text": "free answers", "verbaliser": "fixed answers"}
@@ -143,12 +141,3 @@ def names_or_count(tasks: Iterable[str]) -> str:
     """Write tasks as a sentence has them: up to three by their titles, of more how many."""
     every = [title(task) for task in tasks]
     return listed(every) if 0 < len(every) <= 3 else str(len(every))
-
-
-def set_finding(figure: Figure, said: str) -> None:
-    """Write what was found above a figure, from the left."""
-    title = figure.suptitle("", fontsize=8, x=0.01, ha="left")
-    for width in range(TITLE_WIDTH, TITLE_WIDTH // 2, -4):  # letters differ in width
-        title.set_text(textwrap.fill(readable(said), width))
-        if title.get_window_extent().width < 0.98 * figure.bbox.width:
-            return

@@ -1,4 +1,4 @@
-"""What the figures share: the style, colours, marks of intervals, saving.
+"""What the figures share: the style, colours, titles, marks of intervals, saving.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; marks differ in shape too.
 """
@@ -29,8 +29,8 @@ from pandas.api.types import is_numeric_dtype
 
 from forgetlib.errors import InputError
 from forgetlib.figures import intervals, verdicts
-from forgetlib.figures.crosstask import CrossTask, short_name
-from forgetlib.figures.names import titles
+from forgetlib.figures.crosstask import CrossTask
+from forgetlib.figures.names import short_name, titles
 from forgetlib.files import replacing
 from forgetlib.runs.grid import Study, figures_dir
 from forgetlib.runs.results import data_note
@@ -248,6 +248,15 @@ def require_rows(table: pd.DataFrame, column: str, values: Iterable[str], do: st
             found=", ".join(map(str, dict.fromkeys(table[column]))) or "none in one of them",
             do=do,
         )
+
+
+def set_finding(figure: Figure, said: str) -> None:
+    """Write what was found above a figure, from the left."""
+    title = figure.suptitle("", fontsize=8, x=0.01, ha="left")
+    for width in range(TITLE_WIDTH, TITLE_WIDTH // 2, -4):  # letters differ in width
+        title.set_text(textwrap.fill(readable(said), width))
+        if title.get_window_extent().width < 0.98 * figure.bbox.width:
+            return
 
 
 def say_where_nothing(axes: Axes, values: object, why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from forgetlib.figures import rows, style
+from forgetlib.figures import style
 from forgetlib.runs.grid import Study
 from forgetlib.runs.records import Result
 from forgetlib.runs.results import has_all, load_results, load_stored
@@ -28,5 +28,5 @@ def with_note(figure: Figure, note: str) -> Figure:
     if note:
         said = f"{' '.join(figure.get_suptitle().split())} ({note})"
         with style.style([said]):
-            rows.set_finding(figure, said)
+            style.set_finding(figure, said)
     return figure

@@ -15,7 +15,7 @@ from tables import many
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures import crossanalysis, crosstask, effects, fig3, intervals
+from forgetlib.figures import crossanalysis, crosstask, effects, fig3, intervals, names
 
 TASKS = ("a", "b", "c")
 FORGOTTEN = np.array([[0.6, 0.7, 0.85], [0.75, 0.55, 0.5], [0.8, 0.85, 0.65]])
@@ -402,7 +402,7 @@ def test_models_without_a_common_task_have_no_agreement():
 def test_models_are_named_without_their_owner_or_folder(model):
     made = of_model(model, np.full((2, 2), 0.6))
     other = of_model("other", np.full((2, 2), 0.6))
-    assert crosstask.short_name(model) == "gpt-j-6b"
+    assert names.short_name(model) == "gpt-j-6b"
     assert crossanalysis.model_agreement([other, made])["b"].item() == "gpt-j-6b, random"
     assert fig3.table(made)["model"].unique().tolist() == [model]
 

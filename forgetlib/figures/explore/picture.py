@@ -18,7 +18,6 @@ from forgetlib.figures.join import PHASES
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.notebook import Shown, show
 from forgetlib.figures.numbers import estimate_of, number
-from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -29,6 +28,7 @@ from forgetlib.figures.style import (
     marks_of,
     readable,
     require_columns,
+    set_finding,
     style,
 )
 from forgetlib.metrics import CHANCE

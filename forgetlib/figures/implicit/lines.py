@@ -9,8 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from forgetlib.figures.intervals import with_intervals
-from forgetlib.figures.rows import set_finding
-from forgetlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SMALL, VERMILION, marks_of
+from forgetlib.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SMALL,
+    VERMILION,
+    marks_of,
+    set_finding,
+)
 
 MODELS = {  # column of a table: (legend, marker, colour, line)
     "pre_trained": ("pre-trained", "o", BLUE, "-"),

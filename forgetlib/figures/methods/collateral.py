@@ -35,7 +35,7 @@ from forgetlib.figures.methods.ladders import method_names
 from forgetlib.figures.methods.price import names_of
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import between
-from forgetlib.figures.rows import mark, set_finding, skill_of
+from forgetlib.figures.rows import mark, skill_of
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -46,6 +46,7 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     draw_intervals,
     readable,
+    set_finding,
     style,
 )
 from forgetlib.figures.verdicts import FORGOTTEN, INVERTED, KEPT, most_left, most_turned

@@ -24,7 +24,7 @@ from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.measures import auroc_sample
 from forgetlib.figures.methods.ladders import method_names
 from forgetlib.figures.names import MOST_NAMED, method_title, methods_or_count, title
-from forgetlib.figures.rows import set_finding, skill_of
+from forgetlib.figures.rows import skill_of
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -39,6 +39,7 @@ from forgetlib.figures.style import (
     VERMILION,
     error_bar,
     readable,
+    set_finding,
     style,
 )
 from forgetlib.forgetting.base import Method

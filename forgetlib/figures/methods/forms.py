@@ -29,7 +29,7 @@ from forgetlib.figures.methods.ladders import of_view
 from forgetlib.figures.methods.rungs import DIRECT, Ladder
 from forgetlib.figures.names import method_title, title
 from forgetlib.figures.numbers import estimate, estimate_of, number
-from forgetlib.figures.rows import mark, set_finding, skill_of
+from forgetlib.figures.rows import mark, skill_of
 from forgetlib.figures.statements import (
     ABOVE,
     CANNOT_DECIDE,
@@ -52,6 +52,7 @@ from forgetlib.figures.style import (
     readable,
     require_columns,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.measuring.base import PromptNats

@@ -39,7 +39,7 @@ from forgetlib.figures.names import (
     title,
 )
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate_of, number
-from forgetlib.figures.rows import set_finding, skill_of
+from forgetlib.figures.rows import skill_of
 from forgetlib.figures.style import (
     DARK_GREY,
     GREEN,
@@ -47,6 +47,7 @@ from forgetlib.figures.style import (
     SMALL,
     TEXT_WIDTH,
     readable,
+    set_finding,
     style,
 )
 from forgetlib.figures.verdicts import DAMAGE

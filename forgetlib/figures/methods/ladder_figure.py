@@ -23,7 +23,6 @@ from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.methods.rungs import KINDS
 from forgetlib.figures.names import listed, method_title, methods_or_count, title
 from forgetlib.figures.numbers import between, estimate_of, number
-from forgetlib.figures.rows import set_finding
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -37,6 +36,7 @@ from forgetlib.figures.style import (
     VERMILION,
     marks_of,
     readable,
+    set_finding,
     style,
 )
 from forgetlib.figures.verdicts import (

@@ -30,7 +30,7 @@ from forgetlib.figures.names import (
     titles,
 )
 from forgetlib.figures.numbers import between, estimate_of, markdown
-from forgetlib.figures.rows import mark, set_finding, skill_of
+from forgetlib.figures.rows import mark, skill_of
 from forgetlib.figures.style import (
     BLUE,
     DARK_GREY,
@@ -42,6 +42,7 @@ from forgetlib.figures.style import (
     draw_intervals,
     readable,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, INVERTED, KEPT, of_auroc

@@ -29,8 +29,15 @@ from forgetlib.figures.methods.ladder_figure import JOINED, LINES, legend_below
 from forgetlib.figures.methods.rungs import TEACHING, TRIED, at_dose, seeds_of
 from forgetlib.figures.names import listed, method_title, method_titles, title
 from forgetlib.figures.numbers import estimate_of, number
-from forgetlib.figures.rows import set_finding
-from forgetlib.figures.style import BLACK, DARK_GREY, SMALL, TEXT_WIDTH, readable, style
+from forgetlib.figures.style import (
+    BLACK,
+    DARK_GREY,
+    SMALL,
+    TEXT_WIDTH,
+    readable,
+    set_finding,
+    style,
+)
 from forgetlib.figures.verdicts import HALF
 from forgetlib.metrics import CHANCE
 

@@ -15,12 +15,19 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.figures import findings
-from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables
 from forgetlib.figures.implicit import readme as implicit_readme
 from forgetlib.figures.methods import generalisation
 from forgetlib.figures.methods.reach import WHERES
-from forgetlib.figures.names import PICTURES, listed, method_title, pictures_in, title, titles
+from forgetlib.figures.names import (
+    PICTURES,
+    listed,
+    method_title,
+    pictures_in,
+    short_name,
+    title,
+    titles,
+)
 from forgetlib.figures.numbers import UNDEFINED_TEXT, estimate, estimate_of, number
 from forgetlib.figures.published import published_of
 from forgetlib.figures.rows import FORMATS

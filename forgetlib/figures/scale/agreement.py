@@ -26,13 +26,11 @@ from forgetlib.figures import intervals
 from forgetlib.figures.agreement import agreement, agreement_beside
 from forgetlib.figures.beside import name_points
 from forgetlib.figures.bootstrap import adjusted
-from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.fig2 import LEVEL
 from forgetlib.figures.intervals import MIN_TASKS, UNDEFINED, as_columns, with_intervals
 from forgetlib.figures.measures import Measured
-from forgetlib.figures.names import listed, title
+from forgetlib.figures.names import listed, short_name, title
 from forgetlib.figures.numbers import between, estimate_of, number
-from forgetlib.figures.rows import set_finding
 from forgetlib.figures.scale.models import AUROC_BEYOND, KINDS, learned_or_lost, measured_in_order
 from forgetlib.figures.style import (
     BLACK,
@@ -42,6 +40,7 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     error_bar,
     readable,
+    set_finding,
     style,
 )
 from forgetlib.metrics import CHANCE

@@ -18,9 +18,9 @@ import scipy.stats
 from forgetlib.data.tasks import COMMONSENSE, LANGUAGE, SCIENCE
 from forgetlib.figures import intervals
 from forgetlib.figures.claims import CLAIMS
-from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.intervals import TAIL, UNDEFINED, Interval, of_row
 from forgetlib.figures.measures import family_of
+from forgetlib.figures.names import short_name
 from forgetlib.figures.scale import agreement, models as scale, regressions
 from forgetlib.figures.statements import row
 from forgetlib.figures.thresholds import ANY, NEGATIVE, SAME_PATTERN, lacks_families

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from forgetlib.figures import fig4_examples, intervals, mixedmodel
 from forgetlib.figures.bootstrap import Measure, difference, of_means, resample
-from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.fig6 import pair_means
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
@@ -27,8 +26,13 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.join import check_same_training, families
 from forgetlib.figures.measures import Measured, measured
-from forgetlib.figures.names import title
-from forgetlib.figures.rows import by_format, mark, names_or_count, set_finding, set_rows
+from forgetlib.figures.names import short_name, title
+from forgetlib.figures.rows import (
+    by_format,
+    mark,
+    names_or_count,
+    set_rows,
+)
 from forgetlib.figures.style import (
     BLACK,
     BLUE,
@@ -41,6 +45,7 @@ from forgetlib.figures.style import (
     draw_intervals,
     readable,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.figures.verdicts import DAMAGE, FORGOTTEN, INVERTED, KEPT, NOT_DECIDED, VERDICTS

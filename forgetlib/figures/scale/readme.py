@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.findings import Tables, claims_finding
-from forgetlib.figures.names import listed, title
+from forgetlib.figures.names import listed, short_name, title
 from forgetlib.figures.numbers import UNDEFINED_TEXT, between, estimate_of, markdown, number
 from forgetlib.figures.rows import names_or_count
 from forgetlib.figures.scale import agreement, models as scale, regressions

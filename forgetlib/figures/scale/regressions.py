@@ -17,14 +17,13 @@ from pandas.api.types import is_numeric_dtype
 
 from forgetlib.figures import fig4, intervals
 from forgetlib.figures.bootstrap import adjusted
-from forgetlib.figures.crosstask import short_name
 from forgetlib.figures.design import COEFFICIENT_COLUMNS, Fit, is_defined, without
 from forgetlib.figures.fig2 import LEVEL
 from forgetlib.figures.intervals import with_intervals
 from forgetlib.figures.mixedmodel import mixed_model
-from forgetlib.figures.names import listed
+from forgetlib.figures.names import listed, short_name
 from forgetlib.figures.numbers import between
-from forgetlib.figures.rows import mark, set_finding
+from forgetlib.figures.rows import mark
 from forgetlib.figures.scale import models as scale
 from forgetlib.figures.style import (
     BLACK,
@@ -35,6 +34,7 @@ from forgetlib.figures.style import (
     marks_of,
     readable,
     say_where_nothing,
+    set_finding,
     style,
 )
 from forgetlib.runs.answers import Load
