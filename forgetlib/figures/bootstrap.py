@@ -28,7 +28,7 @@ from functools import lru_cache
 import numpy as np
 
 from forgetlib.errors import InputError, require_whole
-from forgetlib.figures.intervals import N_RESAMPLES, Interval, percentiles
+from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, Interval, percentiles
 from forgetlib.metrics import Numbers
 
 Statistic = Callable[[np.ndarray], Numbers]  # (..., K) measures -> (...) values
@@ -113,6 +113,20 @@ class Resampled:
         if isinstance(statistic, Measure):
             low, high = np.clip([low, high], *self.limits[:, statistic.index])
         return Interval(value, float(low), float(high))
+
+    def ratio(self, above: Statistic, below: Statistic) -> Interval:
+        """Divide one statistic of the means by another; undefined where the divisor may be 0.
+
+        That is where its interval is not above 0.
+        """
+        if not self.interval(below).low > 0:
+            return UNDEFINED
+
+        def share(measures: np.ndarray) -> np.ndarray:
+            by = np.asarray(below(measures))
+            return np.divide(above(measures), by, out=np.full(by.shape, np.nan), where=by != 0)[()]
+
+        return self.interval(share)
 
     def p_value(self, statistic: Statistic) -> float:
         """Test that a statistic of the means is 0: the two-sided p-value of the wider interval.

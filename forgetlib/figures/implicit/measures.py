@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Measure, Sample, Statistic, of_means, resample
+from forgetlib.figures.bootstrap import Measure, Resampled, Sample, Statistic, of_means, resample
 from forgetlib.figures.intervals import N_RESAMPLES, Interval, mean_interval, require_columns
 from forgetlib.figures.numbers import number
 from forgetlib.implicit.evaluate import GATE, GATE_EXAMPLES, gate
@@ -103,18 +103,15 @@ class Errors:
         Differences are taken within seeds and within the same prompts. Raises InputError where a
         seed lacks one of the errors.
         """
-        return resample(
-            [self._sample(seed, of) for seed in self.seeds], n_resamples=self.n_resamples
-        ).interval(statistic)
+        return self._resampled(of).interval(statistic)
 
     def share(self, above: Statistic, below: Statistic, *of: Of) -> Interval:
         """Divide one statistic by another; NaN all where the divisor's interval is not above 0."""
-        found = resample(
-            [self._sample(seed, of) for seed in self.seeds], n_resamples=self.n_resamples
-        )
-        if not found.interval(below).low > 0:
-            return Interval(np.nan, np.nan, np.nan)
-        return found.interval(lambda m: np.asarray(above(m)) / below(m))
+        return self._resampled(of).ratio(above, below)
+
+    def _resampled(self, of: Sequence[Of]) -> Resampled:
+        samples = [self._sample(seed, of) for seed in self.seeds]
+        return resample(samples, n_resamples=self.n_resamples)
 
     def _sample(self, seed: int, of: Sequence[Of]) -> Sample:
         for one in of:

@@ -287,15 +287,7 @@ class Ladder:
         self, over: Sequence[tuple[str, str, Rung]], above: Statistic, below: Statistic
     ) -> Interval:
         """Divide one statistic of measures by another; undefined where that may be 0."""
-        found = joined([self.get(*column) for column in over])
-        if not found.interval(below).low > 0:
-            return UNDEFINED
-
-        def share(m: np.ndarray) -> np.ndarray:
-            by = np.asarray(below(m))
-            return np.divide(above(m), by, out=np.full(by.shape, np.nan), where=by != 0)[()]
-
-        return found.interval(share)
+        return joined([self.get(*column) for column in over]).ratio(above, below)
 
     def _null(self, rung: Rung) -> list[tuple[str, str, Rung]]:
         """List the measure of never-taught models on a rung; none where 0.5 stands for it."""
