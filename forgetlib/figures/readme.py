@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 
+from forgetlib.figures import findings
 from forgetlib.figures.audit import SHORTCUTS
-from forgetlib.figures.findings import Tables, answer, findings
+from forgetlib.figures.findings import Tables
 from forgetlib.figures.implicit import readme as implicit_readme
 from forgetlib.figures.methods import readme as methods_readme
 from forgetlib.figures.names import listed, pictures_in, title
@@ -50,6 +52,11 @@ IMPLICIT_CLAIMS = (
     "after the first results were computed. Errors are squared; those of Bayes' rule are in "
     "`bayes.csv`."
 )
+TOLD_BY: dict[type, ModuleType] = {  # any other study by `findings`
+    LadderStudy: methods_readme,
+    ScaleStudy: scale_readme,
+    ImplicitStudy: implicit_readme,
+}
 # Around what the project's README has of a study: its answer, and its findings.
 BEGIN, END = "<!-- {} of {}: written by forgetlib readme -->", "<!-- end of {} -->"
 
@@ -85,7 +92,7 @@ def text(study: Study | ImplicitStudy) -> str:
         if not has_all(study):
             n = f"{skills['eval_task'].nunique()} of {len(study.tasks)} tasks"
             parts[0] += f" (under way: {n})"
-        parts += [findings(tables), "## Every task", _task_table(skills)]
+        parts += [findings.findings(tables), "## Every task", _task_table(skills)]
         if (claims := tables.get("claims")) is not None:
             parts += ["## The paper's claims", _claims_table(claims)]
             parts += [OF_SEVERAL] if len(study.models) == 1 else []
@@ -281,13 +288,8 @@ def write(study: Study | ImplicitStudy) -> list[Path]:
     with replacing(written[0]) as partial:
         partial.write_text(text(study))
     readme = root() / "README.md"
-    parts = {"answer": answer, "findings": findings}
-    if isinstance(study, LadderStudy):
-        parts = {"answer": methods_readme.answer, "findings": methods_readme.findings}
-    elif isinstance(study, ImplicitStudy):
-        parts = {"answer": implicit_readme.answer, "findings": implicit_readme.findings}
-    elif isinstance(study, ScaleStudy):
-        parts = {"answer": scale_readme.answer, "findings": scale_readme.findings}
+    told = next((of for kind, of in TOLD_BY.items() if isinstance(study, kind)), findings)
+    parts = {"answer": told.answer, "findings": told.findings}
     said = before = readme.read_text() if readme.exists() else ""
     for name, make in parts.items():
         begin, end = BEGIN.format(name, study.name), END.format(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from inspect import cleandoc
+from pathlib import Path
 
 import pandas as pd
 
@@ -37,9 +38,14 @@ WORDS = (
 )
 
 
-def skills(tables: Tables) -> list[str]:
+def drawn_skills(folder: Path) -> list[str]:
     """List the skills of which something was drawn, by the ends of the files' names."""
-    found = [p.stem.partition("_")[2] for p in sorted(tables.folder.glob("generalisation_*.csv"))]
+    return [p.stem.partition("_")[2] for p in sorted(folder.glob("generalisation_*.csv"))]
+
+
+def skills(tables: Tables) -> list[str]:
+    """List the skills of which something was drawn; InputError where there is none."""
+    found = drawn_skills(tables.folder)
     return found or [tables.need("generalisation_<skill>")["eval_task"].iloc[0]]
 
 

@@ -19,6 +19,7 @@ from forgetlib.figures.findings import Tables
 from forgetlib.figures.implicit import readme as implicit_readme
 from forgetlib.figures.methods import generalisation
 from forgetlib.figures.methods.reach import WHERES
+from forgetlib.figures.methods.readme import drawn_skills
 from forgetlib.figures.names import (
     PICTURES,
     listed,
@@ -88,7 +89,7 @@ EXAMPLES = {"Sec. 5": "fig4_examples"}  # a claim that is of no figure of the pa
 def is_study(folder: Path) -> bool:
     """Tell whether a folder has tables that the page shows."""
     names = ("fig2b_skill", "scale_models", IMPLICIT)
-    return any((folder / f"{n}.csv").exists() for n in names) or bool(_of_methods(folder))
+    return any((folder / f"{n}.csv").exists() for n in names) or bool(drawn_skills(folder))
 
 
 def shown(folder: Path, link: str) -> Json:
@@ -107,7 +108,7 @@ def shown(folder: Path, link: str) -> Json:
             for path, says in pictures_in(folder)
             if compared or path.stem != "fig9_models"  # which compares models
         ],
-        "methods": list(_methods(folder)),
+        "methods": list(_methods(tables)),
     }
     if (scaled := tables.get("scale_models")) is not None:
         first, *more = scale_readme.findings(tables).split("\n")
@@ -335,15 +336,11 @@ def _scaled(table: pd.DataFrame) -> Json:
     return {"beside": beside, **_matrix(rows, columns, cells, SCALED)}
 
 
-def _of_methods(folder: Path) -> list[Path]:
-    return sorted(folder.glob("generalisation_*.csv"))
-
-
-def _methods(folder: Path) -> Iterator[Json]:
+def _methods(tables: Tables) -> Iterator[Json]:
     """List the skills that methods were compared on: what each method costs, and where."""
-    for path in _of_methods(folder):
-        table = pd.read_csv(path)
-        skill, name = str(table["eval_task"].iloc[0]), path.stem.removeprefix("generalisation_")
+    for name in drawn_skills(tables.folder):
+        table = tables.need(f"generalisation_{name}")
+        skill = str(table["eval_task"].iloc[0])
         methods = list(dict.fromkeys(table["method"]))
         keys = zip(table["method"], table["where"], strict=True)
         cells = dict(zip(keys, (row for _, row in table.iterrows()), strict=True))
@@ -351,23 +348,22 @@ def _methods(folder: Path) -> Iterator[Json]:
         yield {
             "skill": title(skill),
             "finding": generalisation.finding(table),
-            "about": _methods_about(folder, name, table),
+            "about": _methods_about(tables, name, table),
             **_matrix([(m, method_title(m)) for m in methods], places, cells, REACH),
         }
 
 
-def _methods_about(folder: Path, name: str, table: pd.DataFrame) -> dict[str, Json]:
+def _methods_about(tables: Tables, name: str, table: pd.DataFrame) -> dict[str, Json]:
     """Tell of each method its seeds, and where these were drawn, its verdict and its dose."""
     found: dict[str, Json] = {
         str(method): {"seeds": int(rows["n_seeds"].max())}
         for method, rows in table.groupby("method")
     }
-    ladder, dose = (folder / f"{figure}_{name}.csv" for figure in ("ladder", "dose"))
-    if ladder.exists():
-        for row in pd.read_csv(ladder).drop_duplicates("method").itertuples():
+    if (ladder := tables.get(f"ladder_{name}")) is not None:
+        for row in ladder.drop_duplicates("method").itertuples():
             found.setdefault(str(row.method), {})["verdict"] = row.verdict
-    if dose.exists():
-        for row in pd.read_csv(dose).drop_duplicates("method").itertuples():
+    if (dose := tables.get(f"dose_{name}")) is not None:
+        for row in dose.drop_duplicates("method").itertuples():
             of = found.setdefault(str(row.method), {})
             of["dose"] = f"{row.n_reached} of {row.n_seeds}"
             of["steps"] = number(row.steps, 0)
