@@ -156,7 +156,7 @@ def _glossary(tables: Tables) -> str:
         about = cleandoc(known.get(name, known["labels"]).__doc__ or "")  # "random" names labels
         said = about.partition("\n")[0].removesuffix(".")
         if paper := re.search(r"arXiv\s(\d+\.\d+)", about):
-            said = said.partition(" (")[0]
+            said = re.sub(r" \([^()]*arXiv.*", "", said)
             said += f" ([arXiv {paper[1]}](https://arxiv.org/abs/{paper[1]}))"
         lines[name] = f"- **{method_title(name)}**: {said}."
     return "### What each does\n\n" + "\n".join(lines.values())
