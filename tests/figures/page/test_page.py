@@ -256,7 +256,9 @@ def test_a_study_of_methods_has_a_table_of_them(project):
     assert of["about"]["gradient_ascent"] == about
     said = "What 5 ways to forget cost, on ARC Easy and SST-2 in made-up words"
     assert study["headline"] == said
-    assert study["findings"][0][0][0].startswith("New questions of ARC Easy lose AUROC")
+    assert study["findings"][0][0][0].startswith(
+        "Where the model is not damaged, new questions of ARC Easy lose AUROC"
+    )
 
 
 def test_a_study_of_several_models_compares_them(drawn):
