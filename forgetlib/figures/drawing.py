@@ -53,7 +53,7 @@ from forgetlib.runs.grid import Study
 from forgetlib.runs.ladder import LadderStudy
 from forgetlib.runs.questions import load_questions
 from forgetlib.runs.records import Result
-from forgetlib.runs.results import complete_part, has_all, load_results
+from forgetlib.runs.results import complete_part, has_all, load_results, load_stored
 from forgetlib.runs.scale import ScaleStudy
 
 
@@ -136,6 +136,8 @@ def _fig2(study: Study) -> Drawn:
 def _fig2b(study: Study) -> Drawn:
     part, note = _own(study)
     results = [*load_results(part, "own"), *load_results(part, "control")]
+    if part is not study:  # what fine-tuning did to other tasks is told by their pre-trained model
+        results += [r for r in load_stored(study, "own") if r.checkpoint.method is None]
     table = fig2b.table(results, partial(load_answers, study), fig2b.KINDS)
     yield "fig2b_skill", under_way.with_note(fig2b.draw(table), note), table
 

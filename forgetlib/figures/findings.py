@@ -147,13 +147,15 @@ def _harm(skills: pd.DataFrame, *, exact: bool = True) -> str:
     taught = skills[skills["nll_taught"].notna()]
     if taught.empty:
         return said
-    told = between(taught["nll_taught"], 1)
+    said += " Fine-tuning alone had made their true answers less likely"
     if exact and len(taught) <= FEW:
         told = listed(
             f"{estimate_of(row, 'nll_taught')} in {title(row['eval_task'])}"
             for _, row in taught.iterrows()
         )
-    return f"{said} Fine-tuning alone had made them cost {told} nats a token more."
+        return f"{said}, in nats a token, by {told}."
+    most = title(taught.loc[taught["nll_taught"].idxmax(), "eval_task"])
+    return f"{said} by {between(taught['nll_taught'], 1)} nats a token, most in {most}."
 
 
 def _decided(rows: pd.DataFrame, exact: bool) -> str:
