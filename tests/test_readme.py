@@ -214,12 +214,12 @@ def test_harm_that_was_measured_is_told_beside_that_of_true_labels(tmp_path):
     taught = {"nll_taught": rise, "nll_taught_low": rise - 0.2, "nll_taught_high": rise + 0.2}
     skills.assign(**ends_of, **taught).to_csv(tmp_path / "fig2b_skill.csv", index=False)
     assert findings.answer(findings.Tables(tmp_path)).endswith(
-        " Fine-tuning alone had made their true answers less likely by 0.5 to 1.5 nats a token, "
-        "most in PIQA."
+        " Fine-tuning alone had made true answers of other tasks less likely by 0.5 to 1.5 nats a "
+        "token, most in PIQA."
     )
     assert next(findings.sentences(findings.Tables(tmp_path))).endswith(
-        " Fine-tuning alone had made their true answers less likely, in nats a token, by 1.00 "
-        "[0.80, 1.20] in Coding, 1.50 [1.30, 1.70] in PIQA and 0.50 [0.30, 0.70] in SST-2."
+        " Fine-tuning alone had made true answers of other tasks less likely, in nats a token, by "
+        "1.00 [0.80, 1.20] in Coding, 1.50 [1.30, 1.70] in PIQA and 0.50 [0.30, 0.70] in SST-2."
     )
 
 

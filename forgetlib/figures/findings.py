@@ -147,7 +147,7 @@ def _harm(skills: pd.DataFrame, *, exact: bool = True) -> str:
     taught = skills[skills["nll_taught"].notna()]
     if taught.empty:
         return said
-    said += " Fine-tuning alone had made their true answers less likely"
+    said += " Fine-tuning alone had made true answers of other tasks less likely"
     if exact and len(taught) <= FEW:
         told = listed(
             f"{estimate_of(row, 'nll_taught')} in {title(row['eval_task'])}"
