@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import small
 from matplotlib.figure import Figure
@@ -74,3 +75,22 @@ def test_of_a_study_under_way_the_tasks_that_are_complete_are_drawn(project):
     compute("tiny_review", 2)
     ((_, figure, _),) = drawing.FIGURES["fig2b"](study)
     assert "under way" not in figure.get_suptitle()
+
+
+@pytest.mark.usefixtures("brief_probes")
+def test_while_a_study_is_under_way_other_tasks_pre_trained_results_are_used(project):
+    """What fine-tuning alone did to a task is told once its pre-trained model was asked it."""
+    study = small(sizes=(), control_seeds=(0,), elsewhere=("tiny_review",), n_elsewhere=10)
+    store = open_store(study)
+    own = [*study.jobs("own"), *study.jobs("control")]
+    local.compute([j for j in own if "tiny_city-" in study.block(j)], store)
+
+    def taught():
+        ((_, _, table),) = drawing.FIGURES["fig2b"](study)
+        assert set(table["eval_task"]) == {"tiny_city"}
+        return table.set_index("phase").loc["tuned", "nll_taught"]
+
+    assert np.isnan(taught())
+    of_others = [j for j in own if "tiny_review-" in study.block(j)]
+    local.compute([j for j in of_others if j.checkpoint.method is None], store)
+    assert np.isfinite(taught())
