@@ -231,9 +231,8 @@ STUDIES: dict[str, Study] = {
         # what 8 labels bring back spread too widely to be decided. That there would be ten was
         # fixed before the other five were computed. The rate was chosen on seed 7. Uniform over
         # choices turns the forgetting set round within four steps: checked that often, four of the
-        # ten seeds end at their dose. `UniformChoice(_until_dose(3e-5, every=1))`, checked at every
-        # step, is to be added: of seeds 0 to 6 and 8 its results are stored already, with their
-        # never-taught models.
+        # ten seeds end at their dose. So it was tried again, for all ten, with a check at every
+        # step, which was fixed before it was computed.
         LadderStudy(
             "recovery",
             "SmolLM2-135M-Instruct: does a skill come back after random labels? And a hidden one?",
@@ -243,7 +242,10 @@ STUDIES: dict[str, Study] = {
             n_eval=128,
             tuned=Training(1e-4, epochs=3),
             forgetting=_until_dose(1e-4),
-            methods=(UniformChoice(_until_dose(3e-5)),),
+            methods=(
+                UniformChoice(_until_dose(3e-5)),
+                UniformChoice(_until_dose(3e-5, every=1)),
+            ),
             views=("template(1)",),
             lock=Lock(_until_dose(1e-4), "template(1)"),
             trajectories=False,

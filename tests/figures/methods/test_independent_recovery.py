@@ -15,14 +15,16 @@ from scipy import stats
 FOLDER = Path(__file__).parents[3] / "figures" / "recovery"
 SKILL = "sst2_nonce"
 SEEDS = (*range(7), 8, 9, 10)
-METHODS = {"random": SEEDS, "uniform_choice": SEEDS}  # each with the seeds that it is drawn of
+COARSE, FINE = (f"uniform_choice(every={steps})" for steps in (4, 1))  # from check to check
+METHODS = dict.fromkeys(("random", COARSE, FINE), SEEDS)  # with the seeds that each is drawn of
 FEW = 8
 
 
 def name(method):
-    """How a method is called; one whose dose is checked at every step is not drawn yet."""
-    fine = method["method"] == "uniform_choice" and method["training"]["until"]["every"] == 1
-    return "not drawn" if fine else method.get("labels", method["method"])
+    """How a method is called: of uniform over choices also how often its dose is checked."""
+    if method["method"] != "uniform_choice":
+        return method.get("labels", method["method"])
+    return f"uniform_choice(every={method['training']['until']['every']})"
 
 
 def stored(kind, seed):
@@ -145,13 +147,13 @@ def over_seeds(values):
 def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     """Which seeds decide, and how much of the control's rise any model has."""
     drawn = pyarrow.csv.read_csv(FOLDER / f"dose_{SKILL}.csv").to_pylist()
-    of_method = [r for r in drawn if r["method"] == "uniform_choice"]
+    of_method = [r for r in drawn if r["method"] == COARSE]
     ends = {r["seed"]: r for r in sorted(of_method, key=lambda r: r["step"])}
-    reached = at_dose("uniform_choice")
+    reached = at_dose(COARSE)
 
     def beyond_twin(seed):
         return np.subtract(
-            *(np.mean(rows[seed, who, FEW]) for who in ("uniform_choice", "never, uniform_choice"))
+            *(np.mean(rows[seed, who, FEW]) for who in (COARSE, f"never, {COARSE}"))
         )
 
     own = {s: np.mean(rows[s, "lock", FEW]) - np.mean(rows[s, "lock", 0]) for s in SEEDS}
