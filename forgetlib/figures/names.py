@@ -52,7 +52,7 @@ METHODS = {
     "uniform_token": "uniform over tokens",
     "gradient_ascent": "gradient ascent",
     "gradient_difference": "gradient difference",
-    "kl_ascent": "ascent, held by KL",
+    "kl_ascent": "gradient ascent + KL",
     "npo": "NPO",
     "simnpo": "SimNPO",
     "dpo": "DPO to the distractor",
