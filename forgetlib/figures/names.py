@@ -102,7 +102,7 @@ def _setting(text: str) -> str:
     """Write a setting of a method; of a learning rate its number alone tells."""
     name, _, value = text.partition("=")
     if name == "every":
-        return f"dose checked every {'step' if value == '1' else f'{value} steps'}"
+        return f"checked every {'step' if value == '1' else f'{value} steps'}"
     return f"{float(value):.0e}".replace("e-0", "e-") if name == "learning_rate" else text
 
 

@@ -111,6 +111,19 @@ def _other_fonts() -> dict[int, str]:
     return found
 
 
+def heading(name: str, most: int = 36) -> str:
+    """Write the name of a panel; one that is too long for it is broken, before a bracket if it can.
+
+    most: characters that one of three panels side by side has room for
+    """
+    shown: str = readable(name)
+    if len(shown) <= most:
+        return shown
+    return "\n".join(
+        textwrap.fill(part, most) for part in shown.replace(" (", "\n(", 1).split("\n")
+    )
+
+
 def readable(shown: Any) -> Any:
     """Write a text, or the names in a table or matrix, as they are drawn.
 

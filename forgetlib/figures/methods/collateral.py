@@ -45,6 +45,7 @@ from forgetlib.figures.style import (
     SMALL,
     TEXT_WIDTH,
     draw_intervals,
+    heading,
     readable,
     set_finding,
     style,
@@ -381,7 +382,7 @@ def _draw_trajectories(panels: np.ndarray, curves: pd.DataFrame, methods: Sequen
             )
         axes.axhline(CHANCE, color=BLACK, linewidth=0.8, linestyle="--", zorder=0)
         axes.axvline(BUDGET, color=DARK_GREY, linewidth=0.9, linestyle=":", zorder=0)
-        axes.set_title(readable(method_title(method)), fontsize=7, loc="left")
+        axes.set_title(heading(method_title(method)), fontsize=7, loc="left")
         axes.set_ylim(-0.03, 1.03)
         axes.set_yticks([0, 0.5, 1])
         axes.tick_params(labelsize=SMALL)

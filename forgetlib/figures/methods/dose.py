@@ -38,7 +38,7 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     VERMILION,
     error_bar,
-    readable,
+    heading,
     set_finding,
     style,
 )
@@ -312,7 +312,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, last: int) -> None:
     axes.set_yticks([0, 0.5, 1])
     axes.tick_params(labelsize=SMALL)
     axes.grid(axis="x", visible=False)
-    axes.set_title(f"{readable(method_title(str(row['method'])))}\n", fontsize=7, loc="left")
+    axes.set_title(f"{heading(method_title(str(row['method'])))}\n", fontsize=7, loc="left")
     written = axes.text(
         *(0, 1.03, _told(row, word)),
         transform=axes.transAxes,

@@ -34,8 +34,8 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     VERDICT_COLOURS,
     VERMILION,
+    heading,
     marks_of,
-    readable,
     set_finding,
     style,
 )
@@ -212,7 +212,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, row: pd.Series, places: Mapping[str, 
         if right - left > 1:
             axes.axvline((left + right) / 2, color=LIGHT, linewidth=0.8)
     verdict = str(row["verdict"])
-    axes.set_title(f"{readable(method_title(str(row['method'])))}\n\n", fontsize=7, loc="left")
+    axes.set_title(f"{heading(method_title(str(row['method'])))}\n\n", fontsize=7, loc="left")
     text = f"{verdict}\n"
     if "residue" in row and np.isfinite(row["residue"]):
         text += f"residue {estimate_of(row, 'residue')}"

@@ -34,7 +34,7 @@ from forgetlib.figures.style import (
     DARK_GREY,
     SMALL,
     TEXT_WIDTH,
-    readable,
+    heading,
     set_finding,
     style,
 )
@@ -294,7 +294,7 @@ def draw(table: pd.DataFrame) -> Figure:
             of = table[table["method"] == row["method"]]
             _panel(axes, of, labels)
             n = int(row["n_seeds"])
-            name = readable(f"{method_title(str(row['method']))}, {n} seed{'s' * (n > 1)}")
+            name = heading(f"{method_title(str(row['method']))}, {n} seed{'s' * (n > 1)}")
             both = estimate_of(row, "excess")
             if not np.isnan(row["twin_excess"]):
                 both += f"\n({estimate_of(row, 'twin_excess')})"

@@ -200,8 +200,8 @@ def test_methods_that_differ_in_their_training_are_told_apart():
     names = list(ladders.method_names(replace(STUDY, methods=(*dosed, FILTER))).values())
     assert names[1:4] == ["npo(every=4)", "npo(every=1)", "prompt_filter(retain)"]
     assert [method_title(name) for name in names[1:3]] == [
-        "NPO (dose checked every 4 steps)",
-        "NPO (dose checked every step)",
+        "NPO (checked every 4 steps)",
+        "NPO (checked every step)",
     ]
     undosed = replace(PREFERENCE, training=replace(PREFERENCE.training, until=None))
     names = list(ladders.method_names(replace(STUDY, methods=(undosed, dosed[1]))).values())

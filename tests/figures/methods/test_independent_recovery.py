@@ -152,9 +152,7 @@ def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     reached = at_dose(COARSE)
 
     def beyond_twin(seed):
-        return np.subtract(
-            *(np.mean(rows[seed, who, FEW]) for who in (COARSE, f"never, {COARSE}"))
-        )
+        return np.subtract(*(np.mean(rows[seed, who, FEW]) for who in (COARSE, f"never, {COARSE}")))
 
     own = {s: np.mean(rows[s, "lock", FEW]) - np.mean(rows[s, "lock", 0]) for s in SEEDS}
     more = [own[s] - (pooled(rows, s, FEW) - pooled(rows, s, 0)) for s in SEEDS]
