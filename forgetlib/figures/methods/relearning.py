@@ -287,14 +287,15 @@ def draw(table: pd.DataFrame) -> Figure:
     n_columns = min(PER_ROW, len(methods))
     n_rows = -(-len(methods) // n_columns)
     with style(methods, [str(n) for n in labels], [said]):
-        size = (TEXT_WIDTH, 1.2 + 1.5 * n_rows)
+        names = [heading(_named(row)) for _, row in rows.iterrows()]
+        broken = max(name.count("\n") for name in names)
+        size = (TEXT_WIDTH, 1.2 + (1.5 + 0.4 * broken) * n_rows)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (_, row) in zip(panels.ravel(), rows.iterrows(), strict=False):
+        of_methods = zip(names, rows.iterrows(), strict=True)
+        for axes, (name, (_, row)) in zip(panels.ravel(), of_methods, strict=False):
             of = table[table["method"] == row["method"]]
             _panel(axes, of, labels)
-            n = int(row["n_seeds"])
-            name = heading(f"{method_title(str(row['method']))}, {n} seed{'s' * (n > 1)}")
             both = estimate_of(row, "excess")
             if not np.isnan(row["twin_excess"]):
                 both += f"\n({estimate_of(row, 'twin_excess')})"
@@ -310,6 +311,12 @@ def draw(table: pd.DataFrame) -> Figure:
         legend_below(figure, panels, fontsize=SMALL)
         set_finding(figure, said)
     return figure
+
+
+def _named(row: pd.Series) -> str:
+    """Name the method of a row, and how many seeds it has."""
+    n = int(row["n_seeds"])
+    return f"{method_title(str(row['method']))}, {n} seed{'s' * (n > 1)}"
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, labels: list[int]) -> None:

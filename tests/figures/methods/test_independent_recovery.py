@@ -146,13 +146,9 @@ def over_seeds(values):
 
 def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     """Which seeds decide, and how much of the control's rise any model has."""
-    drawn = pyarrow.csv.read_csv(FOLDER / f"dose_{SKILL}.csv").to_pylist()
-    of_method = [r for r in drawn if r["method"] == COARSE]
-    ends = {r["seed"]: r for r in sorted(of_method, key=lambda r: r["step"])}
-    reached = at_dose(COARSE)
 
-    def beyond_twin(seed):
-        return np.subtract(*(np.mean(rows[seed, who, FEW]) for who in (COARSE, f"never, {COARSE}")))
+    def beyond_twin(method, seed):
+        return np.subtract(*(np.mean(rows[seed, who, FEW]) for who in (method, f"never, {method}")))
 
     own = {s: np.mean(rows[s, "lock", FEW]) - np.mean(rows[s, "lock", 0]) for s in SEEDS}
     more = [own[s] - (pooled(rows, s, FEW) - pooled(rows, s, 0)) for s in SEEDS]
@@ -163,10 +159,18 @@ def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     )
     assert f"and its AUROC rises by {above} more than that of never-taught" in short
     long = " ".join((FOLDER.parent / "README.md").read_text().split())
-    few, every = (over_seeds([beyond_twin(s) for s in of]) for of in (reached, SEEDS))
-    assert (
-        f"Of the {len(reached)} seeds that reach their dose, AUROC beyond the twin is {few}" in long
-    )
-    assert f"after 8 labels, of all ten {every}." in long
-    assert f"is short of its dose, at AUROC {ends[10]['auroc']:.2f} of its own" in long
+    said = {}
+    for method in (COARSE, FINE):
+        of = at_dose(method), SEEDS
+        said[method] = [len(of[0]), *(over_seeds([beyond_twin(method, s) for s in f]) for f in of)]
+    few, at_its_dose, every = said[COARSE]
+    assert f"{few} of ten seeds end at their dose, and of these alone AUROC beyond the" in long
+    assert f"twin is {at_its_dose} after 8 labels (of all ten {every};" in long
+    many, at_its_dose, every = said[FINE]
+    assert f"{many} reach their dose, and AUROC beyond the twin is {at_its_dose} of these" in long
+    assert f"of these, of all ten {every}." in long
+    after = {s: np.mean(rows[s, FINE, FEW]) for s in SEEDS}
+    low, others = (after.pop(4), after.pop(9)), sorted(after.values())
+    assert f"(AUROC {low[0]:.2f} and {low[1]:.2f} after 8 labels; in the others" in long
+    assert f"in the others {others[0]:.2f} to {others[-1]:.2f})" in long
     assert f"its AUROC rises by {over_seeds(list(own.values()))}, by {above} more than" in long
