@@ -16,9 +16,11 @@ Springer, Raghunathan, ICLR 2024): a small transformer sees examples of a linear
 the next one. In pre-training the rule is one of a few (a *discrete* prompt) or any (a *continuous*
 one), and the model has to guess which; Bayes' rule tells how. Then it is fine-tuned on discrete
 prompts alone, and seems to forget how to answer the others. Does it, or does it only guess that
-every prompt is discrete? How far its guess moved is told in nats of log-odds: 1 nat makes the
-odds 2.7 times as high. *Conjugate prompting* asks in a form that looks unlike the fine-tuning:
-with all labels scaled, and the answer scaled back. A language model is asked the like in words."""
+every prompt is discrete? How far its guess moved, the *shift*, is told in nats of log-odds: 1 nat
+makes the odds 2.7 times as high. A *fade* is the other change that one number describes: every
+answer goes the same part of the way to that of the tasks of fine-tuning, whatever a prompt says of
+where it comes from. *Conjugate prompting* asks in a form that looks unlike the fine-tuning: with
+all labels scaled, and the answer scaled back. A language model is asked the like in words."""
 DISTRUST = """\
 - **A small world is small.** A few vectors and a few examples: what is said of it is said of
   models that are within 10 % of Bayes' rule there, and of no language model.
@@ -30,8 +32,7 @@ DISTRUST = """\
 - **A shift describes a loss, too.** With one that is large enough the tasks of fine-tuning alone
   are left, as in a model that never knew others: it is its size, beside that to such a model (at
   most 40 nats are tried), that speaks for a guess. And one number explains much of a change that
-  is no shift: a *fade*, by which every answer goes the same part of the way to that of the tasks of
-  fine-tuning, whatever a prompt says of where it comes from, stands beside it.
+  is no shift: so a fade stands beside it.
 - **Other mixture weights have one seed**, and 0.2 does not meet the gate: nothing is claimed of
   them.
 - **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked.
@@ -56,14 +57,7 @@ def answer(tables: Tables) -> str:
 
 def _small_world(shifts: pd.DataFrame, scaled: pd.DataFrame) -> str:
     """Say how much of what fine-tuning changes is a wrong guess of the task."""
-    whole = shifts[shifts["k"] == shift.ALL].iloc[0]
-    said = (
-        f"A shift of the guess by {shift.nats(whole)} towards the tasks of fine-tuning "
-        f"explains {estimate_of(whole, 'share')} of what that changes"
-    )
-    if pd.notna(whole["fade_share"]):
-        said += f"; {shift.by_fade(whole)}; {shift.by_examples(shifts)}"
-    said += " ([shift](shift.png))."
+    said = f"{shift.finding(shifts)} ([shift](shift.png))."
     row = conjugate.told(scaled)
     if row is None or pd.isna(row["recovered"]):
         return said

@@ -93,18 +93,18 @@ def told(
 
 
 def finding(found: pd.DataFrame) -> str:
-    """Say in a clause by how much the inferred task shifts, and what that explains.
+    """Say in a clause by how much the inferred task shifts, and what else explains as much.
 
     found: from `table`
     """
     row = found[found["k"] == ALL].iloc[0]
     said = (
-        f"Fine-tuning moves the log-odds of the discrete set by {nats(row)}, which explains "
-        f"{estimate_of(row, 'share')} of what changes"
+        f"A shift of the guess by {nats(row)} towards the tasks of fine-tuning explains "
+        f"{estimate_of(row, 'share')} of what that changes"
     )
     if pd.isna(row["fade_share"]):
-        return f"{said}; the rest is no shift"
-    return f"{said}; {by_fade(row)}; {by_examples(found)}"
+        return f"{said}; {by_examples(found)}"
+    return f"{said}, {by_fade(row)}; {by_examples(found)}"
 
 
 def exact(found: pd.DataFrame) -> str:
@@ -123,14 +123,14 @@ def nats(row: pd.Series, moved: str = "moved", n_bound: str = "n_bound") -> str:
 
 def by_fade(row: pd.Series) -> str:
     """Compare what the shift explains with what a fade does. row: of `table`."""
-    fade = "a fade, which moves every answer by one fraction of the way to that of the tasks of "
-    fade += f"fine-tuning, explains {number(row['fade_share'])}"
-    beyond = estimate_of(row, "beyond_fade")
-    if row["beyond_fade_low"] > 0:
-        return f"{fade}, and the shift {beyond} more"
     if row["beyond_fade_high"] < 0:
-        return f"{fade}, which is more (the difference: {beyond})"
-    return f"{fade}, so that the shift is not shown to explain more (the difference: {beyond})"
+        said = "less"
+    else:
+        said = "more" if row["beyond_fade_low"] > 0 else "not shown to be more"
+    return (
+        f"{said} than the {number(row['fade_share'])} that a fade of all answers explains "
+        f"(difference: {estimate_of(row, 'beyond_fade')})"
+    )
 
 
 def by_examples(found: pd.DataFrame) -> str:

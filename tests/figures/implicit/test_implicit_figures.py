@@ -131,15 +131,15 @@ def test_a_shift_is_more_than_a_fade_and_a_fade_is_not():
     assert whole.never_n_bound == 3 and whole.never_moved == pytest.approx(40, abs=0.1)
     assert whole.never_share > whole.share  # without noise, and as far as it goes
     said = implicit_shift.exact(table)
-    assert f"explains {whole.fade_share:.2f}, and the shift " in said
-    assert "] more; the shift is " in said and "single" not in said
+    assert f", more than the {whole.fade_share:.2f} that a fade of all answers explains" in said
+    assert "]); the shift is " in said and "single" not in said
     assert f"at least 40 nats, which explains {whole.never_share:.2f}" in said
     table = implicit_shift.table(world("fade")[1], None, controls("fade"))
     whole = table[table.k == implicit_shift.ALL].iloc[0]
     assert whole.fade_share == pytest.approx(1, abs=1e-6) and whole.beyond_fade_high < 0
     assert whole.share > 0.4  # which by itself would pass for a shift
     said = implicit_shift.finding(table)
-    assert "explains 1.00, which is more (the difference: −" in said
+    assert "less than the 1.00 that a fade of all answers explains (difference: −" in said
     assert "at 10, and so no single wrong guess" in said
 
 
@@ -149,7 +149,7 @@ def test_controls_that_are_not_stored_of_every_seed_are_not_told():
     table = implicit_shift.table(shifts, None, every[every.seed > 0])
     told = [c for c in table if c.startswith(("never", "fade", "beyond"))]
     assert len(told) == 13 and table[told].isna().all(axis=None)
-    assert implicit_shift.finding(table).endswith("of what changes; the rest is no shift")
+    assert "of what that changes; the shift is " in implicit_shift.finding(table)
     pd.testing.assert_frame_equal(table, implicit_shift.table(shifts))
     with_them = implicit_shift.table(shifts, None, every)
     pd.testing.assert_frame_equal(table.drop(columns=told), with_them.drop(columns=told))
