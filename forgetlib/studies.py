@@ -232,7 +232,8 @@ STUDIES: dict[str, Study] = {
         # fixed before the other five were computed. The rate was chosen on seed 7. Uniform over
         # choices turns the forgetting set round within four steps: checked that often, four of the
         # ten seeds end at their dose. So it was tried again, for all ten, with a check at every
-        # step, which was fixed before it was computed.
+        # step, which was fixed before it was computed. It has another rate than random labels:
+        # `UniformChoice(_until_dose(1e-4, every=1))` is to be added, in the same ten seeds.
         LadderStudy(
             "recovery",
             "SmolLM2-135M-Instruct: does a skill come back after random labels? And a hidden one?",

@@ -173,4 +173,8 @@ def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     low, others = (after.pop(4), after.pop(9)), sorted(after.values())
     assert f"(AUROC {low[0]:.2f} and {low[1]:.2f} after 8 labels; in the others" in long
     assert f"in the others {others[0]:.2f} to {others[-1]:.2f})" in long
+    pilots = pyarrow.csv.read_csv(FOLDER.parent / "methods-pilots" / "pilots.csv").to_pylist()
+    (slow,) = [r for r in pilots if r["method"] == "random" and r["rate"] == 3e-5]
+    assert not slow["dose_reached"]
+    assert f"at AUROC {slow['set_auroc']:.2f} [in one seed](methods-pilots/README.md))" in long
     assert f"its AUROC rises by {over_seeds(list(own.values()))}, by {above} more than" in long
