@@ -168,7 +168,12 @@ def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
     assert f"twin is {at_its_dose} after 8 labels (of all ten {every};" in long
     many, at_its_dose, every = said[FINE]
     assert f"{many} reach their dose, and AUROC beyond the twin is {at_its_dose} of these" in long
-    assert f"of these, of all ten {every}." in long
+    assert f"of these, of all ten {every};" in long
+    drawn, base = (
+        over_seeds([np.mean(rows[s, FINE, FEW]) - np.mean(rows[s, who, FEW]) for s in SEEDS])
+        for who in ("never", "base")
+    )
+    assert f"in the same words it is {drawn}, beyond the pre-trained one {base}." in long
     after = {s: np.mean(rows[s, FINE, FEW]) for s in SEEDS}
     low, others = (after.pop(4), after.pop(9)), sorted(after.values())
     assert f"(AUROC {low[0]:.2f} and {low[1]:.2f} after 8 labels; in the others" in long
