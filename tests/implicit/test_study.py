@@ -15,6 +15,7 @@ from forgetlib.figures.implicit import (
     readme as implicit_readme,
     stored as implicit_stored,
 )
+from forgetlib.figures.implicit.measures import judged
 from forgetlib.implicit import evaluate, obey, results, run, settings, study
 from forgetlib.implicit.obey import Obedience
 from forgetlib.implicit.settings import named
@@ -163,6 +164,15 @@ def test_without_a_real_model_and_far_from_bayes_nothing_is_claimed(brief):
     assert implicit_readme.findings(tables).startswith("- **Nothing is claimed, as this needs")
     said = readme.text(brief)
     assert said.startswith("# a moment\n") and "3 of 3 jobs, " in said and "pattern.png" not in said
+
+
+def test_the_mixture_weight_that_does_not_meet_the_gate_is_the_one_that_is_named():
+    errors = implicit_stored.stored(STUDIES["implicit"]).errors
+    short = [alpha for alpha in sorted(set(errors["alpha"])) if not judged(errors, alpha).met]
+    seeds = errors.groupby("alpha")["seed"].nunique()
+    others = ", ".join(str(alpha) for alpha in short)
+    assert f"and {others} does not meet the gate" in implicit_readme.DISTRUST
+    assert set(seeds.drop(0.5)) == {1}
 
 
 def committed():

@@ -15,16 +15,18 @@ from scipy import stats
 FOLDER = Path(__file__).parents[3] / "figures" / "recovery"
 SKILL = "sst2_nonce"
 SEEDS = (*range(7), 8, 9, 10)
-COARSE, FINE = (f"uniform_choice(every={steps})" for steps in (4, 1))  # from check to check
-METHODS = dict.fromkeys(("random", COARSE, FINE), SEEDS)  # with the seeds that each is drawn of
+METHODS = ("random", "uniform_choice")  # those that are drawn
+COARSE = "uniform_choice, every 4"  # the same training, stopped at another step: stored, not drawn
 FEW = 8
+HARM = ("sciq", "coding")  # tasks of other families, that no method retains
 
 
 def name(method):
-    """How a method is called: of uniform over choices also how often its dose is checked."""
-    if method["method"] != "uniform_choice":
-        return method.get("labels", method["method"])
-    return f"uniform_choice(every={method['training']['until']['every']})"
+    """How a method is called; of uniform over choices it is told how often its dose is checked."""
+    called = method.get("labels", method["method"])
+    if called == "uniform_choice" and method["training"]["until"]["every"] != 1:
+        return COARSE
+    return called
 
 
 def stored(kind, seed):
@@ -93,11 +95,16 @@ def pooled(rows, seed, n):
 
 
 def at_dose(method):
-    """The seeds that reached their dose, by the last check of each."""
-    drawn = pyarrow.csv.read_csv(FOLDER / f"dose_{SKILL}.csv").to_pylist()
-    of_method = [r for r in drawn if r["method"] == method]
-    ends = {r["seed"]: r["reached"] for r in sorted(of_method, key=lambda r: r["step"])}
-    return [seed for seed in METHODS[method] if ends[seed]]
+    """The seeds that reached their dose, and after how many steps, by the checks of each."""
+    found = {}
+    for seed in SEEDS:
+        for row in stored("results", seed):
+            checks = row["dose"] or {}
+            if not checks.get("steps") or role(json.loads(row["checkpoint"])) != method:
+                continue
+            if all(0.4 <= auroc <= 0.6 for auroc in checks["auroc"][-2:]):
+                found[seed] = checks["steps"][-1]
+    return found
 
 
 @pytest.mark.parametrize("n", [0, FEW])
@@ -106,7 +113,7 @@ def test_what_comes_back_is_that_of_the_stored_rows(rows, method, n):
     table = pyarrow.csv.read_csv(FOLDER / f"ladder_{SKILL}.csv").to_pylist()
     rung = f"relearned from {n}" if n else "directly"
     (row,) = [r for r in table if r["method"] == method and r["rung"] == rung]
-    seeds = METHODS[method]
+    seeds = SEEDS
     assert row["n_seeds"] == len(seeds)
     never, known, left, locked = (
         mean(rows, who, n, seeds) for who in ("never", "known", method, "lock")
@@ -144,42 +151,105 @@ def over_seeds(values):
     return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]".replace("-", "−")
 
 
-def test_what_the_readmes_say_of_its_weakness_is_in_the_stored_rows(rows):
-    """Which seeds decide, and how much of the control's rise any model has."""
+@pytest.fixture(scope="module")
+def rise():
+    """By how much a method raised other tasks' nats a token, by seed and method."""
+    nats = {}
+    for seed in SEEDS:
+        for row in stored("results", seed):
+            checkpoint, measured = json.loads(row["checkpoint"]), json.loads(row["measurement"])
+            if row["scores"] is None or measured.get("task") not in HARM:
+                continue
+            if (checkpoint.get("data") or {}).get("skip", 0) == 0:
+                each, true = row["scores"], np.array(row["scores"]["labels"])
+                first = np.arange(len(true)), true
+                each = -np.array(each["log_likelihoods"])[first] / np.array(each["n_tokens"])[first]
+                nats.setdefault((seed, role(checkpoint)), []).extend(each)
+    return {
+        (seed, who): np.mean(of) - np.mean(nats[seed, "known"])
+        for (seed, who), of in nats.items()
+        if who in METHODS
+    }
 
-    def beyond_twin(method, seed):
-        return np.subtract(*(np.mean(rows[seed, who, FEW]) for who in (method, f"never, {method}")))
 
+@pytest.fixture(scope="module")
+def long():
+    return " ".join((FOLDER.parent / "README.md").read_text().split())
+
+
+def above(rows, method, who, seeds, n=FEW):
+    """By how much a method's models know more than others, over seeds, as texts say it."""
+    return over_seeds([difference(rows, method, who, seed, n) for seed in seeds])
+
+
+def difference(rows, method, who, seed, n=FEW):
+    return np.mean(rows[seed, method, n]) - np.mean(rows[seed, who, n])
+
+
+def test_what_the_readmes_say_of_the_control_is_in_the_stored_rows(rows, long):
     own = {s: np.mean(rows[s, "lock", FEW]) - np.mean(rows[s, "lock", 0]) for s in SEEDS}
-    more = [own[s] - (pooled(rows, s, FEW) - pooled(rows, s, 0)) for s in SEEDS]
-    above = over_seeds(more)
+    more = over_seeds([own[s] - (pooled(rows, s, FEW) - pooled(rows, s, 0)) for s in SEEDS])
     short = " ".join((FOLDER.parents[1] / "README.md").read_text().split())
-    assert (
-        len(SEEDS) == 10 and "of those seeds alone that had forgotten their own questions" in short
+    assert "ten seeds; " in short and len(SEEDS) == 10
+    assert f"and its AUROC rises by {more} more than that of never-taught" in short
+    assert f"its AUROC rises by {over_seeds(list(own.values()))}, by {more} more than" in long
+
+
+def test_what_is_said_of_uniform_over_choices_is_in_the_stored_rows(rows, long):
+    """Also of the same training that is stopped where a check every four steps ends it."""
+    there, twin = at_dose(COARSE), f"never, {COARSE}"
+    assert f"{len(there)} of ten seeds end at their dose, and of these alone AUROC" in long
+    few, every = (above(rows, COARSE, twin, seeds) for seeds in (there, SEEDS))
+    assert f"beyond the twin is {few} after 8 labels (of all ten {every};" in long
+    there, twin = at_dose("uniform_choice"), "never, uniform_choice"
+    steps = there.values()
+    assert f"{len(there)} seeds reach their dose, after {min(steps)} to {max(steps)} steps" in long
+    assert f"beyond the twin, which has all {64} steps, is" in long
+    assert not at_dose(twin)
+    few, every = (above(rows, "uniform_choice", twin, seeds) for seeds in (there, SEEDS))
+    assert f"is {few} of these, of all ten {every}; of all ten, beyond the model" in long
+    drawn, moved, base = (
+        above(rows, "uniform_choice", who, SEEDS) for who in ("never", "never, random", "base")
     )
-    assert f"and its AUROC rises by {above} more than that of never-taught" in short
-    long = " ".join((FOLDER.parent / "README.md").read_text().split())
-    said = {}
-    for method in (COARSE, FINE):
-        of = at_dose(method), SEEDS
-        said[method] = [len(of[0]), *(over_seeds([beyond_twin(method, s) for s in f]) for f in of)]
-    few, at_its_dose, every = said[COARSE]
-    assert f"{few} of ten seeds end at their dose, and of these alone AUROC beyond the" in long
-    assert f"twin is {at_its_dose} after 8 labels (of all ten {every};" in long
-    many, at_its_dose, every = said[FINE]
-    assert f"{many} reach their dose, and AUROC beyond the twin is {at_its_dose} of these" in long
-    assert f"of these, of all ten {every};" in long
-    drawn, base = (
-        over_seeds([np.mean(rows[s, FINE, FEW]) - np.mean(rows[s, who, FEW]) for s in SEEDS])
-        for who in ("never", "base")
-    )
-    assert f"in the same words it is {drawn}, beyond the pre-trained one {base}." in long
-    after = {s: np.mean(rows[s, FINE, FEW]) for s in SEEDS}
+    assert f"in the same words it is {drawn}, beyond the one that random labels were" in long
+    assert f"tried on after that {moved}, beyond the pre-trained one {base}." in long
+    after = {s: np.mean(rows[s, "uniform_choice", FEW]) for s in SEEDS}
+    for seed in (4, 9):
+        never = [np.mean(rows[seed, f"never{more}", FEW]) for more in ("", ", uniform_choice")]
+        assert after[seed] < max(*never, pooled(rows, seed, FEW))
     low, others = (after.pop(4), after.pop(9)), sorted(after.values())
     assert f"(AUROC {low[0]:.2f} and {low[1]:.2f} after 8 labels; in the others" in long
     assert f"in the others {others[0]:.2f} to {others[-1]:.2f})" in long
+
+
+def test_what_was_seen_afterwards_is_in_the_stored_rows(rows, rise, long):
+    method, twin = "uniform_choice", "never, uniform_choice"
+    there = at_dose(method)
+    before = {s: np.mean(rows[s, method, 0]) for s in there}
+    turned = [s for s in there if before[s] < 0.4]
+    assert turned == [1, 2, 5]
+    ends = sorted(before[s] for s in turned)
+    assert f"(AUROC {ends[0]:.2f} to {ends[-1]:.2f}); of the other six at their dose" in long
+    others = above(rows, method, twin, [s for s in there if s not in turned])
+    assert f"at their dose AUROC beyond the twin is {others}." in long
+    harmed = [s for s in there if rise[s, method] > 0]
+    assert harmed == [0, 4, 9]
+    rises = sorted(rise[s, method] for s in harmed)
+    assert f"in seeds 0, 4 and 9 (by {rises[0]:.1f} to {rises[-1]:.1f}), AUROC" in long
+    least, *_, most = sorted(difference(rows, method, twin, s) for s in harmed)
+    assert f"AUROC beyond the twin is {least:.2f} to {most:.2f};".replace("-", "−") in long
+    fallen = above(rows, method, twin, [s for s in there if s not in harmed])
+    assert f"where they had fallen, it is {fallen}." in long
+
+
+def test_what_is_said_of_random_labels_is_in_the_stored_rows(rows, rise, long):
+    there = at_dose("random")
+    harm = over_seeds([rise[s, "random"] for s in there])
+    assert f"rise by {harm} in the {len(there)} seeds at their dose)" in long
+    own = np.mean([np.mean(rows[s, "random", FEW]) - np.mean(rows[s, "random", 0]) for s in SEEDS])
+    never = np.mean([pooled(rows, s, FEW) - pooled(rows, s, 0) for s in SEEDS])
+    assert f"of never-taught models, by {own:.2f} and {never:.2f}, from lower down" in long
     pilots = pyarrow.csv.read_csv(FOLDER.parent / "methods-pilots" / "pilots.csv").to_pylist()
     (slow,) = [r for r in pilots if r["method"] == "random" and r["rate"] == 3e-5]
     assert not slow["dose_reached"]
     assert f"at AUROC {slow['set_auroc']:.2f} [in one seed](methods-pilots/README.md))" in long
-    assert f"its AUROC rises by {over_seeds(list(own.values()))}, by {above} more than" in long
