@@ -248,7 +248,8 @@ def test_what_is_said_of_random_labels_is_in_the_stored_rows(rows, rise, long):
     assert f"rise by {harm} in the {len(there)} seeds at their dose)" in long
     own = np.mean([np.mean(rows[s, "random", FEW]) - np.mean(rows[s, "random", 0]) for s in SEEDS])
     never = np.mean([pooled(rows, s, FEW) - pooled(rows, s, 0) for s in SEEDS])
-    assert f"of never-taught models, by {own:.2f} and {never:.2f}, from lower down" in long
+    assert f"AUROC rises, from lower down, by {own:.2f}, that of never-taught" in long
+    assert f"that of never-taught models by {never:.2f}." in long
     pilots = pyarrow.csv.read_csv(FOLDER.parent / "methods-pilots" / "pilots.csv").to_pylist()
     (slow,) = [r for r in pilots if r["method"] == "random" and r["rate"] == 3e-5]
     assert not slow["dose_reached"]
