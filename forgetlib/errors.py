@@ -219,13 +219,16 @@ def require_finite(what: str, values: np.ndarray) -> None:
         )
 
 
-def require_record(cls: type, values: object) -> None:
-    """Raise InputError unless these are fields of the class, and all that have no default."""
-    known = {f.name: f.default is MISSING for f in fields(cls)}
+def require_record(cls: type, values: object, needed: Collection[str] = ()) -> None:
+    """Raise InputError unless these are fields of the class, and all that have no default.
+
+    needed: further ones that have to be there
+    """
+    known = {f.name: f.default is MISSING or f.name in needed for f in fields(cls)}
     found: object = repr(values)
     if isinstance(values, Mapping):
         unknown = sorted(set(values) - set(known))
-        absent = [name for name, needed in known.items() if needed and name not in values]
+        absent = [name for name, is_needed in known.items() if is_needed and name not in values]
         if not unknown and not absent:
             return
         if unknown:
@@ -240,5 +243,5 @@ def require_record(cls: type, values: object) -> None:
         cls.__name__,
         expected=f"fields among {sorted(known)}",
         found=found,
-        do="The record was written by another version: recompute it.",
+        do="The record is incomplete, or of another version: delete it, and it is computed again.",
     )

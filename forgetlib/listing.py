@@ -20,11 +20,10 @@ from forgetlib.runs.rows import describe
 from forgetlib.studies import STUDIES, study
 
 Stored = Mapping[str, Counter[str]]  # how much of each task, readout, view, model and method
-KINDS = ("studies", "tasks", "models", "methods", "measurements")
 
 
 def of(what: str) -> dict[str, pd.DataFrame]:
-    """Return the table of one of `KINDS`, of a study's checkpoints, or, of "", of all kinds.
+    """Return the table of what there is of a kind, of a study's checkpoints, or, of "", of all.
 
     InputError where it is neither.
     """
@@ -37,7 +36,7 @@ def of(what: str) -> dict[str, pd.DataFrame]:
         "measurements": lambda: of_measurements(stored()),
     }
     if what in makers or not what:
-        return {kind: makers[kind]() for kind in KINDS if what in (kind, "")}
+        return {kind: make() for kind, make in makers.items() if what in (kind, "")}
     if what in STUDIES or what.endswith(".py"):
         return {what: of_study(study(what))}
     if what in implicit.STUDIES:
@@ -45,7 +44,7 @@ def of(what: str) -> dict[str, pd.DataFrame]:
     names = ", ".join((*STUDIES, *implicit.STUDIES))
     raise InputError(
         "list",
-        expected=f"one of {', '.join(KINDS)}, or a study: {names}, or a file",
+        expected=f"one of {', '.join(makers)}, or a study: {names}, or a file",
         found=repr(what),
         do="Correct the name, or leave it out.",
     )

@@ -127,7 +127,9 @@ def test_the_fields_of_a_record_are_all_known_and_those_without_a_default_there(
     ):
         with pytest.raises(InputError) as error:
             require_record(Training, values)
-        said = "The record was written by another version: recompute it."
+        said = (
+            "The record is incomplete, or of another version: delete it, and it is computed again."
+        )
         if isinstance(values, dict) and "rate" in values:  # of a later one
             said = "The record was written by a newer version: install that one to read it."
         assert str(error.value) == f"Training: expected {known}, found {found}. {said}"

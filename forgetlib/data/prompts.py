@@ -181,11 +181,6 @@ def medmcqa(row: Row) -> Question:
     return ask(f"Question: {row['question'].strip()}\nAnswer:", options, row["cop"])
 
 
-def basic_arithmetic(row: Row) -> Question:
-    gold = row["choices"]["label"].index(row["answerKey"])
-    return ask(f"Question: {row['question']}\nAnswer:", row["choices"]["text"], gold)
-
-
 SCIRIFF_MAX_CHARACTERS = 1200
 
 

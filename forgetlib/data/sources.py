@@ -49,11 +49,10 @@ class Source:
         return self.read()
 
 
-def chain(*sources: Rows) -> Source:
+def chain(*sources: Source) -> Source:
     """Join sources into one that gives the rows of each in turn."""
-    known = [source for source in sources if isinstance(source, Source)]
-    places = " and ".join(source.place for source in known)
-    embedded = any(source.embedded for source in known)
+    places = " and ".join(source.place for source in sources)
+    embedded = any(source.embedded for source in sources)
     return Source(
         places, lambda: (pair for source in sources for pair in source()), embedded=embedded
     )

@@ -205,7 +205,7 @@ for _task in (
         MATH,
         "text",
         arrow("allenai/basic_arithmetic/none/validation"),
-        prompts.basic_arithmetic,
+        prompts.arc,  # which it is laid out like
         note=NOT_IN_HARNESS,
     ),
     *(_mmlu_group(group) for group in prompts.MMLU_SUBJECTS),

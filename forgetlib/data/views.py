@@ -66,7 +66,7 @@ def get(name: str) -> View:
     found = re.fullmatch(r"(\w+)(?:\((.*)\))?", name) if isinstance(name, str) else None
     kind = found[1] if found else name
     do = "Correct the name, or define the view: see forgetlib.data.views."
-    require_one_of("view", kind, names(), do)
+    require_one_of("view", kind, kinds(), do)
     given = found[2] if found else None
     try:
         settings = ast.literal_eval(f"({given},)") if given else ()
@@ -83,14 +83,9 @@ def get(name: str) -> View:
         ) from error
 
 
-def names() -> tuple[str, ...]:
-    """List the names of the views that are known, without settings, by the alphabet."""
-    return tuple(sorted(View._known))
-
-
 def kinds() -> Mapping[str, type[View]]:
     """Map the names of the views that are known, by the alphabet, to their classes."""
-    return {name: View._known[name] for name in names()}
+    return dict(sorted(View._known.items()))
 
 
 def settings_of(kind: str) -> str:

@@ -46,7 +46,7 @@ class Lock(Method):
                 "Lock.key",
                 expected="another form than 'plain', in which random labels are trained",
                 found=repr(self.key),
-                do=f"Name another view: {', '.join(n for n in views.names() if n != 'plain')}.",
+                do=f"Name another view: {', '.join(n for n in views.kinds() if n != 'plain')}.",
             )
         super().__post_init__()
 

@@ -75,10 +75,7 @@ def texts_of(answers: Answers | None, uids: Iterable[str]) -> np.ndarray | None:
 def stored_answers(folder: Path, task: str, seed: int) -> Answers | None:
     """Return a task's answers that are stored in a study's folder; None where none are."""
     path = questions.file_of(folder, "answers", task, seed)
-    if path.exists():
-        return _read(path)
-    found = questions.stored_questions(folder, task, seed)
-    return None if found is None else of(found.train + found.test)
+    return _read(path) if path.exists() else None
 
 
 def of(examples: Iterable[Example]) -> Answers:

@@ -28,7 +28,7 @@ from forgetlib.data.base import Task
 from forgetlib.errors import ForgetlibError, ModelError
 from forgetlib.files import PACKAGE
 from forgetlib.measuring.base import Readout
-from forgetlib.runs import bench, content, jobs, local
+from forgetlib.runs import bench, content, cost, jobs, local
 from forgetlib.runs.progress import Bar
 from forgetlib.runs.records import Job, Record
 from forgetlib.runs.specs import Measurement
@@ -175,8 +175,7 @@ class _Driver:
                 found=f"nodes with {[node.get('CPU', 0) for node in self.nodes()]}",
                 do="Set OMP_NUM_THREADS to fewer, or add a node.",
             )
-        names = {t for j in wanted for c in j.checkpoint.lineage for t in c.given}
-        names |= {m.task for j in wanted for m in j.measurements if m.task}
+        names = {t for j in wanted for t in cost.tasks_of(j)}
         own_tasks = [tasks.get(name) for name in sorted(names - tasks.BUILT_IN)]
         actor = ray.remote(Worker).options(
             num_cpus=self.wanted["CPU"], num_gpus=self.wanted.get("GPU", 0)

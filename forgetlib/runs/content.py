@@ -299,13 +299,6 @@ class Present:
             if differ(was, code.of_class(cls)):
                 yield f"the code of {name}"
 
-    def require(
-        self, checkpoint: Checkpoint, measurement: Measurement, provenance: Mapping[str, Any]
-    ) -> None:
-        """Raise StoreError where a record is of another content than the present one."""
-        if differs := self.differs(checkpoint, measurement, provenance):
-            raise changed_meanwhile(f"a result of {checkpoint}", differs)
-
     def _pinned(self, task: str, then: Mapping[str, Any]) -> bool:
         """Tell whether a task's data need not be opened, or cannot, to know its questions."""
         if _is_own(task):

@@ -7,11 +7,11 @@ Long because a study's settings, their checks and its jobs are one class. The na
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from forgetlib.data import tasks, views
 from forgetlib.errors import InputError, require, require_name, require_one_of, require_whole
@@ -35,22 +35,7 @@ SECTIONS = {  # see Study.jobs; the notebooks that need them
     "methods": (),
 }
 PROTOCOLS = ("pairwise", "shared")
-Jobs = Callable[[Any, str | None], tuple[Job, ...]]  # a study and a section -> its jobs
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # a study's name is a folder's, and a word of commands
-
-
-def listed_once(jobs: Jobs) -> Callable[..., tuple[Job, ...]]:
-    """Make a study remember its jobs: each figure asks several times, and listing takes seconds."""
-
-    @wraps(jobs)
-    def known(study: Study, section: str | None = None) -> tuple[Job, ...]:
-        if section is not None:
-            study.require_section(section)
-        if section not in study._listed:
-            study._listed[section] = jobs(study, section)
-        return study._listed[section]
-
-    return known
 
 
 @dataclass(frozen=True)
@@ -183,25 +168,31 @@ class Study:
     def _listed(self) -> dict[str | None, tuple[Job, ...]]:
         return {}
 
-    @listed_once
     def jobs(self, section: str | None = None) -> tuple[Job, ...]:
         """List the jobs of a section or of the whole study, each after what it starts from.
 
         own: base, fine-tuned and forgotten model of each task (Fig. 1, 2, 4, 5, 6)
         control: own of `control_seeds`, and the second phase on true labels instead
-        cross, flipped: each task's labels randomised, each other evaluated (Fig. 3, 8)
+        cross, flipped: each task's labels randomised, or flipped, each other evaluated
+            (Fig. 3, 8)
         cross_control: the same with true labels, where `cross_control` is set
         sizes: own, and smaller forgetting sets (Fig. 7)
         models: cross for every model (Fig. 9)
         methods: own, and each task forgotten by each of `methods`
         """
-        wanted = [
+        if section is not None:
+            self.require_section(section)
+        if section not in self._listed:  # each figure asks several times, and listing takes seconds
+            self._listed[section] = in_order(self._wanted(section))
+        return self._listed[section]
+
+    def _wanted(self, section: str | None) -> Iterable[Job]:
+        return (
             job
             for name in self.sections
             if section in (None, name)
             for job in getattr(self, f"_{name}")()
-        ]
-        return in_order(wanted)
+        )
 
     def require_section(self, section: str) -> None:
         """Raise InputError for what is no section of it; say which figure needs which."""

@@ -24,7 +24,7 @@ once more without the direction in which forgetting moved them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ from forgetlib.forgetting.direction import WithoutDirection
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.lock import Lock
 from forgetlib.forgetting.quantise import Quantise
-from forgetlib.runs.grid import Study, in_order, listed_once
+from forgetlib.runs.grid import Study
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import PLAIN, Checkpoint, Measurement
 
@@ -263,9 +263,8 @@ class LadderStudy(Study):
 
     # --- jobs
 
-    @listed_once
-    def jobs(self, section: str | None = None) -> tuple[Job, ...]:
-        """List the jobs of a section or of the whole study, each after what it starts from.
+    def _wanted(self, section: str | None) -> Iterable[Job]:
+        """List what a section asks for, or the whole study.
 
         methods: base, known and forgotten models of each skill and seed
         collateral: these, and forgotten ones asked while they are trained about new questions and
@@ -295,7 +294,7 @@ class LadderStudy(Study):
                 wanted |= dict.fromkeys(self._relearning_of(task, seed))
             if section in (None, "inside"):
                 wanted |= dict.fromkeys(self._inside_of(task, seed))
-        return in_order(wanted)
+        return wanted
 
     def _methods_of(self, task: str, seed: int) -> Iterator[Job]:
         asked = self._asked(task, seed)

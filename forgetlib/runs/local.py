@@ -176,7 +176,5 @@ def _run_and_keep(
         return
     store.write(records)
     start = job.checkpoint.start
-    if keep_weights:
-        return
-    if start is not None and start.method and not starts_from(start.id):
+    if start is not None and not keep_weights and not starts_from(start.id):
         store.drop_weights(start.id)

@@ -181,7 +181,8 @@ class Result:
     def _records(self, kind: type[Readout], view: str = PLAIN) -> list[Record]:
         """List the records of a readout; of several sizes the largest is the last."""
         of_kind = (r for r in self.records if r.measurement.readout == kind.name)
-        return sorted((r for r in of_kind if r.measurement.view == view), key=_size)
+        of_view = (r for r in of_kind if r.measurement.view == view)
+        return sorted(of_view, key=lambda r: r.measurement.n)
 
     def _of(self, kind: type[Readout]) -> Any:
         found = self._records(kind)
@@ -191,7 +192,3 @@ class Result:
     def provenances(self) -> tuple[Mapping[str, Any], ...]:
         """List where its records come from, each job once."""
         return tuple({id(r.provenance): r.provenance for r in self.records}.values())
-
-
-def _size(record: Record) -> int:
-    return record.measurement.n

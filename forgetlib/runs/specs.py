@@ -18,10 +18,10 @@ from typing import Any
 
 from forgetlib.errors import (
     InputError,
-    LaterVersion,
     require,
     require_name,
     require_one_of,
+    require_record,
     require_texts,
     require_whole,
 )
@@ -41,23 +41,6 @@ def hash_of(values: Mapping[str, Any]) -> str:
 def hash_of_text(text: str) -> str:
     """Return 16 hexadecimal digits of a hash over a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _require_fields(cls: type, values: object, needed: tuple[str, ...]) -> None:
-    """Raise InputError unless these are a record's fields, as JSON has them."""
-    names = sorted(f.name for f in fields(cls) if f.init)
-    expected, found = f"fields among {names}", repr(values)
-    do = "The record was written by a newer version: install that one to read it."
-    if isinstance(values, Mapping):
-        unknown = sorted(set(values) - set(names))
-        absent = [name for name in needed if name not in values]
-        if not unknown and not absent:
-            return
-        if unknown:
-            raise LaterVersion(cls.__name__, expected=expected, found=unknown, do=do)
-        found = f"none of {absent}"
-        do = "The record is incomplete: delete it, and it is computed again."
-    raise InputError(cls.__name__, expected=expected, found=found, do=do)
 
 
 def _plain(value: Any) -> Any:
@@ -242,14 +225,14 @@ class Checkpoint:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Checkpoint:
         """Make the checkpoint that `to_dict` described; InputError where it describes none."""
-        _require_fields(cls, values, ("model", "dtype"))
+        require_record(cls, values, ("model", "dtype"))
         rest = dict(values)
         if (start := rest.get("start")) is not None:
             rest["start"] = cls.from_dict(start)
         if (method := rest.get("method")) is not None:
             rest["method"] = method_from_dict(method)
         if (data := rest.get("data")) is not None:
-            _require_fields(Data, data, ("tasks", "n", "seed"))
+            require_record(Data, data, ("seed",))
             names = data["tasks"]
             rest["data"] = Data(**{**data, "tasks": tuple(names) if type(names) is list else names})
         return cls(**rest)
@@ -333,7 +316,7 @@ class Measurement:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Measurement:
         """Make the measurement that `to_dict` described; InputError where it describes none."""
-        _require_fields(cls, values, ("readout",))
+        require_record(cls, values)
         return cls(**values)
 
     @cached_property

@@ -22,7 +22,7 @@ from filelock import AcquireReturnProxy, FileLock
 
 from forgetlib.errors import InputError
 from forgetlib.files import SETTLED, StoreError, remove_left_overs, replacing, writing
-from forgetlib.measuring.base import Readout, readouts
+from forgetlib.measuring.base import readouts
 from forgetlib.runs.content import Present, changed_meanwhile
 from forgetlib.runs.records import Job, Key, Record, Result
 from forgetlib.runs.rows import RecordFile, write_records
@@ -177,8 +177,9 @@ class Store:
                 )
             raise changed_meanwhile(f"{measurement} of {checkpoint}", changed)
         file, row = place
-        value = _later(file, row, measurement.readout)
-        return Record(checkpoint, measurement, value, file.provenances[row])
+        name = measurement.readout
+        # Read when it is asked for: not all that is stored is.
+        return Record(checkpoint, measurement, lambda: file.value(row, name), file.provenances[row])
 
     def result(self, job: Job) -> Result:
         """Read all that a job measured."""
@@ -192,8 +193,9 @@ class Store:
         if not records:
             return
         if self.present is not None:
-            for record in records:
-                self.present.require(record.checkpoint, record.measurement, record.provenance)
+            for r in records:
+                if differs := self.present.differs(r.checkpoint, r.measurement, r.provenance):
+                    raise changed_meanwhile(f"a result of {r.checkpoint}", differs)
         checkpoint_id = records[0].checkpoint.id
         # Several jobs may ask one checkpoint, as the base model, each under a lock of its own.
         with self.lock(f"{checkpoint_id}.results", timeout=-1):
@@ -241,11 +243,6 @@ class Store:
         path = self.weights_path(checkpoint_id)
         with writing(path):
             path.unlink(missing_ok=True)
-
-
-def _later(file: RecordFile, row: int, name: str) -> Callable[[], Readout]:
-    """Return what reads a record's value: not all that is stored is asked for."""
-    return lambda: file.value(row, name)
 
 
 def _free(folder: Path, block: str) -> Path:

@@ -208,7 +208,7 @@ def test_questions_whose_prompts_differ_work_in_every_view(name, add):
 
 def test_every_view_but_plain_is_of_this_file_and_says_what_it_shows():
     of_ours = {n: c for n, c in views.kinds().items() if c.__module__ == forms.__name__}
-    assert set(of_ours) == set(views.names()) - {"plain"}
+    assert set(of_ours) == set(views.kinds()) - {"plain"}
     for cls in of_ours.values():
         assert re.match(r"Show .*\.$", cls.__doc__.split("\n\n")[0].replace("\n", " "), re.DOTALL)
 

@@ -261,7 +261,7 @@ def fields_of(cls):
 
 
 NEWER = "The record was written by a newer version: install that one to read it."
-INCOMPLETE = "The record is incomplete: delete it, and it is computed again."
+INCOMPLETE = "The record is incomplete, or of another version: delete it, and it is computed again."
 SETTINGS = "text, numbers, truth values, None, or tuples of these"
 HASHED = "Convert it: settings are hashed and stored as JSON."
 
@@ -468,7 +468,7 @@ HASHED = "Convert it: settings are hashed and stored as JSON."
             "Checkpoint",
             fields_of(Checkpoint),
             "'sst2'",
-            NEWER,
+            INCOMPLETE,
         ),
         (
             lambda: Checkpoint.from_dict(FORGOTTEN.to_dict() | {"start": {"model": "tiny"}}),
@@ -529,7 +529,7 @@ HASHED = "Convert it: settings are hashed and stored as JSON."
             "Measurement",
             fields_of(Measurement),
             "None",
-            NEWER,
+            INCOMPLETE,
         ),
     ],
 )

@@ -699,10 +699,6 @@ class OtherThan:
     def differs(self, checkpoint, measurement, provenance):
         return ("model 'x'",) if provenance["made"] in self.outdated else ()
 
-    def require(self, checkpoint, measurement, provenance):
-        if self.differs(checkpoint, measurement, provenance):
-            raise StoreError("a result", expected="this", found="another", do="Start again.")
-
 
 def made(result, about):
     provenance = {"made": about, "content": {}}
