@@ -170,7 +170,8 @@ class Task:
     answer_format: "verbaliser" where every question has the same responses (yes/no), else "text"
     rows: () -> ("<split>/<row>", row) pairs
     question: row -> Question, or None where the row is not usable for the task
-    harness: the task's name in the lm-evaluation-harness, or ""
+    harness: the task's name in the lm-evaluation-harness, or a pattern of several; else ""
+    note: why it has none there, or how it differs
     splits: the source's splits to train on and to test on. None, or a source that lacks one of
         them: training and test examples are carved from all rows
     """

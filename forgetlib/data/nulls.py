@@ -24,7 +24,7 @@ NONE = re.compile("None|NONE")
 class Lacking(Exception):
     """Say that a question needs a field in which its row has nothing.
 
-    kind: "null", "empty", or "absent" where the row has no such field
+    kind: "null", "empty", "absent" where the row has no such field, or what else is wrong with it
     field: "choices.text", for example; or the part of the question that is empty
     """
 

@@ -2,7 +2,7 @@
 
 A task joins a source of rows (`sources`) and a function from a row to a question (`prompts`).
 Prompts are those of the lm-evaluation-harness 0.4 for zero shots, to the letter; `Task.harness`
-names the task there. Where it is empty, `Task.note` says why.
+names the task there, or several, as a pattern. Where a real task has none, `Task.note` says why.
 
 Prompts of the tasks here are copies of the harness's, and not made by it as those of `harness` are:
 the embedded data are other rows in other columns (no training splits, request files for some), and

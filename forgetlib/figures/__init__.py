@@ -17,6 +17,7 @@
     drawing, under_way         which pictures a study has; of one that is under way
     notebook, report           what notebooks and `compare` show
     dumbbell                   models that were just trained, phase by phase
+    beside                     names beside the points of a panel
     style, matrix, rows        what pictures share
     names, numbers             how tasks, methods and numbers are written
 

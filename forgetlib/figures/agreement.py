@@ -141,19 +141,18 @@ def of_sizes(results: Iterable[Result], answers: Load | None = None) -> pd.DataF
             for of_task in found.values()
             if {small, full} <= set(of_task) and of_task[full].knows("accuracy")
         ]
-        for measure, phases in (
-            ("forget accuracy", [("accuracy", "random")]),
-            ("accuracy lost", [("accuracy", "tuned"), ("accuracy", "random")]),
-        ):
-            first, last = (
-                np.array([parts(pair[i], *phases) for pair in pairs]).reshape(
-                    len(pairs), -1, len(phases)
-                )
-                for i in (0, 1)
-            )  # (N, P, phases)
-            a, b = ((x[..., 0] - (x[..., 1] if len(phases) > 1 else 0)).T for x in (first, last))
-            named = {"measure": measure, "small": small, "full": full}
-            named["apart"] = taken_from([pair[0] for pair in pairs]) if pairs else ""
+        phases = ("accuracy", "tuned"), ("accuracy", "random")
+        none = np.zeros((2, 2, 0))  # where no task was known
+        first, last = (
+            np.array([parts(pair[i], *phases) for pair in pairs]).T if pairs else none
+            for i in (0, 1)
+        )  # (phases, P, N)
+        apart = taken_from([pair[0] for pair in pairs]) if pairs else ""
+        for measure, (a, b) in {
+            "forget accuracy": (first[1], last[1]),
+            "accuracy lost": (first[0] - first[1], last[0] - last[1]),
+        }.items():
+            named = {"measure": measure, "small": small, "full": full, "apart": apart}
             rows.append({**named, **agreement(a, b)})
     return pd.DataFrame(rows, columns=[*columns, "ceiling", "n"])
 

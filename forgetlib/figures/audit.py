@@ -1,7 +1,8 @@
 """What could be mistaken for knowledge: shortcuts to the answer, and test questions seen before.
 
 Chance is 0.5 in every task, but a rule that reads no question may do better, and a test question
-that resembles a training question is half known. Numbers of the data alone, but for `neighbours`.
+that resembles a training question is half known. Numbers of the data alone, but for
+`neighbours_table`.
 
 Shapes: N test examples, M training examples.
 """

@@ -1,7 +1,7 @@
 """Ask a matrix of forget ratios: what decides it, which labels do more, whether two agree.
 
-For Figures 3, 8 and 9 of the paper. Each function takes a `crosstask.CrossTask`, or several, and
-gives a table; intervals are 95 %.
+For Figures 3, 8 and 9 of the paper, from `crosstask.CrossTask` or its `effects`; intervals are 95
+%.
 
 Shapes: N examples, K tasks, D of them defined, R bootstrap resamples.
 """
@@ -150,7 +150,8 @@ def own_against_others(cross: CrossTask) -> pd.DataFrame:
     lowest accuracy, on other data than those on which it is compared with the task's own labels.
 
     - With several seeds, it is picked on the other seeds' runs and compared on this seed's;
-      `difference` is the mean over seeds, which are resampled (too narrow an interval, of few).
+      `difference` is the mean over seeds, with the wider of two intervals: over test questions,
+      and Student's t over seeds.
     - With one seed, it is picked on every other test example and compared on the rest, then the
       other way round. That speaks of these training runs only: among K - 1 runs that differ by
       chance, one really is better than the task's own.

@@ -69,7 +69,7 @@ def table(
 ) -> pd.DataFrame:
     """Measure the forgetting of each task by its own labels (paper, Fig. 2 and 7).
 
-    condition: "random" or "flipped", the labels of the forgetting phase
+    condition: "random", or another kind of the second phase (`Checkpoint.kind`), as "flipped"
     answers: (task, seed) -> its answers by uid, as partial(studies.load_answers, study), which say
         what a constant answer reaches; None: 0.5 for every task
 
@@ -135,9 +135,7 @@ def table(
     return pd.DataFrame(rows)
 
 
-def control_table(
-    results: Iterable[Result], *, answers: Load | None = None, n_resamples: int = N_RESAMPLES
-) -> pd.DataFrame:
+def control_table(results: Iterable[Result], *, answers: Load | None = None) -> pd.DataFrame:
     """Measure what random labels do beyond the same training on true labels, a row a task.
 
     Both start from the same fine-tuned model, with the same settings. The differences are taken
@@ -160,9 +158,7 @@ def control_table(
     """
     rows = []
     kinds = ["random", "true"]
-    for (model, task, _), found in measured(
-        list(results), answers, kinds, paired=True, n_resamples=n_resamples
-    ):
+    for (model, task, _), found in measured(list(results), answers, kinds, paired=True):
         for runs in found.seeds:
             check_same_training(runs["true"].checkpoint, runs["random"].checkpoint)
         intervals = {

@@ -71,10 +71,7 @@ def draw(crosses: Sequence[CrossTask], agreement: pd.DataFrame, described: pd.Da
     crosses, described = [readable(c) for c in crosses], readable(described)
     agreement = readable(agreement)
     names = crosses[0].tasks
-    matrices = np.stack([c.forget_ratio for c in crosses])
-    known = np.isfinite(matrices)
-    total = np.where(known, matrices, 0).sum(0)
-    mean = np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
+    mean = np.ma.masked_invalid([c.forget_ratio for c in crosses]).mean(0).filled(np.nan)
     order = crossanalysis.upgma(mean)
     families = families_of(names, described)
     n_down = -(-len(crosses) // 3)

@@ -6,7 +6,7 @@ the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 
 from forgetlib.errors import InputError
 from forgetlib.figures import fig2b, fig3, intervals
-from forgetlib.figures.fig2 import LEVEL
+from forgetlib.figures.fig2 import CONTROLLED, LEVEL
 from forgetlib.figures.names import listed, title
 from forgetlib.figures.numbers import between, estimate, estimate_of, number
 from forgetlib.figures.statements import CANNOT_DECIDE, DOES_NOT_HOLD, HOLDS, UNDECIDED
@@ -118,15 +118,12 @@ def _by_rule(tables: Tables, after: pd.DataFrame) -> str:
     )
 
 
-def _where_free(control: pd.DataFrame, measures: Mapping[str, str]) -> str:
-    """Write the means over the tasks with free answers, where there are others beside.
-
-    measures: and what is said after each
-    """
+def _where_free(control: pd.DataFrame) -> str:
+    """Write the means over the tasks with free answers, where there are others beside."""
     free = control[control["answer_format"] == "text"]
     if len(free) in (0, 1, len(control)):
         return ""
-    means = listed(f"{_mean_of(free, measure)}{word}" for measure, word in measures.items())
+    means = listed(_mean_of(free, measure) for measure in CONTROLLED)
     return f"; of the {len(free)} with free answers {means}"
 
 
@@ -262,7 +259,7 @@ def _of_control(control: pd.DataFrame) -> str:
         f"of accuracy (mean of {len(control)} tasks). Random labels cost "
         f"{_mean_of(control, 'beyond_true_labels')} more, and "
         f"{_mean_of(control, 'auroc_beyond_true_labels')} more of AUROC"
-        f"{_where_free(control, {'beyond_true_labels': '', 'auroc_beyond_true_labels': ''})}. Task "
+        f"{_where_free(control)}. Task "
         "by task, a loss of AUROC beyond true labels is shown in "
     )
     above = control[control["auroc_beyond_true_labels_low"] > 0]

@@ -44,7 +44,7 @@ def families(results: Iterable[Result], kind: str) -> dict[tuple[str, str, int],
     found: dict[tuple[str, str, int], list[Family]] = {}
     for (_, seed), result in sorted(by_id.items(), key=lambda of: _skip(of[1].checkpoint)):
         checkpoint, task = result.checkpoint, result.checkpoint.task
-        if not _is_own(result) or kind_after(checkpoint) != kind:
+        if not _is_own(checkpoint) or kind_after(checkpoint) != kind:
             continue
         tuned = by_id.get((checkpoint.lineage[0].id, seed))
         base = by_id.get((checkpoint.base.id, seed))
@@ -74,14 +74,10 @@ def kind_after(checkpoint: Checkpoint) -> str:
     return " > ".join(c.kind for c in checkpoint.lineage[1:])
 
 
-def _is_own(result: Result) -> bool:
-    """Tell whether one task was fine-tuned on, made to be forgotten, and evaluated."""
-    own = {c.tasks for c in result.checkpoint.lineage if c.tasks}
-    return (
-        len(own) == 1
-        and len(result.checkpoint.tasks) == 1
-        and f"{result.checkpoint.task}/test" in result.scores
-    )
+def _is_own(checkpoint: Checkpoint) -> bool:
+    """Tell whether one task was fine-tuned on and made to be forgotten."""
+    own = {c.tasks for c in checkpoint.lineage if c.tasks}
+    return len(own) == 1 and len(checkpoint.tasks) == 1
 
 
 def check_same_examples(checkpoint: Checkpoint, test: str, runs: Iterable[Result]) -> None:

@@ -1,7 +1,4 @@
-"""The regressions with seeds and single questions: a mixed model, rank-biserial correlations.
-
-Tables in, tables out, as in `regression`.
-"""
+"""The regressions with seeds and single questions: a mixed model, rank-biserial correlations."""
 
 from __future__ import annotations
 
@@ -29,7 +26,6 @@ from forgetlib.figures.design import (
 )
 from forgetlib.figures.intervals import (
     N_RESAMPLES,
-    UNDEFINED,
     as_columns,
     correlation_percentiles,
     require_columns,
@@ -177,9 +173,7 @@ def _row(groups: Sequence[_Group]) -> dict[str, float]:
     found = correlation_percentiles(*forgotten)
     own = by_kind[AFTER[0]]
     used = [g for g in own if np.isfinite(g.value)] or own
-    beyond = UNDEFINED
-    if np.isfinite([forgotten[0], again[0]]).all():
-        beyond = correlation_percentiles(forgotten[0] - again[0], forgotten[1] - again[1])
+    beyond = correlation_percentiles(forgotten[0] - again[0], forgotten[1] - again[1])
     return {
         **as_columns("rank_biserial", found),
         "largest_not_excluded": max(abs(found.low), abs(found.high)),

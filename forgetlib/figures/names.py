@@ -124,7 +124,7 @@ PICTURES = {
     "each task's own labels against the best other's.",
     "fig4_predictors": "**Figure 4.** Forget ratio against confidence and hidden-state variance, a "
     "point a task.",
-    "fig4_regression": "The regressions, each predictor alone and jointly.",
+    "fig4_regression": "The regressions, each predictor alone.",
     "fig4_examples": "Single examples: does confidence, or the hidden state's distance from the "
     "mean, tell which are lost?",
     "fig5_order": "**Figure 5.** Order of learning against order of forgetting, and how much of "

@@ -2,9 +2,9 @@
 
     notebook.show(table, ["eval_task", "forgotten", "verdict"])
 
-An estimate and its interval are one column, "0.31 [0.20, 0.41]"; what is undefined is "-". The
-HTML never wraps: what is wider than the page can be scrolled. nbval, and a code host's diff, have
-the same numbers as plain text.
+An estimate and its interval are one column, "0.31 [0.20, 0.41]"; what is undefined is "-". Of the
+HTML long texts alone are wrapped: what is wider than the page can be scrolled. nbval, and a code
+host's diff, have the same numbers as plain text.
 """
 
 from __future__ import annotations

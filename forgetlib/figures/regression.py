@@ -2,8 +2,8 @@
 
 Across tasks: rank correlations, and least squares of each predictor alone; `design` chooses rows
 and terms. All predictors jointly need more points than the tasks of one model: the mixed model, of
-several, is in `mixedmodel`, with single examples. Tables in, tables out, with 95 % intervals; NaN
-where a number is undefined.
+several, is in `mixedmodel`, with single examples. Intervals are 95 %; NaN where a number is
+undefined.
 
 The table across tasks is `fig4.table`, one row a (model, eval_task), joined by eval_task
 with `tasks.describe`: seeds repeat a task, they do not add one. The mixed model alone takes the

@@ -57,13 +57,8 @@ class Statement:
             return power.of_correlation(self.supposed, self.threshold, within=within)
         if self.of == SHARE:
             return power.of_share(self.supposed, self.threshold)
-        return power.of_mean(self.distance, found, n)
-
-    @property
-    def distance(self) -> float:
-        """Tell how far from the threshold the statistic is supposed to be."""
         value = abs(self.supposed) if self.kind == WITHIN else self.supposed
-        return abs(value - self.threshold)
+        return power.of_mean(abs(value - self.threshold), found, n)
 
 
 def verdict(statement: Statement, found: Interval, has_power: float) -> str:

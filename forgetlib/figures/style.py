@@ -39,6 +39,7 @@ OWN_FONT = "sans-serif"  # the first of seaborn's that is installed
 TEXT_WIDTH = 5.5  # inches, the width of a COLM page's text
 TITLE_WIDTH = 90  # characters of a title over the whole page
 SMALL = 6.5  # points, of text inside a panel
+IN_A_PANEL = 36  # characters, of three panels side by side
 BLACK, GREY = "#000000", "#8c8c8c"
 BLUE, ORANGE, VERMILION = "#0072B2", "#E69F00", "#D55E00"
 GREEN, PURPLE = "#009E73", "#CC79A7"
@@ -111,17 +112,28 @@ def _other_fonts() -> dict[int, str]:
     return found
 
 
-def heading(name: str, most: int = 36) -> str:
-    """Write the name of a panel; one that is too long for it is broken, before a bracket if it can.
-
-    most: characters that one of three panels side by side has room for
-    """
+def heading(name: str) -> str:
+    """Write the name of a panel; one that is too long is broken, before a bracket if it can."""
     shown: str = readable(name)
-    if len(shown) <= most:
+    if len(shown) <= IN_A_PANEL:
         return shown
-    return "\n".join(
-        textwrap.fill(part, most) for part in shown.replace(" (", "\n(", 1).split("\n")
-    )
+    parts = shown.replace(" (", "\n(", 1).split("\n")
+    return "\n".join(textwrap.fill(part, IN_A_PANEL) for part in parts)
+
+
+def name_grid(panels: np.ndarray, n: int, below: str) -> None:
+    """Name the axes of the first n panels of a grid, of AUROC, and leave out the others.
+
+    panels: of one height and width; below: the name of the axis below
+    """
+    for axes in panels.flat[n:]:
+        axes.set_axis_off()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("AUROC", fontsize=SMALL)
+        axes.tick_params(axis="y", labelsize=SMALL)
+    for axes in panels.flat[:n][-panels.shape[1] :]:  # the lowest of each column
+        axes.tick_params(axis="x", labelbottom=True)
+        axes.set_xlabel(below, fontsize=SMALL)
 
 
 def readable(shown: Any) -> Any:

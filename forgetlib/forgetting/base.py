@@ -334,7 +334,8 @@ def method_from_dict(values: Mapping[str, Any]) -> Method:
             "method",
             expected='a mapping with the name of a method under "method"',
             found=repr(values),
-            do="The record is incomplete, or of another version: delete it, and it is computed again.",
+            do="The record is incomplete, or of another version: delete it, and it is "
+            "computed again.",
         )
     if name not in _METHODS:
         try:

@@ -64,7 +64,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Work:
-    """Hold a job's examples, as often as they are passed, its FLOPs and longest example."""
+    """Hold a job's examples, as often as they are passed, its FLOPs and how long examples are.
+
+    longest: tokens of a mean example of the task with the longest ones
+    """
 
     trained: int
     scored: int
@@ -76,7 +79,7 @@ class Work:
 def table(study: Study, section: str | None = None, rate: Rate | None = None) -> pd.DataFrame:
     """Estimate what of a study, or of a section of it, is not computed yet: one row a model.
 
-    rate: None: measured here, with the model or, where it cannot be loaded, the embedded one
+    rate: None: measured here (`measured`)
     Columns: model, parameters, jobs, trained and scored (examples, as often as they are), PFLOP,
     memory_GiB (of the device, while it trains), weights_GiB (on disk, of a model that others start
     from) and results_MB, hours.
@@ -202,7 +205,7 @@ def tokens(model: str, task: str) -> tuple[float, float]:
 
 @cache
 def tokenizer(model: str) -> Any:
-    """Load a model's tokenizer; None where it is not here, and would have to be downloaded."""
+    """Load a model's tokenizer; None of an embedded model that would have to be downloaded."""
     from transformers import AutoTokenizer
 
     from forgetlib.models import loading, synthetic
@@ -304,8 +307,8 @@ def _bytes(dtype: str) -> int:
 def measured(model: str, tuning: str, dtype: str) -> Rate:
     """Measure the engine's rate here, on a few questions.
 
-    Of the model where it is here already, else of Gemma-3-270M: nothing large is downloaded for an
-    estimate.
+    Of the model where it is a folder, or embedded and here already, else of Gemma-3-270M: nothing
+    large is downloaded for an estimate.
     """
     from forgetlib.forgetting import loop
     from forgetlib.forgetting.context import Context

@@ -20,7 +20,8 @@ from forgetlib.runs.store import Store
 class Estimate:
     """Hold what of a study, or of a section of it, is missing and stored, and what it takes.
 
-    missing: from `cost.table`, a row a model; jobs_missing counts those whose data are missing, too
+    missing: from `cost.table`, a row a model; jobs_missing counts those whose data are missing,
+        too, and jobs_stored only those whose data are here, where something is missing
     hours_spent: what the stored jobs took where they were computed
     hours_estimated: what they would take by this estimate; None: nothing had to be estimated
     threads_spent: with how many threads stored jobs were computed; threads_estimated: with how many

@@ -15,10 +15,11 @@ Models of a skill and seed, by their role:
     locked     known, and then hidden on purpose behind another form of the question: a positive
                control, as its skill is known to be there
 
-Each is asked directly, in other forms, with examples in the prompt, with rounded weights
-(quantised), and after a little training on labels that no other set has (relearning). Where hidden
-states are looked into, every layer is asked what it would answer (logit lens), and forgotten models
-once more without the direction in which forgetting moved them.
+Each is asked directly; those that knew, forgot, never knew or are locked also in other forms, with
+examples in the prompt, with rounded weights (quantised), and after a little training on labels that
+no other set has (relearning). Where hidden states are looked into, every layer is asked what it
+would answer (logit lens), and forgotten models once more without the direction in which forgetting
+moved them.
 """
 
 from __future__ import annotations

@@ -115,6 +115,9 @@ def test_tasks_with_nothing_to_forget_do_not_agree_either():
     runs = runs_of(accuracies, accuracies)
     runs += family("unknown", 0.5, 0.5, 0.5) + family("unknown", 0.5, 0.5, 0.5, size=50)
     assert set(agreement.of_sizes(runs)["n"]) == {12}
+    none = agreement.of_sizes(runs[-6:])
+    assert set(none["n"]) == {0} and set(none["apart"]) == {""}
+    assert none[["rank_correlation", "ceiling"]].isna().all(axis=None)
 
 
 def test_the_effect_of_labels_is_what_they_cost_beyond_true_ones():

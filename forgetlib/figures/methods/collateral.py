@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 
 from forgetlib import metrics
 from forgetlib.figures import intervals, verdicts
-from forgetlib.figures.bootstrap import Measure, Sample, difference, resample
+from forgetlib.figures.bootstrap import Measure, Sample, difference, of_means, resample
 from forgetlib.figures.intervals import N_RESAMPLES, as_columns, of_row, with_intervals
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.measures import auroc_sample
@@ -46,6 +46,7 @@ from forgetlib.figures.style import (
     TEXT_WIDTH,
     draw_intervals,
     heading,
+    name_grid,
     readable,
     set_finding,
     style,
@@ -105,11 +106,7 @@ class Trajectory:
         for of_task in self.away.values():
             part, n = counts[:, n : n + len(of_task[0])], n + len(of_task[0])
             of = np.stack([metrics.nll_a_token(s) for s in of_task])  # (S, n)
-            total = part.sum(-1, keepdims=True)
-            summed = part @ (of - of[0]).T  # (R, S)
-            nats.append(
-                np.divide(summed, total, out=np.full(summed.shape, np.nan), where=total > 0)
-            )
+            nats.append(of_means(of_task[0].uids, (of - of[0]).T).measure(part))  # (R, S)
         rises = np.mean(nats, axis=0), np.max(nats, axis=0)
         return np.stack([np.stack(aurocs, axis=1), *rises], axis=-1)
 
@@ -388,11 +385,4 @@ def _draw_trajectories(panels: np.ndarray, curves: pd.DataFrame, methods: Sequen
         axes.tick_params(labelsize=SMALL)
         axes.grid(visible=False)
         sns.despine(ax=axes)
-    for axes in panels.ravel()[len(methods) :]:
-        axes.set_axis_off()
-    for i in range(min(PER_ROW, len(methods))):  # below the last panel of each column
-        last = panels[(len(methods) - 1 - i) // PER_ROW, i]
-        last.tick_params(labelbottom=True)
-        last.set_xlabel("rise of nats", fontsize=SMALL)
-    for axes in panels[:, 0]:
-        axes.set_ylabel("AUROC", fontsize=SMALL)
+    name_grid(panels, len(methods), "rise of nats")

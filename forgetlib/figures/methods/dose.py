@@ -39,6 +39,7 @@ from forgetlib.figures.style import (
     VERMILION,
     error_bar,
     heading,
+    name_grid,
     set_finding,
     style,
 )
@@ -272,14 +273,7 @@ def draw(curves: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         last = max(int(curves["step"].max()) if len(curves) else 1, 1)
         for axes, (_, row) in zip(panels.ravel(), summary.iterrows(), strict=False):
             _panel(axes, curves[curves["method"] == row["method"]], row, last)
-        for axes in panels.ravel()[len(summary) :]:
-            axes.set_axis_off()
-        for i in range(n_columns):  # below the last panel of each column
-            below = panels[(len(summary) - 1 - i) // n_columns, i]
-            below.tick_params(labelbottom=True)
-            below.set_xlabel("steps", fontsize=SMALL)
-        for axes in panels[:, 0]:
-            axes.set_ylabel("AUROC", fontsize=SMALL)
+        name_grid(panels, len(summary), "steps")
         set_finding(figure, said)
     return figure
 

@@ -1,4 +1,4 @@
-"""Draw a study of methods from its stored results: each figure once a skill.
+"""Draw a study of methods from its stored results: each figure once a skill, the price once.
 
 As in `drawing`, a figure's function yields pictures and tables by the name of their files.
 """

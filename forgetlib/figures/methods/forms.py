@@ -143,13 +143,10 @@ def distance_claim(found: pd.DataFrame) -> pd.DataFrame:
     """
     known = found[found["counts"].astype(bool) & (found["distance"] > 0)]
     means = known.groupby(["eval_task", "form"])[["gain", "cost", "distance"]].mean()
-    value = UNDEFINED
-    if len(means) > 1:
-        shares = (means["gain"] / means["cost"]).to_numpy()
-        value = rank_correlation(means["distance"].to_numpy(), shares)
+    shares = (means["gain"] / means["cost"]).to_numpy()
+    value = rank_correlation(means["distance"].to_numpy(), shares)
     said = "rank correlation, over skills and forms, of the share that comes back and the distance"
-    enough = len(means) > 1
-    lacks = "" if enough else "forms farther away, in which the known model is above chance"
+    lacks = "" if len(means) > 1 else "forms farther away, in which the known model is above chance"
     return row(said, GROWS, value, len(means), unit="skills' forms", lacks=lacks)
 
 

@@ -59,15 +59,10 @@ LITTLE = 0.05
 NLL_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
     "nats", [(0, GREEN), (0.5, "#ffffff"), (0.75, "#dcb3cd"), (1, PURPLE)]
 )
-SCALES = {
-    "accuracy_lost": (DROP_COLOURS, 0.5),
-    "auroc_lost": (DROP_COLOURS, 0.5),
-    "nll_rise": (NLL_COLOURS, 2 * DAMAGE),
-}
-TITLES = {
-    "accuracy_lost": "accuracy lost",
-    "auroc_lost": "AUROC lost",
-    "nll_rise": "rise of nats a token of the true response",
+SCALES = {  # of each measure its name, its colours and where they end
+    "accuracy_lost": ("accuracy lost", DROP_COLOURS, 0.5),
+    "auroc_lost": ("AUROC lost", DROP_COLOURS, 0.5),
+    "nll_rise": ("rise of nats a token of the true response", NLL_COLOURS, 2 * DAMAGE),
 }
 EDGE = "#e6e6e6"
 EXPLAINED = "small: 95 % interval; italics where it includes 0"
@@ -229,7 +224,7 @@ def _row_name(rows: pd.DataFrame) -> str:
 
 def _block(axes: Axes, table: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
     """Draw one measure's matrix, with a bar that explains its colours."""
-    colours, most = SCALES[measure]
+    name, colours, most = SCALES[measure]
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(-most, most), colours)
     measured = set(table.loc[table[measure].notna(), "where"])
     wheres = [where for where in WHERES if where in measured]
@@ -253,7 +248,7 @@ def _block(axes: Axes, table: pd.DataFrame, measure: str, methods: Sequence[str]
     bar.outline.set_visible(False)
     bar.set_ticks([-most, 0, most], labels=[f"−{most:g}", "0", f"{most:g}"], fontsize=SMALL)
     grey = "" if measure == "nll_rise" else "\ngrey: not shown to be known before"
-    bar.set_label(f"{TITLES[measure]}\n{EXPLAINED}{grey}", fontsize=SMALL)
+    bar.set_label(f"{name}\n{EXPLAINED}{grey}", fontsize=SMALL)
 
 
 def _cell(

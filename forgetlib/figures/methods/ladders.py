@@ -23,7 +23,7 @@ from forgetlib.figures.methods.rungs import (
     exchanged,
 )
 from forgetlib.forgetting.base import Method, Training
-from forgetlib.forgetting.dose import Dose, dose_of
+from forgetlib.forgetting.dose import dose_of
 from forgetlib.forgetting.quantise import Quantise
 from forgetlib.measuring.base import LogitLens, Scores
 from forgetlib.metrics import CHANCE
@@ -103,19 +103,13 @@ def method_names(study: LadderStudy) -> dict[Method, str]:
 
 def _settings(training: Training | None) -> dict[str, object]:
     """List a training's settings, and those of its dose; {}: there is no training."""
-    if training is None:
-        return {}
-    return _values(training) | (_values(training.until) if training.until else {})
-
-
-def _values(of: Training | Dose) -> dict[str, object]:
-    """List a record's fields that are no records themselves."""
-    values = {f.name: getattr(of, f.name) for f in fields(of)}
-    return {name: value for name, value in values.items() if not isinstance(value, Dose)}
+    both = (training, training.until) if training else ()
+    found = {f.name: getattr(of, f.name) for of in both if of for f in fields(of)}
+    return {name: value for name, value in found.items() if name != "until"}
 
 
 def rungs(study: LadderStudy) -> list[Rung]:
-    """List a study's rungs, by how many labels they take."""
+    """List a study's rungs: by kind, and by how many labels they take."""
     found = [DIRECT, *map(quantised, study.quantised), *map(of_view, study.views)]
     found += map(relearned, study.n_relearned)
     found += [relearned(max(study.n_relearned), "random")] if study.n_relearned else []

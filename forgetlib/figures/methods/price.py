@@ -11,6 +11,7 @@ says nothing about generalising.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -320,7 +321,7 @@ def draw(table: pd.DataFrame) -> Figure:
         panels = figure.subplots(1, 2, sharey=True)
         offsets = np.linspace(0.27, -0.27, len(named)) if len(named) > 1 else [0.0]
         for (task, label), offset, (marker, colour) in zip(
-            named.items(), offsets, _marks(len(named)), strict=True
+            named.items(), offsets, cycle(MARKS), strict=False
         ):
             of = table[table["eval_task"] == task]
             heights = np.array([methods.index(str(m)) + offset for m in of["method"]])
@@ -360,8 +361,3 @@ def draw(table: pd.DataFrame) -> Figure:
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
         set_finding(figure, said)
     return figure
-
-
-def _marks(n: int) -> Sequence[tuple[str, str]]:
-    """Give each skill a mark; of many, they come again."""
-    return [MARKS[i % len(MARKS)] for i in range(n)]

@@ -27,7 +27,7 @@ import pandas as pd
 
 from forgetlib import metrics
 from forgetlib.errors import InputError
-from forgetlib.figures.bootstrap import Measure, Sample, difference, resample
+from forgetlib.figures.bootstrap import Measure, Sample, difference, of_means, resample
 from forgetlib.figures.intervals import N_RESAMPLES, UNDEFINED, as_columns
 from forgetlib.figures.join import by_checkpoint
 from forgetlib.figures.measures import auroc_sample
@@ -83,17 +83,15 @@ class Part:
         pair, and where the pre-trained model was not asked.
         """
         both = self.known, self.forgotten
-        total = counts.sum(-1)
 
         def mean(of: Callable[[Scores], np.ndarray], scores: Scores) -> np.ndarray:
-            summed = counts @ of(scores)
-            return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0)
+            return of_means(scores.uids, of(scores)[:, None]).measure(counts)[:, 0]
 
         answers = texts_of(self.answers, self.known.uids)
         found = [mean(metrics.correct, s) for s in both]
         found += [auroc_sample(s, answers).measure(counts)[:, 0] for s in both]
         found += [mean(metrics.nll_a_token, s) for s in both]
-        found.append(mean(metrics.nll_a_token, self.base) if self.base else total * np.nan)
+        found.append(mean(metrics.nll_a_token, self.base) if self.base else counts[:, 0] * np.nan)
         return np.stack(found, axis=1)
 
 

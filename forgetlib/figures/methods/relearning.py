@@ -35,6 +35,7 @@ from forgetlib.figures.style import (
     SMALL,
     TEXT_WIDTH,
     heading,
+    name_grid,
     set_finding,
     style,
 )
@@ -300,14 +301,7 @@ def draw(table: pd.DataFrame) -> Figure:
             if not np.isnan(row["twin_excess"]):
                 both += f"\n({estimate_of(row, 'twin_excess')})"
             axes.set_title(f"{name}\n{both}", fontsize=SMALL, loc="left")
-        for axes in panels.ravel()[len(methods) :]:
-            axes.set_axis_off()
-        for axes in panels[:, 0]:
-            axes.set_ylabel("AUROC", fontsize=SMALL)
-            axes.tick_params(axis="y", labelsize=SMALL)
-        for axes in panels.ravel()[: len(methods)][-n_columns:]:  # the lowest of each column
-            axes.tick_params(axis="x", labelbottom=True)
-            axes.set_xlabel("labels trained on", fontsize=SMALL)
+        name_grid(panels, len(methods), "labels trained on")
         legend_below(figure, panels, fontsize=SMALL)
         set_finding(figure, said)
     return figure

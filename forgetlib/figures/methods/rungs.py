@@ -537,11 +537,7 @@ def _of_texts(scores: Sequence[Scores]) -> Sample:
         for uid, value in zip(of.uids, metrics.nll_a_token(of), strict=True):
             uids.setdefault(uid, []).append(value)
     values = np.array([np.mean(found) for found in uids.values()])
-
-    def measured(counts: np.ndarray) -> np.ndarray:
-        return (counts @ values / counts.sum(-1)).reshape(-1, 1)
-
-    return Sample(tuple(uids), measured, np.array([[values.min()], [values.max()]]))
+    return of_means(tuple(uids), values[:, None])
 
 
 def table(ladders: Mapping[tuple[str, str], Ladder]) -> pd.DataFrame:
