@@ -103,7 +103,9 @@ STUDIES = {
             "implicit",
             "in-context regression beside Bayes' rule, and a real model: is forgetting a wrong "
             "guess of the task?",
-            seeds=(0, 1, 2),
+            # Seeds 3 to 9 were added after what 0 to 2 say had been seen. Ten was fixed before they
+            # were computed: with so many each claim about them would be decided with power 0.8.
+            seeds=tuple(range(10)),
             alphas=(0.2, 0.8),
             obeying=tuple(Obedience(seed=seed) for seed in (0, 1, 2)),
         ),
