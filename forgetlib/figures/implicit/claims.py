@@ -17,6 +17,7 @@ from forgetlib.errors import require_one_of
 from forgetlib.figures.bootstrap import difference
 from forgetlib.figures.implicit import conjugate
 from forgetlib.figures.implicit.measures import (
+    LEAST_SEEDS,
     Errors,
     Gate,
     Of,
@@ -43,7 +44,6 @@ MOVES = Statement(ABOVE, 0.0, 2.0, stated=STATED, axis=NATS)  # odds seven times
 
 GATED = "models within 10 % of Bayes (the gate)"
 SEVERAL = "at least three seeds"
-LEAST_SEEDS = 3
 K = 5  # examples: the gate's own, where labels leave the inferred task open
 SCALES = (1.5, 2.0)  # those of the paper
 
@@ -196,12 +196,14 @@ def judge(
 
     errors, shifts, controls: of `forgetlib.implicit.results.read`; alpha: the mixture weight
 
-    Columns: claim, says, figure (who says so), then those of `statements.row`. Where the gate is
-    not met, or seeds are fewer than three, no row holds or fails.
+    Columns: claim, says, figure (who says so), then those of `statements.row`. Seeds that do not
+    meet the gate are left out. Where fewer than three are left, no row holds or fails.
     """
     require_one_of("claim about in-context regression", claim, tuple(CLAIMS))
-    own = of_alpha(shifts, alpha) if len(shifts) else shifts
-    data = Data(Errors(errors, alpha, n_resamples), own, controls, judged(errors, alpha))
+    gate = judged(errors, alpha)
+    own = gate.within(of_alpha(shifts, alpha) if len(shifts) else shifts)
+    beside = None if controls is None else gate.within(controls)
+    data = Data(Errors(gate.within(errors), alpha, n_resamples), own, beside, gate)
     found = CLAIMS[claim]
     rows = found.test(data)
     first = {"claim": claim, "says": found.says, "figure": found.source}
@@ -230,7 +232,9 @@ def judge_weights(errors: pd.DataFrame) -> pd.DataFrame:
     at = (errors["model"] == "pre-trained") & (errors["gamma"] == 1) & (errors["quarter"] == 0)
     own = errors[at & (errors["k"] == K)]
     weights = sorted(set(errors["alpha"]))
-    lacks = "" if judged(errors).met else GATED
+    seeds = set.intersection(*errors.groupby("alpha")["seed"].unique().map(set))
+    of_all = errors[errors["seed"].isin(seeds)]
+    lacks = "" if seeds and judged(of_all).met else GATED
     rows = []
     for kind, statement in (("continuous", RISES), ("discrete", FALLS)):
         of = own[own["kind"] == kind].pivot_table("error", "seed", "alpha")

@@ -21,7 +21,7 @@ Picture = tuple[Figure, pd.DataFrame] | None  # and its data; None: nothing is s
 
 def _bayes(of: Stored) -> Picture:
     table = bayes.table(of.own)
-    return bayes.draw(table, judged(of.own)), table
+    return bayes.draw(table, of.gate), table
 
 
 def _weights(of: Stored) -> Picture:
@@ -34,17 +34,17 @@ def _weights(of: Stored) -> Picture:
 
 def _tuning(of: Stored) -> Picture:
     table = tuning.table(of.own)
-    return tuning.draw(table, judged(of.own)), table
+    return tuning.draw(table, of.gate), table
 
 
 def _conjugate(of: Stored) -> Picture:
     table = conjugate.table(of.own)
-    return conjugate.draw(table, judged(of.own)), table
+    return conjugate.draw(table, of.gate), table
 
 
 def _shift(of: Stored) -> Picture:
     table = shift.table(of.shifts, of.alpha, of.controls)
-    return shift.draw(table, judged(of.own)), table
+    return shift.draw(table, of.gate), table
 
 
 def _pattern(of: Stored) -> Picture:

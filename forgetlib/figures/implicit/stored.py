@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from forgetlib.errors import InputError
-from forgetlib.figures.implicit.measures import of_alpha
+from forgetlib.figures.implicit.measures import Gate, judged, of_alpha
 from forgetlib.implicit import results
 from forgetlib.implicit.study import (
     CONTROL,
@@ -26,19 +26,22 @@ class Stored:
 
     controls: of the study's own setting, None where none are stored
     alpha: the mixture weight of that setting
+    gate: what its pre-trained models are worth; of shifts and controls those that do not meet it
+        are left out
     """
 
     errors: pd.DataFrame
     shifts: pd.DataFrame
     controls: pd.DataFrame | None
     alpha: float
+    gate: Gate
     answers: pd.DataFrame | None
     computed: str
 
     @property
     def own(self) -> pd.DataFrame:
-        """The errors of that mixture weight."""
-        return of_alpha(self.errors, self.alpha)
+        """The errors of that mixture weight, of the seeds that meet the gate."""
+        return self.gate.within(of_alpha(self.errors, self.alpha))
 
 
 def stored(
@@ -78,11 +81,14 @@ def stored(
     asked, controlled = (
         any(job in there for job in study.jobs(section)) for section in (PATTERN, CONTROL)
     )
+    errors, alpha = read("results"), alphas[0] if alphas else study.setting.alpha
+    gate = judged(errors, alpha)
     return Stored(
-        read("results"),
-        read("shifts"),
-        read("controls") if controlled else None,
-        alphas[0] if alphas else study.setting.alpha,
+        errors,
+        gate.within(read("shifts")),
+        gate.within(read("controls")) if controlled else None,
+        alpha,
+        gate,
         read("patterns") if asked else None,
         min(provenance_of(job)["date"][:10] for job in there),
     )
