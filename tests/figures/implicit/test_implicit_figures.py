@@ -52,6 +52,13 @@ def test_one_seed_that_misses_the_gate_is_enough():
     one = (errors.model == "pre-trained") & (errors.seed == 2) & (errors.kind == "discrete")
     errors.loc[one & (errors.k == 10), "error"] *= 1.2
     assert not judged(errors).met
+    many = pd.concat([errors_of(seeds=(0, 1, 2, 3)), errors_of("untrained", seeds=(4, 5))])
+    found = judged(many)
+    assert found.met and found.left_out == (4, 5)
+    assert found.said.endswith("in any of these; 2 other seeds do not meet it")
+    assert set(found.within(many)["seed"]) == {0, 1, 2, 3}
+    few = judged(many[many["seed"] > 1])
+    assert not few.met and few.left_out == () and few.said.startswith("Gate not met")
 
 
 def test_prompts_that_are_too_short_for_the_gate_miss_it():
