@@ -168,6 +168,11 @@ def draw(found: pd.DataFrame, gate: Gate) -> Figure:
             axes.axhline(0, color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
         curve(left, rows, "k", "before", "pre-trained", "o", BLUE)
         curve(left, rows, "k", "after", "fine-tuned", "D", VERMILION)
+        asked = rows[rows["k"] > 0]  # without examples a shift is hardly told: its band is cut
+        least = min(0.0, asked[["before_low", "after_low"]].min(axis=None))
+        most = max(asked["after_high"].max(), rows["after"].max())
+        if np.isfinite([least, most]).all() and most > least:
+            left.set_ylim(least - 0.1 * (most - least), most + 0.1 * (most - least))
         panel(left, "shift against Bayes", "examples", "nats of log-odds")
         curve(middle, rows, "k", "change", "change of predictions", "s", BLACK)
         curve(middle, rows, "k", "rest", "of it no shift", "^", GREEN)
