@@ -1,7 +1,6 @@
 """Ask a matrix of forget ratios: what decides it, which labels do more, whether two agree.
 
-For Figures 3, 8 and 9 of the paper, from `crosstask.CrossTask` or its `effects`; intervals are 95
-%.
+For Figures 3, 8 and 9 of the paper, from `crosstask.CrossTask` or its `effects`. Intervals: 95 %.
 
 Shapes: N examples, K tasks, D of them defined, R bootstrap resamples.
 """
