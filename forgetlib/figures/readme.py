@@ -75,7 +75,8 @@ def text(study: Study | ImplicitStudy) -> str:
         parts += [implicit_readme.findings(tables)]
         if (claims := tables.get("claims")) is not None:
             parts += ["## The claims", _claims_table(claims, IMPLICIT_CLAIMS)]
-        parts += ["## Pictures", _gallery(tables), "## What to distrust", implicit_readme.DISTRUST]
+        parts += ["## Pictures", _gallery(tables)]
+        parts += ["## What to distrust", implicit_readme.distrust(study.name)]
         return "\n\n".join([*parts, "## Provenance", _of_jobs(study)]) + "\n"
     if isinstance(study, LadderStudy):
         parts += [methods_readme.findings(tables), "## Every method", methods_readme.table(tables)]

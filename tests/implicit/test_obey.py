@@ -64,7 +64,7 @@ def test_the_page_says_how_many_asked_inputs_were_trained_on():
         n += len(of["all"])
         for kind, seen in of.items():
             percent[kind].append(round(100 * sum(seen) / len(seen)))
-    said = " ".join(implicit_readme.DISTRUST.split())
+    said = " ".join(implicit_readme.OF_IMPLICIT.split())
     every, blank = ("{}, {} and {} %".format(*percent[kind]) for kind in ("all", "blank"))
     assert answers == taught == {"What", "WHAT", "____"}
     assert f"Its {n} prompts are not independent" in said

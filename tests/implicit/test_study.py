@@ -167,6 +167,7 @@ def test_without_a_real_model_and_far_from_bayes_nothing_is_claimed(brief):
     assert implicit_readme.findings(tables).startswith("- **Nothing is claimed, as this needs")
     said = readme.text(brief)
     assert said.startswith("# a moment\n") and "3 of 3 jobs, " in said and "pattern.png" not in said
+    assert "A small world is small" in said and "ten seeds" not in said
 
 
 def test_the_mixture_weight_that_does_not_meet_the_gate_is_the_one_that_is_named():
@@ -174,7 +175,7 @@ def test_the_mixture_weight_that_does_not_meet_the_gate_is_the_one_that_is_named
     short = [alpha for alpha in sorted(set(errors["alpha"])) if not judged(errors, alpha).met]
     seeds = errors.groupby("alpha")["seed"].nunique()
     others = ", ".join(str(alpha) for alpha in short)
-    assert f"and {others} does not meet the gate" in implicit_readme.DISTRUST
+    assert f"and {others} does not meet the gate" in implicit_readme.OF_IMPLICIT
     assert set(seeds.drop(0.5)) == {1}
 
 
@@ -189,7 +190,7 @@ def test_what_is_said_of_seeds_that_do_not_meet_the_gate_is_in_the_stored_result
     short = evaluate.gate(own).query("not met")
     assert set(short["seed"]) == {4, 6, 8}
     assert set(zip(short["kind"], short["k"], strict=True)) == {("discrete", 10)}
-    said = " ".join(implicit_readme.DISTRUST.split())
+    said = " ".join(implicit_readme.OF_IMPLICIT.split())
     assert f"error {short['ratio'].min():.2f} to {short['ratio'].max():.2f} times Bayes'" in said
     of_all = [results.read("implicit", name) for name in ("shifts", "controls")]
     row = implicit_shift.table(of_all[0], there.alpha, of_all[1])

@@ -24,12 +24,6 @@ all labels scaled, and the answer scaled back. A language model is asked the lik
 DISTRUST = """\
 - **A small world is small.** A few vectors and a few examples: what is said of it is said of
   models that are within 10 % of Bayes' rule there, and of no language model.
-- **Three of ten seeds are left out**: 4, 6 and 8, whose models do not meet the gate (error 1.12 to
-  1.20 times Bayes', of discrete prompts with 10 examples). The gate is asked of each seed by
-  itself, and of nothing but pre-training. That is post hoc: as it was written first, one such seed
-  would have left nothing claimed, and seeds 3 to 9 were added after what 0 to 2 say had been seen.
-  Of all ten the shift is 3.46 [2.87, 4.06] nats and explains 0.70 [0.66, 0.75], less than a fade
-  (the difference: −0.03 [−0.07, 0.00]).
 - **Its sizes are ours.** The sister paper's text was not at hand: the number of dimensions, the
   spread of vectors and all sizes of model and training are assumptions
   (`forgetlib/implicit/settings.py`).
@@ -38,15 +32,27 @@ DISTRUST = """\
 - **A shift describes a loss, too.** With one that is large enough the tasks of fine-tuning alone
   are left, as in a model that never knew others: it is its size, beside that to such a model (at
   most 40 nats are tried), that speaks for a guess. And one number explains much of a change that
-  is no shift: so a fade stands beside it.
+  is no shift: so a fade stands beside it."""
+OF_IMPLICIT = """\
+- **Three of ten seeds are left out**: 4, 6 and 8, whose models do not meet the gate (error 1.12 to
+  1.20 times Bayes', of discrete prompts with 10 examples). The gate is asked of each seed by
+  itself, and of nothing but pre-training. That is post hoc: as it was written first, one such seed
+  would have left nothing claimed, and seeds 3 to 9 were added after what 0 to 2 say had been seen.
+  Of all ten the shift is 3.46 [2.87, 4.06] nats and explains 0.70 [0.66, 0.75], less than a fade
+  (the difference: −0.03 [−0.07, 0.00]).
 - **Other mixture weights have one seed**, and 0.2 does not meet the gate: nothing is claimed of
   them.
 - **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked.
   Its 300 prompts are not independent: the pattern's answer is one of three (`What`, `WHAT`,
   `____`), the same as in the tuning, and 39, 50 and 48 % of the three seeds' prompts (76, 100 and
-  92 % of those with a blank) end in an input that was trained on in another prompt."""
+  92 % of those with a blank) end in an input that was trained on in another prompt."""  # of the study `implicit` alone
 
 UNCLEAR = "the pattern is still there, or the instruction is not understood"
+
+
+def distrust(study: str) -> str:
+    """Say what to distrust of a study, by its name."""
+    return f"{DISTRUST}\n{OF_IMPLICIT}" if study == "implicit" else DISTRUST
 
 
 def answer(tables: Tables) -> str:
