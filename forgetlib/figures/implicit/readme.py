@@ -33,6 +33,7 @@ DISTRUST = """\
   are left, as in a model that never knew others: it is its size, beside that to such a model (at
   most 40 nats are tried), that speaks for a guess. And one number explains much of a change that
   is no shift: so a fade stands beside it."""
+# Of the study of this name alone.
 OF_IMPLICIT = """\
 - **Three of ten seeds are left out**: 4, 6 and 8, whose models do not meet the gate (error 1.12 to
   1.20 times Bayes', of discrete prompts with 10 examples). The gate is asked of each seed by
@@ -45,7 +46,7 @@ OF_IMPLICIT = """\
 - **The real model was tuned by us**, towards obeying, on prompts of the tasks that it is asked.
   Its 300 prompts are not independent: the pattern's answer is one of three (`What`, `WHAT`,
   `____`), the same as in the tuning, and 39, 50 and 48 % of the three seeds' prompts (76, 100 and
-  92 % of those with a blank) end in an input that was trained on in another prompt."""  # of the study `implicit` alone
+  92 % of those with a blank) end in an input that was trained on in another prompt."""
 
 UNCLEAR = "the pattern is still there, or the instruction is not understood"
 
