@@ -24,9 +24,11 @@ HARM = ("sciq", "coding")  # tasks of other families, that no method retains
 def name(method):
     """How a method is called; of uniform over choices it is told how often its dose is checked."""
     called = method.get("labels", method["method"])
-    if called == "uniform_choice" and method["training"]["until"]["every"] != 1:
-        return COARSE
-    return called
+    if called != "uniform_choice":
+        return called
+    if method["training"]["learning_rate"] != 3e-5:
+        return f"{called}, another rate"  # not drawn yet
+    return called if method["training"]["until"]["every"] == 1 else COARSE
 
 
 def stored(kind, seed):
