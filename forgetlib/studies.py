@@ -234,7 +234,7 @@ STUDIES: dict[str, Study] = {
         # first, four of the ten seeds end at their dose. So the same training is stopped by a check
         # at every step, as was fixed after those results, which are still stored, and before its
         # own. It has another rate than random labels: `UniformChoice(_until_dose(1e-4, every=1))`
-        # is to be added, in the same ten seeds.
+        # is to be added, in the same ten seeds; of 9 and 10 its results are stored already.
         LadderStudy(
             "recovery",
             "SmolLM2-135M-Instruct: does a skill come back after random labels? And a hidden one?",
