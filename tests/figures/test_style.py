@@ -68,7 +68,7 @@ from forgetlib.figures import (
 )
 from forgetlib.figures.crosstask import CrossTask
 from forgetlib.figures.explore import picture as explore_picture
-from forgetlib.figures.style import TEXT_WIDTH, readable
+from forgetlib.figures.style import IN_A_PANEL, TEXT_WIDTH, heading, readable
 
 OF_PAIRS = {
     "cross_task": lambda k: fig3.draw(cross(k), described(k)),
@@ -447,3 +447,11 @@ def test_another_installed_font_stands_in_where_it_has_the_character():
 )
 def test_every_figure_is_readable(name, k, monkeypatch):
     assert_readable((OF_TASKS | OF_PAIRS)[name](k), monkeypatch)
+
+
+def test_the_name_of_a_panel_is_broken_before_its_bracket_where_it_is_too_long():
+    assert heading("uniform over choices, 10 seeds") == "uniform over choices, 10 seeds"
+    broken = "uniform over choices\n(checked every 4 steps), 10 seeds"
+    assert heading(broken.replace("\n", " ")) == broken
+    long = heading(" ".join(["word"] * 20))
+    assert max(map(len, long.split("\n"))) <= IN_A_PANEL
