@@ -709,11 +709,13 @@ def visible(packed, row, column):
 @pytest.mark.parametrize("way", [*packing.WAYS, None])
 def test_a_packed_token_is_at_its_place_and_sees_exactly_the_beginning_of_its_sequence(way, dtype):
     @holds_for(60)
-    @given(some_families, st.integers(4, 40))
-    def holds(families, row_tokens):
+    @given(some_families, st.integers(4, 40), st.sampled_from([1, 8]))
+    def holds(families, row_tokens, multiple):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(packing.ROW_TOKENS, "cpu", row_tokens)
+            patch.setitem(packing.ALIGNED, "cpu", multiple)
             packed = packing.pack(families, way, CPU, dtype)
+        assert packed.mask is None or packed.mask.shape[-1] % multiple == 0
         every = [tokens for family in families for tokens in family]
         assert len(packed.places) == len(every)
         for tokens, (row, columns) in zip(every, packed.places, strict=True):

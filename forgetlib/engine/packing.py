@@ -27,11 +27,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from forgetlib.engine import kernels
+from forgetlib.engine.device import sent
 
 WAYS = ("tree", "mask")
 TREE_ATTENTION = "forgetlib_tree"  # the name of `attend_by_tree` among transformers' attentions
 # Tokens in a row of several masked trees: attention costs their square, short rows cost padding.
 ROW_TOKENS = {"cpu": 384, "cuda": 1024, "mps": 512}
+# Masked rows are as long as a multiple of this: CUDA's attention copies any other mask, in every
+# layer, into one whose lines lie so.
+ALIGNED = {"cpu": 1, "cuda": 8, "mps": 1}
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,12 @@ def _fill_rows(trees: Sequence[_Tree], capacity: int) -> list[list[_Tree]]:
     return rows
 
 
+def aligned(length: int, device: torch.device) -> int:
+    """Round the length of a masked row up to what the device's attention takes as it is."""
+    multiple = ALIGNED[device.type]
+    return -(-length // multiple) * multiple
+
+
 def _lay_out(
     rows: Sequence[Sequence[_Tree]],
     device: torch.device,
@@ -170,6 +180,10 @@ def _lay_out(
 ) -> Packed:
     """Rows of trees as tensors, with masks of a dtype for each tree or for whole rows."""
     length = max(sum(len(tree.tokens) for tree in row) for row in rows)
+    if not any(len(row) > 1 or not row[0].is_causal for row in rows):
+        mask = None  # the causal order is enough
+    if mask is not None:
+        length = aligned(length, device)
     # Input, position, and until where it is seen, of every token; padding is seen by itself alone.
     layout = np.zeros((3, len(rows), length), np.int64)
     layout[2] = np.arange(1, length + 1)
@@ -183,10 +197,9 @@ def _lay_out(
             for owner, columns in zip(tree.owners, tree.columns, strict=True):
                 places[owner] = (number, tuple(start + c for c in columns))
             start = end
-    input_ids, position_ids, until = torch.from_numpy(layout).to(device)
-    row_mask, tree_masks = None, None
-    if mask is not None and any(len(row) > 1 or not row[0].is_causal for row in rows):
-        row_mask = _mask(until, mask)
+    input_ids, position_ids, until = sent(torch.from_numpy(layout), device)
+    tree_masks = None
+    row_mask = None if mask is None else _mask(until, mask)
     if by_tree is not None:
         own = [torch.tensor([tree.until], device=device) for tree in rows[0]]
         tree_masks = tuple(

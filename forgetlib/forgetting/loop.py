@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from forgetlib.data.base import Example
 from forgetlib.engine import parallel
+from forgetlib.engine.device import sent
 from forgetlib.errors import (
     ForgetlibError,
     InputError,
@@ -27,6 +29,9 @@ from forgetlib.models.lm import LM, vocabulary_size
 # Tokens whose activations are held for one backward pass; gradients add up over passes, so
 # that it bounds memory and does not change what is learned.
 BACKWARD_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 4096}
+# Steps whose losses are read from the device and judged together: a GPU that has to answer after
+# each has nothing to do until the next is asked for.
+READ_EVERY = {"cpu": 1, "cuda": 20, "mps": 20}
 
 OnStep = Callable[[int, int], None]  # (steps done, steps in all)
 OnCheck = Callable[[int, float], None]  # (steps done, AUROC of the forgetting set)
@@ -96,8 +101,8 @@ def train(
         parameter.grad = None  # of a training that was broken off
     optimizer = Optimizer(list(lm.trainable.values()), training)
     n_steps = training.n_steps(len(examples))
-    losses = np.empty(n_steps, np.float32)
-    worst = math.log(vocabulary_size(lm))
+    losses = _Losses(lm, method, f"training on {examples[0].task}", n_steps, training.learning_rate)
+    asks = type(method).finished is not Method.finished
     reached = Check(lm, training.until, examples, on_check) if training.until else None
     others = _retained(len(examples), len(retain), context.seed)
     for step, batch in enumerate(_batches(len(examples), training, context.seed)):
@@ -105,28 +110,62 @@ def train(
             if step in steps:
                 look(step)
         kept = [next(others) for _ in batch] if retain else []
-        losses[step] = _step_gradient(
-            lm, method, context, [units[i] for i in batch], [units[i] for i in kept]
+        losses.add(
+            _step_gradient(lm, method, context, [units[i] for i in batch], [units[i] for i in kept])
         )
-        if (found := method.diverged(losses[: step + 1], worst)) is not None:
-            raise TrainingDiverged(
-                f"training on {examples[0].task} at step {step + 1} of {n_steps}",
-                expected=f"a finite loss that the rule of method {method.name!r} lets pass",
-                found=found,
-                do=f"Lower the learning rate, now {training.learning_rate:g}.",
-            )
         optimizer.step(learning_rate_factor(step, n_steps, training.warmup))
         if on_step is not None:
             on_step(step + 1, n_steps)
-        done = method.finished(step + 1, losses[: step + 1], context)
+        done = asks and method.finished(step + 1, losses.read(), context)
         if done or (reached is not None and reached(step + 1)):
-            losses = losses[: step + 1].copy()
             break
+    found = losses.read().copy()
     with torch.no_grad():
         method.after(lm, context)
     for _, look in watches:
-        look(len(losses))
-    return losses
+        look(len(found))
+    return found
+
+
+class _Losses:
+    """Keep the loss of each step; TrainingDiverged where the method's rule lets one not pass."""
+
+    def __init__(
+        self, lm: LM, method: Method, what: str, n_steps: int, learning_rate: float
+    ) -> None:
+        self.method, self.what, self.learning_rate = method, what, learning_rate
+        self.worst = math.log(vocabulary_size(lm))
+        self.every = READ_EVERY[lm.device.type]
+        self.values = np.empty(n_steps, np.float32)
+        self.n_read = 0
+        self.waiting: list[Tensor] = []  # on the device, of the steps since
+
+    def add(self, loss: Tensor) -> None:
+        """Keep a step's loss, (), and judge it with others when it is time."""
+        self.waiting.append(loss)
+        if len(self.waiting) == self.every:
+            self.read()
+
+    def read(self) -> np.ndarray:
+        """Judge what was not yet, and return the losses of all steps so far, (steps,)."""
+        if self.waiting:
+            n = self.n_read + len(self.waiting)
+            self.values[self.n_read : n] = torch.stack(self.waiting).cpu().numpy()
+            self.waiting = []
+            while self.n_read < n:
+                self.n_read += 1
+                self._judge()
+        return self.values[: self.n_read]
+
+    def _judge(self) -> None:
+        found = self.method.diverged(self.values[: self.n_read], self.worst)
+        if found is not None:
+            raise TrainingDiverged(
+                f"{self.what} at step {self.n_read} of {len(self.values)}",
+                expected=f"a finite loss that the rule of method {self.method.name!r} lets pass",
+                found=found,
+                do=f"Lower the learning rate, now {self.learning_rate:g}.",
+            )
 
 
 def spaced_steps(n_steps: int, n_records: int) -> set[int]:
@@ -206,8 +245,8 @@ def _step_gradient(
     context: Context,
     forgotten: Sequence[Sequence[forward.TokenSequence]],
     retained: Sequence[Sequence[forward.TokenSequence]],
-) -> float:
-    """Add the gradient of a batch's loss to the parameters; return the loss.
+) -> Tensor:
+    """Add the gradient of a batch's loss to the parameters; return the loss, ().
 
     forgotten, retained: the sequences of each example
     """
@@ -227,11 +266,11 @@ def _step_gradient(
         part = BatchPart(
             forward.collate(lm, families),
             sequences,
-            torch.tensor(of_retained, device=lm.device),
+            sent(torch.tensor(of_retained), lm.device),
             **counts_of_batch,
         )
         loss = method.loss(lm, part, context)
         (loss if counts else 0 * loss).backward()
         total += loss.detach() if counts else 0
     parallel.sum_gradients(list(lm.trainable.values()))
-    return float(parallel.summed(total))
+    return parallel.summed(total)

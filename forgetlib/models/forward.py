@@ -20,6 +20,7 @@ from torch import Tensor
 
 from forgetlib.data.base import Example
 from forgetlib.engine import packing, parallel
+from forgetlib.engine.device import sent
 from forgetlib.engine.packing import Packed
 from forgetlib.errors import InputError, UnusableNumbers, require_whole
 from forgetlib.models.lm import LM, causal_lm, decoder, vocabulary_size
@@ -112,7 +113,8 @@ def encode(lm: LM, example: Example, choice: int) -> TokenSequence:
 def pack(lm: LM, families: Sequence[Sequence[Sequence[int]]]) -> Packed:
     """Lay out families of token sequences as the model can take them (see packing)."""
     lengths = [len(tokens) for family in families for tokens in family]
-    fits = max(lengths) <= min(lm.window, lm.unscaled) and sum(lengths) <= lm.longest_row
+    row = packing.aligned(sum(lengths), lm.device)
+    fits = max(lengths) <= min(lm.window, lm.unscaled) and row <= lm.longest_row
     way = lm.packs if fits else None
     dtype = next(lm.model.parameters()).dtype
     return packing.pack(families, way, lm.device, dtype)
@@ -129,7 +131,7 @@ def collate(lm: LM, families: Sequence[Sequence[TokenSequence]]) -> Batch:
         start = len(sequence.tokens) - sequence.n_response
         for index in range(start, len(sequence.tokens)):
             where.append((row, columns[index - 1], sequence.tokens[index], owner))
-    indices = torch.tensor(where, dtype=torch.long).T.contiguous().to(lm.device)
+    indices = sent(torch.tensor(where, dtype=torch.long).T.contiguous(), lm.device)
     rows, predicting, targets, owners = indices.unbind(0)
     return Batch(packed, rows, predicting, targets, owners, len(sequences))
 
@@ -273,7 +275,7 @@ def layer_outputs(lm: LM, packed: Packed, places: Sequence[tuple[int, int]]) -> 
     0 is the token embeddings, l the output of block l; the last has passed the final norm.
     """
     outputs = run_decoder(causal_lm(lm.model), packed, output_hidden_states=True)
-    rows, columns = torch.tensor(places, device=lm.device).unbind(1)
+    rows, columns = sent(torch.tensor(places), lm.device).unbind(1)
     found = outputs.hidden_states or ()
     shapes = {tuple(states.shape) for states in found}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[:2] != packed.input_ids.shape:

@@ -25,9 +25,10 @@ from transformers.utils import ModelOutput
 
 from forgetlib.engine import kernels
 
-# Logits that exist at a time, and the fewest columns of them: they should stay in the cache, and
-# products with few columns are slow. 1200 rows take 0.84 s in chunks of 2048 columns, 1.34 of 873.
-LOGITS_CHUNK = 2**20
+# Logits that exist at a time, and the fewest columns of them. On a CPU they should stay in the
+# cache, and products with few columns are slow: 1200 rows take 0.84 s in chunks of 2048 columns,
+# 1.34 of 873. A GPU wants few large products: half a GiB of logits in fp32.
+LOGITS_CHUNK = {"cpu": 2**20, "cuda": 2**27, "mps": 2**20}
 FEWEST_COLUMNS = 2048
 ROW_CHUNK = 32  # rows of full logits at a time, where these are needed
 # What a model's configuration calls the cap c of its logits l, which become c tanh(l / c).
@@ -188,7 +189,7 @@ class _Chunked(torch.autograd.Function):
         peak = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
         norm = torch.zeros_like(peak)
         mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-        n_columns = max(FEWEST_COLUMNS, LOGITS_CHUNK // len(hidden))
+        n_columns = max(FEWEST_COLUMNS, LOGITS_CHUNK[hidden.device.type] // len(hidden))
         plain = not softcap and bias is None
         in_kernel = plain and kernels.usable(hidden, weight) and kernels.library()
         widen = kernels.usable(hidden, weight) and kernels.widens()

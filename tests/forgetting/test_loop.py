@@ -156,6 +156,34 @@ def test_a_loss_that_is_not_a_number_stops_the_training(lm):
         trained(lm)
 
 
+@pytest.mark.parametrize("every", [3, 20])
+def test_losses_that_are_read_together_are_those_that_are_read_at_once(lm, monkeypatch, every):
+    """As on a GPU, which is not asked at every step."""
+    start = lm.weights()
+    (_, at_once), after = trained(lm), lm.weights()
+    lm.set_weights(start)
+    monkeypatch.setitem(loop.READ_EVERY, "cpu", every)
+    assert trained(lm)[1].tolist() == at_once.tolist()
+    assert all((w == after[name]).all() for name, w in lm.weights().items())
+
+
+def test_a_loss_that_is_judged_later_is_told_with_its_own_step(lm, monkeypatch):
+    start, steps = lm.weights(), []
+
+    class Until(Labels, registered=False):
+        def diverged(self, losses, worst):
+            steps.append(len(losses))
+            return "enough" if len(losses) == 5 else None
+
+    for every in (1, 4):
+        monkeypatch.setitem(loop.READ_EVERY, "cpu", every)
+        lm.set_weights(start)
+        context = Context(0, tuple(splits.load("tiny_city", "train", 40, 0)))
+        with pytest.raises(TrainingDiverged, match=r"at step 5 of \d+: .*found enough"):
+            loop.train(lm, Until("true", SETTINGS), context)
+    assert steps == [1, 2, 3, 4, 5] * 2
+
+
 def test_what_a_broken_off_training_left_does_not_reach_the_next(lm):
     start = lm.weights()
     _, expected = trained(lm)

@@ -131,7 +131,7 @@ def test_a_chunk_s_gradient_in_bf16_is_that_of_cross_entropy(widens, scale, monk
     # Targets in the first and in the last chunk, the likeliest and an unlikely one.
     likely = (hidden.detach().float() @ weight.float().T).argmax(1)
     targets = torch.cat([likely[:5], torch.tensor([0, 2999, 2047, 2048])])
-    monkeypatch.setattr(likelihood, "LOGITS_CHUNK", 1)
+    monkeypatch.setitem(likelihood.LOGITS_CHUNK, "cpu", 1)
     ours = likelihood._Chunked.apply(hidden, weight, None, 0.0, targets)
     (gradient,) = torch.autograd.grad(ours.sum(), hidden)
     wide = hidden.detach().double().requires_grad_()
@@ -315,7 +315,7 @@ def test_the_chunked_output_layer_equals_cross_entropy(rows, softcap, bias, chun
     offset = torch.randn(50, generator=generator) if bias else None
     targets = torch.randint(50, (rows,), generator=generator)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood, "LOGITS_CHUNK", chunk * rows)
+        patch.setitem(likelihood.LOGITS_CHUNK, "cpu", chunk * rows)
         patch.setattr(likelihood, "FEWEST_COLUMNS", 1)
         ours = likelihood._Chunked.apply(hidden, weight, offset, softcap, targets)
     (gradient,) = torch.autograd.grad((ours * torch.arange(1, rows + 1)).sum(), hidden)
