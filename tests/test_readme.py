@@ -432,7 +432,7 @@ def test_what_is_said_of_intervals_is_their_simulation():
     table = pd.read_csv(ROOT / "figures" / "intervals" / "coverage.csv")
     of = table[table["over"] == "questions and seeds"]
     low, rule, high = (f"{of['coverage'].agg(f):.2f}" for f in ("min", "median", "max"))
-    assert f"{table['simulations'].iloc[0]} a setting" in text_of("figures")
+    assert f"{table['simulations'].iloc[0]:,} a setting" in text_of("figures")
     assert f"cover the truth in {low} to {high}, {rule} as a rule" in text_of("figures")
     least = of.loc[of["coverage"].idxmin()]
     assert least["seeds_differ"] and least["accuracy"] == 0.95
