@@ -23,12 +23,9 @@ from forgetlib.forgetting.base import KEPT, Method, Training
 from forgetlib.forgetting.context import BatchPart, Context, keep
 from forgetlib.forgetting.dose import Check
 from forgetlib.forgetting.optimizer import Optimizer
-from forgetlib.models import forward
+from forgetlib.models import forward, memory
 from forgetlib.models.lm import LM, vocabulary_size
 
-# Tokens whose activations are held for one backward pass; gradients add up over passes, so
-# that it bounds memory and does not change what is learned.
-BACKWARD_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 4096}
 # Steps whose losses are read from the device and judged together: a GPU that has to answer after
 # each has nothing to do until the next is asked for.
 READ_EVERY = {"cpu": 1, "cuda": 20, "mps": 20}
@@ -239,6 +236,11 @@ def _retained(n: int, n_retained: int, seed: int) -> Iterator[int]:
         yield from (n + rng.permutation(n_retained)).tolist()
 
 
+def backward_tokens(lm: LM) -> int:
+    """Tell how many tokens a backward pass has at most, but for a longer example."""
+    return min(memory.BACKWARD_TOKENS[lm.device.type], lm.backward_tokens)
+
+
 def _step_gradient(
     lm: LM,
     method: Method,
@@ -259,7 +261,7 @@ def _step_gradient(
     }
     lengths = [[len(s.tokens) - 1 for s in unit] for unit in units]
     total = torch.zeros((), device=lm.device)
-    for group, counts in forward.passes(lm, lengths, BACKWARD_TOKENS[lm.device.type]):
+    for group, counts in forward.passes(lm, lengths, backward_tokens(lm)):
         families = [units[i] for i in group]
         sequences = tuple(s for family in families for s in family)
         of_retained = [i >= len(forgotten) for i in group for _ in units[i]]

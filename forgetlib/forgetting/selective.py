@@ -177,7 +177,7 @@ def activity(lm: LM, examples: Sequence[Example]) -> dict[str, Tensor]:
     """
     import torch
 
-    from forgetlib.forgetting.loop import BACKWARD_TOKENS
+    from forgetlib.forgetting.loop import backward_tokens
     from forgetlib.models import forward
     from forgetlib.models.lm import causal_lm
 
@@ -199,7 +199,7 @@ def activity(lm: LM, examples: Sequence[Example]) -> dict[str, Tensor]:
     try:
         lengths = [[len(s.tokens) - 1] for s in sequences]
         # Passes as in training though none goes backward: of others, sums would round otherwise.
-        for group, _ in forward.passes(lm, lengths, BACKWARD_TOKENS[lm.device.type], spread=False):
+        for group, _ in forward.passes(lm, lengths, backward_tokens(lm), spread=False):
             batch = forward.collate(lm, [[sequences[i]] for i in group])
             places[:] = [(row, c) for row, columns in batch.packed.places for c in columns]
             forward.run_decoder(causal_lm(lm.model), batch.packed)

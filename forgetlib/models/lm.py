@@ -27,6 +27,7 @@ class LM:
     unscaled: the longest sequence that is computed alike whatever the length of its pass; what is
         longer shares a pass with sequences of its own length only
     longest_row: the most tokens that can stand in a row, packed
+    backward_tokens: the most tokens of a backward pass that its memory has room for
     packs: how several sequences can stand in one row, a packing way; None: they cannot
     kernels: the classes of its parts that are computed by our own kernels
     screen: what becomes of a prompt's tokens while a filter is active; None: nothing
@@ -41,6 +42,7 @@ class LM:
     window: int = sys.maxsize
     unscaled: int = sys.maxsize
     longest_row: int = sys.maxsize
+    backward_tokens: int = sys.maxsize
     packs: str | None = None
     kernels: tuple[str, ...] = ()
     screen: Callable[[tuple[int, ...]], tuple[int, ...]] | None = field(default=None, repr=False)

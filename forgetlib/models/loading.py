@@ -22,9 +22,10 @@ from transformers.utils import (
 
 from forgetlib.data import assets, room
 from forgetlib.engine import kernels, parallel
+from forgetlib.engine.device import free_memory
 from forgetlib.errors import InputError, ModelError, in_a_line, nearest, require_one_of
 from forgetlib.files import writing
-from forgetlib.models import catalogue
+from forgetlib.models import catalogue, memory
 from forgetlib.models.catalogue import DTYPES, TUNINGS
 from forgetlib.models.checks import (
     N_ORDINARY,
@@ -44,11 +45,9 @@ from forgetlib.models.checks import (
     unscaled,
 )
 from forgetlib.models.convert import convert_gguf, disk_errors
-from forgetlib.models.lm import LM, as_model_error, causal_lm
+from forgetlib.models.lm import LM, as_model_error, blocks, causal_lm
 from forgetlib.models.synthetic import TINY_WIDTHS, tiny
 from forgetlib.models.tuning import own_config, tuning_of
-
-RECOMPUTED_SIZE = 10**9  # parameters of a model whose activations are rather computed again
 
 
 def pick_device() -> torch.device:
@@ -80,7 +79,8 @@ def load(
     dtype: of the weights and activations. Training keeps fp32 master weights either way.
     recompute: whether training keeps the input of each layer only and computes the rest again
         (gradient checkpointing): a third more work, half with low-rank tuning, and the same
-        gradients. None: for models of over a billion parameters
+        gradients. None: on a GPU where its memory is too small otherwise, elsewhere for models of
+        over a billion parameters
 
     Raises ModelError for what cannot be loaded, has nothing to train, is not causal, or gives other
     numbers in a batch than alone. Warns where a slower way has to be taken.
@@ -103,7 +103,25 @@ def load(
         model, tokenizer = tiny(TINY_WIDTHS[name], torch_dtype)
     else:
         model, tokenizer = _pretrained(name, torch_dtype)
-    model.to(chosen)
+    return prepare(name, model, tokenizer, chosen, tuning=tuning, recompute=recompute)
+
+
+def prepare(
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    device: torch.device,
+    *,
+    tuning: str = "body",
+    recompute: bool | None = None,
+) -> LM:
+    """Make a causal language model that is in memory ready to be scored and fine-tuned.
+
+    It is changed, and moved to the device. Raises and warns as `load`, whose settings these are.
+
+    name: what errors and warnings call it
+    """
+    model.to(device)
     # Dropout would draw from torch's global generator, and the models of the paper have next to
     # none: it stays off in training too, so that a run depends on its spec only.
     model.eval()
@@ -115,12 +133,12 @@ def load(
     with as_model_error(name):
         max_length, window = lengths(model)
         tokens = ordinary_tokens(tokenizer, model, min(N_ORDINARY, max_length))
-        output = output_layer(name, model, tokens[:, :N_OUTPUT].to(chosen))
+        output = output_layer(name, model, tokens[:, :N_OUTPUT].to(device))
         lm = LM(
             name,
             tuned,
             tokenizer,
-            chosen,
+            device,
             output,
             max_length,
             window,
@@ -131,12 +149,32 @@ def load(
         trial = trial_of(lm, tokens.tolist()[0][: lm.unscaled])
         check_padding(lm, trial)
         lm.packs = packing_way(lm, trial)
-    n_parameters = sum(p.numel() for p in tuned.parameters())
-    if n_parameters > RECOMPUTED_SIZE if recompute is None else recompute:
+    passes = _passes(lm, recompute)
+    lm.backward_tokens = passes.tokens
+    if passes.recompute:
         for layer in parallel.layers(tuned):
             layer.forward = _recomputed(layer.forward)
     parallel.shard(tuned)
     return lm
+
+
+def _passes(lm: LM, recompute: bool | None) -> memory.Passes:
+    """Choose the length of backward passes by the device's memory, less the training's state."""
+    embeddings = causal_lm(lm.model).get_input_embeddings().weight
+    room = None
+    if lm.device.type == "cuda":
+        n_trained = sum(p.numel() for p in lm.trainable.values()) // parallel.size()
+        state = memory.training_state(n_trained, embeddings.itemsize)
+        room = free_memory(lm.device) - state
+    return memory.passes(
+        lm.device.type,
+        sum(p.numel() for p in lm.model.parameters()),
+        len(blocks(lm)),
+        embeddings.shape[1],
+        embeddings.itemsize,
+        room=room,
+        recompute=recompute,
+    )
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,15 +1,22 @@
-"""The two random models for the synthetic tasks."""
+"""Models with random weights: the two for the synthetic tasks, and any of another's shape."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from forgetlib.data.base import Example
 from forgetlib.data.sources import SYNTHETIC_WORDS
 
 TINY_WIDTHS = {"tiny": 64, "tiny-wide": 96}
@@ -17,16 +24,9 @@ TINY_WIDTHS = {"tiny": 64, "tiny-wide": 96}
 
 def tiny(width: int, dtype: torch.dtype) -> tuple[Any, Any]:
     """Make a two-layer Llama with random weights, always the same, and a tokenizer of words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = ("<unk>", "<s>", *SYNTHETIC_WORDS)
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>"
-    )
+    tokenizer = of_words()
     config = LlamaConfig(
-        vocab_size=len(words),
+        vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=2,
@@ -37,6 +37,42 @@ def tiny(width: int, dtype: torch.dtype) -> tuple[Any, Any]:
     with seeded():
         model = LlamaForCausalLM(config)
     return nn.Module.to(model, dtype), tokenizer
+
+
+def of_words() -> Any:
+    """Make a tokenizer of the words of the synthetic tasks, a token each."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ("<unk>", "<s>", *SYNTHETIC_WORDS)
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>")
+
+
+def shaped(config: Any, n_layers: int, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """Make a model of a configuration's shape with so many layers, and a tokenizer of words.
+
+    What a model costs is measured on it: nothing is downloaded, and its numbers mean nothing.
+    """
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = n_layers
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.device(device):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model, of_words()
+
+
+def questions(n: int, n_tokens: int) -> tuple[Example, ...]:
+    """Make up questions of so many tokens each, and two answers of a token, for such a model."""
+    words, made = sorted(SYNTHETIC_WORDS), []
+    for i in range(n):
+        prompt = " ".join(
+            words[(i + 7 * k * (1 + i % 5)) % len(words)] for k in range(n_tokens - 1)
+        )
+        answers = words[i % len(words)], words[(i + 1) % len(words)]
+        made.append(Example(f"made up/{n_tokens}/{i}", (prompt, prompt), answers, i % 2))
+    return tuple(made)
 
 
 @contextmanager

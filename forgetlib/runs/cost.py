@@ -13,15 +13,16 @@ where an estimate begins.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from forgetlib.data import assets, splits
+from forgetlib.data.base import Example
 from forgetlib.errors import ModelError, in_a_line
 from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import Labels
@@ -31,7 +32,14 @@ from forgetlib.runs.grid import Study, open_store
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import Checkpoint, Data, Measurement
 
+if TYPE_CHECKING:
+    from forgetlib.models import memory
+    from forgetlib.models.lm import LM
+
 SAMPLE = 40  # questions of a task whose tokens are counted
+# Questions on which the rate is measured, of a model, and of layers of one that may be large.
+N_MEASURED = {"cpu": 32, "cuda": 256, "mps": 32}
+N_OF_LAYERS, N_TOKENS = {"cpu": 8, "cuda": 256, "mps": 8}, 64
 GIB = 2**30
 BYTES_A_SCORE = 30  # of a scored example in a packed file
 # Shapes of the paper's models, where the hub cannot be reached: their architectures' defaults.
@@ -178,7 +186,7 @@ def work(job: Job) -> Work:
             n = len(examples) * training.epochs
             trained += n
             backward = 1 if checkpoint.tuning == "lora" else 2  # towards input, and weights
-            passes = 1 + backward + _recomputes(form)
+            passes = 1 + backward + _passes(checkpoint).recompute
             training_flop += n * passes * _forward(form, prompt + response, response)
             longest = max(longest, prompt + response)
     return Work(trained, scored, training_flop, scoring_flop, longest)
@@ -226,7 +234,7 @@ def tokenizer(model: str) -> Any:
 def shape(model: str) -> Shape:
     """Read a model's sizes from its configuration; no weights are read."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from forgetlib.models import loading, synthetic
 
@@ -234,22 +242,30 @@ def shape(model: str) -> Shape:
     if model in synthetic.TINY_WIDTHS:
         lm = loading.load(model, device="cpu").model
     else:
-        try:
-            if embedded := catalogue.find(model):
-                config = AutoConfig.for_model(**embedded.config)
-            else:
-                config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            if model not in KNOWN:
-                raise ModelError(
-                    f"model {model!r}",
-                    expected="a folder or hub id with a configuration",
-                    found=in_a_line(error),
-                    do="Check the name and the network.",
-                ) from error
-            config = AutoConfig.for_model(**KNOWN[model])
         with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(config)
+            lm = AutoModelForCausalLM.from_config(_config(model))
+    return _shape_of(lm)
+
+
+def _config(model: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        if embedded := catalogue.find(model):
+            return AutoConfig.for_model(**embedded.config)
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if model not in KNOWN:
+            raise ModelError(
+                f"model {model!r}",
+                expected="a folder or hub id with a configuration",
+                found=in_a_line(error),
+                do="Check the name and the network.",
+            ) from error
+        return AutoConfig.for_model(**KNOWN[model])
+
+
+def _shape_of(lm: Any) -> Shape:
     ends = (lm.get_input_embeddings(), lm.get_output_embeddings())
     embeddings = sum({id(p): p.numel() for part in ends for p in part.parameters()}.values())
     total = sum(p.numel() for p in lm.parameters())
@@ -270,33 +286,50 @@ def n_trained(checkpoint: Checkpoint) -> int:
     }[checkpoint.tuning]
 
 
-def _recomputes(form: Shape) -> bool:
-    from forgetlib.models import loading
+def _passes(checkpoint: Checkpoint) -> memory.Passes:
+    """Tell how its backward passes would be on the device that is here."""
+    from forgetlib.engine.device import free_memory
+    from forgetlib.models import loading, memory
 
-    return form.body + form.embeddings > loading.RECOMPUTED_SIZE
+    form, device = shape(checkpoint.model), loading.pick_device()
+    return memory.passes(
+        device.type,
+        form.body + form.embeddings,
+        form.n_layers,
+        form.hidden,
+        _bytes(checkpoint.dtype),
+        room=free_memory(device) - _held(checkpoint) if device.type == "cuda" else None,
+    )
+
+
+def _held(checkpoint: Checkpoint) -> int:
+    """Count the bytes that are there all the time: weights, and what training keeps of each."""
+    from forgetlib.models import memory
+
+    form, wide = shape(checkpoint.model), _bytes(checkpoint.dtype)
+    held = (form.body + form.embeddings) * wide
+    training = checkpoint.method.settings() if checkpoint.method else None
+    if training is not None:
+        held += memory.training_state(n_trained(checkpoint), wide, training.optimizer)
+    return held
 
 
 def needed_memory(checkpoint: Checkpoint, longest: float) -> float:
     """Estimate the bytes that the device needs while a checkpoint is trained.
 
     Weights; of trained ones gradient, fp32 master and the optimiser's state; activations of one
-    pass, of which every layer keeps about 24 vectors a token, or 2 where they are computed again.
-    Of one that is not trained, weights and as many activations: an upper bound.
+    pass. Of one that is not trained, weights and as many activations: an upper bound.
     """
-    from forgetlib.forgetting import loop
-    from forgetlib.models import loading
+    from forgetlib.models import memory
 
-    form, wide = shape(checkpoint.model), _bytes(checkpoint.dtype)
+    form, passes = shape(checkpoint.model), _passes(checkpoint)
     training = checkpoint.method.settings() if checkpoint.method else None
-    trained = 0 if training is None else n_trained(checkpoint)
-    lean = training is not None and training.optimizer == "adafactor"
-    state = 4 + (0 if lean else 8)
-    kept = 2 if _recomputes(form) else 24
     batch = 1 if training is None else training.batch_size
-    n_tokens = max(min(loop.BACKWARD_TOKENS[loading.pick_device().type], batch * longest), longest)
-    activations = n_tokens * form.hidden * wide * (kept * form.n_layers + 24)
-    everything = (form.body + form.embeddings) * wide + trained * (wide + state) + activations
-    return everything
+    n_tokens = max(min(passes.tokens, batch * longest), longest)
+    wide = _bytes(checkpoint.dtype)
+    return _held(checkpoint) + memory.activations(
+        n_tokens, form.n_layers, form.hidden, wide, passes.recompute
+    )
 
 
 def _bytes(dtype: str) -> int:
@@ -307,29 +340,44 @@ def _bytes(dtype: str) -> int:
 def measured(model: str, tuning: str, dtype: str) -> Rate:
     """Measure the engine's rate here, on a few questions.
 
-    Of the model where it is a folder, or embedded and here already, else of Gemma-3-270M: nothing
-    large is downloaded for an estimate.
+    Of the model where it is a folder, or embedded and here already, else of two layers of its
+    shape with random weights: nothing is downloaded for an estimate.
     """
     from forgetlib.forgetting import loop
     from forgetlib.forgetting.context import Context
     from forgetlib.measuring import scoring
-    from forgetlib.models import loading, synthetic
 
-    embedded = catalogue.find(model)
-    is_here = Path(model).is_dir() if embedded is None else assets.has_model(embedded)
-    if model not in synthetic.TINY_WIDTHS and not is_here:
-        model = "embedded"
-    lm = loading.load(model, tuning=tuning, dtype=dtype)
-    task = "tiny_city" if model in synthetic.TINY_WIDTHS else "piqa"
+    lm, examples, todo = _to_measure(model, tuning, dtype)
     method = Labels("true", Training(1e-6, epochs=1))
-    data = Data((task,), 32)
-    checkpoint = Checkpoint(model, method, None, data, tuning=tuning, dtype=dtype)
-    todo = work(Job(checkpoint, (Measurement("scores", task, "train", 32),)))
-    examples = tuple(splits.load(task, "train", 32, 0))
-    loop.train(lm, method, Context(0, examples[:8]))  # the first steps are slow
+    loop.train(lm, method, Context(0, examples[: len(examples) // 4]))  # first steps are slow
     started = time.perf_counter()
     loop.train(lm, method, Context(0, examples))
     between = time.perf_counter()
     scoring.score(lm, examples)
     ended = time.perf_counter()
     return Rate(todo.training / (between - started), todo.scoring / (ended - between))
+
+
+def _to_measure(model: str, tuning: str, dtype: str) -> tuple[LM, tuple[Example, ...], Work]:
+    """Load what a rate is measured on, and say what training and scoring it once is."""
+    import torch
+
+    from forgetlib.models import loading, synthetic
+
+    embedded, device = catalogue.find(model), loading.pick_device()
+    is_here = Path(model).is_dir() if embedded is None else assets.has_model(embedded)
+    if model in synthetic.TINY_WIDTHS or is_here:
+        n = N_MEASURED[device.type]
+        task = "tiny_city" if model in synthetic.TINY_WIDTHS else "piqa"
+        method, data = Labels("true", Training(1e-6, epochs=1)), Data((task,), n)
+        checkpoint = Checkpoint(model, method, None, data, tuning=tuning, dtype=dtype)
+        todo = work(Job(checkpoint, (Measurement("scores", task, "train", n),)))
+        lm = loading.load(model, tuning=tuning, dtype=dtype)
+        return lm, tuple(splits.load(task, "train", n, 0)), todo
+    whole, n = shape(model), N_OF_LAYERS[device.type]
+    made = synthetic.shaped(_config(model), 2, getattr(torch, dtype), device)
+    lm = loading.prepare(model, *made, device, tuning=tuning, recompute=False)
+    form = replace(whole, body=whole.body * 2 // whole.n_layers, n_layers=2)
+    forward = n * _forward(form, N_TOKENS, 1)
+    todo = Work(n, n, (2 if tuning == "lora" else 3) * forward, forward, N_TOKENS)
+    return lm, synthetic.questions(n, N_TOKENS), todo

@@ -285,11 +285,12 @@ def test_a_model_with_widened_products_scores_as_one_without(folder, compiled, m
     monkeypatch.setattr(kernels, "widens", lambda: True)
     lm = loading.load(str(folder), device="cpu")
     others = [m for m in lm.model.modules() if m is not lm.model.get_output_embeddings()]
-    linear = {"Linear"} & {type(m).__name__ for m in others}
+    linear = {"Linear", "Conv1D"} & {type(m).__name__ for m in others}
     assert linear <= set(lm.kernels) and (compiled or linear == set(lm.kernels))
+    assert all("forward" in vars(m) for m in others if type(m).__name__ in linear)
     with Products() as products:
         widened = scoring.score(lm, examples)
-    if lm.packs == "tree" and linear:  # not GPT-J's attention, nor GPT-2's own linear layers
+    if lm.packs == "tree":  # not GPT-J's attention
         assert products.dtypes == {torch.float32}
     without_kernels(monkeypatch)
     plain = scoring.score(loading.load(str(folder), device="cpu"), examples)

@@ -16,7 +16,7 @@ from forgetlib.forgetting.context import Context, hidden_states
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.loop import TrainingDiverged
 from forgetlib.measuring.scoring import score
-from forgetlib.models import forward, loading
+from forgetlib.models import forward, loading, memory
 
 TRAINING = Training(1e-3, epochs=3)
 ONE_STEP = Training(1e-3, epochs=1, batch_size=24, warmup=0.0)
@@ -30,7 +30,7 @@ def lm():
 @pytest.fixture(params=[2048, 40])
 def passes(request, monkeypatch):
     """In one pass a batch, and in many: the shares add up."""
-    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", request.param)
+    monkeypatch.setitem(memory.BACKWARD_TOKENS, "cpu", request.param)
 
 
 def city(n=24):

@@ -14,7 +14,7 @@ from forgetlib.forgetting.labels import Labels, training_labels
 from forgetlib.forgetting.loop import TrainingDiverged, learning_rate_factor
 from forgetlib.forgetting.optimizer import Optimizer
 from forgetlib.measuring import scoring
-from forgetlib.models import forward, loading
+from forgetlib.models import forward, loading, memory
 
 SETTINGS = Training(learning_rate=3e-3, epochs=8)
 LONG = Training(learning_rate=3e-3, epochs=40)
@@ -79,7 +79,7 @@ def test_the_first_loss_is_the_mean_over_the_batch_s_response_tokens(lm):
 def test_splitting_a_batch_to_bound_memory_does_not_change_what_is_learned(lm, monkeypatch):
     _, whole = trained(lm)
     other = loading.load("tiny", dtype="float32", device="cpu")
-    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", 1)
+    monkeypatch.setitem(memory.BACKWARD_TOKENS, "cpu", 1)
     _, split = trained(other)
     assert split == pytest.approx(whole, rel=1e-2)
 
@@ -211,7 +211,7 @@ def as_before_methods(lm, examples, labels, training, seed):
         batch = [sequences[i] for i in order]
         total = torch.zeros(())
         lengths = [[len(s.tokens) - 1] for s in batch]
-        for group, _ in forward.passes(lm, lengths, loop.BACKWARD_TOKENS["cpu"]):
+        for group, _ in forward.passes(lm, lengths, memory.BACKWARD_TOKENS["cpu"]):
             inputs = forward.collate(lm, [[batch[i]] for i in group])
             log_likelihoods = forward.response_log_likelihoods(lm, inputs)
             loss = -log_likelihoods.sum() / sum(s.n_response for s in batch)
@@ -236,7 +236,7 @@ def test_labels_train_to_the_bit_as_before_there_were_methods(
     lm, labels, budget, optimizer, packs, monkeypatch
 ):
     """So that every stored result holds: losses and weights, whatever the passes."""
-    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", budget)
+    monkeypatch.setitem(memory.BACKWARD_TOKENS, "cpu", budget)
     assert lm.packs == "tree"
     lm.packs = packs
     training = Training(3e-3, epochs=2, optimizer=optimizer)

@@ -22,7 +22,7 @@ from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.preference import DPO, NPO, SimNPO
 from forgetlib.forgetting.uniform import UniformChoice, UniformToken
 from forgetlib.measuring.scoring import score
-from forgetlib.models import loading
+from forgetlib.models import loading, memory
 
 TWO_STEPS = Training(3e-3, epochs=2, batch_size=24, warmup=0.0)
 REVIEW = ("tiny_review",)
@@ -65,7 +65,7 @@ def lm(taught):
 @pytest.fixture(params=[2048, 40])
 def passes(request, monkeypatch):
     """In one pass a batch, and in many: the shares add up."""
-    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", request.param)
+    monkeypatch.setitem(memory.BACKWARD_TOKENS, "cpu", request.param)
 
 
 class Row:

@@ -12,7 +12,7 @@ from forgetlib.forgetting import loop
 from forgetlib.forgetting.base import Training, method_from_dict
 from forgetlib.forgetting.context import Context
 from forgetlib.forgetting.representation import RMU
-from forgetlib.models import forward, loading
+from forgetlib.models import forward, loading, memory
 
 TWO_STEPS = Training(3e-3, epochs=2, batch_size=24, warmup=0.0)
 REVIEW = ("tiny_review",)
@@ -27,7 +27,7 @@ def lm():
 @pytest.fixture(params=[2048, 40])
 def passes(request, monkeypatch):
     """In one pass a batch, and in many: the shares add up."""
-    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", request.param)
+    monkeypatch.setitem(memory.BACKWARD_TOKENS, "cpu", request.param)
 
 
 def longer(examples):

@@ -16,7 +16,7 @@ from forgetlib.forgetting.context import Context
 from forgetlib.forgetting.labels import Labels
 from forgetlib.forgetting.selective import SSD, SelectivePruning, activity, importance
 from forgetlib.measuring.scoring import score
-from forgetlib.models import forward, loading
+from forgetlib.models import forward, loading, memory
 
 REVIEW = ("tiny_review",)
 
@@ -145,7 +145,7 @@ def absolute_activations(lm, examples):
 
 @pytest.mark.parametrize("budget", [2048, 40])
 def test_activity_is_the_mean_of_absolute_activations(lm, monkeypatch, budget):
-    monkeypatch.setitem(loop.BACKWARD_TOKENS, "cpu", budget)
+    monkeypatch.setitem(memory.BACKWARD_TOKENS, "cpu", budget)
     expected = absolute_activations(lm, city())
     found = activity(lm, city())
     assert found.keys() == expected.keys() and len(found) == 4

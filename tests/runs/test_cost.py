@@ -13,7 +13,7 @@ from forgetlib import studies
 from forgetlib.data import assets, splits
 from forgetlib.errors import InputError
 from forgetlib.forgetting.base import Training
-from forgetlib.models import loading, synthetic
+from forgetlib.models import forward, loading, memory, synthetic
 from forgetlib.runs import cost, estimate, grid
 from forgetlib.runs.records import Job
 from forgetlib.runs.specs import Checkpoint, Measurement
@@ -96,7 +96,7 @@ def test_low_rank_training_and_recomputing_change_the_passes(study, monkeypatch)
     full = cost.work(job).training
     low_rank = replace(job, checkpoint=replace(job.checkpoint, tuning="lora"))
     assert cost.work(low_rank).training == pytest.approx(full * 2 / 3)
-    monkeypatch.setattr(loading, "RECOMPUTED_SIZE", 0)
+    monkeypatch.setattr(memory, "RECOMPUTED_SIZE", 0)
     assert cost.work(job).training == pytest.approx(full * 4 / 3)
 
 
@@ -140,6 +140,32 @@ def test_the_estimate_is_near_what_a_run_takes(study):
     rate = cost.measured("tiny", study.tuning, study.dtype)
     guessed = sum(cost.seconds(cost.work(j), rate) for j in jobs)
     assert guessed == pytest.approx(took, rel=2) or took / guessed < 3
+
+
+@pytest.mark.parametrize("tuning", ["body", "lora"])
+def test_the_rate_of_a_model_that_is_not_here_is_that_of_layers_of_its_shape(
+    tuning, tmp_path, monkeypatch
+):
+    """Nothing is downloaded, and none of its weights are needed."""
+    monkeypatch.setenv("FORGETLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr(assets, "model_dir", lambda *_: pytest.fail("was asked for"))
+    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("was loaded"))
+    model = "smollm2-135m-instruct"
+    lm, examples, todo = cost._to_measure(model, tuning, "bfloat16")
+    form, config = cost.shape(model), lm.model.config
+    assert (config.num_hidden_layers, config.hidden_size) == (2, form.hidden)
+    frozen = [p for n, p in lm.model.named_parameters() if "lora_" not in n]
+    body = form.body // form.n_layers * 2
+    assert sum(p.numel() for p in frozen) == pytest.approx(body + form.embeddings, rel=0.01)
+    sequences = [forward.encode(lm, e, e.label) for e in examples]
+    assert {len(s.tokens) for s in sequences} == {cost.N_TOKENS}
+    a_pass = len(examples) * 2 * (body * cost.N_TOKENS + form.vocabulary * form.hidden)
+    assert todo.scoring == pytest.approx(a_pass, rel=0.01)
+    assert todo.training == pytest.approx((2 if tuning == "lora" else 3) * a_pass, rel=0.01)
+    cost.measured.cache_clear()
+    rate = cost.measured(model, tuning, "bfloat16")
+    assert rate.training > 0 and rate.scoring > 0
+    cost.measured.cache_clear()
 
 
 @pytest.mark.embedded
