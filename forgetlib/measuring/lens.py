@@ -58,7 +58,8 @@ def of_layers(lm: LM, examples: Sequence[Example], token_budget: int | None = No
             found.append(_log_likelihoods(lm, batch, normed))
         return torch.cat([*found, _log_likelihoods(lm, batch, last)])
 
-    found, _ = scoring.of_choices(lm, examples, compute, token_budget)
+    budget = token_budget or scoring.STATES_BUDGET[lm.device.type]
+    found, _ = scoring.of_choices(lm, examples, compute, budget)
     labels = np.array([e.label for e in examples])
     layers = np.arange(len(found), dtype=np.int16)
     return LogitLens(tuple(e.uid for e in examples), labels, layers, found)

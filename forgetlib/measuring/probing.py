@@ -55,7 +55,7 @@ def hidden_states(
         raise InputError("hidden_states", expected="examples", found="none", do="Pass some.")
     families = scoring.encode_all(lm, examples)
     sequences = [s for family in families for s in family]
-    budget = token_budget or scoring.TOKEN_BUDGET[lm.device.type]
+    budget = token_budget or scoring.STATES_BUDGET[lm.device.type]
     units = forward.units(lm, [[s.tokens for s in family] for family in families], budget)
     lengths = [[len(sequences[i].tokens) for i in unit.sequences] for unit in units]
     sizes = [unit.size for unit in units]

@@ -17,6 +17,8 @@ from forgetlib.models.lm import LM
 
 # Tokens in one forward pass. It bounds memory and does not change the scores.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536, "mps": 8192}
+# And in one of which every layer's states are kept: 7 billion weights have 33 of 4096 numbers.
+STATES_BUDGET = {"cpu": 2048, "cuda": 16384, "mps": 8192}
 
 
 def encode_all(lm: LM, examples: Sequence[Example]) -> list[list[forward.TokenSequence]]:

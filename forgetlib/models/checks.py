@@ -279,7 +279,7 @@ def packing_way(lm: LM, trial: _Trial) -> str | None:
         warnings.warn(
             f"model {lm.name!r} is computed {instead}, which is slower and as right "
             f"({'; '.join(reasons)})",
-            stacklevel=3,
+            stacklevel=4,
         )
     return found
 

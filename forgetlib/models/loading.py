@@ -22,7 +22,7 @@ from transformers.utils import (
 
 from forgetlib.data import assets, room
 from forgetlib.engine import kernels, parallel
-from forgetlib.engine.device import free_memory
+from forgetlib.engine.device import free_memory, gpu_share
 from forgetlib.errors import InputError, ModelError, in_a_line, nearest, require_one_of
 from forgetlib.files import writing
 from forgetlib.models import catalogue, memory
@@ -99,6 +99,8 @@ def load(
             found=f"{device!r} ({str(error).splitlines()[0]})",
             do="Write 'cpu', 'cuda' or 'mps', or leave it out.",
         ) from error
+    if chosen.type == "cuda" and (share := gpu_share()) < 1:
+        torch.cuda.set_per_process_memory_fraction(share, chosen.index)
     if name in TINY_WIDTHS:
         model, tokenizer = tiny(TINY_WIDTHS[name], torch_dtype)
     else:

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from forgetlib.data import tasks
 from forgetlib.data.base import Task
+from forgetlib.engine.device import SHARE, gpu_share
 from forgetlib.errors import ForgetlibError, ModelError
 from forgetlib.files import PACKAGE
 from forgetlib.measuring.base import Readout
@@ -73,12 +74,13 @@ def compute(
     what another GPU rounds differently would be taken for forgetting. Only a worker's death moves
     a lineage, and then the start is trained again.
 
-    A worker has one GPU where the cluster has any, else as many CPUs as OMP_NUM_THREADS says here,
-    or 2; and that many threads. A node needs the driver's versions of Python, of the libraries and
-    of forgetlib (whose source is compared); the model and the data in its cache or within reach, as
-    the environment says in which its Ray was started (FORGETLIB_CACHE, HF_HOME, ...); and space for
-    one checkpoint's weights in its temporary folder. Tasks of your own are sent along, with what a
-    notebook or script defines; modules that they import have to be on the nodes.
+    A worker has one GPU where the cluster has any, or the share of one that FORGETLIB_GPU_SHARE
+    says here; else as many CPUs as OMP_NUM_THREADS says, or 2; and that many threads. A node needs
+    the driver's versions of Python, of the libraries and of forgetlib (whose source is compared);
+    the model and the data in its cache or within reach, as the environment says in which its Ray
+    was started (FORGETLIB_CACHE, HF_HOME, ...); and space for one checkpoint's weights in its
+    temporary folder. Tasks of your own are sent along, with what a notebook or script defines;
+    modules that they import have to be on the nodes.
 
     Every model is loaded once by one worker before the first job: what is wrong with it is said
     then. Raises RunsFailed, at the end, where a job raised or its workers kept dying; ClusterError,
@@ -167,7 +169,7 @@ class _Driver:
         self.n_jobs = len(wanted)
         n_threads = int(os.environ.get("OMP_NUM_THREADS") or 2)
         has_gpus = any(node.get("GPU", 0) >= 1 for node in self.nodes())
-        self.wanted = {"CPU": 1, "GPU": 1} if has_gpus else {"CPU": n_threads}
+        self.wanted = {"CPU": 1, "GPU": gpu_share()} if has_gpus else {"CPU": n_threads}
         if not self.room():
             raise ClusterError(
                 "the cluster",
@@ -177,11 +179,10 @@ class _Driver:
             )
         names = {t for j in wanted for t in cost.tasks_of(j)}
         own_tasks = [tasks.get(name) for name in sorted(names - tasks.BUILT_IN)]
-        actor = ray.remote(Worker).options(
-            num_cpus=self.wanted["CPU"], num_gpus=self.wanted.get("GPU", 0)
-        )
+        cpus, gpus = self.wanted["CPU"], self.wanted.get("GPU", 0)
+        actor = ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
         code = source_hash()  # now: who edits a file while a study runs is told by a new worker
-        self.new_worker = lambda: actor.remote(own_tasks, n_threads, code)
+        self.new_worker = lambda: actor.remote(own_tasks, n_threads, gpus or 1.0, code)
 
     def load(self, wanted: Sequence[Job]) -> None:
         """Start a worker, and let it load these jobs' models, one after the other."""
@@ -224,10 +225,12 @@ class _Driver:
 
     def room(self) -> int:
         """Count the workers that the nodes that are there now can hold."""
-        return sum(
-            min(int(node.get(name, 0) // n) for name, n in self.wanted.items())
-            for node in self.nodes()
-        )
+        found = [int(node.get("CPU", 0) // self.wanted["CPU"]) for node in self.nodes()]
+        if gpu := self.wanted.get("GPU"):
+            a_gpu = int(1 / gpu + 1e-9)  # no worker has parts of two
+            gpus = [int(node.get("GPU", 0)) * a_gpu for node in self.nodes()]
+            found = list(map(min, found, gpus))
+        return sum(found)
 
     def work(self, bar: Bar) -> None:
         """Hand out what is queued until nothing is left, the worker that is free now first."""
@@ -332,13 +335,14 @@ class Worker:
     The weights that siblings start from are in a folder of its own, so that they are trained once.
     """
 
-    def __init__(self, own_tasks: Sequence[Task], n_threads: int, code: str) -> None:
+    def __init__(self, own_tasks: Sequence[Task], n_threads: int, share: float, code: str) -> None:
         if code != (found := source_hash()):
             raise RuntimeError(  # Ray cannot send what takes more than its message, as our errors
                 f"forgetlib on node {os.uname().nodename} is {found}, the driver's is {code}: "
                 "install the same version on both, and edit none while a study runs"
             )
         os.environ["OMP_NUM_THREADS"] = str(n_threads)  # torch, which reads it, comes later
+        os.environ[SHARE] = str(share)
         for task in own_tasks:
             tasks.add(task)
         self.folder = _own_folder()

@@ -228,8 +228,9 @@ def test_a_known_cap_under_another_name_is_found_and_its_model_can_be_saved(tiny
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tiny.tokenizer.save_pretrained(folder)
-    with pytest.warns(UserWarning, match="each sequence in a row of its own"):
+    with pytest.warns(UserWarning, match="each sequence in a row of its own") as warned:
         lm = loading.load(str(folder), tuning="full", dtype="float32", device="cpu")
+    assert warned[0].filename == __file__  # where the user's own line is
     assert (lm.output.own, lm.output.softcap) == (None, 5.0)
     pairs = SYNTHETIC_WORDS[20:28], SYNTHETIC_WORDS[40:48]
     prompts = [f"{a} {b} has ?" for a, b in zip(*pairs, strict=True)]

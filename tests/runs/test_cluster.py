@@ -220,7 +220,7 @@ def test_siblings_start_from_weights_that_are_kept_until_another_lineage_begins(
     monkeypatch.setattr(
         bench.Bench, "make", lambda b, c, *rest: made.append(c.id) or make(b, c, *rest)
     )
-    worker = cluster.Worker([], 1, cluster.source_hash())
+    worker = cluster.Worker([], 1, 1.0, cluster.source_hash())
     for job in (tuned, forgotten, smaller):
         found = worker.run(job, {}, keep=job == tuned)
         assert [r.measurement for r in found] == list(job.measurements)
@@ -289,7 +289,7 @@ class Handle:
     run: SimpleNamespace
 
 
-def in_this_process(n_cpus=2.0):
+def in_this_process(n_cpus=2.0, n_gpus=0.0):
     """What the driver uses of Ray, where every call is done at once, in this process."""
     held = weakref.WeakSet()
 
@@ -305,7 +305,7 @@ def in_this_process(n_cpus=2.0):
 
     return SimpleNamespace(
         is_initialized=lambda: True,
-        nodes=lambda: [{"Alive": True, "Resources": {"CPU": n_cpus}}],
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": n_cpus, "GPU": n_gpus}}],
         remote=lambda of: SimpleNamespace(options=lambda **k: SimpleNamespace(remote=actor)),
         get=lambda reference: reference.value,
         wait=lambda references, timeout: (references[:1], references[1:]),
@@ -342,7 +342,7 @@ def test_a_model_that_a_worker_cannot_load_is_said_once_before_the_first_job(
 
 def test_a_model_that_fails_in_a_later_job_is_said_once(project, tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which a worker sets
-    worker = cluster.Worker([], 1, cluster.source_hash())
+    worker = cluster.Worker([], 1, 1.0, cluster.source_hash())
     job = small(models=["no/model"]).jobs()[0]
     for outcome in (worker.load(job), worker.run(job, {}, keep=False)):
         assert outcome.shared and outcome.why.startswith("ModelError: model 'no/model': expected")
@@ -456,3 +456,17 @@ def test_neither_ray_nor_torch_is_imported_before_a_run():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert not {"ray", "torch"} & set(done.stdout.split())
     assert "forgetlib.runs.cluster" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("share", "n_workers"), [("", 2), ("1", 2), ("0.5", 4), ("0.34", 4), ("0.3333", 6), ("0.1", 20)]
+)
+def test_so_many_workers_share_a_gpu_as_its_share_says(share, n_workers, project, monkeypatch):
+    """Of two GPUs, with CPUs enough."""
+    monkeypatch.setenv("FORGETLIB_GPU_SHARE", share)
+    ray = in_this_process(n_cpus=64.0, n_gpus=2.0)
+    driver = cluster._Driver(ray, [], Store(project / "none", project / "work"), 0)
+    assert driver.room() == n_workers
+    worker = driver.new_worker()
+    assert os.environ["FORGETLIB_GPU_SHARE"] == str(float(share or 1))
+    del worker
