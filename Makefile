@@ -32,7 +32,7 @@ export STUDY
 SHELL := bash
 AGAIN := $(MAKE) --no-print-directory --silent --file $(firstword $(MAKEFILE_LIST))
 .DEFAULT_GOAL := help
-.PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench agreement intervals settings rates pilots lint notebooks lock audit clean
+.PHONY: help named figures results $(FIGURE_NAMES) page lab check-figures test test-full architectures coverage mutation bench gpu agreement intervals settings rates pilots lint notebooks lock audit clean
 
 help: ## print the targets
 	@echo "make TARGET [STUDY=tiny|quick|embedded|methods|recovery|scale|implicit|paper-suite-270m|paper|FILE.py]   (STUDY is $$STUDY)"; echo
@@ -156,6 +156,9 @@ coverage: $(READY) ## run every test, and say which lines none reaches
 
 bench: $(READY) ## measure scoring and fine-tuning on this machine
 	@$(BIN)/python tests/bench.py
+
+gpu: $(READY) ## verify and measure the path on a GPU (eight minutes of one; ARGS="--small --device cpu" rehearses it)
+	@$(BIN)/python tests/gpu.py $(ARGS)
 
 agreement: $(READY) ## compare log-likelihoods with lm-eval's, every task of both suites (10 minutes)
 	@$(BIN)/python tests/agreement.py

@@ -21,15 +21,15 @@ import time
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import psutil
 import torch
 import transformers
+from gpu import now
 from helpers import finetune
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 from matplotlib.figure import Figure
 from torch import nn
 from transformers.trainer_callback import PrinterCallback
@@ -42,7 +42,8 @@ from forgetlib.forgetting.base import Training
 from forgetlib.forgetting.labels import training_labels
 from forgetlib.measuring import scoring
 from forgetlib.models import forward, loading
-from forgetlib.models.lm import LM, vocabulary_size
+from forgetlib.models.likelihood import OutputLayer
+from forgetlib.models.lm import LM, causal_lm, vocabulary_size
 from forgetlib.runs import provenance
 
 ROUNDS = 3
@@ -81,7 +82,7 @@ class Run:
     """
 
     lm: LM
-    harness: HFLM
+    harness: Any  # HFLM
     trained: dict  # by the tool's name
     square: torch.Tensor
     quick: bool
@@ -106,13 +107,6 @@ def report(run, where, quantity, unit, values):
     text = "".join(name.ljust(n) for name, n in zip(names, (9, 10, 15, 9), strict=True))
     between = "[{:.4g}, {:.4g}]".format(*ends) if len(values) > 1 else ""
     print(f"{text}{quantity:<38}{np.median(values):>9.4g} {between:<18} {unit}", flush=True)
-
-
-def now(device):
-    """Seconds; on CUDA once all that was asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def measure_peak(run):
@@ -169,6 +163,8 @@ def best_size(run, where, unit, sizes, seconds):
 
 def load_harness(tokenizer, device):
     """HFLM with a copy of the model that it loads itself."""
+    from lm_eval.models.huggingface import HFLM
+
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     folder = loading.source_of("embedded")
     settings = {"dtype": "bfloat16", "backend": "causal", "add_bos_token": True}
@@ -177,6 +173,8 @@ def load_harness(tokenizer, device):
 
 def harness_scores(harness, examples, size):
     """(N, 2) log-likelihoods, in nats, of both choices of every question."""
+    from lm_eval.api.instance import Instance
+
     harness.batch_size_per_gpu = size
     pairs = [(p, f" {c}") for e in examples for p, c in zip(e.prompts, e.choices, strict=True)]
     requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
@@ -252,8 +250,14 @@ def load_plain(tokenizer, device, dtype):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     for part in (model.get_input_embeddings(), model.get_output_embeddings()):
         part.requires_grad_(False)
-    longest = model.config.max_position_embeddings
-    return LM("plain", model.to(device), tokenizer, device, longest)
+    return plain(model, tokenizer, device)
+
+
+def plain(model, tokenizer, device):
+    """A model as it is, with what Trainer's part of a comparison needs of it."""
+    output = OutputLayer(causal_lm(model).get_output_embeddings())
+    longest = causal_lm(model).config.max_position_embeddings
+    return LM("plain", model.to(device), tokenizer, device, output, longest)
 
 
 def encoded(lm, examples, labels):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from shapes import ARCHITECTURES
 
 # For processes that tests start: pytest itself has them from pyproject.toml.
 TEST_FOLDERS = [str(p) for p in (Path(__file__).parent, *sorted(Path(__file__).parent.glob("*/")))]
@@ -70,26 +71,6 @@ def pytest_collection_modifyitems(items):
         _, of_it = unit(item)
         if of_it != item.nodeid:
             item.add_marker(pytest.mark.xdist_group(of_it))
-
-
-ARCHITECTURES = {
-    "llama": {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2},
-    "qwen3": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-    },
-    "gemma2": {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8},
-    "gemma3_text": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-    },
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
-    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
-}
 
 
 def save_random_model(architecture, tokenizer, path):

@@ -53,9 +53,11 @@ def shaped(config: Any, n_layers: int, dtype: torch.dtype, device: torch.device)
     """Make a model of a configuration's shape with so many layers, and a tokenizer of words.
 
     What a model costs is measured on it: nothing is downloaded, and its numbers mean nothing.
+    Weights are as large as a trained model's, so that it matters where a token stands.
     """
     config = copy.deepcopy(config)
     config.num_hidden_layers = n_layers
+    config.initializer_range = 2 * config.hidden_size**-0.5
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device):
         torch.manual_seed(0)

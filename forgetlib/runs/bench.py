@@ -41,11 +41,20 @@ class StudyError(ForgetlibError, RuntimeError):
     """A study as a whole cannot go on: its results, its definition or its model do not fit."""
 
 
+# What to do where a GPU's memory does not suffice.
+ROOM = (
+    "End other programs on the card, give this process more of it (FORGETLIB_GPU_SHARE), choose "
+    "tuning 'lora' or Training(optimizer='adafactor'), or use a smaller model or a larger card."
+)
+
+
 def reason(error: Exception) -> str:
     """Say what went wrong; and where, for an error that nobody foresaw."""
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, ForgetlibError):
         return said
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded for this
+        return f"{said}. {ROOM}"
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{said} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
 
