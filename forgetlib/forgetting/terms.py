@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forgetlib.data.base import Example
+from forgetlib.engine.device import sent
 from forgetlib.errors import InputError, require, require_number, require_texts
 from forgetlib.forgetting.base import Method, Training
 
@@ -89,7 +90,7 @@ def token_counts(batch: BatchPart) -> Tensor:
     import torch
 
     counts = [s.n_response for s in batch.sequences]
-    return torch.tensor(counts, dtype=torch.float32, device=batch.retained.device)
+    return sent(torch.tensor(counts, dtype=torch.float32), batch.retained.device)
 
 
 def pairs(values: Tensor, batch: BatchPart, *, retained: bool = False) -> Tensor:
