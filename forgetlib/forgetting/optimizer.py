@@ -145,7 +145,7 @@ class Optimizer:
                 continue
             masters = [self.masters[place] for place in there]
             wide = [gradients[place].to(torch.float32) for place in there]
-            torch._foreach_mul_(wide, clip)
+            torch._foreach_mul_(wide, clip.to(torch.float32))  # another dtype would be slow
             for master, gradient in zip(masters, wide, strict=True):
                 master.grad = gradient
             optimizer.param_groups[0]["lr"] = learning_rate

@@ -54,7 +54,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, ForgetlibError):
         return said
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded for this
-        return f"{said}. {ROOM}"
+        return f"{said.rstrip('.')}. {ROOM}"
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{said} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
 

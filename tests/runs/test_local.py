@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from filelock import FileLock
 from helpers import same_records, same_results, small
 
@@ -185,6 +186,17 @@ def test_jobs_that_fail_are_named_and_what_starts_from_them_is_skipped(tmp_path,
     assert f"{of_city[1]} ({of_city[1].checkpoint.id}): ZeroDivisionError: no luck (test_lo" in said
     assert [store.has(j) for j in wanted] == [True, False, False, False, True, True, True]
     assert n == 3
+
+
+def test_where_a_gpu_s_memory_does_not_suffice_it_says_what_to_do(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Bench, "make", full)
+    with pytest.raises(RunsFailed) as raised:
+        local.compute(small().jobs("own"), Store(tmp_path / "none", tmp_path / "work"))
+    told = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. End other programs"
+    assert told in str(raised.value) and "FORGETLIB_GPU_SHARE" in str(raised.value)
 
 
 def test_what_is_stored_of_another_content_is_said_once(tmp_path):
