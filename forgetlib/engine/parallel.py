@@ -118,6 +118,16 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
+def smallest(value: float) -> float:
+    """Find the smallest of the processes' values, so that all plan with the same."""
+    if size() == 1:
+        return value
+    connect()
+    found = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(found, dist.ReduceOp.MIN)
+    return float(found)
+
+
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Make every gradient the sum over the processes. FSDP has made those of its weights means."""
     if size() == 1:

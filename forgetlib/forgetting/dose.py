@@ -100,10 +100,12 @@ class Check:
         self.n_below = 0  # checks in a row
         self.told(0, set_auroc(lm, examples))
 
+    def is_due(self, step: int) -> bool:
+        """Tell whether the model is looked at after so many steps."""
+        return step % self.dose.every == 0
+
     def __call__(self, step: int) -> bool:
-        """Tell whether training is done after so many steps, the checks before included."""
-        if step % self.dose.every:
-            return False
+        """Look; tell whether training is done after so many steps, the checks before included."""
         found = set_auroc(self.lm, self.examples)
         self.told(step, found)
         below = max(found, 1 - found) <= self.dose.most

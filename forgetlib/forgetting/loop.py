@@ -105,6 +105,7 @@ def train(
     for step, batch in enumerate(_batches(len(examples), training, context.seed)):
         for steps, look in watches:
             if step in steps:
+                losses.read()  # a training that has failed is not looked at
                 look(step)
         kept = [next(others) for _ in batch] if retain else []
         losses.add(
@@ -114,7 +115,10 @@ def train(
         if on_step is not None:
             on_step(step + 1, n_steps)
         done = asks and method.finished(step + 1, losses.read(), context)
-        if done or (reached is not None and reached(step + 1)):
+        if not done and reached is not None and reached.is_due(step + 1):
+            losses.read()
+            done = reached(step + 1)
+        if done:
             break
     found = losses.read().copy()
     with torch.no_grad():

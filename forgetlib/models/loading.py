@@ -99,8 +99,6 @@ def load(
             found=f"{device!r} ({str(error).splitlines()[0]})",
             do="Write 'cpu', 'cuda' or 'mps', or leave it out.",
         ) from error
-    if chosen.type == "cuda" and (share := gpu_share()) < 1:
-        torch.cuda.set_per_process_memory_fraction(share, chosen.index)
     if name in TINY_WIDTHS:
         model, tokenizer = tiny(TINY_WIDTHS[name], torch_dtype)
     else:
@@ -123,6 +121,8 @@ def prepare(
 
     name: what errors and warnings call it
     """
+    if device.type == "cuda" and (share := gpu_share()) < 1:
+        torch.cuda.set_per_process_memory_fraction(share, device.index)
     model.to(device)
     # Dropout would draw from torch's global generator, and the models of the paper have next to
     # none: it stays off in training too, so that a run depends on its spec only.
@@ -166,8 +166,8 @@ def _passes(lm: LM, recompute: bool | None) -> memory.Passes:
     room = None
     if lm.device.type == "cuda":
         n_trained = sum(p.numel() for p in lm.trainable.values()) // parallel.size()
-        state = memory.training_state(n_trained, embeddings.itemsize)
-        room = free_memory(lm.device) - state
+        room = memory.left(free_memory(lm.device), n_trained, embeddings.itemsize)
+        room = parallel.smallest(room)  # as all make the same passes
     return memory.passes(
         lm.device.type,
         sum(p.numel() for p in lm.model.parameters()),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 BACKWARD_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 4096}
 # But on a GPU, whose memory says it: parameters of a model of which activations are computed again.
 RECOMPUTED_SIZE = 10**9
-# Vectors that the backward pass needs of each token and layer, and those where they are computed
-# again; and of the embeddings and the output layer together.
-KEPT, INPUTS, ENDS = 24, 2, 24
+# Vectors that the backward pass needs of each token and layer (Llama 23, GPT-2 28, Gemma 43), and
+# those where they are computed again; and of the embeddings and the output layer together.
+KEPT, INPUTS, ENDS = 44, 2, 24
 # Tokens of a pass that occupy a GPU: rather than have fewer, activations are computed again.
 # And the fewest that are tried.
 OCCUPYING, FEWEST = 4096, 1024
@@ -69,6 +69,15 @@ def activations(n_tokens: float, n_layers: int, hidden: int, wide: int, recomput
     """Estimate the bytes that are held of so many tokens for the backward pass."""
     kept = INPUTS if recompute else KEPT
     return n_tokens * hidden * wide * (kept * n_layers + ENDS)
+
+
+def left(free: float, n_trained: int, wide: int) -> float:
+    """Tell how many bytes training's state leaves of those that are free: AdamW's.
+
+    Adafactor's where there is no room for that: another optimiser could not train this model here.
+    """
+    rooms = (free - training_state(n_trained, wide, o) for o in ("adamw", "adafactor"))
+    return next((room for room in rooms if room > 0), 0.0)
 
 
 def training_state(n_trained: int, wide: int, optimizer: str = "adamw") -> int:

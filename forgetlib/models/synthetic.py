@@ -66,13 +66,13 @@ def shaped(config: Any, n_layers: int, dtype: torch.dtype, device: torch.device)
 
 
 def questions(n: int, n_tokens: int) -> tuple[Example, ...]:
-    """Make up questions of so many tokens each, and two answers of a token, for such a model."""
+    """Make up questions for such a model: with either answer, of two tokens, so many tokens."""
     words, made = sorted(SYNTHETIC_WORDS), []
     for i in range(n):
-        prompt = " ".join(
-            words[(i + 7 * k * (1 + i % 5)) % len(words)] for k in range(n_tokens - 1)
-        )
-        answers = words[i % len(words)], words[(i + 1) % len(words)]
+        picked = ((i + 7 * k * (1 + i % 5)) % len(words) for k in range(n_tokens - 2))
+        prompt = " ".join(words[number] for number in picked)
+        one, other, last = (words[(i + k) % len(words)] for k in range(3))
+        answers = f"{one} {last}", f"{other} {last}"
         made.append(Example(f"made up/{n_tokens}/{i}", (prompt, prompt), answers, i % 2))
     return tuple(made)
 

@@ -6,6 +6,7 @@ Long because what state that model is in is one subject, whoever changes or asks
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import json
 import sys
@@ -125,6 +126,7 @@ class Bench:
         # A folder may be written to meanwhile; of a hub's model the newest revision is fetched.
         before = told(lambda: content.of_folders(checkpoint.model))
         self._lm = None  # before the next is loaded: two may not fit
+        gc.collect()  # its layers and what computes them again are circles of references
         try:
             self._lm = loading.load(
                 checkpoint.model, tuning=checkpoint.tuning, dtype=checkpoint.dtype

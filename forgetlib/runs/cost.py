@@ -378,6 +378,7 @@ def _to_measure(model: str, tuning: str, dtype: str) -> tuple[LM, tuple[Example,
     made = synthetic.shaped(_config(model), 2, getattr(torch, dtype), device)
     lm = loading.prepare(model, *made, device, tuning=tuning, recompute=False)
     form = replace(whole, body=whole.body * 2 // whole.n_layers, n_layers=2)
-    forward = n * _forward(form, N_TOKENS, 1)
-    todo = Work(n, n, (2 if tuning == "lora" else 3) * forward, forward, N_TOKENS)
+    # The last token of an answer is not fed to the model; both answers go on from one prompt.
+    training = (2 if tuning == "lora" else 3) * n * _forward(form, N_TOKENS - 1, 2)
+    todo = Work(n, n, training, n * _forward(form, N_TOKENS, 4), N_TOKENS)
     return lm, synthetic.questions(n, N_TOKENS), todo

@@ -167,6 +167,16 @@ def test_losses_that_are_read_together_are_those_that_are_read_at_once(lm, monke
     assert all((w == after[name]).all() for name, w in lm.weights().items())
 
 
+def test_a_training_that_has_failed_is_not_looked_at(lm, monkeypatch):
+    monkeypatch.setitem(loop.READ_EVERY, "cpu", 20)
+    with torch.no_grad():
+        lm.model.model.norm.weight.fill_(float("nan"))
+    looked = []
+    with pytest.raises(TrainingDiverged, match="at step 1 of 64"):
+        trained(lm, watches=[({3, 5}, looked.append)])
+    assert looked == []
+
+
 def test_a_loss_that_is_judged_later_is_told_with_its_own_step(lm, monkeypatch):
     start, steps = lm.weights(), []
 

@@ -11,8 +11,10 @@ import torch
 
 from forgetlib import studies
 from forgetlib.data import assets, splits
+from forgetlib.engine import packing
 from forgetlib.errors import InputError
 from forgetlib.forgetting.base import Training
+from forgetlib.measuring.scoring import encode_all
 from forgetlib.models import forward, loading, memory, synthetic
 from forgetlib.runs import cost, estimate, grid
 from forgetlib.runs.records import Job
@@ -159,9 +161,15 @@ def test_the_rate_of_a_model_that_is_not_here_is_that_of_layers_of_its_shape(
     assert sum(p.numel() for p in frozen) == pytest.approx(body + form.embeddings, rel=0.01)
     sequences = [forward.encode(lm, e, e.label) for e in examples]
     assert {len(s.tokens) for s in sequences} == {cost.N_TOKENS}
-    a_pass = len(examples) * 2 * (body * cost.N_TOKENS + form.vocabulary * form.hidden)
-    assert todo.scoring == pytest.approx(a_pass, rel=0.01)
-    assert todo.training == pytest.approx((2 if tuning == "lora" else 3) * a_pass, rel=0.01)
+    head = 2 * form.vocabulary * form.hidden  # of each token of an answer
+    fed = len(examples) * 2 * body * (cost.N_TOKENS - 1)
+    once = fed + len(examples) * 2 * head
+    assert todo.training == pytest.approx((2 if tuning == "lora" else 3) * once, rel=0.01)
+    packed = sum(
+        packing.n_packed([s.tokens[:-1] for s in both]) for both in encode_all(lm, examples)
+    )
+    assert packed == len(examples) * cost.N_TOKENS
+    assert todo.scoring == pytest.approx(2 * body * packed + len(examples) * 4 * head, rel=0.01)
     cost.measured.cache_clear()
     rate = cost.measured(model, tuning, "bfloat16")
     assert rate.training > 0 and rate.scoring > 0
