@@ -129,7 +129,7 @@ def train(
 
 
 class _Losses:
-    """Keep the loss of each step; TrainingDiverged where the method's rule lets one not pass."""
+    """Keep the loss of each step; raise TrainingDiverged where the method's rule says so."""
 
     def __init__(
         self, lm: LM, method: Method, what: str, n_steps: int, learning_rate: float
