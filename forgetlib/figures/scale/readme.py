@@ -27,6 +27,8 @@ DISTRUST = """\
   that a value may be above it by chance.
 - Models that differ in a task may differ by one draw of the training: one seed cannot tell.
 - Size, family and instruction tuning differ together.
+- A group of few tasks, as of those with fixed answers, is told from others by whatever else they
+  share; and by chance alone two given tasks are the first two of twelve once in 66 times.
 - A model that neither learned the random labels nor lost the true ones says nothing about other
   questions. The settings were chosen on Gemma: by them the smallest model learns fewer of the
   random labels, and the largest is harmed."""

@@ -88,15 +88,16 @@ def coefficients(table: pd.DataFrame, terms: Sequence[str] = TERMS) -> pd.DataFr
     table: from `regressions.table`
     Columns: outcome (of `OUTCOMES`), fitted (of `FITS`), those of `Fit.coefficients`, holm (of
     those alone: the p-value, adjusted for all of them), least and most (the coefficient without
-    each model in turn; NaN where one of these fits has none), n (models' tasks), n_tasks, and note:
-    why there is no coefficient, which is then NaN, or what the optimiser warned of. There is none
-    with fewer than `LEAST_FREEDOM` degrees of freedom, or where the optimiser failed.
+    each model in turn; NaN where one of these fits has none), n (models' tasks), n_tasks, n_of (how
+    many of these are in the group that a coefficient is of; NaN of a number's), and note: why there
+    is no coefficient, which is then NaN, or what the optimiser warned of. There is none with fewer
+    than `LEAST_FREEDOM` degrees of freedom, or where the optimiser failed.
     """
     rows = []
     for outcome in OUTCOMES:
         for fitted, chosen in (*((ALONE, (term,)) for term in terms), (JOINTLY, tuple(terms))):
             rows += _fitted(table, outcome, fitted, chosen)
-    ends = ["holm", "least", "most", "n", "n_tasks", "note"]
+    ends = ["holm", "least", "most", "n", "n_tasks", "n_of", "note"]
     found = pd.DataFrame(rows, columns=["outcome", "fitted", *COEFFICIENT_COLUMNS, *ends])
     alone = (found["fitted"] == ALONE) & found["p_value"].notna()
     found.loc[alone, "holm"] = adjusted(found.loc[alone, "p_value"].tolist())
@@ -124,6 +125,8 @@ def _fitted(
         for name in names:
             of = [float(o["coefficient"].get(name, np.nan)) for o in others]
             ends = {"least": np.min(of), "most": np.max(of)} if of else {}
+            group = table.loc[table[term].astype(str) == name.removeprefix(f"{term}: ")]
+            ends["n_of"] = group["eval_task"].nunique() if name != term else np.nan
             rows.append(of_all | found[name] | ends | {"note": "; ".join(fit.notes)})
     return rows
 
@@ -179,13 +182,21 @@ def finding(found: pd.DataFrame) -> str:
             continue
         shown = of[of["holm"] < LEVEL]
         named = [
-            f"{PLAIN.get(t, t)} ({'more' if c > 0 else 'less'} is forgotten with it)"
-            for t, c in zip(shown["term"], shown["coefficient"], strict=True)
+            f"{PLAIN.get(t, t)} ({_of_tasks(of_group, n_tasks)}{'more' if c > 0 else 'less'} is "
+            "forgotten with it)"
+            for t, c, of_group in zip(
+                shown["term"], shown["coefficient"], shown["n_of"], strict=True
+            )
         ]
         where = f"{n} pairs of a model and a task ({n_tasks} tasks)"
         parts.append(f"{listed(named) or 'no predictor'} is shown to go with {words} over {where}")
     said = "; ".join(parts)
     return f"{said[0].upper()}{said[1:]} (each predictor alone, Holm's correction)"
+
+
+def _of_tasks(n_of: float, n_tasks: int) -> str:
+    """Say how many tasks a group has, and how many the others: few are weak evidence."""
+    return "" if np.isnan(n_of) else f"{int(n_of)} tasks against {n_tasks - int(n_of)}; "
 
 
 def draw(table: pd.DataFrame, found: pd.DataFrame) -> Figure:

@@ -475,6 +475,20 @@ def test_what_acts_is_found_whatever_models_differ_by_and_agrees_with_statsmodel
     assert np.polyfit(table["confidence"], table[scale.AUROC_BEYOND], 1)[0] < 0
 
 
+def test_of_a_group_it_is_said_how_many_tasks_it_has():
+    table = numbers(slope=0.0)
+    fixed = table["eval_task"].isin(["task3", "task8"])
+    table["answer_format"] = np.where(fixed, "verbaliser", "text")
+    table[scale.AUROC_BEYOND] += 0.5 * fixed
+    found = scale_regressions.coefficients(table)
+    of = found[(found["outcome"] == scale.AUROC_BEYOND) & (found["fitted"] == "alone")]
+    assert of.set_index("term")["n_of"].dropna().to_dict() == {"answer_format: verbaliser": 2}
+    said = scale_regressions.finding(found)
+    assert said.startswith(
+        "Fixed against free answers (2 tasks against 10; more is forgotten with it) is shown to go"
+    )
+
+
 def test_levels_that_models_differ_by_are_in_no_standard_deviation():
     """One model did half of the tasks: the others' level is not a difference of tasks."""
     table = numbers()
