@@ -26,7 +26,7 @@ from forgetlib.figures.intervals import (
 )
 from forgetlib.figures.join import check_same_training, families
 from forgetlib.figures.measures import Measured, measured
-from forgetlib.figures.names import short_name, title
+from forgetlib.figures.names import listed, short_name, title
 from forgetlib.figures.rows import (
     by_format,
     mark,
@@ -55,6 +55,7 @@ from forgetlib.runs.answers import Load
 from forgetlib.runs.records import Result
 
 KINDS = ("random", "true")
+MOST_TOLD = 3  # tasks whose models' verdicts differ, of which the finding says how
 MARKS = (("o", BLUE), ("s", VERMILION), ("^", GREEN), ("D", PURPLE), ("v", ORANGE), ("P", BLACK))
 AUROC_BEYOND = "auroc_beyond_true_labels"
 MEASURES = {
@@ -235,18 +236,14 @@ def finding(table: pd.DataFrame) -> str:
             parts.append(f"{_are(tasks)} {verdict} {where}")
     for task, of in several.items():
         decided = set(of) - {NOT_DECIDED}
-        if len(decided) > 1:
-            differ.append(task)
-        elif NOT_DECIDED in of and decided <= {KEPT}:
+        if NOT_DECIDED in of and decided <= {KEPT}:
             rest.append(task)
-        elif NOT_DECIDED in of:  # what was found in one model is not to be hidden by another
-            (verdict,) = decided
-            n_open = of.count(NOT_DECIDED)
-            n_shown = len(of) - n_open
-            where = f"in {n_shown} model{'s' if n_shown > 1 else ''} and not decided in {n_open}"
-            parts.append(f"{title(task)} is {verdict} {where}")
-    if differ:
-        parts.append(f"models differ in {names_or_count(differ)}")
+        elif len(set(of)) > 1:  # what was found in one model is not to be hidden by another
+            differ.append(task)
+    if len(differ) > MOST_TOLD:
+        parts.append(f"models differ in {len(differ)} tasks")
+    else:
+        parts += [f"{title(task)} is {_by_verdict(several[task])}" for task in differ]
     if rest:
         parts.append(f"{_are(rest)} not decided in at least one")
     to = " or " if counts[-1] - counts[0] == 1 else " to "
@@ -254,6 +251,14 @@ def finding(table: pd.DataFrame) -> str:
     what = "1 task" if len(several) == 1 else f"{len(several)} tasks"
     which = "that knew them, and learned their random labels or lost the true ones"
     return f"Of {what} that {models} models can tell of ({which}), {'; '.join(parts)}"
+
+
+def _by_verdict(of: Sequence[str]) -> str:
+    """Write in how many models a task has which verdict: "kept in 2 models and damaged in 1"."""
+    first, *others = [(verdict, of.count(verdict)) for verdict in VERDICTS if verdict in of]
+    models = "model" if first[1] == 1 else "models"
+    said = [f"{first[0]} in {first[1]} {models}", *(f"{verdict} in {n}" for verdict, n in others)]
+    return listed(said)
 
 
 def _are(tasks: Sequence[str]) -> str:
