@@ -157,7 +157,7 @@ coverage: $(READY) ## run every test, and say which lines none reaches
 bench: $(READY) ## measure scoring and fine-tuning on this machine
 	@$(BIN)/python tests/bench.py
 
-gpu: $(READY) ## verify and measure the path on a GPU (eight minutes of one; ARGS="--small --device cpu" rehearses it)
+gpu: $(READY) ## verify and measure the path on a GPU (planned for eight minutes; ARGS="--small --device cpu" rehearses it)
 	@$(BIN)/python tests/gpu.py $(ARGS)
 
 agreement: $(READY) ## compare log-likelihoods with lm-eval's, every task of both suites (10 minutes)

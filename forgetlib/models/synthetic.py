@@ -56,8 +56,9 @@ def shaped(config: Any, n_layers: int, dtype: torch.dtype, device: torch.device)
     Weights are as large as a trained model's, so that it matters where a token stands.
     """
     config = copy.deepcopy(config)
-    config.num_hidden_layers = n_layers
-    config.initializer_range = 2 * config.hidden_size**-0.5
+    text = config.get_text_config()
+    text.num_hidden_layers = n_layers
+    text.initializer_range = 2 * text.hidden_size**-0.5
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device):
         torch.manual_seed(0)

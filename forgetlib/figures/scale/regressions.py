@@ -125,7 +125,8 @@ def _fitted(
         for name in names:
             of = [float(o["coefficient"].get(name, np.nan)) for o in others]
             ends = {"least": np.min(of), "most": np.max(of)} if of else {}
-            group = table.loc[table[term].astype(str) == name.removeprefix(f"{term}: ")]
+            used = table[is_defined(table[outcome])]
+            group = used[used[term].astype(str) == name.removeprefix(f"{term}: ")]
             ends["n_of"] = group["eval_task"].nunique() if name != term else np.nan
             rows.append(of_all | found[name] | ends | {"note": "; ".join(fit.notes)})
     return rows
